@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <malloc.h>
+#include <sys/mman.h>
+
+#include "base/fault.h"
+#include "base/sys.h"
+
+/*
+ * glibc's defaults are made for speed with memory to spare: an arena for each thread, a threshold for mmap that climbs
+ * to 32 MiB as blocks are freed, and freed memory kept. A budget wants the opposite; small objects are few here, so
+ * one arena costs nothing that could be measured.
+ */
+void cbi_sys_start(void) {
+#ifdef __GLIBC__
+    (void)mallopt(M_ARENA_MAX, 1);
+    (void)mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+    (void)mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+    (void)mallopt(M_TOP_PAD, 64 * 1024);
+#endif
+}
+
+void *cbi_sys_map(size_t bytes) {
+    if (CBI_FAULT(CBI_FAULT_ALLOC) != 0) {
+        return NULL;
+    }
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return base != MAP_FAILED ? base : NULL;
+}
+
+void cbi_sys_unmap(void *base, size_t bytes) {
+    if (base != NULL) {
+        int failed = munmap(base, bytes);
+        cb_assert(failed == 0); /* only an address that was never mapped fails */
+    }
+}
+
+void cbi_sys_advise_huge(void *base, size_t bytes) {
+    (void)madvise(base, bytes, MADV_HUGEPAGE);
+}
+
+void cbi_sys_discard(void *base, size_t bytes) {
+    int failed = madvise(base, bytes, MADV_DONTNEED);
+    cb_assert(failed == 0); /* callers count on zeroes */
+}
+
+void cbi_sys_free_lazily(void *base, size_t bytes) {
+    (void)madvise(base, bytes, MADV_FREE);
+}
