@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CARBIDE_CARBIDE_H
+#define CARBIDE_CARBIDE_H
+
+/* The whole library. Each header can also be included alone. */
+#include "carbide/allocator.h"
+#include "carbide/ledger.h"
+#include "carbide/manager.h"
+#include "carbide/pool.h"
+#include "carbide/segment.h"
+#include "carbide/sort.h"
+#include "carbide/status.h"
+#include "carbide/task.h"
+
+#endif
