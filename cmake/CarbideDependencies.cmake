@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+# The compression libraries, as imported targets. Also used by the installed package.
+#
+# carbide::X is the static archive where there is one: code that is mapped by nobody else should at least be small, and
+# a budget of 8 MiB feels every library that is loaded whole. carbide::X_shared is what libcarbide.so links with.
+
+function(carbide_find_codec name header library)
+    find_path(CARBIDE_${name}_INCLUDE_DIR ${header})
+    find_library(CARBIDE_${name}_ARCHIVE NAMES lib${library}.a)
+    find_library(CARBIDE_${name}_LIBRARY NAMES ${library})
+    mark_as_advanced(CARBIDE_${name}_INCLUDE_DIR CARBIDE_${name}_ARCHIVE CARBIDE_${name}_LIBRARY)
+    if(NOT CARBIDE_${name}_INCLUDE_DIR OR NOT CARBIDE_${name}_LIBRARY)
+        message(FATAL_ERROR
+            "carbide needs ${name} (${header} and lib${library}), which is not here.\n"
+            "On Debian and Ubuntu: scripts/setup build")
+    endif()
+    set(static "${CARBIDE_${name}_ARCHIVE}")
+    if(NOT static)
+        set(static "${CARBIDE_${name}_LIBRARY}")
+    endif()
+    if(NOT TARGET carbide::${name})
+        add_library(carbide::${name} UNKNOWN IMPORTED)
+        set_target_properties(carbide::${name} PROPERTIES
+            IMPORTED_LOCATION "${static}"
+            INTERFACE_INCLUDE_DIRECTORIES "${CARBIDE_${name}_INCLUDE_DIR}")
+        add_library(carbide::${name}_shared UNKNOWN IMPORTED)
+        set_target_properties(carbide::${name}_shared PROPERTIES
+            IMPORTED_LOCATION "${CARBIDE_${name}_LIBRARY}"
+            INTERFACE_INCLUDE_DIRECTORIES "${CARBIDE_${name}_INCLUDE_DIR}")
+    endif()
+endfunction()
+
+carbide_find_codec(lz4 lz4frame.h lz4)
+carbide_find_codec(zstd zstd.h zstd)
+carbide_find_codec(zlib zlib.h z)

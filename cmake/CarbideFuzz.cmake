@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+# tests/fuzz/fuzz_<x>.c with its seeds in tests/fuzz/corpus/<x>/. As a test each target runs for CARBIDE_FUZZ_SECONDS.
+
+set(CARBIDE_FUZZ_SECONDS 20 CACHE STRING "How long each fuzz target runs under ctest")
+if(NOT CMAKE_C_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "libFuzzer comes with clang: set CMAKE_C_COMPILER (on Debian and Ubuntu: scripts/setup all)")
+endif()
+
+file(GLOB carbide_fuzz_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/fuzz/fuzz_*.c")
+foreach(file IN LISTS carbide_fuzz_sources)
+    cmake_path(GET file STEM target)
+    string(REGEX REPLACE "^fuzz_" "" name "${target}")
+    set(seeds "${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name}")
+    set(found "${PROJECT_BINARY_DIR}/corpus/${name}")
+    file(MAKE_DIRECTORY "${found}")
+    add_executable(${target} "${file}")
+    target_include_directories(${target} PRIVATE
+        "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/tests")
+    target_compile_options(${target} PRIVATE -Wno-missing-prototypes) # LLVMFuzzerTestOneInput has no header
+    target_link_libraries(${target} PRIVATE carbide_flags carbide)
+    target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+    if(NOT EXISTS "${seeds}")
+        set(seeds "")
+    endif()
+    add_test(NAME fuzz.${name} COMMAND ${target}
+        -max_total_time=${CARBIDE_FUZZ_SECONDS} -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+        -artifact_prefix=${PROJECT_BINARY_DIR}/${name}- "${found}" ${seeds})
+    math(EXPR timeout "${CARBIDE_FUZZ_SECONDS} + 60")
+    set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT ${timeout})
+endforeach()
