@@ -59,6 +59,12 @@ int cbi_sys_rename(const char *from, const char *to);
 int cbi_sys_linkat_fd(int fd, const char *path); /* gives an O_TMPFILE a name */
 int cbi_sys_unlink(const char *path);
 int cbi_sys_mkdir(const char *path, mode_t mode);
+/** Relative to an open folder, so that nobody can swap the path underneath. mkdirat sets `mode` whatever the umask is. */
+int cbi_sys_mkdirat(int dir, const char *name, mode_t mode);
+int cbi_sys_unlinkat(int dir, const char *name, int flags);
+/** Calls `fn` for each name in the folder but "." and ".."; names that come or go meanwhile may or may not be among them. */
+typedef void (*cbi_sys_name_fn)(void *ctx, const char *name);
+int cbi_sys_list(int dir, cbi_sys_name_fn fn, void *ctx);
 int cbi_sys_fadvise(int fd, uint64_t offset, uint64_t bytes, int advice);
 int cbi_sys_sync_range(int fd, uint64_t offset, uint64_t bytes, unsigned flags);
 int cbi_sys_set_direct(int fd, bool on);
@@ -69,6 +75,7 @@ int cbi_sys_space(int fd, uint64_t *free_bytes, bool *in_memory);
 /* ---- clock ---- */
 
 uint64_t cbi_sys_clock_ns(void); /* monotonic */
+uint64_t cbi_sys_cpu_ns(void);   /* CPU time of all threads of this process */
 void cbi_sys_sleep_ns(uint64_t ns);
 
 /* ---- threads ---- */
