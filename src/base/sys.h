@@ -66,6 +66,10 @@ int cbi_sys_unlinkat(int dir, const char *name, int flags);
 typedef void (*cbi_sys_name_fn)(void *ctx, const char *name);
 int cbi_sys_list(int dir, cbi_sys_name_fn fn, void *ctx);
 int cbi_sys_fadvise(int fd, uint64_t offset, uint64_t bytes, int advice);
+/** Where the next read of `fd` begins; -ESPIPE for what has no places. */
+int cbi_sys_position(int fd, uint64_t *offset);
+/** Whether the byte there can be read without waiting for a disk: it is in the page cache. false when not known. */
+bool cbi_sys_cached(int fd, uint64_t offset);
 int cbi_sys_sync_range(int fd, uint64_t offset, uint64_t bytes, unsigned flags);
 int cbi_sys_set_direct(int fd, bool on);
 int cbi_sys_lock_exclusive(int fd); /* open-file-description lock, does not wait: -EAGAIN when held */

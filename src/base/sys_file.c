@@ -118,6 +118,20 @@ int cbi_sys_fadvise(int fd, uint64_t offset, uint64_t bytes, int advice) {
     return -posix_fadvise(fd, (off_t)offset, (off_t)bytes, advice);
 }
 
+int cbi_sys_position(int fd, uint64_t *offset) {
+    off_t at = lseek(fd, 0, SEEK_CUR);
+    if (at < 0)
+        return -errno;
+    *offset = (uint64_t)at;
+    return 0;
+}
+
+bool cbi_sys_cached(int fd, uint64_t offset) {
+    char byte;
+    struct iovec one = {.iov_base = &byte, .iov_len = 1};
+    return preadv2(fd, &one, 1, (off_t)offset, RWF_NOWAIT) == 1;
+}
+
 int cbi_sys_sync_range(int fd, uint64_t offset, uint64_t bytes, unsigned flags) {
     int result;
     SYS_CALL(result, CBI_FAULT_FILE, sync_file_range(fd, (off_t)offset, (off_t)bytes, flags));
