@@ -60,9 +60,10 @@ CB_API CB_MUST_USE cb_status cb_allocator_create(const cb_allocator_options *opt
                                                  cb_error *err);
 
 /**
- * A page of exactly `bytes` (0 is refused), backed by a multiple of 8 bytes (heap) or of the system's pages (off-heap),
- * aligned to 64 bytes at least and to 4096 from 4096 bytes on. Heap pages of CB_POOLED_BYTES_MIN and more are taken from those
- * freed before, most recent first; then their content is whatever it was. Any thread. CB_ENOMEM when the system refuses.
+ * A page of exactly `bytes` (0 is refused), backed by a multiple of 8 bytes (heap) or of the system's pages (off-heap), aligned
+ * to 64 bytes at least, off-heap and from 64 KiB on to 4096. Heap pages of CB_POOLED_BYTES_MIN and more, and off-heap pages while
+ * some are idle, are taken from those freed before, most recent first; then their content is whatever it was. Any thread.
+ * CB_ENOMEM when the system refuses.
  */
 CB_API CB_MUST_USE cb_status cb_allocator_allocate(cb_allocator *allocator, size_t bytes, cb_page *page,
                                                    cb_error *err);

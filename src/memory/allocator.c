@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks from two sources, one bookkeeping.
+ *
+ * Heap blocks below MAPPED_BYTES_MIN come from the process heap, larger ones are mapped, as a C library does by itself; the
+ * difference to off-heap is what the seeds make of it: the heap allocator keeps freed blocks of 1 MiB and more by size and
+ * reuses the most recent one, and what it keeps is held weakly, which here means that the budget may take it at any time
+ * (cbi_allocator_shed). Off-heap blocks have exactly the size of their page; when freed they are gone in the accounts, while the
+ * mapping may wait in a cache with a limit: a fault costs 1.7 us per 4 KiB, an munmap and mmap 4 us.
+ *
+ * Idle blocks are in two lists: the stack of their size, from which they are reused, and the list of all by time, from whose old
+ * end they are dropped.
+ */
+#include "memory/allocator.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/sys.h"
+
+enum {
+    MAPPED_BYTES_MIN = 64 * 1024,
+    SYSTEM_PAGE_BYTES = 4096,
+    HEAP_ALIGNMENT = 64,
+    HUGE_BYTES = 2 * 1024 * 1024,
+    SLAB_BLOCKS = 64
+};
+
+#ifdef CARBIDE_DEBUG
+static const bool fill_always = true;
+#else
+static const bool fill_always = false;
+#endif
+
+cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lock, cb_allocator **allocator,
+                               cb_error *err) {
+    if (options->mode != CB_HEAP && options->mode != CB_OFF_HEAP) {
+        return cbi_fail(err, CB_EINVAL, "An allocator's mode must be CB_HEAP or CB_OFF_HEAP, not %d.",
+                        (int)options->mode);
+    }
+    cb_allocator *a = cbi_calloc(1, sizeof *a);
+    if (a == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory for an allocator.");
+    }
+    a->lock = lock != NULL ? lock : &a->own_lock;
+    a->mode = options->mode;
+    a->debug_fill = options->debug_fill || fill_always;
+    a->huge_pages = options->huge_pages;
+    a->idle_max = options->idle_max;
+    *allocator = a;
+    return CB_OK;
+}
+
+cb_status cb_allocator_create(const cb_allocator_options *options, cb_allocator **allocator, cb_error *err) {
+    return cbi_allocator_create(options, NULL, allocator, err);
+}
+
+size_t cbi_allocator_capacity(const cb_allocator *allocator, size_t bytes) {
+    if (allocator->mode == CB_HEAP && bytes < MAPPED_BYTES_MIN) {
+        return cbi_round_up(bytes, 8);
+    }
+    return cbi_round_up(bytes, SYSTEM_PAGE_BYTES);
+}
+
+void *cbi_map_pages(size_t bytes, bool huge) {
+    if (!huge || bytes < HUGE_BYTES) {
+        return cbi_sys_map(bytes);
+    }
+    uint8_t *base = cbi_sys_map(bytes + HUGE_BYTES);
+    if (base == NULL) {
+        return NULL;
+    }
+    uint8_t *aligned = base + (-(uintptr_t)base & (HUGE_BYTES - 1));
+    size_t before = (size_t)(aligned - base), behind = HUGE_BYTES - before;
+    if (before > 0) {
+        cbi_sys_unmap(base, before);
+    }
+    if (behind > 0) {
+        cbi_sys_unmap(aligned + bytes, behind);
+    }
+    cbi_sys_advise_huge(aligned, bytes);
+    return aligned;
+}
+
+/* ---- descriptors ---- */
+
+static void descriptor_put(cb_allocator *a, cbi_block *block) {
+    block->base = NULL;
+    block->raw = NULL;
+    block->capacity = 0;
+    block->below = a->spare;
+    a->spare = block;
+}
+
+static cbi_block *descriptor_pop(cb_allocator *a) {
+    cbi_block *block = a->spare;
+    if (block != NULL) {
+        a->spare = block->below;
+        block->below = NULL;
+    }
+    return block;
+}
+
+/** A spare descriptor; NULL when the system has no memory for more. */
+static cbi_block *descriptor_take(cb_allocator *a) {
+    cbi_lock_take(a->lock);
+    cbi_block *block = descriptor_pop(a);
+    cbi_lock_give(a->lock);
+    if (block != NULL) {
+        return block;
+    }
+    cbi_block *slab = cbi_calloc(SLAB_BLOCKS, sizeof *slab);
+    if (slab == NULL) {
+        return NULL;
+    }
+    cbi_lock_take(a->lock);
+    cbi_block **slabs = cbi_realloc(a->slabs, (a->slab_count + 1) * sizeof *slabs);
+    if (slabs != NULL) {
+        a->slabs = slabs;
+        slabs[a->slab_count++] = slab;
+        for (size_t i = SLAB_BLOCKS; i-- > 0;) {
+            descriptor_put(a, &slab[i]);
+        }
+        block = descriptor_pop(a);
+    }
+    cbi_lock_give(a->lock);
+    if (slabs == NULL) {
+        cbi_free(slab);
+    }
+    return block;
+}
+
+/* ---- blocks ---- */
+
+cb_status cbi_allocator_fresh(cb_allocator *a, size_t capacity, cbi_block **block, cb_error *err) {
+    cbi_block *b = descriptor_take(a);
+    if (b == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory for a page's descriptor.");
+    }
+    b->mapped = a->mode == CB_OFF_HEAP || capacity >= MAPPED_BYTES_MIN;
+    b->raw = b->mapped ? cbi_map_pages(capacity, a->huge_pages) : cbi_alloc(capacity + HEAP_ALIGNMENT);
+    cbi_lock_take(a->lock);
+    if (b->raw == NULL) {
+        descriptor_put(a, b);
+        cbi_lock_give(a->lock);
+        return cbi_fail_bytes(err, CB_ENOMEM, capacity, 0, "The system refused a page of %zu bytes.", capacity);
+    }
+    a->used += capacity;
+    cbi_lock_give(a->lock);
+    b->capacity = capacity;
+    b->base = b->mapped ? b->raw : (uint8_t *)b->raw + (-(uintptr_t)b->raw & (HEAP_ALIGNMENT - 1));
+    *block = b;
+    return CB_OK;
+}
+
+static int class_find(const cb_allocator *a, size_t capacity) {
+    for (int i = 0; i < CBI_SIZE_CLASSES_MAX; i++) {
+        if (a->classes[i].capacity == capacity) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/** Takes an idle block out of both lists. */
+static void idle_unlink(cb_allocator *a, cbi_block *b, int class) {
+    if (b->above != NULL) {
+        b->above->below = b->below;
+    } else {
+        a->classes[class].top = b->below;
+        if (b->below == NULL) {
+            a->classes[class].capacity = 0;
+        }
+    }
+    if (b->below != NULL) {
+        b->below->above = b->above;
+    }
+    *(b->newer != NULL ? &b->newer->older : &a->newest) = b->older;
+    *(b->older != NULL ? &b->older->newer : &a->oldest) = b->newer;
+    b->above = b->below = b->newer = b->older = NULL;
+    a->idle -= b->capacity;
+}
+
+cbi_block *cbi_allocator_reuse(cb_allocator *a, size_t capacity) {
+    int class = a->idle > 0 ? class_find(a, capacity) : -1;
+    if (class < 0) {
+        return NULL;
+    }
+    cbi_block *b = a->classes[class].top;
+    idle_unlink(a, b, class);
+    a->used += capacity;
+    return b;
+}
+
+/** Whether a freed block of that capacity may stay mapped. */
+static bool may_idle(const cb_allocator *a, const cbi_block *b) {
+    if (a->mode == CB_HEAP && b->capacity < CB_POOLED_BYTES_MIN) {
+        return false; /* small ones gain too little from it */
+    }
+    return b->mapped && b->capacity <= a->idle_max - cbi_min(a->idle_max, a->idle);
+}
+
+bool cbi_allocator_keep(cb_allocator *a, cbi_block *b) {
+    b->generation++;
+    cb_assert_debug(a->used >= b->capacity);
+    a->used -= b->capacity;
+    if (!may_idle(a, b)) {
+        return false;
+    }
+    int class = class_find(a, b->capacity);
+    if (class < 0) {
+        class = class_find(a, 0);
+        if (class < 0) {
+            return false;
+        }
+        a->classes[class].capacity = b->capacity;
+    }
+    b->below = a->classes[class].top;
+    if (b->below != NULL) {
+        b->below->above = b;
+    }
+    a->classes[class].top = b;
+    b->older = a->newest;
+    *(a->newest != NULL ? &a->newest->newer : &a->oldest) = b;
+    a->newest = b;
+    a->idle += b->capacity;
+    return true;
+}
+
+cbi_block *cbi_allocator_shed(cb_allocator *a, uint64_t idle) {
+    cbi_block *chain = NULL;
+    while (a->idle > idle) {
+        cbi_block *b = a->oldest;
+        idle_unlink(a, b, class_find(a, b->capacity));
+        b->below = chain;
+        chain = b;
+    }
+    return chain;
+}
+
+uint64_t cbi_allocator_drop(cb_allocator *a, cbi_block *chain) {
+    uint64_t bytes = 0;
+    while (chain != NULL) {
+        cbi_block *b = chain;
+        chain = b->below;
+        bytes += b->capacity;
+        if (b->mapped) {
+            cbi_sys_unmap(b->raw, b->capacity);
+        } else {
+            cbi_free(b->raw);
+        }
+        cbi_lock_take(a->lock);
+        descriptor_put(a, b);
+        cbi_lock_give(a->lock);
+    }
+    return bytes;
+}
+
+/* ---- pages ---- */
+
+void cbi_allocator_enter(const cb_allocator *a, cbi_block *block, size_t bytes, cb_page *page) {
+    bool heap = a->mode == CB_HEAP;
+    *page = (cb_page){.base = heap ? block->base : NULL,
+                      .offset = heap ? 0 : (uint64_t)(uintptr_t)block->base,
+                      .bytes = bytes,
+                      .number = CB_PAGE_NONE,
+                      .generation = block->generation,
+                      .block = block};
+    if (CBI_UNLIKELY(a->debug_fill)) {
+        memset(block->base, CBI_DEBUG_NEW, bytes);
+    }
+}
+
+void cbi_allocator_leave(const cb_allocator *a, cbi_block *block, cb_page *page) {
+    if (CBI_UNLIKELY(a->debug_fill)) {
+        memset(block->base, CBI_DEBUG_FREED, page->bytes);
+    }
+    page->base = NULL;
+    page->offset = 0;
+    page->number = CB_PAGE_FREED_BY_ALLOCATOR;
+}
+
+cb_status cb_allocator_allocate(cb_allocator *a, size_t bytes, cb_page *page, cb_error *err) {
+    if (bytes == 0 || bytes > SIZE_MAX / 2) {
+        return cbi_fail(err, CB_EINVAL, "A page cannot have %zu bytes.", bytes);
+    }
+    size_t capacity = cbi_allocator_capacity(a, bytes);
+    cbi_lock_take(a->lock);
+    cbi_block *block = cbi_allocator_reuse(a, capacity);
+    cbi_lock_give(a->lock);
+    if (block == NULL) {
+        CB_TRY(cbi_allocator_fresh(a, capacity, &block, err));
+    }
+    cbi_allocator_enter(a, block, bytes, page);
+    return CB_OK;
+}
+
+/** The messages are Spark's. That of a double free comes first: it is the one that helps. */
+static const char *find_misuse(const cb_allocator *a, const cb_page *page) {
+    bool heap = a->mode == CB_HEAP;
+    if (page->number == CB_PAGE_FREED_BY_ALLOCATOR) {
+        return "page has already been freed";
+    }
+    if (heap && page->base == NULL) {
+        return "baseObject was null; are you trying to use the on-heap allocator to free off-heap memory?";
+    }
+    if (!heap && page->base != NULL) {
+        return "baseObject not null; are you trying to use the off-heap allocator to free on-heap memory?";
+    }
+    if (page->number != CB_PAGE_NONE && page->number != CB_PAGE_FREED_BY_TASK) {
+        return "TMM-allocated pages must first be freed via TMM.freePage(), not directly in allocator free()";
+    }
+    const cbi_block *block = page->block;
+    return block == NULL || block->generation != page->generation ? "page has already been freed" : NULL;
+}
+
+cb_status cb_allocator_free(cb_allocator *a, cb_page *page, cb_error *err) {
+    cbi_lock_take(a->lock);
+    const char *misuse = find_misuse(a, page);
+    if (CBI_UNLIKELY(misuse != NULL)) {
+        cbi_lock_give(a->lock);
+        return cbi_fail(err, CB_EMISUSE, "%s", misuse);
+    }
+    cbi_block *block = page->block;
+    cbi_allocator_leave(a, block, page);
+    bool kept = cbi_allocator_keep(a, block);
+    cbi_lock_give(a->lock);
+    if (!kept) {
+        (void)cbi_allocator_drop(a, block);
+    }
+    return CB_OK;
+}
+
+static uint64_t read_locked(const cb_allocator *a, const uint64_t *field) {
+    cbi_lock_take(a->lock);
+    uint64_t value = *field;
+    cbi_lock_give(a->lock);
+    return value;
+}
+
+uint64_t cb_allocator_used(const cb_allocator *a) {
+    return read_locked(a, &a->used);
+}
+
+uint64_t cb_allocator_idle(const cb_allocator *a) {
+    return read_locked(a, &a->idle);
+}
+
+uint64_t cb_allocator_trim(cb_allocator *a, uint64_t idle_bytes) {
+    cbi_lock_take(a->lock);
+    cbi_block *chain = cbi_allocator_shed(a, idle_bytes);
+    cbi_lock_give(a->lock);
+    return cbi_allocator_drop(a, chain);
+}
+
+void cb_allocator_destroy(cb_allocator *a) {
+    if (a == NULL) {
+        return;
+    }
+    (void)cb_allocator_trim(a, 0);
+    cb_assert_debug(a->used == 0);
+    for (size_t i = 0; i < a->slab_count; i++) {
+        cbi_free(a->slabs[i]);
+    }
+    cbi_free(a->slabs);
+    cbi_free(a);
+}
