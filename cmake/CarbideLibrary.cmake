@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # libcarbide.a and libcarbide.so out of the rooms of src/. The objects are compiled once.
 
-set(CARBIDE_ROOMS base memory spill store record operator format)
+set(CARBIDE_ROOMS_ALL base memory spill store record operator format)
+set(CARBIDE_ROOMS ${CARBIDE_ROOMS_ALL} CACHE STRING "Rooms to build; fewer while one of them is under repair")
+mark_as_advanced(CARBIDE_ROOMS)
 set(carbide_sources "")
 foreach(room IN LISTS CARBIDE_ROOMS)
     file(GLOB_RECURSE room_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${room}/*.c")
@@ -18,7 +20,6 @@ add_library(carbide_objects OBJECT ${carbide_sources})
 target_include_directories(carbide_objects
     PUBLIC "${PROJECT_SOURCE_DIR}/include" PRIVATE "${PROJECT_SOURCE_DIR}/src")
 target_include_directories(carbide_objects SYSTEM PRIVATE "${CARBIDE_XXHASH_INCLUDE_DIR}")
-target_compile_definitions(carbide_objects PRIVATE XXH_INLINE_ALL)
 target_link_libraries(carbide_objects
     PRIVATE carbide_flags carbide::lz4 carbide::zstd carbide::zlib Threads::Threads)
 
