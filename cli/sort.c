@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "gnu.h"
+#include "report.h"
+#include "sort_args.h"
+#include "text.h"
+#include "ticker.h"
+
+enum { TREE_BYTES = 8 * 1024 };
+
+/** May reading an input wait for somebody else? */
+static bool has_streams(const cb_sort_options *o) {
+    struct stat st;
+    if (o->input_count == 0)
+        return fstat(STDIN_FILENO, &st) == 0 && !S_ISREG(st.st_mode);
+    for (size_t i = 0; i < o->input_count; i++) {
+        bool there = strcmp(o->inputs[i], "-") == 0 ? fstat(STDIN_FILENO, &st) == 0
+                                                    : stat(o->inputs[i], &st) == 0;
+        if (there && !S_ISREG(st.st_mode))
+            return true;
+    }
+    return false;
+}
+
+/** GNU sort knows no exit codes of 3 and above. */
+static int exit_code(const cli_sort_args *args, cb_status status) {
+    int code = cli_exit_code(status);
+    return args->gnu && code > CLI_EXIT_TROUBLE ? CLI_EXIT_TROUBLE : code;
+}
+
+static void tell_failure(const cli_sort_args *args, const cb_sort *sort, const cb_error *err) {
+    static char tree[TREE_BYTES];
+    if (err->status == CB_EDISORDER && args->check_quiet)
+        return;
+    cli_complain("%s", err->message[0] != '\0' ? err->message : cb_status_text(err->status));
+    if (err->status != CB_EBUDGET)
+        return;
+    if (err->bytes_had > args->options.memory_bytes && strstr(err->message, "--memory") == NULL) {
+        char figure[CLI_FIGURE_MAX];
+        cli_complain("the smallest budget that will do is --memory %s",
+                     cli_size_option(err->bytes_had, figure));
+    }
+    if (args->verbose && sort != NULL) {
+        tree[0] = '\0';
+        cb_sort_memory_tree(sort, tree, sizeof tree);
+        (void)cli_write_all(STDERR_FILENO, tree, strlen(tree));
+    }
+}
+
+/** Why a plan cannot be carried out: an exit code and a message, or CLI_EXIT_OK. */
+static int judge_plan(const cli_sort_args *args, const cb_sort_plan *plan) {
+    char a[CLI_FIGURE_MAX], b[CLI_FIGURE_MAX];
+    uint64_t limit = args->options.temp_limit_bytes;
+    if (plan->budget_bytes < plan->budget_min_bytes) {
+        cli_complain("the budget of %s is too small; the smallest that will do is --memory %s",
+                     cli_size_text(plan->budget_bytes, a),
+                     cli_size_option(plan->budget_min_bytes, b));
+        return exit_code(args, CB_EBUDGET);
+    }
+    if (plan->in_memory || plan->temp_bytes_estimate == 0)
+        return CLI_EXIT_OK;
+    if (limit > 0 && plan->temp_bytes_estimate > limit) {
+        cli_complain("temporary files will take about %s, and --temp-limit allows %s",
+                     cli_size_text(plan->temp_bytes_estimate, a), cli_size_text(limit, b));
+        return exit_code(args, CB_ENOSPC);
+    }
+    if (plan->temp_bytes_estimate > plan->temp_bytes_free) {
+        cli_complain(
+            "temporary files will take about %s, and %s are free; name another folder with -T",
+            cli_size_text(plan->temp_bytes_estimate, a), cli_size_text(plan->temp_bytes_free, b));
+        return exit_code(args, CB_ENOSPC);
+    }
+    return CLI_EXIT_OK;
+}
+
+static int explain(const cli_sort_args *args) {
+    cb_sort *sort = NULL;
+    cb_sort_plan plan = {.struct_size = sizeof plan};
+    cb_error err = {0};
+    cb_status status = cb_sort_create(&args->options, &sort, &err);
+    if (status == CB_OK)
+        status = cb_sort_explain(sort, &plan, &err);
+    int code = exit_code(args, status);
+    if (status != CB_OK) {
+        tell_failure(args, sort, &err);
+    } else {
+        code = cli_report_plan(&plan);
+        if (code == CLI_EXIT_OK && args->stats)
+            code = cli_report_stats(args, &plan, NULL, CB_OK, NULL);
+        if (code == CLI_EXIT_OK)
+            code = judge_plan(args, &plan);
+    }
+    cb_sort_destroy(sort);
+    return code;
+}
+
+/**
+ * GNU sort takes -S as a wish and works with less than it needs by taking more. A budget that was
+ * asked for in its personality is therefore raised to the smallest that will do, instead of being
+ * refused.
+ */
+static cb_status create_gnu(cli_sort_args *args, cb_sort **sort, cb_error *err) {
+    cb_sort_plan plan = {.struct_size = sizeof plan};
+    cb_status status = cb_sort_create(&args->options, sort, err);
+    if (args->options.memory_bytes == 0 || (status != CB_OK && status != CB_EBUDGET))
+        return status;
+    uint64_t least = 0;
+    if (status == CB_OK) {
+        status = cb_sort_explain(*sort, &plan, err);
+        least = plan.budget_min_bytes;
+    }
+    if (status == CB_EBUDGET)
+        least = err->bytes_had;
+    if (least <= args->options.memory_bytes)
+        return *sort != NULL ? CB_OK : status; /* the run itself will say what is wrong */
+    cb_sort_destroy(*sort);
+    *sort = NULL;
+    args->options.memory_bytes = least;
+    return cb_sort_create(&args->options, sort, err);
+}
+
+/** The figures of a run that came to an end of its own. */
+static int tell_figures(const cli_sort_args *args, const cb_sort *sort, cb_status status,
+                        const char *message) {
+    cb_sort_stats stats = {.struct_size = sizeof stats};
+    cb_sort_get_stats(sort, &stats);
+    bool wanted =
+        args->verbose || args->progress == CLI_PROGRESS_ALWAYS ||
+        (!args->gnu && args->progress != CLI_PROGRESS_NEVER && isatty(STDERR_FILENO) == 1);
+    if (status == CB_OK && wanted && !args->quiet)
+        cli_report_truth(&stats);
+    return args->stats ? cli_report_stats(args, NULL, &stats, status, message) : CLI_EXIT_OK;
+}
+
+/** What was written may still be refused when the file is closed (quotas, network file systems). */
+static int close_output(const cli_sort_args *args) {
+    const char *output = args->options.output;
+    bool standard = output == NULL || strcmp(output, "-") == 0;
+    if (!standard || args->options.action == CB_SORT_CHECK || close(STDOUT_FILENO) == 0)
+        return CLI_EXIT_OK;
+    cli_complain("write failed: 'standard output': %s", strerror(errno));
+    return CLI_EXIT_TROUBLE;
+}
+
+static int run(cli_sort_args *args) {
+    cb_sort *sort = NULL;
+    cb_error err = {0};
+    cli_ticker ticker;
+    sigset_t before;
+    cli_signals_block(&before);
+    cb_status status =
+        args->gnu ? create_gnu(args, &sort, &err) : cb_sort_create(&args->options, &sort, &err);
+    int code = exit_code(args, status);
+    if (status != CB_OK) {
+        tell_failure(args, sort, &err);
+        goto out;
+    }
+    cli_ticker_start(&ticker, sort, args, has_streams(&args->options));
+    status = cb_sort_run(sort, &err);
+    int signal_number = cli_ticker_stop(&ticker);
+    if (signal_number == 0 && status == CB_EIO && err.sys_errno == EPIPE &&
+        cli_signals_is_default(SIGPIPE))
+        signal_number = SIGPIPE; /* the reader has gone: a filter ends with it, quietly */
+    if (signal_number != 0) {
+        cb_sort_destroy(sort);
+        cli_signals_die(signal_number);
+    }
+    if (status != CB_OK)
+        tell_failure(args, sort, &err);
+    code = exit_code(args, status);
+    int told = tell_figures(args, sort, status, err.message);
+    if (code == CLI_EXIT_OK)
+        code = close_output(args);
+    if (code == CLI_EXIT_OK)
+        code = told;
+out:
+    cb_sort_destroy(sort);
+    cli_signals_restore(&before);
+    return code;
+}
+
+int cli_sort_main(int argc, char **argv, bool gnu) {
+    cli_sort_args args;
+    int code = cli_sort_args_read(&args, argc, argv, gnu);
+    if (code < 0 && args.gnu && !cli_gnu_check(&args))
+        code = CLI_EXIT_TROUBLE;
+    if (code < 0)
+        code = args.explain ? explain(&args) : run(&args);
+    cli_sort_args_fini(&args);
+    return code;
+}
