@@ -17,14 +17,18 @@ if(NOT CMOCKA_INCLUDE_DIR OR NOT CMOCKA_LIBRARY)
         "On Debian and Ubuntu: scripts/setup test")
 endif()
 
+set(carbide_build_kind plain)
+if(CARBIDE_SANITIZE)
+    set(carbide_build_kind ${CARBIDE_SANITIZE})
+endif()
 set(carbide_test_environment
     "CARBIDE=${PROJECT_BINARY_DIR}/bin/carbide"
     "CARBIDE_BUILD=${PROJECT_BINARY_DIR}"
     "CARBIDE_SOURCE=${PROJECT_SOURCE_DIR}"
-    "CARBIDE_BUILD_KIND=$<IF:$<STREQUAL:${CARBIDE_SANITIZE},>,plain,${CARBIDE_SANITIZE}>"
+    "CARBIDE_BUILD_KIND=${carbide_build_kind}"
     "ASAN_OPTIONS=abort_on_error=1:detect_stack_use_after_return=1:allocator_may_return_null=1"
     "UBSAN_OPTIONS=print_stacktrace=1"
-    "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+    "TSAN_OPTIONS=allocator_may_return_null=1:halt_on_error=1:second_deadlock_stack=1")
 
 add_library(carbide_test_flags INTERFACE)
 target_include_directories(carbide_test_flags INTERFACE

@@ -57,6 +57,9 @@ int cbi_sys_fsync(int fd);
 int cbi_sys_fdatasync(int fd);
 int cbi_sys_rename(const char *from, const char *to);
 int cbi_sys_linkat_fd(int fd, const char *path); /* gives an O_TMPFILE a name */
+/** The path without links into `resolved`, which has PATH_MAX bytes: 0 or -errno. */
+int cbi_sys_realpath(const char *path, char *resolved);
+int cbi_sys_access(const char *path, int mode);
 int cbi_sys_unlink(const char *path);
 int cbi_sys_mkdir(const char *path, mode_t mode);
 /** Relative to an open folder, so that nobody can swap the path underneath. mkdirat sets `mode` whatever the umask is. */

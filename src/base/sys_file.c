@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/statfs.h>
 #include <unistd.h>
 
@@ -99,6 +100,18 @@ int cbi_sys_linkat_fd(int fd, const char *path) {
     (void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
     int result;
     SYS_CALL(result, CBI_FAULT_FILE, linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+    return answer(result);
+}
+
+int cbi_sys_realpath(const char *path, char *resolved) {
+    int result;
+    SYS_CALL(result, CBI_FAULT_FILE, realpath(path, resolved) != NULL ? 0 : -1);
+    return answer(result);
+}
+
+int cbi_sys_access(const char *path, int mode) {
+    int result;
+    SYS_CALL(result, CBI_FAULT_FILE, access(path, mode));
     return answer(result);
 }
 

@@ -249,6 +249,25 @@ static void test_size_space_and_names_can_be_changed(void **state) {
     assert_int_equal(cbi_sys_close(fd), 0);
 }
 
+static void test_a_link_resolves_to_what_it_names(void **state) {
+    (void)state;
+    const char *folder = test_folder();
+    char target[TEST_PATH_MAX];
+    char link[TEST_PATH_MAX];
+    char expected[TEST_PATH_MAX];
+    char resolved[TEST_PATH_MAX];
+    assert_int_equal(cbi_sys_close(open_new(folder, "target")), 0);
+    test_path(target, folder, "target");
+    assert_int_equal(symlink("target", test_path(link, folder, "link")), 0);
+    assert_int_equal(cbi_sys_realpath(target, expected), 0);
+    assert_int_equal(cbi_sys_realpath(link, resolved), 0);
+    assert_string_equal(resolved, expected);
+    assert_int_equal(cbi_sys_access(link, R_OK), 0);
+    assert_int_equal(cbi_sys_unlink(target), 0);
+    assert_int_equal(cbi_sys_realpath(link, resolved), -ENOENT);
+    assert_int_equal(cbi_sys_access(link, R_OK), -ENOENT);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_written_is_read_back_at_its_offset),
@@ -260,6 +279,7 @@ int main(void) {
         cmocka_unit_test(test_a_file_size_limit_is_an_error_and_not_the_end),
         cmocka_unit_test(test_direct_reads_end_where_the_file_ends),
         cmocka_unit_test(test_a_nameless_file_gets_a_name_when_it_is_ready),
+        cmocka_unit_test(test_a_link_resolves_to_what_it_names),
         cmocka_unit_test(test_a_lock_excludes_another_descriptor_of_the_same_file),
         cmocka_unit_test(test_space_tells_a_disk_from_memory),
         cmocka_unit_test(test_size_space_and_names_can_be_changed),
