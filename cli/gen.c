@@ -23,6 +23,9 @@
 
 enum { GO_ON = -1, BLOCK_BYTES = 1024 * 1024, THREADS_MAX = 64, LENGTH_MAX = 1024 * 1024 };
 
+/* Ten digits are what an id of the finer columns has. */
+#define GROUPS_MAX UINT64_C(9999999999)
+
 enum {
     GEN_ROWS = 1,
     GEN_BYTES,
@@ -272,7 +275,8 @@ static int take(gen_args *a, int id, const char *seen, const char *value) {
         default: break;
     }
     if (!counted || (n == 0 && (id == GEN_KEYS || id == GEN_GROUPS || id == GEN_THREADS)) ||
-        (id == GEN_LENGTH && n > LENGTH_MAX) || n > INT64_MAX)
+        (id == GEN_LENGTH && n > LENGTH_MAX) || (id == GEN_GROUPS && n > GROUPS_MAX) ||
+        n > INT64_MAX)
         return bad_value(seen, value);
     switch (id) {
         case GEN_ROWS: a->count = n; break;
@@ -296,13 +300,14 @@ static int choose_rows(gen_args *a, const char *kind) {
         gen_rows_init_lines(&a->rows);
         if (a->length != UINT64_MAX) {
             a->rows.length_max = a->length;
-            a->rows.row_bytes_max = (size_t)a->length + 1;
+            a->rows.row_bytes_max = (size_t)a->length + 8; /* see fill_lines */
         }
     } else if (strcmp(kind, "group") == 0 || strcmp(kind, "csv") == 0) {
         gen_rows_init_group(&a->rows);
         uint64_t rows = a->count != UINT64_MAX ? a->count : a->bytes / 50;
         a->rows.groups = a->groups > 0 ? a->groups : a->rows.groups;
-        a->rows.groups_fine = rows > a->rows.groups ? rows / a->rows.groups : 1;
+        uint64_t fine = rows > a->rows.groups ? rows / a->rows.groups : 1;
+        a->rows.groups_fine = fine < GROUPS_MAX ? fine : GROUPS_MAX;
         a->rows.header = a->no_header ? NULL : a->rows.header;
     } else {
         return cli_usage_error("gen", "there is no kind of data called '%s'", kind);

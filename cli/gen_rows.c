@@ -112,40 +112,53 @@ void gen_rows_init_binary(gen_rows *rows) {
     *rows = (gen_rows){.fill = fill_binary, .row_bytes_max = RECORD_BYTES, .fixed = true};
 }
 
+/** Eight bytes of text from a random word: each byte picks a letter or, one time in six, a blank.
+ */
+static inline void put_letters(char *out, uint64_t word) {
+    static const char alphabet[65] = " abcdefghijklmnopqrstuvwxyz "
+                                     " etaoinshrdlucmfwypgbvkxjqz       ae";
+    char text[8];
+    for (int i = 0; i < 8; i++)
+        text[i] = alphabet[word >> 8 * i & 63];
+    memcpy(out, text, sizeof text);
+}
+
 static size_t fill_lines(const gen_rows *rows, uint64_t first, uint64_t count, char *out) {
     char *p = out;
     for (uint64_t i = first; i < first + count; i++) {
         uint64_t seed = rows->seed ^ key_number(rows, i) * UINT64_C(0xff51afd7ed558ccd);
-        uint64_t length = pick(draw(seed, 0), rows->length_max + 1);
-        uint64_t word = 0;
-        for (uint64_t n = 0; n < length; n++, word >>= 8) {
-            if (n % 8 == 0)
-                word = draw(seed, n / 8 + 1);
-            unsigned byte = word & 0xff;
-            *p++ = (char)(byte < 40 ? ' ' : 'a' + byte % 26);
-        }
+        size_t length = (size_t)pick(draw(seed, 0), rows->length_max + 1);
+        for (size_t n = 0; n < length; n += 8)
+            put_letters(p + n,
+                        draw(seed, n / 8 + 1)); /* up to 7 bytes too many, overwritten next */
+        p += length;
         *p++ = '\n';
     }
     return (size_t)(p - out);
 }
 
 void gen_rows_init_lines(gen_rows *rows) {
-    *rows = (gen_rows){.fill = fill_lines, .length_max = 120, .row_bytes_max = 121};
+    *rows = (gen_rows){.fill = fill_lines, .length_max = 120, .row_bytes_max = 121 + 7};
 }
 
-/** `value` in decimal, with leading zeros up to `width`. */
+/** `value`, below 10^10, in decimal, with leading zeros up to `width` (10 at most). */
 static inline char *put_number(char *out, uint64_t value, int width) {
-    char digits[20];
-    int n = 0;
-    do {
-        digits[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    for (int i = n; i < width; i++)
-        *out++ = '0';
-    while (n > 0)
-        *out++ = digits[--n];
-    return out;
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324"
+                                "25262728293031323334353637383940414243444546474849"
+                                "50515253545556575859606162636465666768697071727374"
+                                "75767778798081828384858687888990919293949596979899";
+    char digits[10];
+    int first = 10;
+    while (value >= 100) {
+        memcpy(digits + (first -= 2), pairs + 2 * (value % 100), 2);
+        value /= 100;
+    }
+    memcpy(digits + (first -= 2), pairs + 2 * value, 2);
+    first += value < 10;
+    while (10 - first < width)
+        digits[--first] = '0';
+    memcpy(out, digits + first, (size_t)(10 - first));
+    return out + (10 - first);
 }
 
 static inline char *put_id(char *out, uint64_t value, int width) {
