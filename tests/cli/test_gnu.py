@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
+# ctest-timeout: 300
 """`carbide sort --gnu` and a link called `sort` against GNU sort in the C locale.
 
 Thousands of random inputs, option sets and budgets; what counts is the standard output or the output file, byte by

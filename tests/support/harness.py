@@ -28,6 +28,9 @@ KEEP_FAILURES = os.path.join(WORK, "failures")
 C_LOCALE = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "CARBIDE_", "TMPDIR"))}
 C_LOCALE["LC_ALL"] = "C"
 
+# Sanitizers have memory of their own: what they say of a budget means nothing.
+PLAIN = os.environ.get("CARBIDE_BUILD_KIND", "plain") in ("", "plain")
+
 # Exit codes of the command.
 DONE, DISORDER, USAGE_OR_IO, BAD_DATA, TEMP_SPACE, BUDGET = range(6)
 
@@ -112,6 +115,11 @@ def cgroup_kind():
 def need_cgroup():
     if cgroup_kind() == "none":
         skip_loudly("no memory cgroup can be made here (run as root, or delegate one): the budget is measured by peak RSS only")
+
+
+def need_plain_build():
+    if not PLAIN:
+        skip_loudly("a build with sanitizers keeps no budget")
 
 
 def measure(argv, cgroup=None, timeout=120, stdin=None, stdout=None, env=None, cwd=None):
