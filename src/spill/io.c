@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+
+#include "spill/io.h"
+
+/*
+ * The queue and its threads.
+ *
+ * Threads with blocking vectored calls, not io_uring: with requests of 128 KiB and more the disk is
+ * busy with two or three threads already, and the threads have real work besides waiting
+ * (checksums, compression, decompression), which a ring would leave to somebody else. bench/io.c
+ * measures both; docs/spill-format.md has the figures.
+ *
+ * Reads go first. A read is what a worker waits for, or will next; a write only has to be done some
+ * day, and the buffers it holds are the brake that keeps its makers from running ahead. But those
+ * buffers are also what the worker that got its read will want, so every fifth turn is a write's if
+ * one waits.
+ *
+ * A callback may submit, too (the natural place to ask for the next piece). It must not wait for
+ * room then: it runs on one of the threads that would have to make it. So there are slots kept for
+ * it.
+ */
+
+enum { READS_IN_ROW_MAX = 4 };
+
+static _Thread_local const cbi_io *io_of_this_thread;
+
+static void push(struct cbi_io_list *list, cbi_request *request) {
+    request->next = NULL;
+    if (list->tail != NULL) {
+        list->tail->next = request;
+    } else {
+        list->head = request;
+    }
+    list->tail = request;
+}
+
+static cbi_request *pop(struct cbi_io_list *list) {
+    cbi_request *request = list->head;
+    list->head = request->next;
+    if (list->head == NULL) {
+        list->tail = NULL;
+    }
+    return request;
+}
+
+static cbi_request *take_next(cbi_io *io) {
+    bool read =
+        io->reads.head != NULL && (io->writes.head == NULL || io->reads_in_row < READS_IN_ROW_MAX);
+    io->reads_in_row = read ? io->reads_in_row + 1 : 0;
+    if (read) {
+        return pop(&io->reads);
+    }
+    return io->writes.head != NULL ? pop(&io->writes) : NULL;
+}
+
+static void run_request(cbi_io *io, unsigned thread, cbi_request *slot) {
+    cbi_request request = *slot;
+    cbi_mutex_unlock(&io->lock);
+    io->work.perform(io->work.ctx, thread, &request);
+    cbi_mutex_lock(&io->lock);
+    slot->next = io->unused;
+    io->unused = slot;
+    io->used--;
+    cbi_cond_signal(&io->room);
+}
+
+static void run_chores(cbi_io *io) {
+    io->chore = false;
+    cbi_mutex_unlock(&io->lock);
+    bool more = io->work.chore(io->work.ctx);
+    cbi_mutex_lock(&io->lock);
+    io->chore = io->chore || more;
+}
+
+static void run_thread(void *ctx) {
+    struct cbi_io_thread *self = ctx;
+    cbi_io *io = self->io;
+    io_of_this_thread = io;
+    cbi_mutex_lock(&io->lock);
+    for (;;) {
+        cbi_request *slot = take_next(io);
+        if (slot != NULL) {
+            run_request(io, self->index, slot);
+        } else if (io->closing) {
+            break;
+        } else if (io->chore) {
+            run_chores(io);
+        } else {
+            cbi_cond_wait(&io->wanted, &io->lock);
+        }
+    }
+    cbi_mutex_unlock(&io->lock);
+    io->work.farewell(io->work.ctx);
+}
+
+cb_status cbi_io_init(cbi_io *io, unsigned threads, cbi_io_work work, cb_error *err) {
+    cb_assert(threads >= 1 && threads <= CBI_IO_THREADS_MAX);
+    *io = (cbi_io){.work = work};
+    cbi_mutex_init(&io->lock);
+    cbi_cond_init(&io->wanted);
+    cbi_cond_init(&io->room);
+    io->ready = true;
+    for (size_t i = sizeof io->slots / sizeof *io->slots; i-- > 0;) {
+        io->slots[i].next = io->unused;
+        io->unused = &io->slots[i];
+    }
+    for (unsigned i = 0; i < threads; i++) {
+        io->threads[i] = (struct cbi_io_thread){.io = io, .index = i};
+        char name[16];
+        (void)snprintf(name, sizeof name, "carbide-io-%u", i % 10);
+        CB_TRY(cbi_thread_start(&io->threads[i].thread, run_thread, &io->threads[i], name, err));
+        io->thread_count++;
+    }
+    return CB_OK;
+}
+
+void cbi_io_fini(cbi_io *io) {
+    if (!io->ready) {
+        return;
+    }
+    cbi_mutex_lock(&io->lock);
+    io->closing = true;
+    cbi_cond_broadcast(&io->wanted);
+    cbi_mutex_unlock(&io->lock);
+    for (unsigned i = 0; i < io->thread_count; i++) {
+        cbi_thread_join(&io->threads[i].thread);
+    }
+    cb_assert(io->used == 0);
+    cbi_cond_fini(&io->room);
+    cbi_cond_fini(&io->wanted);
+    cbi_mutex_fini(&io->lock);
+    *io = (cbi_io){0};
+}
+
+cb_status cbi_io_submit(cbi_io *io, const cbi_request *request, cb_error *err) {
+    bool inside = io_of_this_thread == io;
+    cbi_mutex_lock(&io->lock);
+    while (!inside && io->used >= CBI_IO_DEPTH) {
+        cbi_cond_wait(&io->room, &io->lock);
+    }
+    cbi_request *slot = io->unused;
+    if (slot == NULL) {
+        cbi_mutex_unlock(&io->lock);
+        return cbi_fail(err, CB_EAGAIN, "callbacks have asked for more than %d transfers at once",
+                        CBI_IO_RESERVE);
+    }
+    io->unused = slot->next;
+    io->used++;
+    *slot = *request;
+    push(request->kind == CBI_IO_READ ? &io->reads : &io->writes, slot);
+    cbi_cond_signal(&io->wanted);
+    cbi_mutex_unlock(&io->lock);
+    return CB_OK;
+}
+
+void cbi_io_wake(cbi_io *io) {
+    cbi_mutex_lock(&io->lock);
+    io->chore = true;
+    cbi_cond_signal(&io->wanted);
+    cbi_mutex_unlock(&io->lock);
+}
