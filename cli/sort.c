@@ -160,13 +160,14 @@ static int run(cli_sort_args *args) {
         tell_failure(args, sort, &err);
         goto out;
     }
-    cli_ticker_start(&ticker, sort, args, has_streams(&args->options));
+    if (!cli_ticker_start(&ticker, sort, args, has_streams(&args->options)))
+        cli_signals_restore(&before); /* then they end the process as they always did */
     status = cb_sort_run(sort, &err);
     int signal_number = cli_ticker_stop(&ticker);
     if (signal_number == 0 && status == CB_EIO && err.sys_errno == EPIPE &&
         cli_signals_is_default(SIGPIPE))
         signal_number = SIGPIPE; /* the reader has gone: a filter ends with it, quietly */
-    if (signal_number != 0) {
+    if (signal_number != 0 && status != CB_OK) { /* one that came too late changes nothing */
         cb_sort_destroy(sort);
         cli_signals_die(signal_number);
     }

@@ -27,7 +27,7 @@ typedef struct reader {
     const char *files0;
     char check; /* 'c', 'C' or 0 */
     bool order[128];
-    bool have_separator;
+    bool have_separator, random_source;
 } reader;
 
 static int bad_number(cli_number why, const char *option, const char *value) {
@@ -239,9 +239,7 @@ static int take_value(reader *r, int id, const char *value) {
             r->args->stats_path = value != NULL && strcmp(value, "-") != 0 ? value : NULL;
             return GO_ON;
         case SORT_RANDOM_SOURCE:
-        default:
-            cli_complain("--random-source is not supported: carbide's shuffle cannot be seeded");
-            return CLI_EXIT_TROUBLE;
+        default: r->random_source = true; return GO_ON;
     }
 }
 
@@ -333,6 +331,19 @@ static int finish_order(reader *r) {
             both[n++] = *l;
     both[n] = '\0';
     cli_complain("options '-%s' are incompatible", both);
+    return CLI_EXIT_TROUBLE;
+}
+
+/** GNU sort looks at the source only when something is shuffled. */
+static int finish_random(const reader *r) {
+    bool random = r->order['R'];
+    for (size_t i = 0; i < r->args->options.key_count; i++) {
+        const char *key = r->args->keys[i];
+        random = random || (key[0] >= '0' && key[0] <= '9' && strchr(key, 'R') != NULL);
+    }
+    if (!random || !r->random_source)
+        return GO_ON;
+    cli_complain("--random-source is not supported: a random order is the same in every run here");
     return CLI_EXIT_TROUBLE;
 }
 
@@ -469,6 +480,8 @@ int cli_sort_args_read(cli_sort_args *args, int argc, char **argv, bool gnu) {
         answer = finish_inputs(&r);
     if (answer == GO_ON)
         answer = finish_order(&r);
+    if (answer == GO_ON)
+        answer = finish_random(&r);
     if (answer == GO_ON)
         answer = finish_check(&r);
     if (answer == GO_ON)

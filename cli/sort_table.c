@@ -13,8 +13,10 @@ static const cli_option key_options[] = {
      "a key, most significant first, as often as needed:\n"
      "NAME[:TYPE][:asc|desc][:fold][:nulls=first|last]\n"
      "  types: str num int float ver human month time;\n"
-     "  fixed records: u8 u16le ... f64be @OFFSET;\n"
-     "  name=2 is a column called 2; or, as in GNU sort,\n"
+     "fixed records: TYPE@OFFSET[+LENGTH], as str@0+10,\n"
+     "  u32le@4, f64be@16:desc;\n"
+     "2:num is the second column, name=2 one called 2;\n"
+     "or, as in GNU sort,\n"
      "F[.C][bdfgiMhnRrV][,F[.C][bdfgiMhnRrV]]",
      true, false},
     {SORT_SEPARATOR, 't', "field-separator", NEEDED, "SEP", NULL,
@@ -44,9 +46,10 @@ static const cli_option order_options[] = {
     {'h', 'h', "human-numeric-sort", NONE, NULL, NULL, "by size (2K, 1G)", true, false},
     {'M', 'M', "month-sort", NONE, NULL, NULL, "by month's name (JAN ... DEC)", true, false},
     {'V', 'V', "version-sort", NONE, NULL, NULL, "by version (a2 before a10)", true, false},
-    {'R', 'R', "random-sort", NONE, NULL, NULL, "shuffled, equal keys together", true, false},
+    {'R', 'R', "random-sort", NONE, NULL, NULL,
+     "shuffled (always the same way), equal keys together", true, false},
     {SORT_RANDOM_SOURCE, 0, "random-source", NEEDED, "FILE", "@file",
-     "refused: a shuffle that can be repeated is not built", true, false},
+     "refused with -R, whose order is always the same here", true, false},
     {SORT_SORT, 0, "sort", NEEDED, "WORD",
      "general-numeric human-numeric month numeric random version",
      "the same by word: general-numeric human-numeric\nmonth numeric random version", true, false},
@@ -153,7 +156,8 @@ const cli_verb cli_verb_sort = {
         "carbide sort -S 64M -o sorted.txt big.txt         by whole line, 64 MiB for everything\n"
         "carbide sort -k price:num:desc -k city a.csv      by columns; the header stays on top\n"
         "carbide sort -k 2,2nr -t : /etc/passwd            GNU keys\n"
-        "carbide sort --format fixed:100 -k @0:10 r.bin    binary records by their first 10 bytes\n"
+        "carbide sort --format fixed:100 -k str@0+10 r.bin binary records by their first 10 "
+        "bytes\n"
         "carbide sort -u *.log.gz -o all.zst               compressed files in and out\n"
         "carbide sort -c -k time:time events.csv           is it in order?\n"
         "carbide sort --explain -S 64M big.txt             what it will take, before it is done",

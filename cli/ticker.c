@@ -259,8 +259,11 @@ static void answer_question(cli_ticker *t) {
 
 static void take_ending(cli_ticker *t, int number) {
     if (atomic_load(&t->signal) != 0) {
-        erase(t);
-        cli_signals_die(number);
+        if (t->ticks_cancelled >= TICKS_A_SECOND) {
+            erase(t);
+            cli_signals_die(number);
+        }
+        return; /* an impatient second one in the same second: the end is on its way */
     }
     atomic_store(&t->signal, number);
     cb_sort_cancel(t->sort);
@@ -268,7 +271,7 @@ static void take_ending(cli_ticker *t, int number) {
 
 static void watch_cancelled(cli_ticker *t) {
     int number = atomic_load(&t->signal);
-    if (number == 0 || !t->streams || ++t->ticks_cancelled <= TICKS_A_SECOND)
+    if (number == 0 || ++t->ticks_cancelled <= TICKS_A_SECOND || !t->streams)
         return;
     erase(t);
     cli_signals_die(number);
@@ -301,7 +304,7 @@ static cli_progress resolve(const cli_sort_args *args, bool terminal) {
     return terminal && !args->quiet && !args->gnu ? CLI_PROGRESS_AUTO : CLI_PROGRESS_NEVER;
 }
 
-void cli_ticker_start(cli_ticker *t, cb_sort *sort, const cli_sort_args *args, bool streams) {
+bool cli_ticker_start(cli_ticker *t, cb_sort *sort, const cli_sort_args *args, bool streams) {
     const char *term = getenv("TERM");
     const char *no_colour = getenv("NO_COLOR");
     pthread_attr_t attributes;
@@ -317,10 +320,11 @@ void cli_ticker_start(cli_ticker *t, cb_sort *sort, const cli_sort_args *args, b
     sigaddset(&t->waited, stop_signal());
 
     if (pthread_attr_init(&attributes) != 0)
-        return;
+        return false;
     if (pthread_attr_setstacksize(&attributes, STACK_BYTES) == 0)
         t->running = pthread_create(&t->thread, &attributes, ticker_main, t) == 0;
     (void)pthread_attr_destroy(&attributes);
+    return t->running;
 }
 
 int cli_ticker_stop(cli_ticker *t) {

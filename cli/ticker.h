@@ -41,8 +41,9 @@ _Noreturn void cli_signals_die(int signal_number);
 /** Is that signal still on its default? (A parent may have chosen to have it ignored.) */
 bool cli_signals_is_default(int signal_number);
 
-/** Starts the thread; without one (the system refuses) the work goes on in silence. */
-void cli_ticker_start(cli_ticker *ticker, cb_sort *sort, const cli_sort_args *args, bool streams);
+/** Starts the thread; false when the system refuses one: nobody takes the signals then, and nothing
+ * is told. */
+bool cli_ticker_start(cli_ticker *ticker, cb_sort *sort, const cli_sort_args *args, bool streams);
 /** Ends the thread and erases the line; answers the signal that cancelled the work, or 0. */
 int cli_ticker_stop(cli_ticker *ticker);
 
