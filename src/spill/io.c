@@ -54,6 +54,15 @@ static cbi_request *take_next(cbi_io *io) {
     return io->writes.head != NULL ? pop(&io->writes) : NULL;
 }
 
+/* One thing less under way. Whoever waits to say farewell may be waiting for just that. */
+static void end_work(cbi_io *io) {
+    io->used--;
+    cbi_cond_signal(&io->room);
+    if (io->closing && io->used == 0) {
+        cbi_cond_broadcast(&io->wanted);
+    }
+}
+
 static void run_request(cbi_io *io, unsigned thread, cbi_request *slot) {
     cbi_request request = *slot;
     cbi_mutex_unlock(&io->lock);
@@ -61,16 +70,17 @@ static void run_request(cbi_io *io, unsigned thread, cbi_request *slot) {
     cbi_mutex_lock(&io->lock);
     slot->next = io->unused;
     io->unused = slot;
-    io->used--;
-    cbi_cond_signal(&io->room);
+    end_work(io);
 }
 
 static void run_chores(cbi_io *io) {
     io->chore = false;
+    io->used++;
     cbi_mutex_unlock(&io->lock);
     bool more = io->work.chore(io->work.ctx);
     cbi_mutex_lock(&io->lock);
     io->chore = io->chore || more;
+    end_work(io);
 }
 
 static void run_thread(void *ctx) {
@@ -82,9 +92,9 @@ static void run_thread(void *ctx) {
         cbi_request *slot = take_next(io);
         if (slot != NULL) {
             run_request(io, self->index, slot);
-        } else if (io->closing) {
-            break;
-        } else if (io->chore) {
+        } else if (io->closing && io->used == 0) {
+            break; /* nobody uses a file any more, so that farewell may close them */
+        } else if (io->chore && !io->closing) {
             run_chores(io);
         } else {
             cbi_cond_wait(&io->wanted, &io->lock);

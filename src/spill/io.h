@@ -53,7 +53,7 @@ typedef struct cbi_io {
         cbi_request *head, *tail;
     } reads, writes;
     cbi_request *unused;
-    unsigned used;
+    unsigned used; /* requests queued or performed, chores */
     unsigned reads_in_row;
     bool chore;
     bool closing;
