@@ -156,8 +156,7 @@ const cli_verb cli_verb_sort = {
         "carbide sort -S 64M -o sorted.txt big.txt         by whole line, 64 MiB for everything\n"
         "carbide sort -k price:num:desc -k city a.csv      by columns; the header stays on top\n"
         "carbide sort -k 2,2nr -t : /etc/passwd            GNU keys\n"
-        "carbide sort --format fixed:100 -k str@0+10 r.bin binary records by their first 10 "
-        "bytes\n"
+        "carbide sort --format fixed:100 -k str@0+10 r     records, by their first 10 bytes\n"
         "carbide sort -u *.log.gz -o all.zst               compressed files in and out\n"
         "carbide sort -c -k time:time events.csv           is it in order?\n"
         "carbide sort --explain -S 64M big.txt             what it will take, before it is done",

@@ -26,17 +26,41 @@ install(FILES "${PROJECT_BINARY_DIR}/carbide-config.cmake"
 configure_file("${PROJECT_SOURCE_DIR}/cmake/carbide.pc.in" "${PROJECT_BINARY_DIR}/carbide.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/carbide.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 
-file(GLOB man_pages CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/docs/man/*.1")
-install(FILES ${man_pages} DESTINATION "${CMAKE_INSTALL_MANDIR}/man1")
+# Man pages are written in scdoc's language; without scdoc there are none. Completions are what the command prints.
+set(generated "")
+find_program(CARBIDE_SCDOC scdoc)
+file(GLOB man_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/docs/man/*.scd")
+if(CARBIDE_SCDOC)
+    foreach(source IN LISTS man_sources)
+        cmake_path(GET source STEM LAST_ONLY page)
+        set(page "${PROJECT_BINARY_DIR}/man/${page}")
+        add_custom_command(OUTPUT "${page}"
+            COMMAND "${CMAKE_COMMAND}" -E make_directory "${PROJECT_BINARY_DIR}/man"
+            COMMAND "${CARBIDE_SCDOC}" <"${source}" >"${page}"
+            DEPENDS "${source}" VERBATIM)
+        list(APPEND generated "${page}")
+        install(FILES "${page}" DESTINATION "${CMAKE_INSTALL_MANDIR}/man1")
+    endforeach()
+endif()
 
-set(completions "${PROJECT_SOURCE_DIR}/completions")
-foreach(shell_file IN ITEMS
-        "carbide.bash:${CMAKE_INSTALL_DATADIR}/bash-completion/completions:carbide"
-        "_carbide:${CMAKE_INSTALL_DATADIR}/zsh/site-functions:_carbide"
-        "carbide.fish:${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d:carbide.fish")
-    string(REPLACE ":" ";" parts "${shell_file}")
-    list(GET parts 0 source)
-    list(GET parts 1 folder)
-    list(GET parts 2 name)
-    install(FILES "${completions}/${source}" DESTINATION "${folder}" RENAME "${name}" OPTIONAL)
-endforeach()
+if(TARGET carbide_command AND NOT CMAKE_CROSSCOMPILING)
+    foreach(shell_file IN ITEMS
+            "bash:${CMAKE_INSTALL_DATADIR}/bash-completion/completions:carbide"
+            "zsh:${CMAKE_INSTALL_DATADIR}/zsh/site-functions:_carbide"
+            "fish:${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d:carbide.fish")
+        string(REPLACE ":" ";" parts "${shell_file}")
+        list(GET parts 0 shell)
+        list(GET parts 1 folder)
+        list(GET parts 2 name)
+        set(file "${PROJECT_BINARY_DIR}/completions/${name}")
+        add_custom_command(OUTPUT "${file}"
+            COMMAND "${CMAKE_COMMAND}" -E make_directory "${PROJECT_BINARY_DIR}/completions"
+            COMMAND carbide_command completions ${shell} >"${file}"
+            DEPENDS carbide_command VERBATIM)
+        list(APPEND generated "${file}")
+        install(FILES "${file}" DESTINATION "${folder}")
+    endforeach()
+endif()
+if(generated)
+    add_custom_target(carbide_generated ALL DEPENDS ${generated})
+endif()
