@@ -75,6 +75,11 @@ static bool row_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at
     return true;
 }
 
+bool cbi_csv_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at, size_t bytes, cbi_span *span) {
+    cbi_csv_row row;
+    return row_read_field(d, base, at, bytes, span, &row);
+}
+
 void cbi_csv_read_row(const cbi_dialect *d, const uint8_t *base, size_t from, size_t bytes, const uint32_t *wanted,
                       size_t wanted_count, cbi_span *fields, cbi_csv_row *row) {
     size_t at = from, surplus = SIZE_MAX;

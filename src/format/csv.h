@@ -53,6 +53,9 @@ typedef struct cbi_csv_row {
 void cbi_csv_read_row(const cbi_dialect *d, const uint8_t *base, size_t from, size_t bytes, const uint32_t *wanted,
                       size_t wanted_count, cbi_span *fields, cbi_csv_row *row);
 
+/** One field at *at; *at becomes the place behind it (a separator, a terminator, or the end). False: malformed. */
+bool cbi_csv_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at, size_t bytes, cbi_span *span);
+
 /** What a state becomes over p; *last_end (when not NULL) the place behind the last row end in p, untouched without one.
  *  Jumps from quote to quote. */
 cbi_csv_state cbi_csv_run(const cbi_dialect *d, cbi_csv_state state, const uint8_t *p, size_t bytes, size_t *last_end);

@@ -29,12 +29,21 @@ typedef struct cbi_input_options {
     cb_bad_rows bad_rows;
     const char *bad_rows_path;
     bool direct_cold; /* drop what was read from the page cache when it was not there before (best effort) */
+    size_t decoder_bytes_max; /* the most a decoder may hold, CB_EBUDGET beyond it; 0 = 160 MiB (zstd's usual limit) */
 } cbi_input_options;
 
-/** Opens all inputs (an unreadable one fails here), reads the header. .gz .zst .lz4 by magic number. The state of
- *  codecs comes from cbi_alloc. */
+/**
+ * Opens all inputs (an unreadable one fails here), reads the header. .gz .zst .lz4 by magic number (fixed records: by name
+ * and magic number). The state of codecs comes from cbi_alloc. A regular file is read up to the size it has now: what is
+ * added later is not seen, and one that shrinks is CB_EIO. Blocks while a pipe's writer keeps its first row back.
+ */
 cb_status cbi_input_open(const cbi_input_options *options, cbi_input **input, cb_error *err);
+/** NULL is fine; no call may be under way. */
 void cbi_input_close(cbi_input *input);
+/** Everybody who waits or will wait in cbi_input_next gets CB_ECANCELED. Any thread. */
+void cbi_input_cancel(cbi_input *input);
+/** After the last row: writes out what bad_rows_path still lacks. CB_EIO, CB_ENOSPC. */
+cb_status cbi_input_finish(cbi_input *input, cb_error *err);
 
 const cbi_format *cbi_input_format(const cbi_input *input);
 /** The header row as it is to be written, terminator included; NULL, 0 when there is none. Later inputs must have the
@@ -57,7 +66,7 @@ typedef struct cbi_chunk {
     size_t capacity;
     const uint8_t *rows;  /* whole rows: [rows, rows + bytes); the last row of a file may lack its terminator */
     size_t bytes;
-    uint64_t sequence;    /* 0, 1, 2 ... in the order of the input */
+    uint64_t sequence;    /* grows in the order of the input; a row larger than a chunk leaves a gap */
     size_t file;          /* index in paths */
     uint64_t file_offset; /* of rows, in the file's (uncompressed) bytes */
     uint64_t pending[4];  /* the input's own: what a too small buffer left behind */
@@ -65,26 +74,36 @@ typedef struct cbi_chunk {
 
 /**
  * The next chunk; bytes == 0 means the end. Thread-safe, and sequence numbers are given so that every chunk before
- * `sequence` was given to somebody. CB_EBUDGET with err->bytes_asked: one row does not fit in `capacity`; come again with
- * the same chunk and a larger buffer (the old buffer's bytes, if any are pending, must be at the start of the new one).
+ * `sequence` was given to somebody.
+ *
+ * All workers should come with the same capacity, at least CBI_CHUNK_BYTES_MIN: the first call fixes how much of the
+ * input is a chunk (7/8 of it; the rest is for the end of the last row). CB_EBUDGET with err->bytes_asked: one row (and the
+ * rows before it in its chunk) does not fit in `capacity`; come again with the same chunk and a buffer of at least that
+ * size. Whatever the old buffer held must then be at the start of the new one when chunk->pending[0] says so
+ * (cbi_chunk_pending), and until then a stream's other readers wait. bytes_asked is exact for seekable inputs, a doubling for
+ * streams. CB_EUNSUPPORTED: a row of 2 GiB or more. After a failure every other worker gets that failure, too.
  */
+enum { CBI_CHUNK_BYTES_MIN = 4096 };
 cb_status cbi_input_next(cbi_input *input, cbi_chunk *chunk, cb_error *err);
+/** Bytes at the start of the buffer that must be in the next one (after CB_EBUDGET). */
+static inline size_t cbi_chunk_pending(const cbi_chunk *chunk) { return (size_t)chunk->pending[0]; }
 
 /** Whole rows near spot i of n, for sampling (seekable inputs). CSV may misjudge a spot inside a quoted field; that costs
  *  balance only. bytes == 0: nothing usable there. */
 cb_status cbi_input_sample(cbi_input *input, size_t i, size_t n, cbi_chunk *chunk, cb_error *err);
 
 /**
- * Finds rows in chunk->rows from *at on, until rows->capacity or the chunk's end; advances *at. `columns` are the fields to
- * deliver (0-based), rows->field_count of them. CB_EDATA: a malformed row, with file, line and column in the message.
- * bad_rows skip/file: they are left out (written to the file) and counted.
+ * Finds rows in chunk->rows from *at on, until rows->capacity or the chunk's end; advances *at, sets rows->base and
+ * rows->count (what was there before is forgotten). `columns` are the fields to deliver (0-based), rows->field_count of
+ * them; a column that no row has is an empty field. CSV and TSV only, other formats have no fields. CB_EDATA: a
+ * malformed row, with file, line and column in the message. bad_rows skip/file: they are left out (written to the file)
+ * and counted; so are rows of a sample, uncounted. Lines with nothing on them are no rows in CSV and TSV of several columns.
  */
 cb_status cbi_input_scan(cbi_input *input, const cbi_chunk *chunk, size_t *at, const uint32_t *columns, cbi_rows *rows,
                          cb_error *err);
 uint64_t cbi_input_rows_bad(const cbi_input *input);
 /** The path, or "standard input". */
 const char *cbi_input_name(const cbi_input *input, size_t file);
-/** One input alone, read in order by one thread: for merging sorted inputs and for checking. Same options otherwise. */
 
 /* ---- compressed output: blocks of a fixed size are frames of their own, so that bytes never depend on chunking ---- */
 
