@@ -38,8 +38,11 @@ CB_API void cb_ledger_force(cb_ledger_entry *entry, uint64_t bytes);
 CB_API uint64_t cb_ledger_bytes(const cb_ledger_entry *entry);
 CB_API uint64_t cb_ledger_peak(const cb_ledger_entry *entry);
 
-/** Gives the bytes back and forgets the entry. NULL is fine. */
+/** Gives the bytes back and forgets the entry. NULL is fine. Not while somebody refreshes the ledger. */
 CB_API void cb_ledger_remove(cb_ledger_entry *entry);
+
+/** A measure function: what the library's own small objects (handles, tables, codecs) hold in this process. ctx unused. */
+CB_API uint64_t cb_ledger_small_objects(void *ctx);
 
 /** Asks every measure function and charges what it says, as cb_ledger_force does. Any thread. */
 CB_API void cb_ledger_refresh(cb_manager *manager);

@@ -63,7 +63,7 @@ typedef struct cb_manager_options {
     unsigned cores;          /**< for that formula; 0 = the process's */
     bool debug_fill;         /**< see cb_allocator_options */
     bool huge_pages;
-    uint64_t idle_max;       /**< freed pages kept for reuse, inside the budget; 0 = none, UINT64_MAX = as the budget allows */
+    uint64_t idle_max;       /**< freed off-heap pages kept for reuse, at most; the budget may take them at any time */
     const cb_parent *parent; /**< NULL: the bytes are the manager's own. Otherwise the sizes above are upper limits */
     cb_warning_fn warn;      /**< NULL: nobody listens */
     void *warn_ctx;

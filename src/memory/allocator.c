@@ -46,7 +46,7 @@ cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lo
     a->mode = options->mode;
     a->debug_fill = options->debug_fill || fill_always;
     a->huge_pages = options->huge_pages;
-    a->idle_max = options->idle_max;
+    a->idle_max = options->mode == CB_HEAP ? UINT64_MAX : options->idle_max;
     *allocator = a;
     return CB_OK;
 }

@@ -422,6 +422,7 @@ uint64_t cbi_arbiter_release(cbi_arbiter *a, cbi_party *party, cb_mode mode, uin
     bytes = least(bytes, party->bytes[mode] - party->hand[mode]);
     if (CBI_UNLIKELY(party->reclaims[mode] > 0)) {
         party->hand[mode] += bytes;
+        a->hands[mode] += bytes;
         return bytes;
     }
     party->bytes[mode] -= bytes;
@@ -470,9 +471,9 @@ void cbi_arbiter_reclaim_begin(cbi_arbiter *a, cbi_party *party, cb_mode mode) {
 }
 
 uint64_t cbi_arbiter_take_hand(cbi_arbiter *a, cbi_party *party, cb_mode mode, uint64_t bytes) {
-    (void)a;
     bytes = least(bytes, party->hand[mode]);
     party->hand[mode] -= bytes;
+    a->hands[mode] -= bytes;
     return bytes;
 }
 
@@ -481,8 +482,7 @@ void cbi_arbiter_reclaim_end(cbi_arbiter *a, cbi_party *party, cb_mode mode) {
         cb_assert(party->reclaims[mode] > 0);
         party->reclaims[mode]--;
         if (party->reclaims[mode] == 0) {
-            uint64_t rest = party->hand[mode];
-            party->hand[mode] = 0;
+            uint64_t rest = cbi_arbiter_take_hand(a, party, mode, UINT64_MAX);
             (void)cbi_arbiter_release(a, party, mode, rest);
         }
     }
@@ -521,12 +521,13 @@ static void check_mode(const cbi_arbiter *a, int mode) {
     cbi_pool_check(exec);
     cbi_pool_check(stor);
     cb_assert(exec->size + stor->size == a->total[mode]);
-    uint64_t used = 0, held = 0;
+    uint64_t used = 0, held = 0, hands = 0;
     uint32_t tasks = 0, waits = 0;
     for (const cbi_party *p = a->parties; p != NULL; p = p->next) {
         cb_assert(p->hand[mode] <= p->bytes[mode]);
         cb_assert(p->bytes[mode] == 0 || p->counted[mode]);
         used += p->bytes[mode];
+        hands += p->hand[mode];
         tasks += p->counted[mode];
         waits += p->waits[mode];
     }
@@ -539,6 +540,7 @@ static void check_mode(const cbi_arbiter *a, int mode) {
         }
     }
     cb_assert(used == exec->used);
+    cb_assert(hands == a->hands[mode]);
     cb_assert(tasks == a->tasks[mode]);
     cb_assert(waits == 0);
     cb_assert(a->evicting > 0 || held == exec->held);

@@ -76,6 +76,7 @@ typedef struct cbi_arbiter {
     uint64_t total[CB_MODE_COUNT];    /* of both regions: size of execution + size of storage, always */
     uint64_t region[CB_MODE_COUNT];   /* storage up to here is not evicted for execution */
     uint64_t debt[CB_MODE_COUNT];     /* charged, but nothing was free; the next releases pay */
+    uint64_t hands[CB_MODE_COUNT];    /* all parties' hands: used in the accounts, but nobody's memory */
     uint32_t tasks[CB_MODE_COUNT];    /* N */
     uint32_t evicting;                /* requests between CBI_EVICT and settle */
     bool recheck;                     /* some waiter has its recheck set */

@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tasks and their consumers: who must spill when memory is short.
+ *
+ * An acquiring thread asks the arbiter first; that may evict blocks and wait for other tasks (below the task's floor). If
+ * it still has less than it wants, the task's own consumers are asked to spill: the smallest that holds what is missing (else
+ * the largest), the asker itself last. The order is Spark's TaskMemoryManager's: a consumer that has just been spilled is small and
+ * not asked again, so there are few and large spill files.
+ *
+ * What differs from the original is how. There, one lock is held over everything, spill functions included, which deadlocked with
+ * the locks of consumers (SPARK-27341). Here no lock is held while a spill function runs; threads of one task that reclaim take
+ * turns instead (a turn is not a lock: nothing but reclaiming needs it). What is released during a turn stays in the
+ * task's hand until the asker has what it wanted (native rules), so no other task takes it in between (SPARK-35486), and
+ * when others' arrival has lowered the share, the arbiter says how much to let go instead of granting 0 (SPARK-31720).
+ *
+ * A spill function must not acquire: it would wait for memory in order to free memory (SPARK-32901). A thread-local
+ * mark catches it.
+ */
+#include "memory/task.h"
+
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "base/sys.h"
+
+/* One instruction also in a shared library; the two words fit the space that loaders keep for late comers. */
+#define INITIAL_EXEC __attribute__((tls_model("initial-exec")))
+
+static _Thread_local uint32_t spill_depth INITIAL_EXEC;
+static _Thread_local const cb_task *turn_held INITIAL_EXEC; /* this thread has that task's turn */
+
+bool cbi_task_is_spilling(void) {
+    return spill_depth > 0;
+}
+
+/* ---- from beginning to end ---- */
+
+cb_status cb_task_create(cb_manager *m, const cb_task_options *options, cb_task **task, cb_error *err) {
+    cb_task *t = cbi_calloc(1, sizeof *t);
+    if (t == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory for a task.");
+    }
+    t->manager = m;
+    t->id = options->id;
+    t->deadline_ns = options->deadline_ns;
+    cbi_name_copy(t->name, options->name);
+    cb_status status = cbi_page_table_create(t, err);
+    if (status != CB_OK) {
+        cbi_free(t);
+        return status;
+    }
+    cbi_lock_take(&m->lock);
+    cbi_arbiter_join(&m->arbiter, &t->party);
+    t->next = m->tasks;
+    m->tasks = t;
+    cbi_lock_give(&m->lock);
+    *task = t;
+    return CB_OK;
+}
+
+/* ---- turns ---- */
+
+/** [locked] */
+static void turn_take(cb_manager *m, cb_task *t) {
+    if (t->turn_taken) {
+        cbi_turn_waiter w = {0};
+        *(t->turn_last != NULL ? &t->turn_last->next : &t->turn_first) = &w;
+        t->turn_last = &w;
+        cbi_lock_give(&m->lock);
+        (void)cbi_parker_wait(&w.parker, 0);
+        cbi_lock_take(&m->lock);
+    }
+    t->turn_taken = true;
+    turn_held = t;
+}
+
+/** [locked] */
+static void turn_give(cb_task *t) {
+    cbi_turn_waiter *w = t->turn_first;
+    turn_held = NULL;
+    if (w == NULL) {
+        t->turn_taken = false;
+        return;
+    }
+    t->turn_first = w->next;
+    if (w->next == NULL) {
+        t->turn_last = NULL;
+    }
+    cbi_parker_open(&w->parker); /* turn_taken stays: it is the next one's */
+}
+
+uint64_t cb_task_end(cb_task *t, char *report, size_t report_bytes) {
+    if (t == NULL) {
+        return 0;
+    }
+    cb_manager *m = t->manager;
+    cbi_lock_take(&m->lock);
+    for (cb_task **at = &m->tasks; *at != NULL; at = &(*at)->next) {
+        if (*at == t) {
+            *at = t->next;
+            break;
+        }
+    }
+    turn_take(m, t); /* a shrink may be at our consumers; nobody new finds us */
+    turn_held = NULL;
+    cb_assert(t->waiters == NULL);
+    uint64_t leaked = t->party.bytes[CB_HEAP] + t->party.bytes[CB_OFF_HEAP] - t->aside;
+    if (report != NULL && report_bytes > 0) {
+        report[0] = '\0';
+        if (leaked > 0) {
+            (void)cbi_tree_write(m, t, report, report_bytes);
+        }
+    }
+    cbi_lock_give(&m->lock);
+    (void)cbi_page_free_all(t, NULL);
+    cbi_lock_take(&m->lock);
+    (void)cbi_arbiter_release_all(&m->arbiter, &t->party);
+    cbi_arbiter_leave(&m->arbiter, &t->party);
+    cbi_manager_pass_on(m);
+    cbi_lock_give(&m->lock);
+    cbi_page_table_destroy(t);
+    while (t->consumers != NULL) {
+        cb_consumer *next = t->consumers->next;
+        cbi_free(t->consumers);
+        t->consumers = next;
+    }
+    cbi_manager_return_spare(m, CB_HEAP);
+    cbi_manager_return_spare(m, CB_OFF_HEAP);
+    cbi_free(t);
+    return leaked;
+}
+
+/** [locked] Whoever waits for this task looks again at what has changed. */
+static void wake_waiters(cb_task *t) {
+    for (cbi_waiter *w = t->waiters; w != NULL; w = w->next) {
+        cbi_parker_open(&w->parker);
+    }
+}
+
+void cb_task_cancel(cb_task *t) {
+    cbi_lock_take(&t->manager->lock);
+    t->cancelled = true;
+    wake_waiters(t);
+    cbi_lock_give(&t->manager->lock);
+}
+
+void cb_task_set_deadline(cb_task *t, uint64_t deadline_ns) {
+    cbi_lock_take(&t->manager->lock);
+    t->deadline_ns = deadline_ns;
+    wake_waiters(t);
+    cbi_lock_give(&t->manager->lock);
+}
+
+uint64_t cb_task_used(const cb_task *t) {
+    cbi_lock_take(&t->manager->lock);
+    uint64_t bytes = t->party.bytes[CB_HEAP] + t->party.bytes[CB_OFF_HEAP];
+    cbi_lock_give(&t->manager->lock);
+    return bytes;
+}
+
+uint64_t cb_task_peak(const cb_task *t) {
+    cbi_lock_take(&t->manager->lock);
+    uint64_t bytes = t->peak;
+    cbi_lock_give(&t->manager->lock);
+    return bytes;
+}
+
+cb_manager *cb_task_manager(const cb_task *t) {
+    return t->manager;
+}
+
+/* ---- consumers ---- */
+
+static uint64_t used_of(const cb_consumer *c) {
+    return atomic_load_explicit(&c->used, memory_order_relaxed);
+}
+
+/** [locked] */
+static void account(cb_consumer *c, uint64_t bytes) {
+    uint64_t used = used_of(c) + bytes;
+    atomic_store_explicit(&c->used, used, memory_order_relaxed);
+    if (used > atomic_load_explicit(&c->peak, memory_order_relaxed)) {
+        atomic_store_explicit(&c->peak, used, memory_order_relaxed);
+    }
+}
+
+cb_status cb_consumer_create(cb_task *t, const cb_consumer_options *options, cb_consumer **consumer, cb_error *err) {
+    if (options->mode != CB_HEAP && options->mode != CB_OFF_HEAP) {
+        return cbi_fail(err, CB_EINVAL, "A consumer's mode must be CB_HEAP or CB_OFF_HEAP, not %d.",
+                        (int)options->mode);
+    }
+    cb_consumer *c = cbi_calloc(1, sizeof *c);
+    if (c == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory for a consumer.");
+    }
+    c->task = t;
+    c->mode = options->mode;
+    c->spill = options->spill;
+    c->ctx = options->ctx;
+    cbi_name_copy(c->name, options->name);
+    cbi_lock_take(&t->manager->lock);
+    cb_consumer **at = &t->consumers;
+    while (*at != NULL) {
+        at = &(*at)->next;
+    }
+    *at = c;
+    cbi_lock_give(&t->manager->lock);
+    *consumer = c;
+    return CB_OK;
+}
+
+void cb_consumer_destroy(cb_consumer *c) {
+    if (c == NULL) {
+        return;
+    }
+    cb_task *t = c->task;
+    cb_manager *m = t->manager;
+    cb_mode mode = c->mode;
+    (void)cbi_page_free_all(t, c);
+    cbi_lock_take(&m->lock);
+    bool mine = turn_held == t; /* a spill function does away with another consumer */
+    if (!mine) {
+        turn_take(m, t); /* who reclaims may be looking at it */
+    }
+    (void)cbi_task_release(c, used_of(c));
+    for (cb_consumer **at = &t->consumers; *at != NULL; at = &(*at)->next) {
+        if (*at == c) {
+            *at = c->next;
+            break;
+        }
+    }
+    if (!mine) {
+        turn_give(t);
+    }
+    cbi_lock_give(&m->lock);
+    cbi_manager_return_spare(m, mode);
+    cbi_free(c);
+}
+
+uint64_t cb_consumer_used(const cb_consumer *c) {
+    return used_of(c);
+}
+
+uint64_t cb_consumer_peak(const cb_consumer *c) {
+    return atomic_load_explicit(&c->peak, memory_order_relaxed);
+}
+
+/* ---- acquiring ---- */
+
+/** [locked] One request to the arbiter, with its waiting and evicting. Adds to *got. */
+static cb_status attempt(cb_consumer *c, uint64_t bytes, bool may_wait, uint64_t *got, uint64_t *hint,
+                         cb_error *err) {
+    cb_task *t = c->task;
+    cbi_waiter w; /* on the fast path only what the arbiter reads is set */
+    w.request.party = &t->party;
+    w.request.mode = c->mode;
+    w.request.bytes = bytes;
+    w.request.may_wait = may_wait;
+    w.task = t;
+    w.block = NULL;
+    w.next = NULL;
+    CB_TRY(cbi_manager_acquire(t->manager, &w, err));
+    *got += w.request.granted;
+    *hint = w.request.spill_bytes;
+    uint64_t held = t->party.bytes[CB_HEAP] + t->party.bytes[CB_OFF_HEAP];
+    if (held > t->peak) {
+        t->peak = held;
+    }
+    return CB_OK;
+}
+
+/** What one consumer is asked for, and by whom. */
+typedef struct reclaim {
+    cb_consumer *asker;
+    uint64_t bytes; /* wanted in all */
+    uint64_t got;
+    uint64_t hint;  /* the arbiter's advice: to let go of so much */
+    bool native;
+} reclaim;
+
+/** [locked] The smallest that holds what is missing, else the largest; never the asker. NULL: nobody is left. */
+static cb_consumer *pick_victim(const reclaim *r, uint64_t missing) {
+    cb_consumer *suffices = NULL, *largest = NULL;
+    for (cb_consumer *c = r->asker->task->consumers; c != NULL; c = c->next) {
+        if (c == r->asker || c->mode != r->asker->mode || c->key == 0 || c->spilling) {
+            continue;
+        }
+        if (c->key >= missing && (suffices == NULL || c->key <= suffices->key)) {
+            suffices = c;
+        }
+        if (largest == NULL || c->key >= largest->key) {
+            largest = c;
+        }
+    }
+    return suffices != NULL ? suffices : largest;
+}
+
+/** [locked] Runs a spill function without the lock. *released: what it says it released. */
+static cb_status spill(cb_consumer *c, uint64_t bytes, cb_consumer *asker, uint64_t *released, cb_error *err) {
+    cb_manager *m = c->task->manager;
+    int64_t answer = 0;
+    if (c->spill != NULL) {
+        c->spilling = true;
+        cbi_lock_give(&m->lock);
+        spill_depth++;
+        answer = c->spill(c->ctx, bytes, asker);
+        spill_depth--;
+        cbi_lock_take(&m->lock);
+        c->spilling = false;
+    }
+    if (answer < 0) {
+        return cbi_fail(err, (cb_status)answer, "Consumer \"%s\" of task %llu failed to spill %llu bytes: %s.",
+                        c->name, (unsigned long long)c->task->id, (unsigned long long)bytes,
+                        cb_status_text((cb_status)answer));
+    }
+    *released = (uint64_t)answer;
+    c->spilled += *released;
+    c->refusals += *released == 0;
+    return CB_OK;
+}
+
+/** [locked] One spill and what it brought. *gained: worth asking the same one again. */
+static cb_status spill_and_take(reclaim *r, cb_consumer *victim, bool *gained, cb_error *err) {
+    cb_consumer *asker = r->asker;
+    cb_manager *m = asker->task->manager;
+    uint64_t missing = r->bytes - r->got, released = 0, before = r->got;
+    uint64_t wanted = r->native && r->hint > missing ? r->hint : missing;
+    CB_TRY(spill(victim, wanted, asker, &released, err));
+    r->got += cbi_arbiter_take_hand(&m->arbiter, &asker->task->party, asker->mode, missing);
+    if (released > 0 && r->got < r->bytes) {
+        /* Spark's rules may wait here, with the turn held, as the original does under its lock. */
+        CB_TRY(attempt(asker, r->bytes - r->got, !r->native, &r->got, &r->hint, err));
+    }
+    *gained = r->native ? r->got > before : released > 0;
+    return CB_OK;
+}
+
+/** [locked] The others in their order, then the asker. */
+static cb_status spill_in_order(reclaim *r, cb_error *err) {
+    cb_task *t = r->asker->task;
+    for (cb_consumer *c = t->consumers; c != NULL; c = c->next) {
+        c->key = used_of(c);
+    }
+    cb_consumer *victim;
+    while (r->got < r->bytes && !t->cancelled && (victim = pick_victim(r, r->bytes - r->got)) != NULL) {
+        bool gained = false;
+        CB_TRY(spill_and_take(r, victim, &gained, err));
+        if (!gained) {
+            victim->key = 0;
+        } else if (r->native) {
+            victim->key = used_of(victim); /* Spark goes on with what it held at first */
+        }
+    }
+    bool again = r->got < r->bytes && !t->cancelled;
+    while (again) {
+        bool gained = false;
+        CB_TRY(spill_and_take(r, r->asker, &gained, err));
+        again = r->native && gained && r->got < r->bytes;
+    }
+    return CB_OK;
+}
+
+/** [locked] */
+static cb_status reclaim_for(reclaim *r, cb_error *err) {
+    cb_task *t = r->asker->task;
+    cb_manager *m = t->manager;
+    turn_take(m, t);
+    cb_status status = CB_OK;
+    if (r->native) { /* a sibling may have released while we waited for the turn */
+        status = attempt(r->asker, r->bytes - r->got, false, &r->got, &r->hint, err);
+    }
+    if (status == CB_OK && r->got < r->bytes) {
+        cbi_arbiter_reclaim_begin(&m->arbiter, &t->party, r->asker->mode);
+        status = spill_in_order(r, err);
+        cbi_arbiter_reclaim_end(&m->arbiter, &t->party, r->asker->mode);
+        cbi_manager_pass_on(m);
+    }
+    turn_give(t);
+    if (status == CB_OK && r->native && r->got < r->bytes) {
+        /* All have spilled what they could: the task may be below its floor now and has a right to wait. */
+        status = attempt(r->asker, r->bytes - r->got, true, &r->got, &r->hint, err);
+    }
+    return status;
+}
+
+cb_status cbi_task_acquire(cb_consumer *c, uint64_t bytes, uint64_t *granted, cb_error *err) {
+    cb_manager *m = c->task->manager;
+    uint64_t got = 0, hint = 0;
+    CB_TRY(attempt(c, bytes, true, &got, &hint, err));
+    if (CBI_UNLIKELY(got < bytes)) {
+        reclaim r = {.asker = c, .bytes = bytes, .got = got, .hint = hint, .native = m->rules == CB_RULES_NATIVE};
+        cb_status status = reclaim_for(&r, err);
+        got = r.got;
+        if (status != CB_OK) {
+            (void)cbi_arbiter_release(&m->arbiter, &c->task->party, c->mode, got);
+            cbi_manager_pass_on(m);
+            return status;
+        }
+    }
+    account(c, got);
+    *granted = got;
+    return CB_OK;
+}
+
+bool cbi_task_try_acquire(cb_consumer *c, uint64_t bytes) {
+    cb_manager *m = c->task->manager;
+    uint64_t got = 0, hint = 0;
+    cbi_lock_take(&m->lock);
+    bool granted = attempt(c, bytes, false, &got, &hint, NULL) == CB_OK;
+    account(c, got);
+    if (got < bytes) {
+        (void)cbi_task_release(c, got);
+        granted = false;
+    }
+    cbi_block *chain = cbi_manager_shed(m, c->mode);
+    cbi_manager_note_peak(m);
+    cbi_lock_give(&m->lock);
+    (void)cbi_allocator_drop(m->allocators[c->mode], chain);
+    return granted;
+}
+
+uint64_t cbi_task_release(cb_consumer *c, uint64_t bytes) {
+    cb_manager *m = c->task->manager;
+    uint64_t used = used_of(c);
+    uint64_t given = bytes < used ? bytes : used;
+    atomic_store_explicit(&c->used, used - given, memory_order_relaxed);
+    (void)cbi_arbiter_release(&m->arbiter, &c->task->party, c->mode, given);
+    cbi_manager_pass_on(m);
+    return given;
+}
+
+static cb_status misuse_while_spilling(const cb_consumer *c, cb_error *err) {
+    cb_assert_debug(!cbi_task_is_spilling()); /* spilling never acquires */
+    return cbi_fail(err, CB_EMISUSE, "Consumer \"%s\" was asked for memory by a spill function: spilling must not acquire.",
+                    c->name);
+}
+
+cb_status cb_consumer_acquire(cb_consumer *c, uint64_t bytes, uint64_t *granted, cb_error *err) {
+    cb_manager *m = c->task->manager;
+    if (CBI_UNLIKELY(bytes == 0)) {
+        return cbi_fail(err, CB_EMISUSE, "invalid number of bytes requested: 0");
+    }
+    if (CBI_UNLIKELY(spill_depth > 0)) {
+        return misuse_while_spilling(c, err);
+    }
+    cbi_lock_take(&m->lock);
+    cb_status status = cbi_task_acquire(c, bytes, granted, err);
+    cbi_block *chain = cbi_manager_shed(m, c->mode);
+    cbi_manager_note_peak(m);
+    cbi_lock_give(&m->lock);
+    if (CBI_UNLIKELY(chain != NULL)) {
+        (void)cbi_allocator_drop(m->allocators[c->mode], chain);
+    }
+    return status;
+}
+
+cb_status cbi_task_refuse(cb_consumer *c, uint64_t asked, uint64_t had, cb_error *err) {
+    if (err == NULL) {
+        return CB_EBUDGET;
+    }
+    cb_manager *m = c->task->manager;
+    char tree[CB_ERROR_MESSAGE_MAX - 256];
+    cbi_lock_take(&m->lock);
+    (void)cbi_tree_write(m, NULL, tree, sizeof tree);
+    cbi_lock_give(&m->lock);
+    return cbi_fail_bytes(err, CB_EBUDGET, asked, had,
+                          "Consumer \"%s\" of task %llu asked for %llu bytes and could have had %llu, with all spilled "
+                          "that would.\n%s",
+                          c->name, (unsigned long long)c->task->id, (unsigned long long)asked, (unsigned long long)had,
+                          tree);
+}
+
+cb_status cb_consumer_acquire_all(cb_consumer *c, uint64_t bytes, cb_error *err) {
+    uint64_t granted = 0;
+    CB_TRY(cb_consumer_acquire(c, bytes, &granted, err));
+    if (granted < bytes) {
+        cb_consumer_release(c, granted);
+        return cbi_task_refuse(c, bytes, granted, err);
+    }
+    return CB_OK;
+}
+
+void cb_consumer_release(cb_consumer *c, uint64_t bytes) {
+    cb_manager *m = c->task->manager;
+    cbi_lock_take(&m->lock);
+    uint64_t given = cbi_task_release(c, bytes);
+    cbi_lock_give(&m->lock);
+    if (CBI_UNLIKELY(given < bytes)) {
+        cbi_manager_warn(m,
+                         "Internal error: release called on %llu bytes but consumer \"%s\" of task %llu only has %llu.",
+                         (unsigned long long)bytes, c->name, (unsigned long long)c->task->id,
+                         (unsigned long long)given);
+    }
+    cbi_manager_return_spare(m, c->mode);
+}
+
+/* ---- when the whole manager must shrink ---- */
+
+/** [locked] The consumer with most of the mode, over all tasks, that has not refused in this round. */
+static cb_consumer *pick_any(const cb_manager *m, cb_mode mode, uint64_t round) {
+    cb_consumer *largest = NULL;
+    for (const cb_task *t = m->tasks; t != NULL; t = t->next) {
+        for (cb_consumer *c = t->consumers; c != NULL; c = c->next) {
+            if (c->mode == mode && c->spill != NULL && !c->spilling && c->shrink_round != round && used_of(c) > 0 &&
+                (largest == NULL || used_of(c) > used_of(largest))) {
+                largest = c;
+            }
+        }
+    }
+    return largest;
+}
+
+bool cbi_task_spill_any(cb_manager *m, cb_mode mode, uint64_t bytes) {
+    static _Atomic uint64_t rounds;
+    uint64_t round = atomic_fetch_add_explicit(&rounds, 1, memory_order_relaxed) + 1;
+    if (cbi_task_is_spilling()) {
+        return false; /* a spill function asked for memory in a roundabout way */
+    }
+    bool released_some = false;
+    cbi_lock_take(&m->lock);
+    cb_consumer *c;
+    while (!released_some && (c = pick_any(m, mode, round)) != NULL) {
+        cb_task *t = c->task;
+        const cb_task *mine = turn_held; /* a parent may ask us while we reclaim */
+        if (mine != t) {
+            turn_take(m, t);
+        }
+        cb_consumer *still = pick_any(m, mode, round); /* while we waited it may have gone */
+        uint64_t released = 0;
+        if (still == c) {
+            c->shrink_round = round;
+            released_some = spill(c, bytes, NULL, &released, NULL) == CB_OK && released > 0;
+        }
+        if (mine != t) {
+            turn_give(t);
+            turn_held = mine;
+        }
+    }
+    cbi_manager_pass_on(m);
+    cbi_lock_give(&m->lock);
+    return released_some;
+}
