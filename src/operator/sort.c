@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "operator/sort_private.h"
+
+/*
+ * The sort as an object: options in, work done, figures out. What is here is the order of things; the work is in
+ * sort_plan.c (sizes), sort_range.c (range partition), sort_runs.c (runs and merge), sort_merge.c (sorted inputs).
+ *
+ * Everything large is taken from one task of one manager before the first row is read, so a run cannot fail for memory half-way
+ * except by a row that is too large for the plan.
+ */
+
+/* ---- options ---- */
+
+static size_t list_bytes(const char *const *list, size_t count) {
+    size_t bytes = (count + 1) * sizeof(char *);
+    for (size_t i = 0; i < count; i++)
+        bytes += strlen(list[i]) + 1;
+    return bytes;
+}
+
+static const char *copy_text(char **at, const char *text) {
+    if (text == NULL)
+        return NULL;
+    size_t bytes = strlen(text) + 1;
+    char *copy = *at;
+    memcpy(copy, text, bytes);
+    *at += bytes;
+    return copy;
+}
+
+static const char *const *copy_list(const char ***slots, char **at, const char *const *list, size_t count) {
+    const char **copy = *slots;
+    *slots += count + 1;
+    for (size_t i = 0; i < count; i++)
+        copy[i] = copy_text(at, list[i]);
+    copy[count] = NULL;
+    return copy;
+}
+
+static cb_status copy_options(cb_sort *s, const cb_sort_options *o, cb_error *err) {
+    const char *texts[] = {o->output, o->bad_rows_path, o->global_order};
+    size_t slots = o->input_count + o->key_count + o->temp_dir_count + 3;
+    size_t bytes = list_bytes(o->inputs, o->input_count) + list_bytes(o->keys, o->key_count) +
+                   list_bytes(o->temp_dirs, o->temp_dir_count);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        bytes += texts[i] != NULL ? strlen(texts[i]) + 1 : 0;
+    s->strings = cbi_alloc(bytes + 1);
+    if (s->strings == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for the options");
+    const char **lists = (const char **)(void *)s->strings;
+    char *at = (char *)(lists + slots);
+    s->o = *o;
+    s->o.inputs = copy_list(&lists, &at, o->inputs, o->input_count);
+    s->o.keys = copy_list(&lists, &at, o->keys, o->key_count);
+    s->o.temp_dirs = copy_list(&lists, &at, o->temp_dirs, o->temp_dir_count);
+    s->o.output = copy_text(&at, o->output);
+    s->o.bad_rows_path = copy_text(&at, o->bad_rows_path);
+    s->o.global_order = copy_text(&at, o->global_order);
+    return CB_OK;
+}
+
+static cb_status check_options(const cb_sort_options *o, cb_error *err) {
+    if (o->struct_size != sizeof *o)
+        return cbi_fail(err, CB_EINVAL, "cb_sort_options: struct_size is %zu, this library knows %zu", o->struct_size,
+                        sizeof *o);
+    if (o->format == CB_FORMAT_FIXED && (o->record_bytes == 0 || o->record_bytes > CBI_GIB))
+        return cbi_fail(err, CB_EINVAL, "fixed records must have 1 to %zu bytes, not %zu", CBI_GIB, o->record_bytes);
+    if (o->action == CB_SORT_CHECK && o->input_count > 1)
+        return cbi_fail(err, CB_EINVAL, "only one input can be checked, and %zu are named", o->input_count);
+    if (o->bad_rows == CB_BAD_ROWS_FILE && o->bad_rows_path == NULL)
+        return cbi_fail(err, CB_EINVAL, "no file is named for malformed rows");
+    if (o->field_separator < -1 || o->field_separator > 255)
+        return cbi_fail(err, CB_EINVAL, "the field separator must be one byte");
+    return CB_OK;
+}
+
+cb_status cb_sort_create(const cb_sort_options *o, cb_sort **sort, cb_error *err) {
+    cbi_sys_start();
+    CB_TRY(check_options(o, err));
+    cb_sort *s = cbi_calloc(1, sizeof *s);
+    if (s == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for a sort");
+    s->failed = CB_OK;
+    cbi_mutex_init(&s->mutex);
+    cbi_cond_init(&s->changed);
+    cb_status status = copy_options(s, o, err);
+    if (status != CB_OK) {
+        cb_sort_destroy(s);
+        return status;
+    }
+    s->baseline = o->baseline_bytes != 0 ? o->baseline_bytes : cbi_sys_rss();
+    if (s->o.memory_bytes == 0)
+        s->o.memory_bytes = cbi_sort_auto_budget();
+    *sort = s;
+    return CB_OK;
+}
+
+/* ---- what it stands on ---- */
+
+cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input **input, cb_error *err) {
+    static const char *const standard[] = {"-"};
+    bool none = s->o.input_count == 0;
+    cbi_input_options options = {.paths = none ? standard : s->o.inputs + first,
+                                 .path_count = none ? 1 : count,
+                                 .format = s->o.format,
+                                 .record_bytes = s->o.record_bytes,
+                                 .zero_terminated = s->o.zero_terminated,
+                                 .field_separator = s->o.field_separator,
+                                 .header = s->o.header,
+                                 .bad_rows = s->o.bad_rows,
+                                 .bad_rows_path = s->o.bad_rows_path,
+                                 .decoder_bytes_max = s->o.memory_bytes / 4};
+    if (first > 0) { /* further sorted inputs are read as the first one is */
+        options.format = s->format.kind;
+        options.record_bytes = s->format.record_bytes;
+    }
+    return cbi_input_open(&options, input, err);
+}
+
+static cb_status make_keys(cb_sort *s, cb_error *err) {
+    cbi_keys_options options = {.keys = s->o.keys,
+                                .key_count = s->o.key_count,
+                                .global_order = s->o.global_order,
+                                .field_separator = s->o.field_separator,
+                                .gnu = s->o.gnu,
+                                .stable = s->o.stable,
+                                .unique = s->o.unique,
+                                .format = (int)s->format.kind,
+                                .record_bytes = s->format.record_bytes};
+    CB_TRY(cbi_keys_create(&options, &s->keys, err));
+    size_t count;
+    const char *const *names = cbi_input_names(s->input, &count);
+    CB_TRY(cbi_keys_bind(s->keys, names, count, err));
+    cbi_layout *layout = &s->layout;
+    layout->shape = cbi_keys_shape(s->keys);
+    cbi_keys_slice(s->keys, &layout->slice_offset, &layout->slice_bytes);
+    layout->inverted = layout->shape != CBI_KEY_ENCODED && cbi_keys_inverted(s->keys);
+    layout->tie = cbi_keys_tie(s->keys);
+    layout->tie_inverted = cbi_keys_tie_inverted(s->keys);
+    /* rows whose keys are their own bytes cannot be told apart when they are equal */
+    s->needs_order = layout->tie == CBI_TIE_INPUT && layout->shape != CBI_KEY_ROW;
+    s->run_layout = *layout;
+    s->run_layout.ordered = s->needs_order;
+    (void)cbi_keys_columns(s->keys, &s->columns);
+    return CB_OK;
+}
+
+static cb_status make_memory(cb_sort *s, cb_error *err) {
+    cb_manager_options options = cb_manager_options_native(s->o.memory_bytes);
+    CB_TRY(cb_manager_create(&options, &s->manager, err));
+    CB_TRY(cb_ledger_add(s->manager, "baseline: code, libraries, main stack", NULL, NULL, &s->ledger_baseline, err));
+    cb_ledger_force(s->ledger_baseline, s->baseline);
+    cb_task_options task = {.struct_size = sizeof task, .id = 1, .name = "sort"};
+    CB_TRY(cb_task_create(s->manager, &task, &s->task, err));
+    cb_consumer_options consumer = {
+        .struct_size = sizeof consumer, .name = "workers' scratch and staging", .mode = CB_OFF_HEAP};
+    return cb_consumer_create(s->task, &consumer, &s->consumer, err);
+}
+
+static uint64_t measure_objects(void *ctx) {
+    (void)ctx;
+    return cbi_alloc_bytes();
+}
+
+/* Everything that needs the plan: pages, segments, spill, workers. */
+static cb_status make_ready(cb_sort *s, cb_error *err) {
+    const sort_sizes *z = &s->sizes;
+    CB_TRY(cb_ledger_add(s->manager, "thread stacks", NULL, NULL, &s->ledger_stacks, err));
+    cb_ledger_force(s->ledger_stacks, (uint64_t)(z->threads + z->io_threads) * 40 * CBI_KIB);
+    CB_TRY(cb_ledger_add(s->manager, "small objects and codecs", measure_objects, NULL, &s->ledger_objects, err));
+    CB_TRY(cb_ledger_add(s->manager, "page tables", NULL, NULL, &s->ledger_tables, err));
+    cb_ledger_force(s->ledger_tables, z->budget / 512);
+    cb_ledger_refresh(s->manager);
+
+    size_t scratch = z->worker * z->threads + z->shared;
+    CB_TRY(cb_page_alloc(s->consumer, scratch, &s->scratch_page, err));
+    uint8_t *base = cb_page_data(&s->scratch_page);
+    cb_assert(((uintptr_t)base & 4095) == 0);
+    cb_segment_pool_options pool = {.struct_size = sizeof pool,
+                                    .task = s->task,
+                                    .name = "row segments",
+                                    .segment_bytes = z->segment,
+                                    .segments_max = z->segments,
+                                    .preallocate = true,
+                                    .huge_pages = !z->in_memory && z->budget >= 48 * CBI_MIB};
+    CB_TRY(cb_segment_pool_create(&pool, &s->pool, err));
+
+    s->workers = cbi_calloc(z->threads, sizeof *s->workers);
+    if (s->workers == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for %u workers", z->threads);
+    for (unsigned i = 0; i < z->threads; i++)
+        s->workers[i] =
+            (sort_worker){.sort = s, .input = s->input, .index = i, .scratch = base + i * z->worker};
+    cbi_spill_options spill = {.dirs = s->o.temp_dirs,
+                               .dir_count = s->o.temp_dir_count,
+                               .limit_bytes = s->o.temp_limit_bytes,
+                               .codec = s->o.spill_codec,
+                               .io_threads = z->io_threads,
+                               .segment_bytes = z->segment,
+                               .staging = base + z->worker * z->threads,
+                               .staging_bytes = z->staging,
+                               .allow_memory_fs = z->in_memory || s->o.action == CB_SORT_CHECK};
+    return cbi_spill_open(&spill, &s->spill, err);
+}
+
+cb_status cbi_sort_open_output(cb_sort *s, uint64_t bytes_expected, cb_error *err) {
+    uint8_t *shared = cb_page_data(&s->scratch_page) + s->sizes.worker * s->sizes.threads + s->sizes.staging;
+    cbi_sink_options options = {.path = s->o.output,
+                                .io = s->spill,
+                                .writers = s->sizes.threads,
+                                .edge_memory = shared,
+                                .block_memory = shared + cbi_sink_edge_bytes(s->sizes.threads),
+                                .bytes_expected = bytes_expected};
+    cbi_sink *sink;
+    CB_TRY(cbi_sink_open(&options, &sink, err));
+    cbi_mutex_lock(&s->mutex);
+    s->sink = sink;
+    cbi_mutex_unlock(&s->mutex);
+    return CB_OK;
+}
+
+/* ---- temporary folders ---- */
+
+static cb_status choose_temp_dirs(cb_sort *s, cb_error *err) {
+    if (s->o.temp_dir_count > 0)
+        return CB_OK;
+    const char *dir = getenv("CARBIDE_TMPDIR");
+    if (dir == NULL || *dir == 0)
+        dir = getenv("TMPDIR");
+    const char *output = s->o.output;
+    if ((dir == NULL || *dir == 0) && output != NULL && strcmp(output, "-") != 0 && strncmp(output, "/dev/", 5) != 0) {
+        const char *slash = strrchr(output, '/');
+        size_t bytes = slash == NULL ? 1 : slash == output ? 1 : (size_t)(slash - output);
+        s->temp_dir_text = cbi_alloc(bytes + 1);
+        if (s->temp_dir_text == NULL)
+            return cbi_fail(err, CB_ENOMEM, "no memory for a folder's name");
+        memcpy(s->temp_dir_text, slash == NULL ? "." : output, bytes);
+        s->temp_dir_text[bytes] = 0;
+        dir = s->temp_dir_text;
+    }
+    uint64_t bytes_free;
+    bool in_memory = false;
+    if (dir != NULL && dir == s->temp_dir_text) { /* nobody asked for it: not when it lives in memory */
+        if (cbi_spill_space(&dir, 1, &bytes_free, &in_memory, NULL) != CB_OK || in_memory)
+            dir = NULL;
+    }
+    s->temp_dir_default[0] = dir != NULL && *dir != 0 ? dir : "/var/tmp";
+    s->o.temp_dirs = s->temp_dir_default;
+    s->o.temp_dir_count = 1;
+    return CB_OK;
+}
+
+static cb_status check_space(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
+    if (plan->temp_bytes_estimate == 0)
+        return CB_OK;
+    bool in_memory = false;
+    CB_TRY(cbi_spill_space(s->o.temp_dirs, s->o.temp_dir_count, &plan->temp_bytes_free, &in_memory, err));
+    if (s->o.temp_limit_bytes != 0 && s->o.temp_limit_bytes < plan->temp_bytes_free)
+        plan->temp_bytes_free = s->o.temp_limit_bytes;
+    if (plan->temp_bytes_estimate <= plan->temp_bytes_free)
+        return CB_OK;
+    return cbi_fail_bytes(err, CB_ENOSPC, plan->temp_bytes_estimate, plan->temp_bytes_free,
+                          "about %llu bytes of temporary space will be needed and %llu are free in %s; name a larger folder "
+                          "with -T, or give more memory",
+                          (unsigned long long)plan->temp_bytes_estimate, (unsigned long long)plan->temp_bytes_free,
+                          s->o.temp_dirs[0]);
+}
+
+/* Everything up to the plan; opens inputs, writes nothing. */
+static cb_status prepare(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
+    bool alone = s->o.action == CB_SORT_MERGE;
+    cbi_sort_phase(s, CB_PHASE_SAMPLE);
+    cbi_input *input;
+    CB_TRY(cbi_sort_open_input(s, 0, alone && s->o.input_count > 0 ? 1 : s->o.input_count, &input, err));
+    cbi_mutex_lock(&s->mutex);
+    s->input = input;
+    cbi_mutex_unlock(&s->mutex);
+    s->format = *cbi_input_format(s->input);
+    CB_TRY(make_keys(s, err));
+    CB_TRY(choose_temp_dirs(s, err));
+    CB_TRY(make_memory(s, err));
+    CB_TRY(cbi_sort_measure(s, err));
+    if (s->splitters == NULL)
+        CB_TRY(cbi_sort_size(s, err));
+    cbi_sort_fill_plan(s, plan);
+    return check_space(s, plan, err);
+}
+
+cb_status cb_sort_explain(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
+    if (s->ran)
+        return cbi_fail(err, CB_EMISUSE, "this sort has been run or explained already");
+    s->ran = true;
+    return prepare(s, plan, err);
+}
+
+/* ---- the run ---- */
+
+static cb_status do_work(cb_sort *s, cb_error *err) {
+    cb_sort_plan plan = {.struct_size = sizeof plan};
+    CB_TRY(prepare(s, &plan, err));
+    CB_TRY(make_ready(s, err));
+    s->stats.threads = s->sizes.threads;
+    if (s->o.action == CB_SORT_CHECK)
+        return cbi_sort_check(s, err);
+    bool ranges = cbi_sort_by_range(s);
+    s->stats.ranges = ranges ? s->sizes.ranges : 0;
+    if (s->o.action == CB_SORT_MERGE)
+        CB_TRY(cbi_sort_merge_inputs(s, err));
+    else if (ranges)
+        CB_TRY(cbi_sort_ranges(s, err));
+    else
+        CB_TRY(cbi_sort_stream(s, err));
+    CB_TRY(cbi_input_finish(s->input, err));
+    if (atomic_load(&s->cancelled))
+        return cbi_fail(err, CB_ECANCELED, "cancelled");
+    return cbi_sink_finish(s->sink, s->cursor, err);
+}
+
+static void collect_stats(cb_sort *s) {
+    cb_sort_stats *t = &s->stats;
+    s->end_ns = cbi_sys_clock_ns();
+    t->rows_in = atomic_load(&s->rows_in);
+    t->rows_out = atomic_load(&s->rows_out);
+    t->rows_bad = s->input != NULL ? cbi_input_rows_bad(s->input) : 0;
+    t->bytes_in = s->input != NULL ? cbi_input_bytes_done(s->input) : 0;
+    t->bytes_out = s->cursor;
+    t->budget_bytes = s->o.memory_bytes;
+    if (s->manager != NULL) {
+        cb_ledger_refresh(s->manager);
+        t->accounted_peak_bytes = cb_manager_accounted_peak(s->manager);
+    }
+    t->codec = "none";
+    if (s->spill != NULL) {
+        cbi_spill_stats spill;
+        cbi_spill_get_stats(s->spill, &spill);
+        t->spilled_bytes = spill.raw_bytes;
+        t->spilled_stored_bytes = spill.stored_bytes;
+        t->direct_temp = spill.direct;
+        t->codec = spill.codec == CB_CODEC_LZ4 ? "lz4" : "none";
+    }
+    t->direct_output = s->sink != NULL && cbi_sink_direct(s->sink);
+    t->passes = s->passes != 0 ? s->passes : t->spilled_bytes > 0 ? 1 : 0;
+    t->elapsed_ns = s->end_ns - s->start_ns;
+    uint64_t *at = s->phase_ns;
+    uint64_t read = at[CB_PHASE_READ], write = at[CB_PHASE_WRITE], merge = at[CB_PHASE_MERGE];
+    t->sample_ns = (read != 0 ? read : s->end_ns) - s->start_ns;
+    if (read != 0)
+        t->read_ns = (merge != 0 ? merge : write != 0 ? write : s->end_ns) - read;
+    if (merge != 0 && write > merge)
+        t->merge_ns = write - merge;
+    if (write != 0)
+        t->write_ns = s->end_ns - write;
+    t->rss_peak_bytes = cbi_sys_rss_peak();
+}
+
+/* Ends everything that was begun, in the order in which nobody can be surprised. */
+static void take_down(cb_sort *s) {
+    cbi_spill_close(s->spill); /* waits for what is under way */
+    s->spill = NULL;
+    cbi_sink_close(s->sink);
+    s->sink = NULL;
+    cbi_partitions_destroy(s->runs);
+    s->runs = NULL;
+    cbi_partitions_destroy(s->parts);
+    s->parts = NULL;
+    cbi_free(s->run_slots);
+    s->run_slots = NULL;
+    cbi_free(s->offsets);
+    s->offsets = NULL;
+    cbi_splitters_destroy(s->splitters);
+    s->splitters = NULL;
+    cbi_free(s->workers);
+    s->workers = NULL;
+    cb_segment_pool_destroy(s->pool);
+    s->pool = NULL;
+}
+
+cb_status cb_sort_run(cb_sort *s, cb_error *err) {
+    if (s->ran)
+        return cbi_fail(err, CB_EMISUSE, "this sort has been run already");
+    s->ran = true;
+    s->start_ns = cbi_sys_clock_ns();
+    cb_error local = {.status = CB_OK};
+    cb_status status = do_work(s, &local);
+    if (status != CB_OK)
+        atomic_store(&s->stop, true);
+    if (atomic_load(&s->cancelled) && status != CB_OK)
+        status = cbi_fail(&local, CB_ECANCELED, "cancelled");
+    cbi_mutex_lock(&s->mutex); /* from here on progress looks at the figures only */
+    collect_stats(s);
+    atomic_store(&s->phase, CB_PHASE_DONE);
+    cbi_mutex_unlock(&s->mutex);
+    take_down(s);
+    s->end_ns = cbi_sys_clock_ns();
+    s->stats.elapsed_ns = s->end_ns - s->start_ns;
+    s->stats.rss_peak_bytes = cbi_sys_rss_peak();
+    if (status != CB_OK && err != NULL)
+        *err = local;
+    return status;
+}
+
+/* ---- seen from outside ---- */
+
+static double done_fraction(const cb_sort *s, const cb_progress *p) {
+    if (p->phase == CB_PHASE_DONE)
+        return 1;
+    if (p->bytes_in_total == 0)
+        return -1;
+    double in = (double)p->bytes_in / (double)p->bytes_in_total;
+    if (s->o.action != CB_SORT_SORT)
+        return in < 1 ? in : 1;
+    uint64_t total = p->bytes_out_total != 0 ? p->bytes_out_total : p->bytes_in_total;
+    double out = (double)p->bytes_out / (double)total;
+    double share = s->sizes.in_memory ? 0.4 : 0.35; /* of the time that reading takes */
+    double f = share * (in < 1 ? in : 1) + (1 - share) * (out < 1 ? out : 1);
+    return f < 1 ? f : 1;
+}
+
+void cb_sort_progress(const cb_sort *s, cb_progress *p) {
+    size_t size = p->struct_size;
+    cb_sort *live = (cb_sort *)(uintptr_t)s;
+    memset(p, 0, sizeof *p);
+    p->struct_size = size;
+    cbi_mutex_lock(&live->mutex);
+    p->phase = (cb_phase)atomic_load(&live->phase);
+    p->rows_in = atomic_load(&live->rows_in);
+    if (p->phase == CB_PHASE_DONE) {
+        p->bytes_in = p->bytes_in_total = s->stats.bytes_in;
+        p->bytes_out = p->bytes_out_total = s->stats.bytes_out;
+        p->spilled_bytes = s->stats.spilled_bytes;
+        p->elapsed_ns = s->stats.elapsed_ns;
+    } else if (p->phase >= CB_PHASE_READ) {
+        cbi_spill_stats spill;
+        cbi_spill_get_stats(s->spill, &spill);
+        p->bytes_in = cbi_input_bytes_done(s->input);
+        p->bytes_in_total = cbi_input_bytes(s->input);
+        p->bytes_out = s->sink != NULL ? cbi_sink_bytes(s->sink) : 0;
+        p->bytes_out_total = s->bytes_out_total;
+        p->spilled_bytes = spill.raw_bytes;
+        p->elapsed_ns = cbi_sys_clock_ns() - s->start_ns;
+    }
+    p->fraction = done_fraction(s, p);
+    cbi_mutex_unlock(&live->mutex);
+}
+
+void cb_sort_cancel(cb_sort *s) {
+    atomic_store(&s->cancelled, true);
+    cb_error err;
+    cbi_sort_fail(s, cbi_fail(&err, CB_ECANCELED, "cancelled"), &err);
+}
+
+void cb_sort_get_stats(const cb_sort *s, cb_sort_stats *stats) {
+    size_t size = stats->struct_size;
+    *stats = s->stats;
+    stats->struct_size = size;
+}
+
+void cb_sort_memory_tree(const cb_sort *s, char *text, size_t bytes) {
+    if (bytes == 0)
+        return;
+    text[0] = 0;
+    if (s->manager != NULL)
+        (void)cb_manager_tree(s->manager, text, bytes);
+}
+
+void cb_sort_destroy(cb_sort *s) {
+    if (s == NULL)
+        return;
+    take_down(s);
+    cbi_keys_destroy(s->keys);
+    cbi_input_close(s->input);
+    (void)cb_task_end(s->task, NULL, 0);
+    cb_manager_destroy(s->manager);
+    cbi_free(s->temp_dir_text);
+    cbi_free(s->strings);
+    cbi_cond_fini(&s->changed);
+    cbi_mutex_fini(&s->mutex);
+    cbi_free(s);
+}

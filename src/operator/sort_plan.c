@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
+#include "operator/sort_private.h"
+
+/*
+ * The plan: how many bytes everything gets, before anything is allocated.
+ *
+ *     budget = fixed (baseline, stacks, small objects, tables, headroom)
+ *            + shared (staging of the spill, blocks of a compressed output, edges)
+ *            + threads x worker scratch
+ *            + segments
+ *
+ * The work comes in by chunks of up to 1 MiB, which stay in the second-level cache while their rows are sorted by range.
+ *
+ * Ranges. While results go out, each worker holds a range and some more are on their way in, so a range may take
+ * segments / (workers + 2); ranges come out uneven by the luck of the sample, so 1.35 times less is aimed at. If everything fits
+ * in memory ranges are made small instead, for the cache's sake. Each range needs an open segment, so segments get
+ * smaller as ranges get more; when even that would take more than a quarter of the memory, there are fewer ranges than
+ * needed and each is done by runs and a merge of its own (one more pass over the disk).
+ */
+
+enum {
+    STACK_TOUCHED_BYTES = 40 * 1024,
+    CODE_LATER_BYTES = 512 * 1024, /* code and data that are not resident at the start but will be */
+    CHUNK_MAX = 1 << 20,
+    CHUNK_MIN = 32 << 10,
+    RANGES_MAX = 4096,
+    SAMPLE_SPOTS_MIN = 256,
+    SAMPLE_SPOTS_MAX = 8192,
+    SAMPLE_ROWS_A_SPOT = 64
+};
+
+uint64_t cbi_sort_auto_budget(void) {
+    uint64_t available = cbi_sys_memory_available(), limit = cbi_sys_cgroup_limit();
+    if (limit != UINT64_MAX) {
+        uint64_t used = cbi_sys_cgroup_used();
+        uint64_t left = limit > used ? limit - used : 0;
+        /* in a container that is ours nearly all of it is meant for us */
+        return (left < available ? left : available) / 10 * 9;
+    }
+    return available / 2;
+}
+
+bool cbi_sort_by_range(const cb_sort *s) {
+    return s->o.action == CB_SORT_SORT && cbi_input_seekable(s->input) && cbi_input_bytes(s->input) > 0;
+}
+
+static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_threads, uint64_t budget) {
+    uint64_t bytes = s->baseline + CODE_LATER_BYTES + (uint64_t)(threads + io_threads) * STACK_TOUCHED_BYTES;
+    bytes += cbi_alloc_bytes() + 128 * CBI_KIB;
+    bytes += budget / 512; /* page tables of what is touched */
+    bytes += budget / 64 < CBI_MIB ? budget / 64 : CBI_MIB; /* headroom */
+    return bytes;
+}
+
+static double clamp_double(double x, double low, double high) {
+    return x < low ? low : x > high ? high : x;
+}
+
+static size_t power_of_two_below(size_t n) {
+    size_t p = 1;
+    while (p * 2 <= n)
+        p *= 2;
+    return p;
+}
+
+/* Scratch of one worker for the sizes chosen so far. */
+static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
+    uint32_t const *columns;
+    size_t fields = cbi_keys_columns(s->keys, &columns);
+    bool encoded = s->layout.shape == CBI_KEY_ENCODED;
+    size_t row = sizeof(cbi_span) * (1 + fields + (encoded ? 1 : 0)) + 2 * sizeof(uint32_t);
+    double mean = clamp_double(s->sample.row_bytes + 1, 4, 1 << 20);
+    z->batch_rows = cbi_clamp((size_t)((double)z->chunk / mean * 1.3) + 64, 64, z->chunk / row + 64);
+    z->batch_keys =
+        encoded ? cbi_max((size_t)((double)z->batch_rows * (s->sample.key_bytes * 1.3 + 8)), z->chunk / 8) : 0;
+    size_t in = z->chunk + z->batch_rows * row + z->batch_keys + (z->ranges + 2) * sizeof(uint32_t) + 512;
+    z->writer_buffers = 3;
+    double stored = clamp_double(s->sample.stored_bytes, 3, 1 << 30);
+    size_t entries = (size_t)((double)z->range_bytes / stored * 1.5) + 256;
+    size_t out = z->writer_buffers * z->writer_buffer + entries * sizeof(cbi_entry) * 9 / 8;
+    size_t bytes = cbi_round_up(cbi_max(in, out), 4096);
+    z->entries = (bytes - z->writer_buffers * z->writer_buffer) / sizeof(cbi_entry);
+    return bytes;
+}
+
+static cbi_compression output_compression(const cb_sort *s) {
+    return s->o.output == NULL ? CBI_COMPRESSION_NONE : cbi_compression_of_name(s->o.output);
+}
+
+static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
+    z->threads = threads;
+    z->io_threads = z->budget < 24 * CBI_MIB ? 1 : 2;
+    z->fixed = fixed_bytes(s, threads, z->io_threads, z->budget);
+    if (z->fixed >= z->budget)
+        return false;
+    z->usable = z->budget - z->fixed;
+    z->chunk = power_of_two_below(cbi_clamp((size_t)(z->usable / 24 / threads), CHUNK_MIN, CHUNK_MAX));
+    z->writer_buffer = power_of_two_below(cbi_clamp((size_t)(z->usable / 64 / threads * 2), 32 * CBI_KIB, CBI_MIB));
+    z->segment = 64 * CBI_KIB;
+    z->ranges = 1;
+    double total = (double)cbi_input_bytes(s->input) / clamp_double(s->sample.row_bytes + (double)cbi_row_overhead(s), 1, 1e18) *
+                   (s->sample.stored_bytes + 0.4);
+    bool by_range = cbi_sort_by_range(s);
+    for (unsigned round = 0; round < 3; round++) { /* sizes depend on each other: settles at once */
+        z->worker = worker_bytes(s, z);
+        z->staging = cbi_round_up(cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
+        z->shared = z->staging + cbi_sink_block_bytes(output_compression(s)) + cbi_sink_edge_bytes(threads) +
+                    cbi_compressor_bytes(output_compression(s));
+        uint64_t taken = z->shared + (uint64_t)threads * z->worker;
+        if (taken + 32 * 4096 > z->usable)
+            return false;
+        uint64_t rest = z->usable - taken;
+        z->range_bytes = (uint64_t)((double)rest / 1.35 / (threads + 2));
+        z->in_memory = false;
+        if (by_range) {
+            double ranges = total / (double)z->range_bytes + 1;
+            double open = clamp_double(ranges, 1, RANGES_MAX) * 16 * 1024;
+            if (total * 1.04 + open + 64 * 1024 <= (double)rest) {
+                z->in_memory = true;
+                double fine = clamp_double(total / (2 << 20) + 1, 1, RANGES_MAX / 2);
+                ranges = ranges > fine ? ranges : fine;
+                z->range_bytes = (uint64_t)(total / ranges) + 4096;
+            }
+            ranges = clamp_double(ranges, 1, RANGES_MAX);
+            double most = (double)rest / 4 / 4096; /* open segments: a quarter of the memory */
+            z->ranges = (uint32_t)clamp_double(ranges, 1, most > 4 ? most : 4);
+        }
+        size_t segment = (size_t)(rest / 6 / z->ranges);
+        z->segment = power_of_two_below(cbi_clamp(segment, 4096, z->in_memory ? 64 * CBI_KIB : 32 * CBI_KIB));
+        z->segments = (size_t)(rest / z->segment);
+    }
+    z->batch_segments = cbi_clamp(512 * CBI_KIB / z->segment, 1, cbi_max(z->segments / 32, 2));
+    z->run_batch = cbi_clamp(z->segments / 256, 1, cbi_max(512 * CBI_KIB / z->segment, 1));
+    return z->segments >= 24;
+}
+
+cb_status cbi_sort_size(cb_sort *s, cb_error *err) {
+    sort_sizes z = {.budget = s->o.memory_bytes};
+    unsigned threads = s->o.threads != 0 ? s->o.threads : cbi_sys_cpus();
+    threads = (unsigned)cbi_clamp(threads, 1, 64);
+    uint64_t bytes = cbi_input_bytes(s->input);
+    if (cbi_input_seekable(s->input) && bytes < 512 * CBI_KIB)
+        threads = 1; /* not worth a thread */
+    while (!size_for(s, threads, &z)) {
+        if (threads > 1) {
+            threads--;
+            continue;
+        }
+        sort_sizes least = {.budget = z.budget};
+        while (!size_for(s, 1, &least) && least.budget < ((uint64_t)1 << 40))
+            least.budget += 128 * CBI_KIB;
+        least.budget = cbi_round_up(least.budget, CBI_MIB);
+        return cbi_fail_bytes(err, CB_EBUDGET, least.budget, least.budget,
+                              "a budget of %llu bytes is too small: the program itself takes %llu, and %llu is the least "
+                              "that will do; use --memory %lluM or more",
+                              (unsigned long long)z.budget, (unsigned long long)z.fixed,
+                              (unsigned long long)least.budget, (unsigned long long)(least.budget / CBI_MIB));
+    }
+    s->sizes = z;
+    return CB_OK;
+}
+
+/* ---- sampling ---- */
+
+typedef struct sampler {
+    cb_sort *s;
+    cbi_sample sample;
+    cbi_rows rows;
+    cbi_chunk chunk;
+    uint8_t *key;
+    size_t key_capacity, row_limit;
+    bool full;
+} sampler;
+
+static cb_status sample_chunk(sampler *p, cb_error *err) {
+    cb_sort *s = p->s;
+    size_t at = 0, taken = 0;
+    while (at < p->chunk.bytes && taken < p->row_limit && !p->full) {
+        p->rows.base = p->chunk.rows;
+        p->rows.count = 0;
+        size_t before = at;
+        cb_status status = cbi_input_scan(s->input, &p->chunk, &at, s->columns, &p->rows, NULL);
+        if (status == CB_EDATA) /* a spot inside a quoted field reads as nonsense; the real pass will judge */
+            return CB_OK;
+        if (status != CB_OK)
+            return cbi_fail(err, status, "sampling failed");
+        for (size_t i = 0; i < p->rows.count && taken < p->row_limit; i++, taken++) {
+            cbi_stored row = {.row = p->rows.base + p->rows.rows[i].offset, .row_bytes = p->rows.rows[i].bytes};
+            if (s->layout.shape == CBI_KEY_ENCODED) {
+                size_t bytes = cbi_keys_encode(s->keys, &p->rows, i, p->key, p->key_capacity);
+                row.key = p->key;
+                row.key_bytes = (uint32_t)cbi_min(bytes, p->key_capacity);
+                s->sample.key_bytes += (double)bytes;
+                s->sample.stored_bytes += (double)cbi_stored_bytes(&s->layout, (uint32_t)bytes, row.row_bytes);
+            } else {
+                cbi_slice(&s->layout, &row);
+                s->sample.stored_bytes += (double)cbi_stored_bytes(&s->layout, 0, row.row_bytes);
+            }
+            s->sample.rows++;
+            s->sample.row_bytes += (double)row.row_bytes;
+            if (row.row_bytes > s->sample.row_bytes_max)
+                s->sample.row_bytes_max = row.row_bytes;
+            if (!cbi_sample_add(&p->sample, row.key, row.key_bytes, s->layout.inverted)) {
+                p->full = true;
+                break;
+            }
+        }
+        if (at == before)
+            break;
+    }
+    return CB_OK;
+}
+
+/* Spots in an order that spreads any beginning of it over the whole input, so that running out of memory is no bias. */
+static cb_status sample_spots(sampler *p, size_t spots, cb_error *err) {
+    size_t step = (size_t)((double)spots * 0.6180339887) | 1;
+    while (step > 1) { /* must have no common factor with spots */
+        size_t a = spots, b = step;
+        while (b != 0) {
+            size_t t = a % b;
+            a = b;
+            b = t;
+        }
+        if (a == 1)
+            break;
+        step += 2;
+    }
+    size_t spot = 0;
+    for (size_t i = 0; i < spots && !p->full; i++, spot = (spot + step) % spots) {
+        if (atomic_load(&p->s->cancelled))
+            return cbi_fail(err, CB_ECANCELED, "cancelled");
+        CB_TRY(cbi_input_sample(p->s->input, spot, spots, &p->chunk, err));
+        if (p->chunk.bytes > 0)
+            CB_TRY(sample_chunk(p, err));
+    }
+    return CB_OK;
+}
+
+cb_status cbi_sort_measure(cb_sort *s, cb_error *err) {
+    s->sample = (sort_sample){.row_bytes = 80, .stored_bytes = 90, .key_bytes = s->layout.shape == CBI_KEY_ENCODED ? 16 : 0};
+    if (!cbi_sort_by_range(s))
+        return CB_OK;
+    uint64_t fixed = fixed_bytes(s, 1, 1, s->o.memory_bytes);
+    if (fixed + CBI_MIB > s->o.memory_bytes)
+        return CB_OK; /* sizing will say so */
+    uint64_t input = cbi_input_bytes(s->input);
+    size_t memory = (size_t)((s->o.memory_bytes - fixed) / 2);
+    memory = cbi_clamp(memory, 256 * CBI_KIB, 12 * CBI_MIB) & ~(size_t)4095;
+    size_t rows = 4096;
+    size_t read = cbi_clamp(memory / 16, 16 * CBI_KIB, 256 * CBI_KIB) & ~(size_t)4095;
+    if (input < 4 * (uint64_t)memory && input < 2 * CBI_MIB)
+        memory = cbi_round_up(cbi_min(memory, (size_t)input * 2 + 128 * CBI_KIB), 4096);
+    uint32_t const *columns;
+    size_t fields = cbi_keys_columns(s->keys, &columns);
+    s->columns = columns;
+    size_t tables = rows * sizeof(cbi_span) * (1 + fields);
+    size_t key = 16 * CBI_KIB, all = memory + read + tables + key;
+    cb_page page;
+    CB_TRY(cb_page_alloc(s->consumer, all, &page, err));
+    uint8_t *base = cb_page_data(&page);
+    sampler p = {.s = s, .key_capacity = key};
+    cbi_sample_init(&p.sample, base, memory);
+    p.chunk = (cbi_chunk){.buf = base + memory, .capacity = cbi_min(read, 8 * CBI_KIB)};
+    p.rows = (cbi_rows){.capacity = rows, .field_count = fields};
+    p.rows.rows = (cbi_span *)(void *)(base + memory + read);
+    p.rows.fields = p.rows.rows + rows;
+    p.key = base + memory + read + tables;
+
+    cb_status status = CB_OK;
+    for (; p.sample.count < 64; p.chunk.capacity *= 2) { /* larger spots for larger rows */
+        s->sample = (sort_sample){.rows = 0};
+        cbi_sample_init(&p.sample, base, memory);
+        size_t spots = (size_t)cbi_clamp((size_t)(input / p.chunk.capacity / 2), 1, SAMPLE_SPOTS_MAX);
+        size_t want = (size_t)(input / (s->o.memory_bytes / 8 + 1) * 16);
+        spots = cbi_min(spots, cbi_clamp(want, SAMPLE_SPOTS_MIN * 4, SAMPLE_SPOTS_MAX));
+        p.row_limit = cbi_clamp(memory / spots / 48, 1, SAMPLE_ROWS_A_SPOT);
+        if (spots < 64)
+            p.row_limit = rows;
+        p.full = false;
+        status = sample_spots(&p, spots, err);
+        if (status != CB_OK || p.chunk.capacity >= read)
+            break;
+    }
+    if (status == CB_OK && s->sample.rows > 0) {
+        double n = (double)s->sample.rows;
+        s->sample.row_bytes /= n;
+        s->sample.stored_bytes /= n;
+        s->sample.key_bytes /= n;
+    } else if (status == CB_OK) { /* rows longer than a spot: a guess that errs on the large side */
+        s->sample.row_bytes = s->sample.stored_bytes = (double)read;
+    }
+    if (status == CB_OK)
+        status = cbi_sort_size(s, err);
+    if (status == CB_OK) {
+        cbi_splitters_destroy(s->splitters);
+        s->splitters = NULL;
+        status = cbi_splitters_create(&p.sample, s->sizes.ranges, s->layout.inverted, &s->splitters, err);
+    }
+    if (status == CB_OK)
+        s->sizes.ranges = cbi_splitters_ranges(s->splitters);
+    cb_error ignored;
+    cb_status freed = cb_page_free(s->consumer, &page, &ignored);
+    cb_assert(freed == CB_OK);
+    return status;
+}
+
+void cbi_sort_fill_plan(cb_sort *s, cb_sort_plan *plan) {
+    const sort_sizes *z = &s->sizes;
+    size_t size = plan->struct_size;
+    memset(plan, 0, sizeof *plan);
+    plan->struct_size = size;
+    plan->input_bytes = cbi_input_bytes(s->input);
+    plan->budget_bytes = z->budget;
+    plan->threads = z->threads;
+    plan->segment_bytes = z->segment;
+    sort_sizes least = {.budget = 2 * CBI_MIB};
+    while (!size_for(s, 1, &least) && least.budget < ((uint64_t)1 << 40))
+        least.budget += 128 * CBI_KIB;
+    plan->budget_min_bytes = cbi_round_up(least.budget, CBI_MIB);
+    double rows = (double)plan->input_bytes / clamp_double(s->sample.row_bytes + (double)cbi_row_overhead(s), 1, 1e18);
+    double total = rows * s->sample.stored_bytes;
+    uint64_t pages = (uint64_t)z->segments * z->segment;
+    const char *method = "runs and merge";
+    if (s->o.action == CB_SORT_CHECK)
+        method = "check";
+    else if (s->o.action == CB_SORT_MERGE)
+        method = "merge";
+    else if (cbi_sort_by_range(s)) {
+        method = "range partition";
+        plan->rows_estimate = (uint64_t)rows;
+        plan->ranges = z->ranges;
+        plan->in_memory = z->in_memory;
+        bool small_ranges = total / z->ranges <= (double)pages / 2;
+        plan->passes_estimate = z->in_memory ? 0 : small_ranges ? 1 : 2;
+        if (!z->in_memory) {
+            double stays = (double)pages / 4;
+            plan->temp_bytes_estimate = (uint64_t)(total * (plan->passes_estimate == 2 ? 2.05 : 1.03));
+            if (plan->passes_estimate == 1 && total > stays)
+                plan->temp_bytes_estimate -= (uint64_t)cbi_min((size_t)stays, (size_t)(total / 8));
+        }
+        if (!small_ranges)
+            plan->runs_estimate = (uint32_t)(total / ((double)pages * 0.7)) + 1;
+    } else if (plan->input_bytes > 0 && s->o.action == CB_SORT_SORT) {
+        plan->runs_estimate = (uint32_t)((double)plan->input_bytes / ((double)pages * 0.7 / z->threads)) + 1;
+        plan->passes_estimate = plan->runs_estimate > z->threads ? 1 : 0;
+        plan->temp_bytes_estimate = plan->passes_estimate ? plan->input_bytes * 21 / 20 : 0;
+        plan->in_memory = plan->passes_estimate == 0;
+    }
+    memcpy(plan->method, method, strlen(method) + 1);
+}

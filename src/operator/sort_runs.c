@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
+#include "operator/sort_private.h"
+
+/*
+ * Sorting by runs and one merge: for what comes as a stream, whose key ranges nobody can know, and for single ranges that turned
+ * out too large.
+ *
+ * Each worker fills a builder with rows, orders it and writes it out as a run. In the end all runs are merged at once.
+ * The merge needs two batches of memory a run; batches are a 256th of the memory, so about a hundred runs go at a time. If
+ * there are more, the smallest are merged into one first, as few as will do. The table of runs has a fixed number of slots;
+ * a worker that finds it nearly full merges some with the memory of its own (empty) builder.
+ *
+ * Rows in runs carry their place in the input where that decides ties, so the merge is stable whoever made which run.
+ */
+
+cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, cb_error *err) {
+    cbi_partitions_options options = {.count = slots,
+                                      .layout = &s->run_layout,
+                                      .pool = s->pool,
+                                      .segment_bytes = s->sizes.segment,
+                                      .segments_max = s->sizes.segments,
+                                      .spill = s->spill,
+                                      .batch_segments_max = s->sizes.run_batch,
+                                      .cancelled = &s->stop};
+    s->run_slots = cbi_alloc(2 * slots * sizeof *s->run_slots);
+    if (s->run_slots == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for %u runs", slots);
+    s->free_slots = s->run_slots + slots;
+    for (uint32_t i = 0; i < slots; i++)
+        s->free_slots[i] = slots - 1 - i;
+    s->run_count = 0;
+    s->free_slot_count = slots;
+    return cbi_partitions_create(&options, &s->runs, err);
+}
+
+static void close_runs(cb_sort *s) {
+    cbi_partitions_destroy(s->runs);
+    s->runs = NULL;
+    cbi_free(s->run_slots);
+    s->run_slots = NULL;
+}
+
+/* A slot for a new run; it is in nobody's list until it is complete. s->mutex held. */
+static uint32_t take_slot(cb_sort *s) {
+    cb_assert(s->free_slot_count > 0);
+    return s->free_slots[--s->free_slot_count];
+}
+
+static cb_status flush_slot(cb_sort *s, cbi_builder *builder, uint32_t slot, cb_error *err) {
+    CB_TRY(cbi_builder_flush(builder, s->runs, slot, s->o.unique, err));
+    cbi_mutex_lock(&s->mutex);
+    s->run_slots[s->run_count++] = slot;
+    cbi_mutex_unlock(&s->mutex);
+    return CB_OK;
+}
+
+static cb_status flush_builder(sort_worker *w, cb_error *err) {
+    cb_sort *s = w->sort;
+    if (w->builder.count == 0)
+        return CB_OK;
+    cbi_builder_sort(&w->builder);
+    cbi_mutex_lock(&s->mutex);
+    uint32_t slot = take_slot(s);
+    s->stats.runs++;
+    cbi_mutex_unlock(&s->mutex);
+    return flush_slot(s, &w->builder, slot, err);
+}
+
+cb_status cbi_sort_emit(void *ctx, const cbi_stored *row, cb_error *err) {
+    sort_worker *w = ctx;
+    cb_sort *s = w->sort;
+    size_t overhead = cbi_row_overhead(s);
+    atomic_fetch_add_explicit(&s->bytes_out, row->row_bytes + overhead, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->rows_out, 1, memory_order_relaxed);
+    return cbi_writer_put_row(&w->writer, row->row, row->row_bytes, overhead > 0, s->format.terminator, err);
+}
+
+typedef struct run_target {
+    cb_sort *sort;
+    uint32_t slot;
+} run_target;
+
+static cb_status put_in_run(void *ctx, const cbi_stored *row, cb_error *err) {
+    run_target *target = ctx;
+    return cbi_partition_put(target->sort->runs, target->slot, row, err);
+}
+
+/* Merges the runs in `slots` and frees them. */
+static cb_status merge_slots(cb_sort *s, const uint32_t *slots, uint32_t count, cbi_row_fn fn, void *ctx,
+                             cb_error *err) {
+    cbi_run_source *sources = cbi_calloc(count, sizeof *sources);
+    cbi_source **list = cbi_calloc(count, sizeof *list);
+    uint32_t *tree = cbi_calloc(count + 1, sizeof *tree);
+    cb_status status = CB_OK;
+    if (sources == NULL || list == NULL || tree == NULL)
+        status = cbi_fail(err, CB_ENOMEM, "no memory to merge %u runs", count);
+    for (uint32_t i = 0; status == CB_OK && i < count; i++) {
+        cbi_run_source_init(&sources[i], s->runs, s->pool, &s->run_layout, slots[i]);
+        list[i] = &sources[i].source;
+        status = cbi_partition_prefetch(s->runs, slots[i], err);
+    }
+    if (status == CB_OK)
+        status = cbi_merge(list, count, tree, &s->run_layout, s->o.unique, &s->stop, fn, ctx, err);
+    for (uint32_t i = 0; sources != NULL && i < count; i++)
+        cbi_run_source_fini(&sources[i]);
+    for (uint32_t i = 0; status == CB_OK && i < count; i++)
+        cbi_partition_reset(s->runs, slots[i]);
+    cbi_free(tree);
+    cbi_free(list);
+    cbi_free(sources);
+    return status;
+}
+
+/* Moves the `count` smallest runs to the front of run_slots. s->mutex held. */
+static void smallest_first(cb_sort *s, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t best = i;
+        uint64_t best_rows = UINT64_MAX;
+        for (uint32_t k = i; k < s->run_count; k++) {
+            cbi_partition_info info;
+            cbi_partition_get_info(s->runs, s->run_slots[k], &info);
+            if (info.rows < best_rows) {
+                best_rows = info.rows;
+                best = k;
+            }
+        }
+        uint32_t t = s->run_slots[i];
+        s->run_slots[i] = s->run_slots[best];
+        s->run_slots[best] = t;
+    }
+}
+
+static uint32_t fan_in(const cb_sort *s, size_t segments) {
+    size_t most = segments / (2 * s->sizes.run_batch + 1);
+    if (s->o.merge_width_max >= 2)
+        most = cbi_min(most, s->o.merge_width_max);
+    return (uint32_t)cbi_clamp(most, 2, 1 << 16);
+}
+
+/* Merges the `count` smallest complete runs into one. The caller is the only one who merges. */
+static cb_status merge_some(cb_sort *s, uint32_t count, cb_error *err) {
+    uint32_t *slots = cbi_alloc(count * sizeof *slots);
+    if (slots == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory to merge %u runs", count);
+    cbi_mutex_lock(&s->mutex);
+    smallest_first(s, count);
+    memcpy(slots, s->run_slots, count * sizeof *slots);
+    s->run_count -= count;
+    memmove(s->run_slots, s->run_slots + count, s->run_count * sizeof *slots);
+    run_target target = {.sort = s, .slot = take_slot(s)};
+    cbi_mutex_unlock(&s->mutex);
+    cb_status status = merge_slots(s, slots, count, put_in_run, &target, err);
+    if (status == CB_OK)
+        status = cbi_partition_put_end(s->runs, target.slot, err);
+    cbi_mutex_lock(&s->mutex);
+    for (uint32_t i = 0; i < count; i++)
+        s->free_slots[s->free_slot_count++] = slots[i];
+    s->run_slots[s->run_count++] = target.slot;
+    cbi_mutex_unlock(&s->mutex);
+    cbi_free(slots);
+    return status;
+}
+
+cb_status cbi_sort_merge_runs(sort_worker *w, cb_error *err) {
+    cb_sort *s = w->sort;
+    uint32_t width = fan_in(s, s->sizes.segments - s->sizes.segments / 8);
+    if (s->run_count > width && s->passes < 2)
+        s->passes = 2;
+    while (s->run_count > width) {
+        cbi_sort_phase(s, CB_PHASE_MERGE);
+        uint32_t excess = s->run_count - width + 1;
+        CB_TRY(merge_some(s, excess < width ? excess : width, err));
+    }
+    cbi_sort_phase(s, CB_PHASE_WRITE);
+    return merge_slots(s, s->run_slots, s->run_count, cbi_sort_emit, w, err);
+}
+
+/* Rows of `sources` -> one new run. */
+cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count, uint32_t *tree, cb_error *err) {
+    cbi_mutex_lock(&s->mutex);
+    run_target target = {.sort = s, .slot = take_slot(s)};
+    cbi_mutex_unlock(&s->mutex);
+    CB_TRY(cbi_merge(sources, count, tree, &s->run_layout, s->o.unique, &s->stop, put_in_run, &target, err));
+    CB_TRY(cbi_partition_put_end(s->runs, target.slot, err));
+    cbi_mutex_lock(&s->mutex);
+    s->run_slots[s->run_count++] = target.slot;
+    cbi_mutex_unlock(&s->mutex);
+    return CB_OK;
+}
+
+/* ---- streams ---- */
+
+static cb_status take_builder(sort_worker *w, cb_error *err) {
+    cb_sort *s = w->sort;
+    void *base;
+    CB_TRY(cbi_partitions_take(s->runs, w->builder_units, &base, err));
+    cbi_builder_init(&w->builder, &s->run_layout, base, w->builder_units * s->sizes.segment);
+    return CB_OK;
+}
+
+static void give_builder(sort_worker *w) {
+    if (w->builder.base != NULL)
+        cb_segment_pool_give(w->sort->pool, w->builder.base, w->builder_units);
+    w->builder.base = NULL;
+}
+
+/* The table of runs is nearly full: this worker's builder (just emptied) becomes memory for a merge. */
+static cb_status make_slots(sort_worker *w, cb_error *err) {
+    cb_sort *s = w->sort;
+    cbi_mutex_lock(&s->mutex);
+    while (s->exclusive && !cbi_sort_stopped(s))
+        cbi_cond_wait(&s->changed, &s->mutex);
+    bool needed = s->free_slot_count < 2 * s->sizes.threads + 2 && s->run_count > 1;
+    uint32_t complete = s->run_count;
+    if (needed)
+        s->exclusive = true;
+    cbi_mutex_unlock(&s->mutex);
+    if (!needed)
+        return CB_OK;
+    give_builder(w);
+    uint32_t width = fan_in(s, w->builder_units);
+    s->passes = 2;
+    cb_status status = merge_some(s, width < complete ? width : complete, err);
+    cbi_mutex_lock(&s->mutex);
+    s->exclusive = false;
+    cbi_cond_broadcast(&s->changed);
+    cbi_mutex_unlock(&s->mutex);
+    CB_TRY(status);
+    return take_builder(w, err);
+}
+
+static cb_status add_row(sort_worker *w, const cbi_stored *row, cb_error *err) {
+    if (CBI_LIKELY(cbi_builder_add(&w->builder, row)))
+        return CB_OK;
+    CB_TRY(flush_builder(w, err));
+    if (w->sort->parts == NULL)
+        CB_TRY(make_slots(w, err));
+    if (cbi_builder_add(&w->builder, row))
+        return CB_OK;
+    uint64_t least = w->sort->sizes.budget + 8 * ((uint64_t)row->row_bytes + row->key_bytes);
+    return cbi_fail_bytes(err, CB_EBUDGET, row->row_bytes, least,
+                          "a row of %u bytes is too much for a budget of %llu bytes; --memory %lluM will do",
+                          row->row_bytes, (unsigned long long)w->sort->sizes.budget,
+                          (unsigned long long)(least / CBI_MIB + 1));
+}
+
+static cb_status read_stream_chunk(sort_worker *w, cb_error *err) {
+    size_t at = 0;
+    uint64_t number = 0;
+    for (;;) {
+        CB_TRY(cbi_worker_next_rows(w, &at, err));
+        if (w->rows.count == 0)
+            break;
+        for (size_t i = 0; i < w->rows.count; i++) {
+            cbi_stored row = cbi_worker_row(w, i);
+            row.order = w->chunk.sequence << CBI_ORDER_ROW_BITS | number++;
+            CB_TRY(add_row(w, &row, err));
+        }
+    }
+    atomic_fetch_add_explicit(&w->sort->rows_in, number, memory_order_relaxed);
+    return CB_OK;
+}
+
+static void read_stream(void *ctx) {
+    sort_worker *w = ctx;
+    cb_sort *s = w->sort;
+    cb_error err;
+    cbi_worker_layout(w);
+    cb_status status = CB_OK;
+    while (status == CB_OK && !cbi_sort_stopped(s)) {
+        status = cbi_worker_next_chunk(w, &err);
+        if (status != CB_OK || w->chunk.bytes == 0)
+            break;
+        status = read_stream_chunk(w, &err);
+    }
+    if (status == CB_OK && !cbi_sort_stopped(s))
+        cbi_builder_sort(&w->builder);
+    cbi_worker_end_input(w);
+    if (status != CB_OK && !cbi_sort_stopped(s))
+        cbi_sort_fail(s, status, &err);
+}
+
+static void flush_rest(void *ctx) {
+    sort_worker *w = ctx;
+    cb_error err;
+    cb_status status = flush_builder(w, &err);
+    if (status != CB_OK && !cbi_sort_stopped(w->sort))
+        cbi_sort_fail(w->sort, status, &err);
+}
+
+/* Nothing was written out: the builders are merged where they are. */
+static cb_status merge_builders(cb_sort *s, cb_error *err) {
+    cbi_builder_source sources[64];
+    cbi_source *list[64];
+    uint32_t tree[65];
+    for (unsigned i = 0; i < s->sizes.threads; i++) {
+        cbi_builder_source_init(&sources[i], &s->workers[i].builder);
+        list[i] = &sources[i].source;
+    }
+    return cbi_merge(list, s->sizes.threads, tree, &s->run_layout, s->o.unique, &s->stop, cbi_sort_emit,
+                     &s->workers[0], err);
+}
+
+/* Opens the output, puts the header there, and leaves worker 0's pen ready for rows. */
+cb_status cbi_sort_begin_output(cb_sort *s, cb_error *err) {
+    CB_TRY(cbi_sort_open_output(s, 0, err));
+    sort_worker *w = &s->workers[0];
+    cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer, s->sizes.writer_buffers);
+    CB_TRY(cbi_writer_begin(&w->writer, 0, err));
+    size_t bytes;
+    const uint8_t *header = cbi_input_header(s->input, &bytes);
+    s->cursor = bytes;
+    return bytes > 0 ? cbi_writer_put(&w->writer, header, bytes, err) : CB_OK;
+}
+
+cb_status cbi_sort_end_output(cb_sort *s, cb_error *err) {
+    sort_worker *w = &s->workers[0];
+    CB_TRY(cbi_writer_end(&w->writer, err));
+    CB_TRY(cbi_writer_drain(&w->writer, err));
+    s->cursor += atomic_load(&s->bytes_out);
+    return CB_OK;
+}
+
+static size_t run_reserve(const cb_sort *s, unsigned threads) {
+    return cbi_max(threads * 4 * s->sizes.run_batch, s->sizes.segments / 6);
+}
+
+static cb_status merge_stream(cb_sort *s, cb_error *err) {
+    CB_TRY(cbi_sort_begin_output(s, err));
+    if (s->run_count == 0) {
+        CB_TRY(merge_builders(s, err));
+    } else {
+        CB_TRY(cbi_sort_in_workers(s, s->sizes.threads, flush_rest, err));
+        for (unsigned i = 0; i < s->sizes.threads; i++)
+            give_builder(&s->workers[i]);
+        CB_TRY(cbi_sort_merge_runs(&s->workers[0], err));
+    }
+    return cbi_sort_end_output(s, err);
+}
+
+cb_status cbi_sort_stream(cb_sort *s, cb_error *err) {
+    unsigned threads = s->sizes.threads;
+    uint32_t slots = (uint32_t)cbi_clamp((size_t)(s->sizes.usable / (32 * CBI_KIB)), 8 + 4 * threads, 8192);
+    CB_TRY(cbi_sort_open_runs(s, slots, err));
+    size_t units = (s->sizes.segments - run_reserve(s, threads)) / threads;
+    cb_status status = CB_OK;
+    for (unsigned i = 0; status == CB_OK && i < threads; i++) {
+        s->workers[i].builder_units = units;
+        status = take_builder(&s->workers[i], err);
+    }
+    cbi_sort_phase(s, CB_PHASE_READ);
+    if (status == CB_OK)
+        status = cbi_sort_in_workers(s, threads, read_stream, err);
+    if (status == CB_OK && s->run_count > 0 && s->passes == 0)
+        s->passes = 1;
+    cbi_sort_phase(s, CB_PHASE_WRITE);
+    if (status == CB_OK)
+        status = merge_stream(s, err);
+    return status;
+}
+
+/* ---- one range that is too large ---- */
+
+static cb_status read_range(sort_worker *w, uint32_t range, cb_error *err) {
+    cb_sort *s = w->sort;
+    for (;;) {
+        cbi_segment *segments;
+        CB_TRY(cbi_partition_next_part(s->parts, range, &segments, err));
+        if (segments == NULL)
+            return CB_OK;
+        cb_status status = cbi_partition_prefetch(s->parts, range, err);
+        for (cbi_segment *g = segments; g != NULL && status == CB_OK; g = g->next) {
+            const uint8_t *at = cbi_segment_payload(g), *end = at + g->used;
+            while (at < end && status == CB_OK) {
+                uint64_t order = cbi_load_u64(at);
+                uint32_t rows = cbi_load_u32(at + 8);
+                at += CBI_PIECE_HEADER_BYTES;
+                for (uint32_t i = 0; i < rows && status == CB_OK; i++) {
+                    cbi_stored row;
+                    at = cbi_stored_get(&s->layout, at, &row);
+                    row.order = order + i;
+                    status = add_row(w, &row, err);
+                }
+            }
+        }
+        cbi_segments_give(s->pool, segments);
+        if (status == CB_OK && cbi_sort_stopped(s))
+            status = cbi_fail(err, CB_ECANCELED, "cancelled");
+        CB_TRY(status);
+    }
+}
+
+cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err) {
+    cb_sort *s = w->sort;
+    cbi_partition_info info;
+    cbi_partition_get_info(s->parts, range, &info);
+    CB_TRY(cbi_partitions_make_room(s->parts, range - 1, s->sizes.segments, err));
+    s->passes = 2;
+    w->builder_units = s->sizes.segments - cbi_max(run_reserve(s, 2), 4 * s->sizes.batch_segments);
+    uint64_t need = info.segments * s->sizes.segment + info.rows * (sizeof(cbi_entry) + CBI_ORDER_BYTES);
+    uint64_t slots = 16 + 3 * (need / (w->builder_units * s->sizes.segment) + 1);
+    CB_TRY(cbi_sort_open_runs(s, (uint32_t)cbi_min((size_t)slots, 1 << 20), err));
+    CB_TRY(take_builder(w, err));
+    cb_status status = read_range(w, range, err);
+    if (status == CB_OK)
+        status = flush_builder(w, err);
+    give_builder(w);
+    if (status == CB_OK)
+        status = cbi_sort_merge_runs(w, err);
+    if (status != CB_OK)
+        return status; /* requests may be under way: whoever closes the spill frees the rest */
+    cbi_partition_drop(s->parts, range);
+    close_runs(s);
+    return CB_OK;
+}
