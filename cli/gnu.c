@@ -29,7 +29,7 @@ static bool refuse(const char *what, const char *name) {
     return false;
 }
 
-static bool locale_allows(void) {
+static bool installed_locale_allows(void) {
     const char *name = setlocale(LC_COLLATE, "");
     bool allowed = true;
     if (!is_byte_locale(name))
@@ -50,20 +50,27 @@ static bool locale_allows(void) {
     return allowed;
 }
 
-/** The locale database is touched only when a variable names something else than C. */
+/** Who names a collation wants it; what LANG and the like name may not even be installed, which is
+ * looked up. */
 static bool check_locale(void) {
-    static const char *const categories[] = {"LC_COLLATE", "LC_CTYPE", "LC_NUMERIC", "LC_TIME"};
-    const char *all = getenv("LC_ALL");
-    if (all != NULL && all[0] != '\0')
-        return is_byte_locale(all) || locale_allows();
+    static const char *const demands[] = {"LC_ALL", "LC_COLLATE"};
+    static const char *const others[] = {"LC_CTYPE", "LC_NUMERIC", "LC_TIME"};
+    for (size_t i = 0; i < CLI_COUNT(demands); i++) {
+        const char *name = getenv(demands[i]);
+        if (name == NULL || name[0] == '\0')
+            continue;
+        if (!is_byte_locale(name))
+            return refuse("sorting", name);
+        if (i == 0)
+            return true; /* LC_ALL is above all others */
+    }
     const char *lang = getenv("LANG");
     bool bytes = lang == NULL || lang[0] == '\0' || is_byte_locale(lang);
-    for (size_t i = 0; i < CLI_COUNT(categories); i++) {
-        const char *name = getenv(categories[i]);
-        if (name != NULL && name[0] != '\0')
-            bytes = bytes && is_byte_locale(name);
+    for (size_t i = 0; i < CLI_COUNT(others); i++) {
+        const char *name = getenv(others[i]);
+        bytes = bytes && (name == NULL || name[0] == '\0' || is_byte_locale(name));
     }
-    return bytes || locale_allows();
+    return bytes || installed_locale_allows();
 }
 
 static bool fail(const char *what, const char *path, int why) {

@@ -408,8 +408,10 @@ static int take_names(reader *r) {
     cli_sort_args *a = r->args;
     size_t bytes = 0, count = 0;
     if (r->parser.operand_count > 0) {
-        cli_complain("extra operand '%s'", r->parser.argv[0]);
-        return cli_usage_error("sort", "file operands cannot be combined with --files0-from");
+        return cli_usage_error("sort",
+                               "extra operand '%s'\n"
+                               "file operands cannot be combined with --files0-from",
+                               r->parser.argv[0]);
     }
     int answer = read_names(a, r->files0, &bytes);
     if (answer != GO_ON)
