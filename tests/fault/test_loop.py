@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# ctest-timeout: 420
+"""The fault loop: every allocation, every call to the system and every thread start of a spilling sort fails.
+
+A build of the fault preset counts its calls and lets the n-th fail, once or from then on (src/base/fault.c). Scenario by scenario and kind by kind,
+n goes 1, 2, 3 ... to the last call (--long), or over a sample of them that always has the first and the last ones. Each time the result
+has to be the right bytes with exit 0, or an error: a message, a fitting exit code, the old output as it was, nothing left behind, no hang.
+
+    CARBIDE=build/fault/bin/carbide tests/fault/test_loop.py [--long]
+"""
+import hashlib
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+import harness as h
+
+OLD = b"what was there before\n"
+KINDS = {  # kind -> the errors it can meet
+    "alloc": ["ENOMEM"], "open": ["EMFILE", "EACCES"], "read": ["EIO"], "write": ["ENOSPC", "EIO"], "file": ["EIO", "ENOSPC"], "thread": ["EAGAIN"],
+}
+# Seconds for all of one test in CI; a loop that has used them up stops and says how far it came.
+SECONDS = float(os.environ.get("CARBIDE_FAULT_SECONDS") or (3600 if h.LONG else 16))
+
+
+class Loop(h.Case):
+    def setUp(self):
+        super().setUp()
+        probe = h.carbide("sort", "/dev/null", env=self.environment("alloc:0:once:ENOMEM"))
+        if probe.exit != 0 or self.count() is None:
+            h.skip_loudly(f"{h.CARBIDE} was not built with faults (preset fault)")
+
+    def environment(self, setting):
+        return {**h.C_LOCALE, "CARBIDE_FAULT": setting, "CARBIDE_FAULT_REPORT": self.path("report")}
+
+    def count(self):
+        """(calls of the armed kinds, whether one was failed) of the last run; None when there is no report."""
+        try:
+            words = self.read("report").split()
+            os.unlink(self.path("report"))
+            return int(words[1]), words[3] == b"1"
+        except (FileNotFoundError, IndexError):
+            return None
+
+    def scenario(self, arguments, stdin=None):
+        self.arguments, self.stdin = arguments, stdin
+        result = self.once("alloc:0:once:ENOMEM")
+        self.assertEnded(result, 0)
+        self.want = hashlib.sha256(self.read("out")).digest()
+
+    def once(self, setting):
+        self.write("out", OLD)
+        command = ["-T", self.temp, "-o", self.path("out"), *self.arguments]
+        if self.stdin:
+            with open(self.stdin, "rb") as f:
+                return h.sort(*command, env=self.environment(setting), stdin=f, timeout=30)
+        return h.sort(*command, env=self.environment(setting), timeout=30)
+
+    def verdict(self, setting, result):
+        """None, or what is wrong."""
+        if result.timed_out:
+            return "it hangs"
+        if result.exit < 0:
+            return f"it dies of signal {-result.exit}: {result.text[-300:]}"
+        out = self.read("out")
+        if result.exit == 0:
+            if hashlib.sha256(out).digest() != self.want:
+                return f"exit 0 with wrong bytes ({len(out)})"
+        else:
+            if result.exit not in (h.USAGE_OR_IO, h.TEMP_SPACE, h.BUDGET):
+                return f"exit {result.exit}: {result.text[-300:]}"
+            if not result.text.strip():
+                return "an error without a message"
+            if out != OLD:
+                return f"exit {result.exit}, and the old output is gone ({len(out)} bytes now)"
+        if os.listdir(self.temp):
+            left = os.listdir(self.temp)
+            for name in left:
+                os.unlink(os.path.join(self.temp, name))
+            return f"left among the temporary files: {left}"
+        beside = set(os.listdir(self.dir)) - {"in", "in.csv", "in.zst", "out", "temp", "report"}
+        if beside:
+            for name in beside:
+                os.unlink(self.path(name))
+            return f"left beside the output: {beside}"
+        return None
+
+    def sample(self, calls, most):
+        """Every n when that is affordable; else the first, the last and some at even distances, shifted by the seed."""
+        if h.LONG or calls <= most:
+            return list(range(1, calls + 2))
+        edge = most // 4
+        step = (calls - 2 * edge) / (most - 2 * edge)
+        middle = {edge + 1 + int((i + self.random.random()) * step) for i in range(most - 2 * edge)}
+        return sorted({*range(1, edge + 1), *middle, *range(calls - edge + 1, calls + 2)})
+
+    def loop(self, arguments, stdin=None, kinds=KINDS):
+        self.scenario(arguments, stdin)
+        started, points, refused, wrong, report = time.monotonic(), 0, 0, [], []
+        plan = [(kind, error, how) for kind, errors in kinds.items() for error in (errors if h.LONG else errors[:1]) for how in ("once", "ever")]
+        for at, (kind, error, how) in enumerate(plan):
+            self.once(f"{kind}:0:once:EIO")
+            calls, _ = self.count()
+            share = (SECONDS - (time.monotonic() - started)) / (len(plan) - at)
+            begun = time.monotonic()
+            done = 0
+            most = 10_000_000 if h.LONG else 200
+            numbers = self.sample(calls, most)
+            if not h.LONG:
+                self.random.shuffle(numbers)
+            for n in numbers:
+                if time.monotonic() - begun > share:
+                    break
+                setting = f"{kind}:{n}:{how}:{error}"
+                result = self.once(setting)
+                problem = self.verdict(setting, result)
+                done += 1
+                refused += result.exit != 0
+                if problem:
+                    wrong.append(f"CARBIDE_FAULT={setting} carbide sort {' '.join(map(str, arguments))}: {problem}")
+                    if len(wrong) >= 25:
+                        break
+            points += done
+            report.append(f"{kind} {how} {done}/{calls}")
+            if len(wrong) >= 25:
+                break
+        print(f"[{points} points, {refused} refused; {', '.join(report)}] ", end="", file=sys.stderr, flush=True)
+        if wrong:
+            self.fail(f"{len(wrong)} faults end badly (seed {h.SEED}):\n" + "\n".join(wrong))
+
+    def test_a_spilling_sort_of_a_file(self):
+        self.loop(["--memory", "8M", self.write("in", h.records(120_000))])
+
+    def test_a_spilling_sort_of_a_stream(self):
+        self.loop(["--memory", "8M"], stdin=self.write("in", h.records(120_000)))
+
+    def test_a_csv_by_a_typed_key_with_compressed_spills(self):
+        rows = b"".join(b"%d,%s,%s\n" % (self.random.randrange(10 ** 6), b"x" * 40, b"y" * 40) for _ in range(120_000))
+        self.loop(["--memory", "8M", "--spill-compress", "lz4", "-k", "a:num:desc", self.write("in.csv", b"a,b,c\n" + rows)])
+
+    def test_a_compressed_input_in_memory(self):
+        packed = subprocess.run(["zstd", "-qc"], input=h.records(3000), stdout=subprocess.PIPE, check=True).stdout
+        self.loop(["--memory", "32M", self.write("in.zst", packed)])
+
+    def test_a_small_file(self):
+        self.loop(["--memory", "16M", self.write("in", h.records(200))])
+
+    def test_transfers_that_are_one_byte_short_change_nothing(self):
+        for arguments, stdin in ((["--memory", "8M", self.write("in", h.records(120_000))], None), (["--memory", "8M"], self.path("in"))):
+            self.scenario(arguments, stdin)
+            for setting in ("short:1:ever:EIO", "short:2:once:EIO", "short:50:once:EIO"):
+                result = self.once(setting)
+                self.assertEnded(result, 0)
+                self.assertIsNone(self.verdict(setting, result))
+
+    def test_interrupted_calls_change_nothing(self):
+        self.scenario(["--memory", "8M", self.write("in", h.records(120_000))])
+        for kind in ("read", "write", "open", "file"):
+            setting = f"{kind}:1:ever:EINTR"
+            result = self.once(setting)
+            self.assertIsNone(self.verdict(setting, result))
+            if kind in ("read", "write"):
+                self.assertEnded(result, 0)
+
+
+if __name__ == "__main__":
+    h.main()
