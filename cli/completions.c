@@ -29,11 +29,16 @@ static void each_option(cli_text *out, const cli_verb *verb, option_fn fn) {
             fn(out, verb, &verb->groups[g].options[i]);
 }
 
-/** The help's first line without the quotes and brackets that shells would take for their own. */
+/** The help up to its first detail, without what shells would take for their own. */
 static void add_plain(cli_text *out, const char *help) {
-    for (const char *p = help; *p != '\0' && *p != '\n'; p++)
-        if (strchr("'\"[]:\\`$", *p) == NULL)
-            cli_text_add(out, "%c", *p);
+    for (const char *p = help; *p != '\0'; p++) {
+        bool detail =
+            strncmp(p, " (", 2) == 0 || ((*p == ':' || *p == ';') && (p[1] == ' ' || p[1] == '\n'));
+        if (detail && p > help)
+            break;
+        if (strchr("'\"[]\\`$", *p) == NULL)
+            cli_text_add(out, "%c", *p == '\n' ? ' ' : *p);
+    }
 }
 
 /* ---- bash ---- */

@@ -36,7 +36,7 @@ if(CARBIDE_SCDOC)
         set(page "${PROJECT_BINARY_DIR}/man/${page}")
         add_custom_command(OUTPUT "${page}"
             COMMAND "${CMAKE_COMMAND}" -E make_directory "${PROJECT_BINARY_DIR}/man"
-            COMMAND "${CARBIDE_SCDOC}" <"${source}" >"${page}"
+            COMMAND sh -c [["$1" <"$2" >"$3"]] sh "${CARBIDE_SCDOC}" "${source}" "${page}"
             DEPENDS "${source}" VERBATIM)
         list(APPEND generated "${page}")
         install(FILES "${page}" DESTINATION "${CMAKE_INSTALL_MANDIR}/man1")
@@ -55,7 +55,7 @@ if(TARGET carbide_command AND NOT CMAKE_CROSSCOMPILING)
         set(file "${PROJECT_BINARY_DIR}/completions/${name}")
         add_custom_command(OUTPUT "${file}"
             COMMAND "${CMAKE_COMMAND}" -E make_directory "${PROJECT_BINARY_DIR}/completions"
-            COMMAND carbide_command completions ${shell} >"${file}"
+            COMMAND sh -c [["$1" completions "$2" >"$3"]] sh $<TARGET_FILE:carbide_command> ${shell} "${file}"
             DEPENDS carbide_command VERBATIM)
         list(APPEND generated "${file}")
         install(FILES "${file}" DESTINATION "${folder}")
