@@ -153,25 +153,35 @@ cb_status cbi_allocator_fresh(cb_allocator *a, size_t capacity, cbi_block **bloc
     return CB_OK;
 }
 
-static int class_find(const cb_allocator *a, size_t capacity) {
-    for (int i = 0; i < CBI_SIZE_CLASSES_MAX; i++) {
+/** The stack of that size, or NULL. There are few sizes, and mostly it is the last one again. */
+static cbi_size_class *class_find(cb_allocator *a, size_t capacity) {
+    if (CBI_LIKELY(a->classes[a->class_hint].capacity == capacity)) {
+        return &a->classes[a->class_hint];
+    }
+    for (uint32_t i = 0; i < CBI_SIZE_CLASSES_MAX; i++) {
         if (a->classes[i].capacity == capacity) {
-            return i;
+            a->class_hint = i;
+            return &a->classes[i];
         }
     }
-    return -1;
+    return NULL;
+}
+
+/** The same, or an empty one made that of this size; NULL when all are in use. */
+static cbi_size_class *class_find_or_make(cb_allocator *a, size_t capacity) {
+    cbi_size_class *class = class_find(a, capacity);
+    for (uint32_t i = 0; class == NULL && i < CBI_SIZE_CLASSES_MAX; i++) {
+        if (a->classes[i].top == NULL) {
+            class = &a->classes[i];
+            class->capacity = capacity;
+        }
+    }
+    return class;
 }
 
 /** Takes an idle block out of both lists. */
-static void idle_unlink(cb_allocator *a, cbi_block *b, int class) {
-    if (b->above != NULL) {
-        b->above->below = b->below;
-    } else {
-        a->classes[class].top = b->below;
-        if (b->below == NULL) {
-            a->classes[class].capacity = 0;
-        }
-    }
+static void idle_unlink(cb_allocator *a, cbi_block *b, cbi_size_class *class) {
+    *(b->above != NULL ? &b->above->below : &class->top) = b->below;
     if (b->below != NULL) {
         b->below->above = b->above;
     }
@@ -182,11 +192,11 @@ static void idle_unlink(cb_allocator *a, cbi_block *b, int class) {
 }
 
 cbi_block *cbi_allocator_reuse(cb_allocator *a, size_t capacity) {
-    int class = a->idle > 0 ? class_find(a, capacity) : -1;
-    if (class < 0) {
+    cbi_size_class *class = a->idle > 0 ? class_find(a, capacity) : NULL;
+    if (class == NULL || class->top == NULL) {
         return NULL;
     }
-    cbi_block *b = a->classes[class].top;
+    cbi_block *b = class->top;
     idle_unlink(a, b, class);
     a->used += capacity;
     return b;
@@ -207,19 +217,15 @@ bool cbi_allocator_keep(cb_allocator *a, cbi_block *b) {
     if (!may_idle(a, b)) {
         return false;
     }
-    int class = class_find(a, b->capacity);
-    if (class < 0) {
-        class = class_find(a, 0);
-        if (class < 0) {
-            return false;
-        }
-        a->classes[class].capacity = b->capacity;
+    cbi_size_class *class = class_find_or_make(a, b->capacity);
+    if (class == NULL) {
+        return false;
     }
-    b->below = a->classes[class].top;
+    b->below = class->top;
     if (b->below != NULL) {
         b->below->above = b;
     }
-    a->classes[class].top = b;
+    class->top = b;
     b->older = a->newest;
     *(a->newest != NULL ? &a->newest->newer : &a->oldest) = b;
     a->newest = b;

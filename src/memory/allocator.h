@@ -26,6 +26,12 @@ typedef struct cbi_block {
     struct cbi_block *newer, *older; /* idle: all sizes by time */
 } cbi_block;
 
+/** Idle blocks of one capacity, most recent on top. */
+typedef struct cbi_size_class {
+    size_t capacity;
+    cbi_block *top;
+} cbi_size_class;
+
 struct cb_allocator {
     cbi_lock own_lock;
     cbi_lock *lock; /* own_lock or the owner's; guards everything below */
@@ -33,10 +39,8 @@ struct cb_allocator {
     bool debug_fill, huge_pages;
     uint64_t idle_max;
     uint64_t used, idle;
-    struct {
-        size_t capacity; /* 0: the slot is empty */
-        cbi_block *top;
-    } classes[CBI_SIZE_CLASSES_MAX];
+    cbi_size_class classes[CBI_SIZE_CLASSES_MAX];
+    uint32_t class_hint; /* the one used last */
     cbi_block *newest, *oldest;
     cbi_block *spare;  /* descriptors, by `below` */
     cbi_block **slabs; /* arrays of descriptors */
