@@ -99,6 +99,16 @@ void cbi_arbiter_leave(cbi_arbiter *a, cbi_party *party) {
 static void notify(cbi_arbiter *a) {
     for (cbi_request *w = a->first; w != NULL; w = w->next) {
         w->recheck = a->recheck = true;
+        w->evicted = false;
+    }
+}
+
+/** The same after an eviction that brought nothing: they look at what is free, but do not evict, or they would send each
+ *  other round for ever. */
+static void notify_quietly(cbi_arbiter *a) {
+    for (cbi_request *w = a->first; w != NULL; w = w->next) {
+        w->evicted = w->evicted || !w->recheck;
+        w->recheck = a->recheck = true;
     }
 }
 
@@ -180,7 +190,7 @@ static bool make_room(cbi_arbiter *a, cbi_request *r) {
     }
     uint64_t at_once = least(wanted, spare);
     cbi_pool_move(stor, exec, at_once);
-    if (wanted == at_once) {
+    if (wanted == at_once || r->evicted) {
         return false;
     }
     hold(a, r, least(r->bytes, cbi_pool_free(exec) + r->held));
@@ -229,10 +239,9 @@ static bool consider(cbi_arbiter *a, cbi_request *r, bool must_answer) {
         r->verdict = CBI_LOST;
         return true;
     }
-    if (CBI_UNLIKELY(r->bytes > cbi_pool_free(exec) + r->held) && !r->evicted && make_room(a, r)) {
+    if (CBI_UNLIKELY(r->bytes > cbi_pool_free(exec) + r->held) && make_room(a, r)) {
         return true;
     }
-    r->evicted = false;
     uint64_t n = a->tasks[mode], mine = party->bytes[mode];
     uint64_t share = a->total[mode] - least(storage(a, mode)->used, a->region[mode]);
     share = CBI_LIKELY(n == 1) ? share : share / n;
@@ -284,6 +293,9 @@ cbi_verdict cbi_arbiter_acquire_storage(cbi_arbiter *a, cbi_request *r) {
     }
     if (r->bytes > cbi_pool_free(stor)) { /* the border moves, whether or not it will suffice */
         cbi_pool_move(exec, stor, least(cbi_pool_free(exec), r->bytes - cbi_pool_free(stor)));
+        if (a->rules->wake_on_any_release) {
+            notify(a); /* a smaller execution pool has lower floors */
+        }
     }
     uint64_t missing = above(r->bytes, cbi_pool_free(stor));
     if (missing == 0) {
@@ -321,8 +333,12 @@ cbi_verdict cbi_arbiter_settle(cbi_arbiter *a, cbi_request *r, uint64_t dropped)
             wait_begin(a, r);
         }
     }
-    if (a->rules->wake_on_any_release && dropped > 0) {
-        notify(a);
+    if (a->rules->wake_on_any_release) {
+        if (dropped > 0) {
+            notify(a);
+        } else {
+            notify_quietly(a); /* what was held meanwhile is free again */
+        }
     }
     return r->verdict;
 }

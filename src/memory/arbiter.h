@@ -65,7 +65,7 @@ typedef struct cbi_request {
     uint64_t marked;   /* in the storage pool's leaving */
     uint64_t sequence; /* of arrival among those who wait */
     uint32_t passed;
-    bool evicted; /* this attempt has had its eviction */
+    bool evicted; /* this attempt has had its eviction, or must do without */
     bool recheck;
 } cbi_request;
 
