@@ -136,7 +136,8 @@ static cb_status make_keys(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_keys_bind(s->keys, names, count, err));
     cbi_layout *layout = &s->layout;
     layout->shape = cbi_keys_shape(s->keys);
-    cbi_keys_slice(s->keys, &layout->slice_offset, &layout->slice_bytes);
+    if (layout->shape == CBI_KEY_SLICE)
+        cbi_keys_slice(s->keys, &layout->slice_offset, &layout->slice_bytes);
     layout->inverted = layout->shape != CBI_KEY_ENCODED && cbi_keys_inverted(s->keys);
     layout->tie = cbi_keys_tie(s->keys);
     layout->tie_inverted = cbi_keys_tie_inverted(s->keys);

@@ -25,6 +25,9 @@ enum {
     CHUNK_MAX = 1 << 20,
     CHUNK_MIN = 32 << 10,
     RANGES_MAX = 4096,
+    RANGE_FINE = 4 << 20,
+    RANGE_IN_MEMORY = 2 << 20,
+    EXTENT_WORTH = 256 << 10,
     SAMPLE_SPOTS_MIN = 256,
     SAMPLE_SPOTS_MAX = 8192,
     SAMPLE_ROWS_A_SPOT = 64
@@ -118,8 +121,14 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
             double open = clamp_double(ranges, 1, RANGES_MAX) * 16 * 1024;
             if (total * 1.04 + open + 64 * 1024 <= (double)rest) {
                 z->in_memory = true;
-                double fine = clamp_double(total / (2 << 20) + 1, 1, RANGES_MAX / 2);
-                ranges = ranges > fine ? ranges : fine;
+                double small = clamp_double(total / RANGE_IN_MEMORY + 1, 1, RANGES_MAX / 2);
+                ranges = ranges > small ? ranges : small;
+                z->range_bytes = (uint64_t)(total / ranges) + 4096;
+            }
+            /* Small ranges are kinder to the cache, as long as what leaves at a time stays worth a request. */
+            double fine = clamp_double((double)rest / EXTENT_WORTH, 1, total / RANGE_FINE + 1);
+            if (!z->in_memory && ranges < fine) {
+                ranges = fine;
                 z->range_bytes = (uint64_t)(total / ranges) + 4096;
             }
             ranges = clamp_double(ranges, 1, RANGES_MAX);
