@@ -324,7 +324,8 @@ size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uin
     cbi_key_writer w = {out, cap, 0};
     const cbi_key_part *end = keys->parts + keys->part_count;
     for (const cbi_key_part *part = keys->parts; part < end; part++) {
-        cbi_key_text text = cbi_key_locate(part, rows, i);
+        cbi_key_text text = CBI_LIKELY(part->place == CBI_KEY_AT_FIELD) ? cbi_key_field(part, rows, i)
+                                                                     : cbi_key_locate(part, rows, i);
         switch (part->type) {
         case CBI_KEY_STR:
             cbi_key_put_str(&w, part, &text);

@@ -33,9 +33,27 @@ static const long double powers[] = {1e0L,  1e1L,  1e2L,  1e3L,  1e4L,  1e5L,  1
 
 /* ---- the short way ---- */
 
+/* Up to 16 digits that end at `end`. */
+static inline uint64_t digits_value(const uint8_t *end, size_t n, const uint8_t *base) {
+    size_t low = cbi_min(n, 8), high = n - low;
+    uint64_t v = cbi_key_load_digits(end, low, base);
+    v = (v * 10 + (v >> 8)) & UINT64_C(0x00ff00ff00ff00ff);
+    v = (v * 100 + (v >> 16)) & UINT64_C(0x0000ffff0000ffff);
+    v = (v * 10000 + (v >> 32)) & UINT32_MAX;
+    return high ? digits_value(end - 8, high, base) * 100000000 + v : v;
+}
+
 /* The digits as an integer; false when there are more than 19 significant ones. */
 static bool read_integer(const cbi_key_decimal *d, uint64_t *value) {
+    static const uint64_t tens[] = {1,         10,         100,         1000,         10000,         100000,
+                                    1000000,   10000000,   100000000,   1000000000,   10000000000,   100000000000,
+                                    1000000000000, 10000000000000, 100000000000000, 1000000000000000, 10000000000000000};
     const uint8_t *p = d->digits;
+    size_t whole = (size_t)(d->point - p), part = (size_t)(d->end - d->fraction);
+    if (CBI_LIKELY(whole + part <= 19 && whole <= 16 && part <= 16)) {
+        *value = digits_value(d->point, whole, d->base) * tens[part] + digits_value(d->end, part, d->base);
+        return true;
+    }
     while (p < d->point && *p == '0')
         p++;
     if ((d->point - p) + (d->end - d->fraction) > 19)
@@ -49,14 +67,8 @@ static bool read_integer(const cbi_key_decimal *d, uint64_t *value) {
     return true;
 }
 
-/* Correctly rounded to long double. */
-static bool short_long_double(const cbi_key_decimal *d, long double *value) {
-    uint64_t m;
-    if (!read_integer(d, &m))
-        return false;
-    int64_t power = d->exponent - (d->end - d->fraction);
-    if (m == 0)
-        power = 0;
+/* m * 10^power, correctly rounded to long double; false when this way does not do. */
+static bool short_long_double(uint64_t m, int64_t power, long double *value) {
     if (power < -POWER_MAX || power > POWER_MAX || (LDBL_MANT_DIG < 64 && m >> 53))
         return false;
     *value = power < 0 ? (long double)m / powers[-power] : (long double)m * powers[power];
@@ -64,20 +76,29 @@ static bool short_long_double(const cbi_key_decimal *d, long double *value) {
 }
 
 static bool short_double(const cbi_key_decimal *d, double *value) {
-    long double v;
-    if (!short_long_double(d, &v))
+    static const double tens[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                  1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    uint64_t m;
+    if (!read_integer(d, &m))
         return false;
+    int64_t power = m ? d->exponent - (d->end - d->fraction) : 0;
+    if (CBI_LIKELY(m >> 53 == 0 && power >= -22 && power <= 22)) { /* both exact, so one rounding */
+        *value = power < 0 ? (double)m / tens[-power] : (double)m * tens[power];
+        return true;
+    }
 #if LDBL_MANT_DIG == 64
+    long double v;
     uint64_t mantissa;
+    if (!short_long_double(m, power, &v))
+        return false;
     memcpy(&mantissa, &v, sizeof mantissa);
     if ((mantissa & 0x7ff) == 0x400) /* half way between two doubles, perhaps only after rounding */
         return false;
-#elif LDBL_MANT_DIG != 53
-    if (d->end - d->digits > 15) /* no quick proof here that the second rounding does no harm */
-        return false;
-#endif
     *value = (double)v;
     return true;
+#else
+    return false;
+#endif
 }
 
 /* ---- the long way ---- */
@@ -248,6 +269,10 @@ static uint64_t nan_payload(const uint8_t *at, const uint8_t *end) {
 static const uint8_t *scan_number(const cbi_key_text *text, bool hex, number *n) {
     const uint8_t *at = text->begin, *end = text->end;
     n->kind = NUMBER_DECIMAL;
+    if (CBI_LIKELY(cbi_key_whole_decimal(at, end, text->base, &n->decimal))) {
+        n->negative = n->decimal.negative;
+        return end;
+    }
     if (CBI_LIKELY(cbi_key_scan_decimal(&at, text, true, true, &n->decimal))) {
         n->negative = n->decimal.negative;
         const uint8_t *after = n->decimal.point + 1;
@@ -357,11 +382,13 @@ void cbi_key_put_gnu_general(cbi_key_writer *w, const cbi_key_part *part, const 
         return;
     }
     long double value = 0;
+    uint64_t m;
     if (n.kind == NUMBER_INFINITY)
         value = __builtin_infl();
     else if (n.kind == NUMBER_HEX)
         value = hex_value(&n.decimal);
-    else if (!short_long_double(&n.decimal, &value))
+    else if (!read_integer(&n.decimal, &m) ||
+             !short_long_double(m, m ? n.decimal.exponent - (n.decimal.end - n.decimal.fraction) : 0, &value))
         value = long_way(&n.decimal);
     put_long_double(w, part->flip, n.negative ? -value : value);
 }

@@ -165,7 +165,7 @@ void cbi_key_order_apply(const cbi_keys *keys, const cbi_key_order *o, cbi_key_p
     unsigned map = (o->fold ? CBI_MAP_FOLD : 0) | (o->dictionary ? CBI_MAP_DICTIONARY : 0) |
                    (o->printable ? CBI_MAP_PRINTABLE : 0);
     part->map = map ? keys->maps[map] : NULL;
-    part->fold = o->fold;
+    part->fold = map == CBI_MAP_FOLD;
     if (o->numeric)
         part->type = CBI_KEY_GNU_NUM;
     else if (o->general)

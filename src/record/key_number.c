@@ -28,19 +28,7 @@ enum { HEAD_TINY = 0x81, HEAD_SMALLEST = 0x82, HEAD_HUGE = 0xda, HEAD_ZERO = 0x8
 
 __extension__ typedef unsigned __int128 u128;
 
-static const uint64_t ONES = UINT64_C(0x0101010101010101);
-
-/* The n <= 8 digits that end at `end`, as values, right-aligned in memory order (the high bytes), zeros before them. */
-static inline uint64_t load_digits(const uint8_t *end, size_t n, const uint8_t *base) {
-    if (n == 0)
-        return 0;
-    if (CBI_LIKELY(end - base >= 8))
-        return (cbi_load_u64(end - 8) & (UINT64_MAX << (64 - 8 * n))) & (ONES * 0x0f);
-    uint64_t v = 0;
-    for (size_t i = 0; i < n; i++)
-        v |= (uint64_t)(end[-1 - (ptrdiff_t)i] & 0x0f) << (56 - 8 * i);
-    return v;
-}
+static const uint64_t ONES = CBI_KEY_ONES;
 
 /* 8 digits -> 4 base-100 digits, in memory order. */
 static inline uint32_t pair_digits(uint64_t v) {
@@ -52,20 +40,20 @@ static inline uint32_t pair_digits(uint64_t v) {
 static inline uint64_t load_pairs(const uint8_t *end, size_t n, const uint8_t *base, bool integer) {
     size_t low = cbi_min(n, 8), high = n - low;
     if (integer) /* [high][low], right-aligned */
-        return (uint64_t)pair_digits(load_digits(end, low, base)) << 32 |
-               (high ? pair_digits(load_digits(end - 8, high, base)) : 0);
+        return (uint64_t)pair_digits(cbi_key_load_digits(end, low, base)) << 32 |
+               (high ? pair_digits(cbi_key_load_digits(end - 8, high, base)) : 0);
     /* A fraction is left-aligned: its first 8 digits, then the rest. */
     if (high == 0)
-        return low ? pair_digits(load_digits(end, low, base) >> (64 - 8 * low)) : 0;
-    return pair_digits(load_digits(end - high, 8, base)) |
-           (uint64_t)pair_digits(load_digits(end, high, base) >> (64 - 8 * high)) << 32;
+        return low ? pair_digits(cbi_key_load_digits(end, low, base) >> (64 - 8 * low)) : 0;
+    return pair_digits(cbi_key_load_digits(end - high, 8, base)) |
+           (uint64_t)pair_digits(cbi_key_load_digits(end, high, base) >> (64 - 8 * high)) << 32;
 }
 
 /* At most 8 digits on each side of the point: everything in one register. */
 static inline void put_short(cbi_key_writer *w, uint8_t flip, const cbi_key_decimal *d) {
     size_t whole = (size_t)(d->point - d->digits), part = (size_t)(d->end - d->fraction);
-    uint64_t fraction = part ? load_digits(d->end, part, d->base) >> (64 - 8 * part) : 0;
-    uint64_t c = pair_digits(load_digits(d->point, whole, d->base)) | (uint64_t)pair_digits(fraction) << 32;
+    uint64_t fraction = part ? cbi_key_load_digits(d->end, part, d->base) >> (64 - 8 * part) : 0;
+    uint64_t c = pair_digits(cbi_key_load_digits(d->point, whole, d->base)) | (uint64_t)pair_digits(fraction) << 32;
     if (CBI_UNLIKELY(c == 0)) {
         cbi_key_put(w, HEAD_ZERO ^ (unsigned)flip);
         return;
@@ -237,9 +225,14 @@ static bool is_integral(const cbi_key_decimal *d) {
 }
 
 void cbi_key_put_num(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text) {
+    cbi_key_decimal d;
+    if (CBI_LIKELY(cbi_key_whole_decimal(text->begin, text->end, text->base, &d) &&
+                   (!part->integer || d.point == d.end))) {
+        cbi_key_put_decimal(w, part->flip, &d);
+        return;
+    }
     cbi_key_text t = cbi_key_trim(text);
     const uint8_t *at = t.begin;
-    cbi_key_decimal d;
     if (!cbi_key_scan_decimal(&at, &t, true, true, &d) || at != t.end || (part->integer && !is_integral(&d))) {
         cbi_key_put_null(w, part);
         return;
@@ -252,7 +245,7 @@ void cbi_key_put_gnu_num(cbi_key_writer *w, const cbi_key_part *part, const cbi_
     while (at < text->end && cbi_key_is_blank(*at))
         at++;
     cbi_key_decimal d;
-    if (!cbi_key_scan_decimal(&at, text, false, false, &d)) {
+    if (!cbi_key_whole_decimal(at, text->end, text->base, &d) && !cbi_key_scan_decimal(&at, text, false, false, &d)) {
         cbi_key_put(w, HEAD_ZERO ^ (unsigned)part->flip);
         return;
     }

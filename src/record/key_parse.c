@@ -296,6 +296,7 @@ static cb_status finish(parser *p, const cbi_key_order *global) {
         if (!p->directed && global->reverse)
             part->flip = 0xff;
         part->map = p->fold ? p->keys->maps[CBI_MAP_FOLD] : NULL;
+        part->fold = p->fold;
         bool nullable = part->type != CBI_KEY_STR && part->type != CBI_KEY_VER && part->type != CBI_KEY_BINARY;
         if (nullable && part->nulls == CBI_NULLS_NONE)
             part->nulls = CBI_NULLS_LAST;

@@ -4,6 +4,10 @@
 
 #include "record/key.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 /*
  * What the files of keys share. A row's key is the concatenation of its parts; each part is found by key_place.c and
  * written by one cbi_key_put_*.
@@ -59,7 +63,7 @@ typedef struct cbi_key_part {
     uint8_t flip;        /* 0xff: descending */
     bool raw;            /* STR: nothing follows, so no escapes and no end mark */
     bool integer;        /* NUM */
-    bool fold;           /* GNU_HUMAN: f makes k out of K and m out of M */
+    bool fold;           /* the map does nothing but fold to upper case (GNU_HUMAN: m becomes M) */
     bool big_endian;     /* BINARY */
     cbi_key_binary binary;
     const uint16_t *map; /* byte -> byte or CBI_KEY_IGNORED; NULL: as it is */
@@ -193,6 +197,48 @@ typedef struct cbi_key_decimal {
 
 #define CBI_EXPONENT_MAX INT64_C(1000000000000000000)
 
+/** A whole text that is [-]digits[.digits] with at most 16 of these bytes, looked at in one go; false for all others. */
+static inline bool cbi_key_whole_decimal(const uint8_t *begin, const uint8_t *end, const uint8_t *base,
+                                         cbi_key_decimal *d) {
+#ifdef __SSE2__
+    d->negative = begin < end && *begin == '-';
+    begin += d->negative;
+    size_t n = (size_t)(end - begin);
+    if (n - 1 >= 16 || end - base < 16)
+        return false;
+    __m128i v = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)(const void *)(end - 16)), _mm_set1_epi8('0'));
+    unsigned digits = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(9)), v));
+    unsigned others = ~digits & (0xffffu << (16 - n)) & 0xffffu;
+    d->digits = begin;
+    d->point = d->fraction = d->end = end;
+    d->base = base;
+    d->exponent = 0;
+    if (others == 0)
+        return true;
+    const uint8_t *point = end - 16 + __builtin_ctz(others);
+    d->point = point;
+    d->fraction = point + 1;
+    return *point == '.' && (others & (others - 1)) == 0 && n > 1;
+#else
+    (void)begin, (void)end, (void)base, (void)d;
+    return false;
+#endif
+}
+
+#define CBI_KEY_ONES UINT64_C(0x0101010101010101)
+
+/* The n <= 8 digits that end at `end`, as values, right-aligned in memory order (the high bytes), zeros before them. */
+static inline uint64_t cbi_key_load_digits(const uint8_t *end, size_t n, const uint8_t *base) {
+    if (n == 0)
+        return 0;
+    if (CBI_LIKELY(end - base >= 8))
+        return (cbi_load_u64(end - 8) & (UINT64_MAX << (64 - 8 * n))) & (CBI_KEY_ONES * 0x0f);
+    uint64_t v = 0;
+    for (size_t i = 0; i < n; i++)
+        v |= (uint64_t)(end[-1 - (ptrdiff_t)i] & 0x0f) << (56 - 8 * i);
+    return v;
+}
+
 /** Reads [+-]digits[.digits][(e|E)[+-]digits] from *at on and advances it; false (nothing moved) when there is no
  *  digit. `exponent` allows that suffix, `plus` a leading +. */
 bool cbi_key_scan_decimal(const uint8_t **at, const cbi_key_text *text, bool plus, bool exponent,
@@ -209,7 +255,14 @@ static inline cbi_key_text cbi_key_trim(const cbi_key_text *text) {
     return t;
 }
 
-/* key_place.c */
+static inline cbi_key_text cbi_key_field(const cbi_key_part *part, const cbi_rows *rows, size_t i) {
+    cb_assert_debug(part->slot < rows->field_count);
+    cbi_span span = rows->fields[i * rows->field_count + part->slot];
+    const uint8_t *p = rows->base + span.offset;
+    return (cbi_key_text){p, p + CBI_SPAN_BYTES(span), rows->base, (span.bytes & CBI_SPAN_ESCAPED) != 0};
+}
+
+/* key_place.c: every other place */
 cbi_key_text cbi_key_locate(const cbi_key_part *part, const cbi_rows *rows, size_t i);
 
 /* key.c */

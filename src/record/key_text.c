@@ -3,10 +3,6 @@
 
 #include <string.h>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 /*
  * Text as bytes.
  *
@@ -18,7 +14,7 @@
 
 enum { END = 0x00, ESCAPE = 0x01 };
 
-static const uint64_t ONES = UINT64_C(0x0101010101010101);
+static const uint64_t ONES = CBI_KEY_ONES;
 
 /* Not zero when a byte of v is 0x00 or 0x01. */
 static inline uint64_t has_special(uint64_t v) {
@@ -81,6 +77,29 @@ static void put_bytes(cbi_key_writer *w, const uint8_t *from, size_t n) {
     w->bytes += n;
 }
 
+/* 8 bytes to upper case. */
+static inline uint64_t fold_word(uint64_t v) {
+    uint64_t low = v & ONES * 0x7f; /* per byte: is it from 'a' to 'z'? sums stay below 0x100 */
+    uint64_t lower = (low + ONES * (0x80 - 'a')) & ~(low + ONES * (0x80 - 'z' - 1)) & ~v & ONES * 0x80;
+    return v ^ lower >> 2;
+}
+
+/* Folded text with room for it, ascending and last: 8 bytes at a time. */
+static void put_folded(cbi_key_writer *w, const uint8_t *from, size_t n) {
+    uint8_t *to = w->out + w->bytes;
+    w->bytes += n;
+    if (n < 8) {
+        for (size_t i = 0; i < n; i++)
+            to[i] = (uint8_t)cbi_key_upper(from[i]);
+        return;
+    }
+    for (size_t i = 0;; i = cbi_min(i + 8, n - 8)) {
+        cbi_store_u64(to + i, fold_word(cbi_load_u64(from + i)));
+        if (i + 8 == n)
+            return;
+    }
+}
+
 /* What is neither raw nor plain bytes: maps, undone quotes, escapes, and a writer that is full. */
 static void put_slowly(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text) {
     cbi_key_cursor c = cbi_key_cursor_of(text, part->map);
@@ -119,6 +138,10 @@ void cbi_key_put_str(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_
             w->bytes += n + 1;
             return;
         }
+    }
+    if (part->fold && part->raw && !text->escaped && cbi_key_has_room(w, n)) {
+        put_folded(w, text->begin, n);
+        return;
     }
     put_slowly(w, part, text);
 }
