@@ -2,6 +2,7 @@
 #include "operator/sink.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -101,11 +102,12 @@ static cb_status open_target(cbi_sink *s, cb_error *err) {
     if (found < 0 && found != -ENOENT)
         return cbi_fail_sys(err, CB_EIO, -found, "cannot open %s for writing", path);
     s->replace = found == 0;
-    if (found == 0 && access(path, W_OK) != 0)
-        return cbi_fail_sys(err, CB_EIO, errno, "cannot open %s for writing", path);
-    char *real = found == 0 ? realpath(path, NULL) : NULL; /* a link stays a link */
-    s->target = cbi_strdup(real != NULL ? real : path);
-    free(real);
+    int allowed = found == 0 ? cbi_sys_access(path, W_OK) : 0;
+    if (allowed < 0)
+        return cbi_fail_sys(err, CB_EIO, -allowed, "cannot open %s for writing", path);
+    char real[PATH_MAX];
+    bool resolved = found == 0 && cbi_sys_realpath(path, real) == 0; /* a link stays a link */
+    s->target = cbi_strdup(resolved ? real : path);
     mode_t mask = umask(0);
     umask(mask);
     s->mode = found == 0 ? st.st_mode & 07777 : 0666 & ~mask;
