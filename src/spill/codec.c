@@ -5,55 +5,104 @@
  * Raw or lz4: which gets the work done sooner here and now.
  *
  * Compressing trades CPU time for disk time, and both are shared: the workers that fill segments
- * run on the same cores, the output and the input go over the same disk. So neither "is lz4 faster
- * than the disk" nor "are cores idle" is the question. What is known for a stretch of writing, per
- * byte spilled:
+ * run on the same cores, input and output go over the same disk, other processes want both. So
+ * neither "is lz4 faster than the disk" nor "is a core idle" is the question, and what cannot be
+ * known beforehand is measured by trying.
  *
- *     t   wall time                                    (clock)
- *     b   of that, the disk was busy with us           (clock around each request)
- *     u   CPU time of the whole process                (its CPU clock)
- *     r   ratio, c  CPU time to compress one byte      (samples: one frame in 8 MiB while writing
- * raw) P   cores                                        (affinity and cgroup quota)
+ * Writing goes on in windows of 32 MiB, and each window's wall time a byte is what counts. A trial
+ * is one window with the other codec, next to one with this one, under the same load; the other one
+ * stays if it was a tenth faster. On a disk of 1 GB/s a trial that fails costs some 20 ms; after
+ * each the next one waits twice as long (16 windows to 256).
  *
- * Writing raw took t. With lz4 the disk would have needed b/r where it needed b, and the cores
- * would have had u + c to do:
+ * lz4 is not even tried when it cannot win. For a raw window there are, per byte spilled:
+ *
+ *     t  wall time                                 b  of that, the disk was busy with us
+ *     u  CPU time of the whole process             P  cores (affinity and cgroup quota)
+ *     r  ratio, c  time to compress one byte       (samples: 32 KiB in every 8 MiB)
+ *
+ * With lz4 the disk needs b/r where it needed b, and the cores have u + c to do, so at best
  *
  *     T(lz4) = max(t - b + b/r, (u + c) / P)
  *
- * and, when it is lz4 that is running, the same backwards: T(raw) = max(t - b + b*r, (u - c) / P).
- * The other one is taken when it promises to be a tenth faster; the tenth keeps noise from flapping
- * it. Reading back profits from lz4 as well (lz4 decompresses four to five times as fast as it
- * compresses); that is left out, so that in doubt nothing is compressed: the disk's figure is the
- * least certain of them all.
+ * With u = 0.8 ns, c = 1.3 ns, r = 2.6 on 2 cores (records of the sort benchmark on the machine
+ * this was written on) that is never tried from 0.86 GB/s up (1.05 ns), and promises 2.6 ns for 6.7
+ * at 150 MB/s. What the formula does not see is a core that belongs to somebody else: it was first
+ * used alone, and chose lz4 on a busy machine where raw was twice as fast. Hence the trial.
  *
- * What it decides on this project's measuring machine (2 cores, u = 0.8 ns, c = 1.3 ns, r = 2.6):
- * raw at 1.5 GB/s (0.67 ns raw against 1.05), raw at 1 GB/s, lz4 from about 0.85 GB/s down; at 150
- * MB/s 6.7 ns against 2.6.
- *
- * A window is 16 MiB; the first decision falls there. Nothing depends on it but time: each frame
- * carries its codec.
+ * Reading back profits, too (lz4 decompresses four to five times as fast as it compresses); that is
+ * left out, so that in doubt nothing is compressed. Nothing depends on the choice but time: each
+ * frame carries its codec.
  */
 
-enum { WINDOW_BYTES = 16 * 1024 * 1024, SAMPLE_EVERY_BYTES = 8 * 1024 * 1024 };
+enum { TRIAL_EVERY_MIN = 16, TRIAL_EVERY_MAX = 256 };
 static const double ADVANTAGE = 0.9;
 
 static double larger(double a, double b) {
     return a > b ? a : b;
 }
 
-cb_codec cbi_codec_choose(const cbi_codec_figures *f) {
-    if (f->raw_bytes <= 0 || f->wall_ns <= 0 || f->ratio <= 1.0) {
-        return CB_CODEC_NONE; /* nothing known, or nothing to gain */
+double cbi_codec_predict_lz4(const cbi_codec_figures *f) {
+    double disk = f->wall_ns - f->busy_ns + f->busy_ns / f->ratio;
+    double cores = (f->cpu_ns + f->compress_ns) / f->cpus;
+    return larger(disk, cores);
+}
+
+void cbi_codec_init(cbi_codec_model *model, cb_codec wanted, unsigned cpus) {
+    *model = (cbi_codec_model){
+        .wanted = wanted,
+        .now = wanted == CB_CODEC_LZ4 ? CB_CODEC_LZ4 : CB_CODEC_NONE,
+        .cpus = cpus,
+        .trial_every = TRIAL_EVERY_MIN,
+        .since_sample_bytes = CBI_CODEC_SAMPLE_BYTES,
+    };
+}
+
+static unsigned slot_of(cb_codec codec) {
+    return codec == CB_CODEC_LZ4 ? 1 : 0;
+}
+
+static void change(cbi_codec_model *model) {
+    model->now = model->now == CB_CODEC_LZ4 ? CB_CODEC_NONE : CB_CODEC_LZ4;
+    model->settling = true;
+}
+
+static bool may_lz4_win(const cbi_codec_model *model, const cbi_codec_figures *figures) {
+    if (model->sampled_stored == 0 || model->sampled_stored >= model->sampled_raw) {
+        return false; /* nothing is known, or nothing is to be gained */
     }
-    double t = f->wall_ns / f->raw_bytes;
-    double b = f->busy_ns / f->raw_bytes;
-    double u = f->cpu_ns / f->raw_bytes;
-    bool packed = f->now == CB_CODEC_LZ4;
-    double other_b = packed ? b * f->ratio : b / f->ratio;
-    double other_u = packed ? larger(u - f->compress_ns, 0) : u + f->compress_ns;
-    double other_t = larger(t - b + other_b, other_u / f->cpus);
-    bool change = other_t < t * ADVANTAGE;
-    return packed == change ? CB_CODEC_NONE : CB_CODEC_LZ4;
+    return cbi_codec_predict_lz4(figures) < figures->wall_ns * ADVANTAGE;
+}
+
+static void end_trial(cbi_codec_model *model) {
+    double tried = model->wall_ns[slot_of(model->now)];
+    double before = model->wall_ns[1 - slot_of(model->now)];
+    model->trying = false;
+    if (tried < before * ADVANTAGE) {
+        model->trial_every = TRIAL_EVERY_MIN;
+    } else {
+        change(model);
+        model->trial_every = (unsigned)cbi_min(model->trial_every * 2, TRIAL_EVERY_MAX);
+    }
+    model->until_trial = model->trial_every;
+}
+
+static void end_window(cbi_codec_model *model, const cbi_codec_figures *figures) {
+    bool packed = model->now == CB_CODEC_LZ4;
+    model->wall_ns[slot_of(model->now)] = figures->wall_ns;
+    if (model->trying) {
+        end_trial(model);
+        return;
+    }
+    /* lz4 that has become slower than raw was before it is put to the test at once. */
+    bool doubt = packed && figures->wall_ns > model->wall_ns[0];
+    if (model->until_trial > 0 && !doubt) {
+        model->until_trial--;
+        return;
+    }
+    if (packed || may_lz4_win(model, figures)) {
+        model->trying = true;
+        change(model);
+    }
 }
 
 static void begin_window(cbi_codec_model *model, uint64_t now_ns, uint64_t cpu_ns,
@@ -61,43 +110,40 @@ static void begin_window(cbi_codec_model *model, uint64_t now_ns, uint64_t cpu_n
     model->window_wall_ns = now_ns;
     model->window_cpu_ns = cpu_ns;
     model->window_busy_ns = busy_ns;
-    model->window_raw_bytes = 0;
-}
-
-void cbi_codec_init(cbi_codec_model *model, cb_codec wanted) {
-    *model = (cbi_codec_model){
-        .wanted = wanted,
-        .now = wanted == CB_CODEC_LZ4 ? CB_CODEC_LZ4 : CB_CODEC_NONE,
-        .cpus = cbi_sys_cpus(),
-        .since_sample_bytes = SAMPLE_EVERY_BYTES,
-    };
+    model->window_bytes = 0;
 }
 
 void cbi_codec_note_write(cbi_codec_model *model, uint64_t raw_bytes, uint64_t now_ns,
                           uint64_t cpu_ns, uint64_t busy_ns) {
+    enum { SETTLE_BYTES = 4 * 1024 * 1024 };
+    model->since_sample_bytes += raw_bytes;
+    if (model->wanted != CB_CODEC_AUTO) {
+        return;
+    }
     if (!model->started) {
         model->started = true;
         begin_window(model, now_ns, cpu_ns, busy_ns);
         return;
     }
-    model->window_raw_bytes += raw_bytes;
-    model->since_sample_bytes += raw_bytes;
-    if (model->wanted != CB_CODEC_AUTO || model->window_raw_bytes < WINDOW_BYTES) {
+    model->window_bytes += raw_bytes;
+    if (model->settling && model->window_bytes >= SETTLE_BYTES) {
+        model->settling = false;
+        begin_window(model, now_ns, cpu_ns, busy_ns);
+    }
+    if (model->settling || model->window_bytes < CBI_CODEC_WINDOW_BYTES) {
         return;
     }
-    if (model->sampled_raw > 0 && model->sampled_stored > 0) {
-        cbi_codec_figures figures = {
-            .now = model->now,
-            .cpus = model->cpus,
-            .wall_ns = (double)(now_ns - model->window_wall_ns),
-            .busy_ns = (double)(busy_ns - model->window_busy_ns),
-            .cpu_ns = (double)(cpu_ns - model->window_cpu_ns),
-            .raw_bytes = (double)model->window_raw_bytes,
-            .ratio = (double)model->sampled_raw / (double)model->sampled_stored,
-            .compress_ns = (double)model->sampled_ns / (double)model->sampled_raw,
-        };
-        model->now = cbi_codec_choose(&figures);
-    }
+    double bytes = (double)model->window_bytes;
+    double raw = (double)model->sampled_raw;
+    cbi_codec_figures figures = {
+        .cpus = model->cpus,
+        .wall_ns = (double)(now_ns - model->window_wall_ns) / bytes,
+        .busy_ns = (double)(busy_ns - model->window_busy_ns) / bytes,
+        .cpu_ns = (double)(cpu_ns - model->window_cpu_ns) / bytes,
+        .ratio = model->sampled_stored > 0 ? raw / (double)model->sampled_stored : 1,
+        .compress_ns = model->sampled_raw > 0 ? (double)model->sampled_ns / raw : 0,
+    };
+    end_window(model, &figures);
     begin_window(model, now_ns, cpu_ns, busy_ns);
 }
 
@@ -116,5 +162,5 @@ void cbi_codec_note_sample(cbi_codec_model *model, uint64_t raw, uint64_t stored
 
 bool cbi_codec_wants_sample(const cbi_codec_model *model) {
     return model->wanted == CB_CODEC_AUTO && model->now == CB_CODEC_NONE &&
-           model->since_sample_bytes >= SAMPLE_EVERY_BYTES;
+           model->since_sample_bytes >= CBI_CODEC_SAMPLE_BYTES;
 }

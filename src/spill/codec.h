@@ -4,35 +4,40 @@
 
 #include "spill/spill.h"
 
-/** What one stretch of writing looked like; all of it measured. */
+enum { CBI_CODEC_WINDOW_BYTES = 32 * 1024 * 1024, CBI_CODEC_SAMPLE_BYTES = 8 * 1024 * 1024 };
+
+/** What one window of writing raw looked like; all of it measured. */
 typedef struct cbi_codec_figures {
-    cb_codec now; /* NONE or LZ4: what the stretch was written with */
-    double cpus;  /* that this process may use */
-    double wall_ns;
+    double cpus;        /* that this process may use */
+    double wall_ns;     /* a byte spilled */
     double busy_ns;     /* of wall: the disk had at least one request of ours */
     double cpu_ns;      /* of all threads of the process */
-    double raw_bytes;   /* that went into temporary files, before compression */
     double ratio;       /* raw / compressed, from samples */
-    double compress_ns; /* CPU time to compress one byte, from samples */
+    double compress_ns; /* to compress one byte, from samples */
 } cbi_codec_figures;
 
-/** Which codec would have done that stretch in less time. Pure. */
-cb_codec cbi_codec_choose(const cbi_codec_figures *figures);
+/** What the window would have taken a byte with lz4, if nobody else wants the cores. Pure. */
+double cbi_codec_predict_lz4(const cbi_codec_figures *figures);
 
-/** Collects the figures and holds the choice. Guarded by the spill's lock except where said. */
+/** Collects the figures and holds the choice. Guarded by its owner; no clock and no lock inside. */
 typedef struct cbi_codec_model {
     cb_codec wanted;
     cb_codec now;
     unsigned cpus;
+    bool started;  /* the first write begins the first window: what was before it is not spilling */
+    bool settling; /* the codec has just changed: the next window begins when what was under way is
+                      done */
+    bool trying;   /* `now` is on trial for one window */
     uint64_t window_wall_ns, window_cpu_ns, window_busy_ns; /* clocks when the window began */
-    uint64_t window_raw_bytes;
-    bool started; /* the first write begins the first window: what happened before it is none of the
-                     disk's business */
+    uint64_t window_bytes;
+    double wall_ns[2];    /* a byte, when it was last measured: raw, lz4; 0 = never */
+    unsigned until_trial; /* windows */
+    unsigned trial_every; /* grows with each trial that failed */
     uint64_t since_sample_bytes;
     uint64_t sampled_raw, sampled_stored, sampled_ns;
 } cbi_codec_model;
 
-void cbi_codec_init(cbi_codec_model *model, cb_codec wanted);
+void cbi_codec_init(cbi_codec_model *model, cb_codec wanted, unsigned cpus);
 
 /** After each batch. busy_ns: the disk's running total. */
 void cbi_codec_note_write(cbi_codec_model *model, uint64_t raw_bytes, uint64_t now_ns,

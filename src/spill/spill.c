@@ -472,7 +472,7 @@ static cb_status open_parts(cbi_spill *spill, const cbi_spill_options *options, 
         spill->staging = options->staging;
         spill->staging_slice = slice_bytes(options->segment_bytes);
     }
-    cbi_codec_init(&spill->codec, options->codec);
+    cbi_codec_init(&spill->codec, options->codec, cbi_sys_cpus());
     CB_TRY(cbi_places_init(&spill->places, options, err));
     spill->direct = true;
     for (uint32_t i = 0; i < spill->places.folder_count; i++) {
