@@ -35,7 +35,9 @@ static void look_at_file_system(cli_disk *disk, const char *folder) {
         return;
     }
     uint32_t magic = (uint32_t)st.f_type;
-    disk->free_bytes = (uint64_t)st.f_bavail * (uint64_t)st.f_bsize;
+    uint64_t blocks =
+        (uint64_t)(geteuid() == 0 ? st.f_bfree : st.f_bavail); /* some are kept for root */
+    disk->free_bytes = blocks * (uint64_t)st.f_bsize;
     snprintf(disk->file_system, sizeof disk->file_system, "file system 0x%x", magic);
     for (size_t i = 0; i < CLI_COUNT(file_systems); i++) {
         if (file_systems[i].magic == magic) {

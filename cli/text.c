@@ -125,8 +125,12 @@ const char *cli_size_text(uint64_t bytes, char text[CLI_FIGURE_MAX]) {
         value /= 1024;
         u++;
     }
-    bool fraction = u > 0 && value < 99.95 && value - (double)(uint64_t)value >= 0.05;
-    snprintf(text, CLI_FIGURE_MAX, fraction ? "%.1f %s" : "%.0f %s", value, units[u]);
+    uint64_t tenths = (uint64_t)(value * 10 + 0.5);
+    if (u > 0 && tenths < 1000 && tenths % 10 != 0)
+        snprintf(text, CLI_FIGURE_MAX, "%" PRIu64 ".%" PRIu64 " %s", tenths / 10, tenths % 10,
+                 units[u]);
+    else
+        snprintf(text, CLI_FIGURE_MAX, "%.0f %s", value, units[u]);
     return text;
 }
 
