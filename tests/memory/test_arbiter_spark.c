@@ -314,7 +314,7 @@ static void append_state(const world *w, char *out, size_t cap) {
 
 static void run_line(world *w, int number, char *line, char *out, size_t cap) {
     (void)snprintf(out, cap, "%d %s -> ", number, line);
-    char *words[10];
+    char *words[10] = {NULL};
     int count = 0;
     for (char *word = strtok(line, " "); word != NULL && count < 10; word = strtok(NULL, " ")) {
         words[count++] = word;
