@@ -273,23 +273,49 @@ cb_status input_seek_next(cbi_input *input, cbi_chunk *chunk, cb_error *err) {
 
 /* ---- samples ---- */
 
-/* Whole rows of what is in the buffer, which holds the file's bytes from `offset` on. */
+/* The place behind the first row end of p when p begins inside quotes or not; bytes when there is none. */
+static size_t sample_start(const cbi_input *input, bool inside, const uint8_t *p, size_t bytes) {
+    cbi_csv_state any = CBI_CSV_START;
+    size_t end = input_quoting(input) ? cbi_csv_find_end_parity(&input->dialect, &inside, p, bytes)
+                                      : cbi_csv_find_end(&input->dialect, &any, p, bytes);
+    return end == SIZE_MAX ? bytes : end;
+}
+
+/* How well the first rows of p look, when a row starts there. */
+static int sample_score(const cbi_input *input, const uint8_t *p, size_t bytes) {
+    int score = 0;
+    size_t at = 0;
+    for (int i = 0; i < 16 && at < bytes; i++) {
+        cbi_csv_row row;
+        cbi_csv_read_row(&input->dialect, p, at, bytes, NULL, 0, NULL, &row);
+        if (row.next < bytes) /* the last one may have been cut off */
+            score += row.flaw == CBI_FLAW_NONE ? 1 : -1;
+        at = row.next;
+    }
+    return score;
+}
+
+/* Whole rows of what is in the buffer, which holds the file's bytes from `offset` on. Whether a spot in CSV is inside
+ * quotes cannot be known here; what gives better rows is believed. */
 static void sample_rows(const cbi_input *input, cbi_chunk *chunk, size_t file, uint64_t offset, size_t have) {
     const input_file *f = &input->files[file];
-    size_t start = 0, end = 0;
+    const uint8_t *buf = chunk->buf;
+    size_t start = 0, end = 0, last = 0;
     if (input->format.kind == CB_FORMAT_FIXED) {
         end = have - have % input->format.record_bytes;
     } else {
         if (offset != f->data) {
-            const uint8_t *first = memchr(chunk->buf, input->format.terminator, have);
-            start = first ? (size_t)(first - chunk->buf) + 1 : have;
+            start = sample_start(input, false, buf, have);
+            size_t inside = input_quoting(input) ? sample_start(input, true, buf, have) : start;
+            if (inside != start &&
+                sample_score(input, buf + inside, have - inside) > sample_score(input, buf + start, have - start))
+                start = inside;
         }
-        size_t last = 0;
-        (void)cbi_csv_run(&input->dialect, CBI_CSV_START, chunk->buf + start, have - start, &last);
+        (void)cbi_csv_run(&input->dialect, CBI_CSV_START, buf + start, have - start, &last);
         end = offset + have == f->size ? have : start + last;
     }
     if (end > start) {
-        chunk->rows = chunk->buf + start;
+        chunk->rows = buf + start;
         chunk->bytes = end - start;
         chunk->file = file;
         chunk->file_offset = offset + start;

@@ -139,7 +139,7 @@ static cb_status stream_read(cbi_input *input, cbi_chunk *chunk, stream_fill *fi
         else if (fill->last_end != 0)
             return CB_OK;
         else
-            room = cbi_min(room, INPUT_PIECE_BYTES); /* so that little is left behind a large row */
+            room = cbi_min(room, cbi_min(INPUT_PIECE_BYTES, input->chunk_bytes)); /* so that little is left behind the row */
         CB_TRY(input_reader_read(&s->reader, chunk->buf + fill->bytes, room, &got, err));
         stream_look(input, chunk->buf, fill->bytes, got, fill);
         fill->bytes += got;
@@ -215,7 +215,7 @@ static cb_status stream_turn(cbi_input *input, cbi_chunk *chunk, cb_error *err) 
     input_stream *s = &input->stream;
     stream_fill fill = {.bytes = (size_t)chunk->pending[INPUT_PENDING_BYTES]};
     if (chunk->pending[INPUT_PENDING_CHUNK] == 0) {
-        if (s->carry_bytes > chunk->capacity)
+        if (s->carry_bytes > chunk->capacity) /* only when this buffer is smaller than the first one was */
             return cbi_fail_bytes(err, CB_EBUDGET, input->chunk_capacity, chunk->capacity,
                                   "a buffer of %zu bytes is too small, the others have %zu", chunk->capacity,
                                   input->chunk_capacity);

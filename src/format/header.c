@@ -36,16 +36,16 @@ static void names_free(char **names, size_t count) {
     cbi_free(names);
 }
 
-/* Splits a row into names; *names is the caller's. */
-static cb_status header_split(const cbi_input *input, size_t file, const uint8_t *row, size_t bytes, char ***names,
-                              size_t *count, cb_error *err) {
+/* Splits the row on `line` into names; *names is the caller's. */
+static cb_status header_split(const cbi_input *input, size_t file, uint64_t line, const uint8_t *row, size_t bytes,
+                              char ***names, size_t *count, cb_error *err) {
     cbi_dialect dialect = input->dialect;
     cbi_csv_row first;
     size_t mark = input_header_mark(input, row, bytes);
     dialect.columns = 0;
     cbi_csv_read_row(&dialect, row, mark, bytes, NULL, 0, NULL, &first);
     if (first.flaw != CBI_FLAW_NONE) {
-        uint64_t line = 1, start = 0;
+        uint64_t start = 0;
         for (size_t i = 0; i < first.flaw_at; i++)
             if (row[i] == dialect.terminator) {
                 line++;
@@ -89,7 +89,7 @@ static size_t header_content(const cbi_input *input, const uint8_t *row, size_t 
 static cb_status header_keep(cbi_input *input, size_t file, const uint8_t *row, size_t bytes, cb_error *err) {
     bool ends = row[bytes - 1] == input->format.terminator;
     if (input_delimited(input)) {
-        CB_TRY(header_split(input, file, row, bytes, &input->names, &input->name_count, err));
+        CB_TRY(header_split(input, file, 1, row, bytes, &input->names, &input->name_count, err));
         input->format.columns = input->dialect.columns = input->name_count;
     }
     input->header = cbi_alloc(bytes + 1);
@@ -112,7 +112,7 @@ static cb_status header_compare(const cbi_input *input, size_t file, const uint8
     if (same) {
         char **names = NULL;
         size_t count = 0;
-        CB_TRY(header_split(input, file, row, bytes, &names, &count, err));
+        CB_TRY(header_split(input, file, 1, row, bytes, &names, &count, err));
         same = count == input->name_count;
         for (size_t i = 0; i < count && same; i++)
             same = strcmp(names[i], input->names[i]) == 0;
@@ -127,16 +127,17 @@ static cb_status header_compare(const cbi_input *input, size_t file, const uint8
 
 cb_status input_header_read(input_reader *reader, size_t *header_bytes, cb_error *err) {
     cbi_input *input = reader->input;
-    size_t bytes = 0;
+    size_t at = 0, bytes = 0;
     *header_bytes = 0;
     if (!input->header_wanted && (!input_delimited(input) || input->format.columns != 0))
         return CB_OK;
-    CB_TRY(input_reader_first_row(reader, &bytes, err));
+    CB_TRY(input_reader_first_row(reader, !input->header_wanted, &at, &bytes, err));
     if (bytes == 0)
         return CB_OK;
     if (!input->header_wanted) {
         size_t columns = 0;
-        CB_TRY(header_split(input, reader->file, reader->head, bytes, NULL, &columns, err));
+        uint64_t line = 1 + input->ops->count(reader->head, at, input->format.terminator);
+        CB_TRY(header_split(input, reader->file, line, reader->head + at, bytes, NULL, &columns, err));
         input->format.columns = input->dialect.columns = columns;
         return CB_OK;
     }

@@ -131,9 +131,9 @@ cb_status input_reader_open(cbi_input *input, size_t file, input_reader *reader,
 void input_reader_close(input_reader *reader);
 /** Up to `bytes`; fewer means the end. */
 cb_status input_reader_read(input_reader *reader, uint8_t *buf, size_t bytes, size_t *got, cb_error *err);
-/** Reads the first row: *row_bytes of reader->head with its terminator (if it has one), nothing is taken. 0: the file is
- *  empty. */
-cb_status input_reader_first_row(input_reader *reader, size_t *row_bytes, cb_error *err);
+/** Reads the first row (that is not blank): *row_bytes at *row_at of reader->head with its terminator (if it has one);
+ *  nothing is taken. 0 bytes: the file is empty. */
+cb_status input_reader_first_row(input_reader *reader, bool skip_blank, size_t *row_at, size_t *row_bytes, cb_error *err);
 /** Takes bytes of head. */
 void input_reader_skip(input_reader *reader, size_t bytes);
 

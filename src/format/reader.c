@@ -132,27 +132,39 @@ static cb_status reader_grow_head(input_reader *reader, size_t *got, cb_error *e
     return CB_OK;
 }
 
-cb_status input_reader_first_row(input_reader *reader, size_t *row_bytes, cb_error *err) {
+/* A line with nothing on it. */
+static bool reader_blank(const cbi_input *input, const uint8_t *row, size_t bytes) {
+    if (bytes > 0 && row[bytes - 1] == input->dialect.terminator)
+        bytes--;
+    return bytes == 0 || (bytes == 1 && input->dialect.strip_cr && row[0] == '\r');
+}
+
+cb_status input_reader_first_row(input_reader *reader, bool skip_blank, size_t *row_at, size_t *row_bytes, cb_error *err) {
     const cbi_input *input = reader->input;
     cbi_csv_state state = CBI_CSV_START;
+    size_t start = 0, at = 0, got = INPUT_PIECE_BYTES;
     cb_assert(reader->head_at == 0);
-    for (;;) {
-        size_t before = reader->head_bytes, got = 0;
+    while (got == INPUT_PIECE_BYTES && reader->head_bytes < INPUT_HEADER_BYTES_MAX) {
         CB_TRY(reader_grow_head(reader, &got, err));
-        if (before == 0)
-            before = input_header_mark(input, reader->head, got);
-        size_t end = cbi_csv_find_end(&input->dialect, &state, reader->head + before, reader->head_bytes - before);
-        if (end != SIZE_MAX) {
-            *row_bytes = before + end;
-            return CB_OK;
+        if (at == 0)
+            at = input_header_mark(input, reader->head, got);
+        while (at < reader->head_bytes || got < INPUT_PIECE_BYTES) {
+            size_t end = cbi_csv_find_end(&input->dialect, &state, reader->head + at, reader->head_bytes - at);
+            at = end == SIZE_MAX ? reader->head_bytes : at + end;
+            if (end == SIZE_MAX && got == INPUT_PIECE_BYTES)
+                break;
+            bool over = at == reader->head_bytes && got < INPUT_PIECE_BYTES;
+            if (over || !skip_blank || !reader_blank(input, reader->head + start, at - start)) {
+                *row_at = start;
+                *row_bytes = at - start;
+                return CB_OK;
+            }
+            start = at;
         }
-        if (got < INPUT_PIECE_BYTES) {
-            *row_bytes = reader->head_bytes;
-            return CB_OK;
-        }
-        if (reader->head_bytes >= INPUT_HEADER_BYTES_MAX)
-            return cbi_fail(err, CB_EDATA, "%s: the first row does not end within %d bytes; is a quote never closed, or "
-                            "is this not %s?", input->files[reader->file].path, INPUT_HEADER_BYTES_MAX,
-                            input->format.kind == CB_FORMAT_CSV ? "CSV" : input->format.kind == CB_FORMAT_TSV ? "TSV" : "text");
     }
+    return cbi_fail(err, CB_EDATA, "%s: the first row does not end within %d bytes; is a quote never closed, or is this not %s?",
+                    input->files[reader->file].path, INPUT_HEADER_BYTES_MAX,
+                    input->format.kind == CB_FORMAT_CSV   ? "CSV"
+                    : input->format.kind == CB_FORMAT_TSV ? "TSV"
+                                                          : "text");
 }
