@@ -36,7 +36,7 @@ target_include_directories(carbide_test_flags INTERFACE
 target_include_directories(carbide_test_flags SYSTEM INTERFACE
     "${CMOCKA_INCLUDE_DIR}" "${CARBIDE_XXHASH_INCLUDE_DIR}")
 target_link_libraries(carbide_test_flags INTERFACE
-    carbide_flags carbide carbide::lz4 carbide::zstd carbide::zlib "${CMOCKA_LIBRARY}" Threads::Threads)
+    carbide_flags carbide carbide::lz4 carbide::zstd carbide::zlib "${CMOCKA_LIBRARY}" Threads::Threads m)
 
 file(GLOB carbide_support_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/support/*.c")
 if(carbide_support_sources)
