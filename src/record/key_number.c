@@ -178,12 +178,8 @@ static const uint8_t *scan_exponent(const uint8_t *at, const uint8_t *end, int64
     if (p == end || !cbi_key_is_digit(*p))
         return at;
     int64_t e = 0;
-    for (; p < end && cbi_key_is_digit(*p); p++) {
-        if (e < CBI_EXPONENT_MAX)
-            e = e * 10 + (*p - '0');
-    }
-    if (e > CBI_EXPONENT_MAX)
-        e = CBI_EXPONENT_MAX;
+    for (; p < end && cbi_key_is_digit(*p); p++)
+        e = e < CBI_EXPONENT_MAX / 10 ? e * 10 + (*p - '0') : CBI_EXPONENT_MAX;
     *exponent = negative ? -e : e;
     return p;
 }
