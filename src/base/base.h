@@ -2,6 +2,7 @@
 #ifndef CBI_BASE_H
 #define CBI_BASE_H
 
+#include <assert.h> /* static_assert; the other assert is not used */
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
