@@ -33,3 +33,10 @@ endfunction()
 carbide_find_codec(lz4 lz4frame.h lz4)
 carbide_find_codec(zstd zstd.h zstd)
 carbide_find_codec(zlib zlib.h z)
+
+# Some distributions build lz4's archive against xxhash's instead of lz4's own copy of it.
+find_library(CARBIDE_xxhash_ARCHIVE NAMES libxxhash.a)
+mark_as_advanced(CARBIDE_xxhash_ARCHIVE)
+if(CARBIDE_xxhash_ARCHIVE)
+    set_property(TARGET carbide::lz4 PROPERTY INTERFACE_LINK_LIBRARIES "${CARBIDE_xxhash_ARCHIVE}")
+endif()
