@@ -11,7 +11,7 @@
 #include "text.h"
 #include "ticker.h"
 
-enum { TREE_BYTES = 8 * 1024 };
+enum { TREE_BYTES = 8 * 1024, RAISES_MAX = 4 };
 
 /** May reading an input wait for somebody else? */
 static bool has_streams(const cb_sort_options *o) {
@@ -33,10 +33,27 @@ static int exit_code(const cli_sort_args *args, cb_status status) {
     return args->gnu && code > CLI_EXIT_TROUBLE ? CLI_EXIT_TROUBLE : code;
 }
 
+/** In GNU sort's words: standard input is "-", and the row ends as rows do. */
+static void tell_disorder_gnu(const cli_sort_args *args, const char *message) {
+    static const char standard[] = "standard input:";
+    char line[CB_ERROR_MESSAGE_MAX + 64];
+    cli_text out;
+    bool piped = strncmp(message, standard, sizeof standard - 1) == 0;
+    cli_text_init(&out, line, sizeof line - 1);
+    cli_text_add(&out, "%s: %s%s", cli_program, piped ? "-:" : "",
+                 piped ? message + sizeof standard - 1 : message);
+    line[out.used++] = args->options.zero_terminated ? '\0' : '\n';
+    (void)cli_write_all(STDERR_FILENO, line, out.used);
+}
+
 static void tell_failure(const cli_sort_args *args, const cb_sort *sort, const cb_error *err) {
     static char tree[TREE_BYTES];
     if (err->status == CB_EDISORDER && args->check_quiet)
         return;
+    if (err->status == CB_EDISORDER && args->gnu) {
+        tell_disorder_gnu(args, err->message);
+        return;
+    }
     cli_complain("%s", err->message[0] != '\0' ? err->message : cb_status_text(err->status));
     if (err->status != CB_EBUDGET)
         return;
@@ -99,31 +116,6 @@ static int explain(const cli_sort_args *args) {
     return code;
 }
 
-/**
- * GNU sort takes -S as a wish and works with less than it needs by taking more. A budget that was
- * asked for in its personality is therefore raised to the smallest that will do, instead of being
- * refused.
- */
-static cb_status create_gnu(cli_sort_args *args, cb_sort **sort, cb_error *err) {
-    cb_sort_plan plan = {.struct_size = sizeof plan};
-    cb_status status = cb_sort_create(&args->options, sort, err);
-    if (args->options.memory_bytes == 0 || (status != CB_OK && status != CB_EBUDGET))
-        return status;
-    uint64_t least = 0;
-    if (status == CB_OK) {
-        status = cb_sort_explain(*sort, &plan, err);
-        least = plan.budget_min_bytes;
-    }
-    if (status == CB_EBUDGET)
-        least = err->bytes_had;
-    if (least <= args->options.memory_bytes)
-        return *sort != NULL ? CB_OK : status; /* the run itself will say what is wrong */
-    cb_sort_destroy(*sort);
-    *sort = NULL;
-    args->options.memory_bytes = least;
-    return cb_sort_create(&args->options, sort, err);
-}
-
 /** The figures of a run that came to an end of its own. */
 static int tell_figures(const cli_sort_args *args, const cb_sort *sort, cb_status status,
                         const char *message) {
@@ -147,41 +139,64 @@ static int close_output(const cli_sort_args *args) {
     return CLI_EXIT_TROUBLE;
 }
 
+/** One try; *sort is the caller's to destroy, whatever the answer. Ends the process when a signal
+ * ended the work. */
+static cb_status attempt(const cli_sort_args *args, bool streams, cb_sort **sort, cb_error *err) {
+    cli_ticker ticker;
+    sigset_t before;
+    *sort = NULL;
+    cli_signals_block(&before);
+    cb_status status = cb_sort_create(&args->options, sort, err);
+    if (status != CB_OK) {
+        cli_signals_restore(&before);
+        return status;
+    }
+    if (!cli_ticker_start(&ticker, *sort, args, streams))
+        cli_signals_restore(&before); /* then they end the process as they always did */
+    status = cb_sort_run(*sort, err);
+    int number = cli_ticker_stop(&ticker);
+    if (number == 0 && status == CB_EIO && err->sys_errno == EPIPE &&
+        cli_signals_is_default(SIGPIPE))
+        number = SIGPIPE;                 /* the reader has gone: a filter ends with it, quietly */
+    if (number != 0 && status != CB_OK) { /* one that came too late changes nothing */
+        cb_sort_destroy(*sort);
+        cli_signals_die(number);
+    }
+    cli_signals_restore(&before);
+    return status;
+}
+
+/**
+ * GNU sort takes -S as a wish and takes more where that is not enough. In its personality a budget
+ * that turns out too small is therefore raised to what will do, as long as the inputs can be read
+ * again. (A sort that is refused for its budget has written nothing.)
+ */
+static bool raise_budget(cli_sort_args *args, bool streams, cb_status status, const cb_error *err) {
+    uint64_t now = args->options.memory_bytes;
+    if (!args->gnu || streams || status != CB_EBUDGET || now == 0 || err->bytes_had <= now)
+        return false;
+    args->options.memory_bytes = err->bytes_had;
+    return true;
+}
+
 static int run(cli_sort_args *args) {
     cb_sort *sort = NULL;
     cb_error err = {0};
-    cli_ticker ticker;
-    sigset_t before;
-    cli_signals_block(&before);
-    cb_status status =
-        args->gnu ? create_gnu(args, &sort, &err) : cb_sort_create(&args->options, &sort, &err);
-    int code = exit_code(args, status);
-    if (status != CB_OK) {
-        tell_failure(args, sort, &err);
-        goto out;
-    }
-    if (!cli_ticker_start(&ticker, sort, args, has_streams(&args->options)))
-        cli_signals_restore(&before); /* then they end the process as they always did */
-    status = cb_sort_run(sort, &err);
-    int signal_number = cli_ticker_stop(&ticker);
-    if (signal_number == 0 && status == CB_EIO && err.sys_errno == EPIPE &&
-        cli_signals_is_default(SIGPIPE))
-        signal_number = SIGPIPE; /* the reader has gone: a filter ends with it, quietly */
-    if (signal_number != 0 && status != CB_OK) { /* one that came too late changes nothing */
+    bool streams = has_streams(&args->options);
+    cb_status status = attempt(args, streams, &sort, &err);
+    for (int tries = 0; tries < RAISES_MAX && raise_budget(args, streams, status, &err); tries++) {
         cb_sort_destroy(sort);
-        cli_signals_die(signal_number);
+        status = attempt(args, streams, &sort, &err);
     }
     if (status != CB_OK)
         tell_failure(args, sort, &err);
-    code = exit_code(args, status);
-    int told = tell_figures(args, sort, status, err.message);
+    int code = exit_code(args, status);
+    int told = sort != NULL ? tell_figures(args, sort, status, err.message) : CLI_EXIT_OK;
     if (code == CLI_EXIT_OK)
         code = close_output(args);
     if (code == CLI_EXIT_OK)
         code = told;
-out:
     cb_sort_destroy(sort);
-    cli_signals_restore(&before);
     return code;
 }
 

@@ -18,7 +18,7 @@
 #include "sort_table.h"
 #include "text.h"
 
-enum { GO_ON = -1, FILES0_BYTES_MAX = 64 * 1024 * 1024 };
+enum { GO_ON = -1, FILES0_BYTES_MAX = 64 * 1024 * 1024, GNU_BUDGET_MIN = 8 * 1024 * 1024 };
 
 typedef struct reader {
     cli_sort_args *args;
@@ -306,6 +306,8 @@ static int finish_memory(reader *r) {
     cli_number why = cli_size_parse(text, unit, whole, &bytes);
     if (why != CLI_NUMBER_OK)
         return bad_number(why, from, text);
+    if (r->args->gnu && bytes < GNU_BUDGET_MIN)
+        bytes = GNU_BUDGET_MIN; /* GNU sort raises a small figure too, and scripts rely on it */
     r->args->options.memory_bytes = bytes > 0 ? bytes : 1;
     return GO_ON;
 }
