@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What a normalised key costs: nanoseconds a row for kinds of keys over rows of nine columns in the group-by benchmark's
- * shape (about 70 bytes), 3 MiB of them, so that rows come from the cache that a chunk of input is in. Best of several
- * rounds.
+ * What a normalised key costs: nanoseconds a row for kinds of keys over rows of nine columns in the
+ * group-by benchmark's shape (about 70 bytes), 3 MiB of them, so that rows come from the cache that
+ * a chunk of input is in. Best of several rounds.
  */
 
 #include <inttypes.h>
@@ -40,13 +40,15 @@ static void make_rows(void) {
     for (size_t i = 0; i < ROWS; i++) {
         char fields[COLUMNS][40];
         snprintf(fields[0], sizeof fields[0], "id%03u", random_below(100) + 1);
-        snprintf(fields[1], sizeof fields[1], "v%u.%u.%u-rc%u", random_below(4), random_below(30), random_below(200),
-                 random_below(9));
+        snprintf(fields[1], sizeof fields[1], "v%u.%u.%u-rc%u", random_below(4), random_below(30),
+                 random_below(200), random_below(9));
         snprintf(fields[2], sizeof fields[2], "id%010u", random_below(1000000) + 1);
         snprintf(fields[3], sizeof fields[3], "%u", random_below(1000000));
-        snprintf(fields[4], sizeof fields[4], "2024-%02u-%02uT%02u:%02u:%02u.%03uZ", random_below(12) + 1,
-                 random_below(28) + 1, random_below(24), random_below(60), random_below(60), random_below(1000));
-        snprintf(fields[5], sizeof fields[5], "%u.%u%c", random_below(1000), random_below(10), "KMGT"[random_below(4)]);
+        snprintf(fields[4], sizeof fields[4], "2024-%02u-%02uT%02u:%02u:%02u.%03uZ",
+                 random_below(12) + 1, random_below(28) + 1, random_below(24), random_below(60),
+                 random_below(60), random_below(1000));
+        snprintf(fields[5], sizeof fields[5], "%u.%u%c", random_below(1000), random_below(10),
+                 "KMGT"[random_below(4)]);
         snprintf(fields[6], sizeof fields[6], "%.17g", (double)random_next() / (double)UINT64_MAX);
         snprintf(fields[7], sizeof fields[7], "%" PRIu64, random_next() >> 12);
         snprintf(fields[8], sizeof fields[8], "%u.%06u", random_below(100), random_below(1000000));
@@ -77,7 +79,8 @@ static void measure(const char *title, int format, const char *first, const char
                                 .format = format};
     cbi_keys *keys = NULL;
     cb_error err = {0};
-    if (cbi_keys_create(&options, &keys, &err) != CB_OK || cbi_keys_bind(keys, NULL, 0, &err) != CB_OK) {
+    if (cbi_keys_create(&options, &keys, &err) != CB_OK ||
+        cbi_keys_bind(keys, NULL, 0, &err) != CB_OK) {
         fprintf(stderr, "keys: %s\n", err.message);
         exit(2);
     }
@@ -103,8 +106,8 @@ static void measure(const char *title, int format, const char *first, const char
         double took = (now() - start) / (double)ROWS;
         best = took < best ? took : best;
     }
-    printf("%-34s %-12s %-20s %6.1f ns/row %6.1f key bytes/row\n", title, first, second ? second : "", best,
-           (double)bytes / (double)ROWS);
+    printf("%-34s %-12s %-20s %6.1f ns/row %6.1f key bytes/row\n", title, first,
+           second ? second : "", best, (double)bytes / (double)ROWS);
     cbi_keys_destroy(keys);
 }
 

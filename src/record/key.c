@@ -9,8 +9,9 @@
 #include "record/key_private.h"
 
 /*
- * From the texts of keys to parts, from parts to the shape of the whole: the row itself, a slice of it, or bytes that
- * cbi_keys_encode makes by writing one part after the other. key_private.h has the law that all parts follow.
+ * From the texts of keys to parts, from parts to the shape of the whole: the row itself, a slice of
+ * it, or bytes that cbi_keys_encode makes by writing one part after the other. key_private.h has
+ * the law that all parts follow.
  */
 
 /* ---- parts ---- */
@@ -28,13 +29,15 @@ cb_status cbi_keys_add_part(cbi_keys *keys, const cbi_key_part *part, cb_error *
     return CB_OK;
 }
 
-/* GNU's tables: fold to upper case, keep letters, digits and blanks (-d), keep what is printable (-i). */
+/* GNU's tables: fold to upper case, keep letters, digits and blanks (-d), keep what is printable
+ * (-i). */
 static void fill_maps(cbi_keys *keys) {
     for (unsigned flags = 0; flags < 8; flags++) {
         for (unsigned c = 0; c < 256; c++) {
             bool word = cbi_key_is_digit(c) || cbi_key_is_alpha(c) || cbi_key_is_blank(c);
             bool printable = c >= 0x20 && c < 0x7f;
-            bool ignored = ((flags & CBI_MAP_DICTIONARY) && !word) || ((flags & CBI_MAP_PRINTABLE) && !printable);
+            bool ignored = ((flags & CBI_MAP_DICTIONARY) && !word) ||
+                           ((flags & CBI_MAP_PRINTABLE) && !printable);
             unsigned mapped = (flags & CBI_MAP_FOLD) ? cbi_key_upper(c) : c;
             keys->maps[flags][c] = (uint16_t)(ignored ? (unsigned)CBI_KEY_IGNORED : mapped);
         }
@@ -61,7 +64,8 @@ static void choose_shape(cbi_keys *keys) {
     if (n == 0)
         return;
     keys->inverted = parts[0].flip != 0;
-    if (parts[0].place == CBI_KEY_AT_ROW && is_bytes(&parts[0])) { /* whatever follows has nothing left to decide */
+    if (parts[0].place == CBI_KEY_AT_ROW &&
+        is_bytes(&parts[0])) { /* whatever follows has nothing left to decide */
         keys->shape = CBI_KEY_ROW;
         return;
     }
@@ -93,7 +97,8 @@ static bool uses_field(const cbi_key_part *part) {
     return part->place == CBI_KEY_AT_FIELD || part->place == CBI_KEY_AT_CHARS;
 }
 
-/* Once every part knows its column: the list for the scanner, ascending, and each part's place in it. */
+/* Once every part knows its column: the list for the scanner, ascending, and each part's place in
+ * it. */
 static cb_status list_columns(cbi_keys *keys, cb_error *err) {
     cbi_free(keys->columns);
     keys->column_count = 0;
@@ -109,7 +114,8 @@ static cb_status list_columns(cbi_keys *keys, cb_error *err) {
             at--;
         if (at > 0 && keys->columns[at - 1] == column)
             continue;
-        memmove(keys->columns + at + 1, keys->columns + at, (keys->column_count - at) * sizeof *keys->columns);
+        memmove(keys->columns + at + 1, keys->columns + at,
+                (keys->column_count - at) * sizeof *keys->columns);
         keys->columns[at] = column;
         keys->column_count++;
     }
@@ -123,8 +129,8 @@ static cb_status list_columns(cbi_keys *keys, cb_error *err) {
     return CB_OK;
 }
 
-static cb_status no_such_column(const cbi_keys *keys, const cbi_key_part *part, const char *const *names, size_t count,
-                                cb_error *err) {
+static cb_status no_such_column(const cbi_keys *keys, const cbi_key_part *part,
+                                const char *const *names, size_t count, cb_error *err) {
     char list[400];
     size_t n = 0;
     list[0] = 0;
@@ -137,9 +143,10 @@ static cb_status no_such_column(const cbi_keys *keys, const cbi_key_part *part, 
         }
     }
     const char *near = cbi_key_did_you_mean(part->name, strlen(part->name), names, count);
-    return cbi_fail(err, CB_EINVAL, "key %zu '%.120s': there is no column '%.60s'%s%.60s%s; the columns are %s",
-                    part->key + 1, keys->texts[part->key], part->name, near ? " (did you mean '" : "", near ? near : "",
-                    near ? "'?)" : "", list);
+    return cbi_fail(err, CB_EINVAL,
+                    "key %zu '%.120s': there is no column '%.60s'%s%.60s%s; the columns are %s",
+                    part->key + 1, keys->texts[part->key], part->name,
+                    near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "", list);
 }
 
 /* 0 for what is no number from 1 to CBI_KEY_COLUMN_MAX. */
@@ -153,13 +160,14 @@ static size_t column_number(const char *name) {
     return n > CBI_KEY_COLUMN_MAX ? 0 : n;
 }
 
-static cb_status bind_name(const cbi_keys *keys, cbi_key_part *part, const char *const *names, size_t count,
-                           cb_error *err) {
+static cb_status bind_name(const cbi_keys *keys, cbi_key_part *part, const char *const *names,
+                           size_t count, cb_error *err) {
     if (count == 0) {
         size_t n = column_number(part->name);
         if (n == 0)
             return cbi_fail(err, CB_EINVAL,
-                            "key %zu '%.120s': there is no header, so columns have no names; say which by number, as 2:num:desc",
+                            "key %zu '%.120s': there is no header, so columns have no names; say "
+                            "which by number, as 2:num:desc",
                             part->key + 1, keys->texts[part->key]);
         part->column = (uint32_t)(n - 1);
         return CB_OK;
@@ -170,8 +178,10 @@ static cb_status bind_name(const cbi_keys *keys, cbi_key_part *part, const char 
             continue;
         if (found < count)
             return cbi_fail(err, CB_EINVAL,
-                            "key %zu '%.120s': columns %zu and %zu are both called '%.60s'; say which by number, as %zu:num:desc",
-                            part->key + 1, keys->texts[part->key], found + 1, i + 1, part->name, found + 1);
+                            "key %zu '%.120s': columns %zu and %zu are both called '%.60s'; say "
+                            "which by number, as %zu:num:desc",
+                            part->key + 1, keys->texts[part->key], found + 1, i + 1, part->name,
+                            found + 1);
         found = i;
     }
     if (found == count)
@@ -186,23 +196,25 @@ cb_status cbi_keys_bind(cbi_keys *keys, const char *const *names, size_t count, 
         if (part->name)
             CB_TRY(bind_name(keys, part, names, count, err));
         if (uses_field(part) && count && part->column >= count)
-            return cbi_fail(err, CB_EINVAL, "key %zu '%.120s': there is no column %zu; rows have %zu", part->key + 1,
-                            keys->texts[part->key], (size_t)part->column + 1, count);
+            return cbi_fail(err, CB_EINVAL,
+                            "key %zu '%.120s': there is no column %zu; rows have %zu",
+                            part->key + 1, keys->texts[part->key], (size_t)part->column + 1, count);
     }
     return list_columns(keys, err);
 }
 
 /* ---- create ---- */
 
-/* Begins like a KEYDEF: a digit (GNU itself allows blanks and + before it); but 2:num is a native key. */
+/* Begins like a KEYDEF: a digit (GNU itself allows blanks and + before it); but 2:num is a native
+ * key. */
 static bool is_keydef(const cbi_keys_options *options, const char *text) {
     if (options->gnu)
         return true;
     return cbi_key_is_digit((unsigned char)*text) && text[strspn(text, "0123456789")] != ':';
 }
 
-static cb_status parse_keys(cbi_keys *keys, const cbi_keys_options *options, const cbi_key_order *global,
-                            cb_error *err) {
+static cb_status parse_keys(cbi_keys *keys, const cbi_keys_options *options,
+                            const cbi_key_order *global, cb_error *err) {
     /* GNU reads all keys before it looks at what they mean: the first message must be the same. */
     for (size_t i = 0; options->gnu && i < options->key_count; i++) {
         cbi_key_words words;
@@ -257,7 +269,8 @@ cb_status cbi_keys_create(const cbi_keys_options *options, cbi_keys **result, cb
     }
     choose_shape(keys);
     choose_raw(keys);
-    bool last_resort = options->gnu && !options->stable && !options->unique && keys->shape != CBI_KEY_ROW;
+    bool last_resort =
+        options->gnu && !options->stable && !options->unique && keys->shape != CBI_KEY_ROW;
     keys->tie = last_resort ? CBI_TIE_ROW : CBI_TIE_INPUT;
     keys->tie_inverted = global.reverse;
     *result = keys;
@@ -308,7 +321,8 @@ size_t cbi_keys_columns(const cbi_keys *keys, const uint32_t **columns) {
 /* ---- encode ---- */
 
 /* A record that is too short (which formats do not deliver) reads as if zeros followed. */
-static void put_fixed_number(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text) {
+static void put_fixed_number(cbi_key_writer *w, const cbi_key_part *part,
+                             const cbi_key_text *text) {
     uint8_t padded[8] = {0};
     size_t n = (size_t)(text->end - text->begin);
     if (CBI_LIKELY(n == part->bytes)) {
@@ -319,53 +333,29 @@ static void put_fixed_number(cbi_key_writer *w, const cbi_key_part *part, const 
     cbi_key_put_binary(w, part, padded);
 }
 
-size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out, size_t cap) {
+size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out,
+                       size_t cap) {
     cb_assert_debug(keys->bound && i < rows->count);
     cbi_key_writer w = {out, cap, 0};
-    const cbi_key_part *end = keys->parts + keys->part_count;
-    for (const cbi_key_part *part = keys->parts; part < end; part++) {
-        cbi_key_text text = CBI_LIKELY(part->place == CBI_KEY_AT_FIELD) ? cbi_key_field(part, rows, i)
-                                                                     : cbi_key_locate(part, rows, i);
+    for (size_t k = 0; k < keys->part_count; k++) {
+        const cbi_key_part *part = &keys->parts[k];
+        cbi_key_text text = CBI_LIKELY(part->place == CBI_KEY_AT_FIELD)
+                                ? cbi_key_field(part, rows, i)
+                                : cbi_key_locate(part, rows, i);
         switch (part->type) {
-        case CBI_KEY_STR:
-            cbi_key_put_str(&w, part, &text);
-            break;
-        case CBI_KEY_NUM:
-            cbi_key_put_num(&w, part, &text);
-            break;
-        case CBI_KEY_FLOAT:
-            cbi_key_put_float(&w, part, &text);
-            break;
-        case CBI_KEY_VER:
-            cbi_key_put_version(&w, part, &text);
-            break;
-        case CBI_KEY_HUMAN:
-            cbi_key_put_human(&w, part, &text);
-            break;
-        case CBI_KEY_MONTH:
-            cbi_key_put_month(&w, part, &text);
-            break;
-        case CBI_KEY_TIME:
-            cbi_key_put_time(&w, part, &text);
-            break;
-        case CBI_KEY_BINARY:
-            put_fixed_number(&w, part, &text);
-            break;
-        case CBI_KEY_GNU_NUM:
-            cbi_key_put_gnu_num(&w, part, &text);
-            break;
-        case CBI_KEY_GNU_GENERAL:
-            cbi_key_put_gnu_general(&w, part, &text);
-            break;
-        case CBI_KEY_GNU_HUMAN:
-            cbi_key_put_gnu_human(&w, part, &text);
-            break;
-        case CBI_KEY_GNU_MONTH:
-            cbi_key_put_gnu_month(&w, part, &text);
-            break;
-        case CBI_KEY_GNU_RANDOM:
-            cbi_key_put_random(&w, part, &text);
-            break;
+            case CBI_KEY_STR: cbi_key_put_str(&w, part, &text); break;
+            case CBI_KEY_NUM: cbi_key_put_num(&w, part, &text); break;
+            case CBI_KEY_FLOAT: cbi_key_put_float(&w, part, &text); break;
+            case CBI_KEY_VER: cbi_key_put_version(&w, part, &text); break;
+            case CBI_KEY_HUMAN: cbi_key_put_human(&w, part, &text); break;
+            case CBI_KEY_MONTH: cbi_key_put_month(&w, part, &text); break;
+            case CBI_KEY_TIME: cbi_key_put_time(&w, part, &text); break;
+            case CBI_KEY_BINARY: put_fixed_number(&w, part, &text); break;
+            case CBI_KEY_GNU_NUM: cbi_key_put_gnu_num(&w, part, &text); break;
+            case CBI_KEY_GNU_GENERAL: cbi_key_put_gnu_general(&w, part, &text); break;
+            case CBI_KEY_GNU_HUMAN: cbi_key_put_gnu_human(&w, part, &text); break;
+            case CBI_KEY_GNU_MONTH: cbi_key_put_gnu_month(&w, part, &text); break;
+            case CBI_KEY_GNU_RANDOM: cbi_key_put_random(&w, part, &text); break;
         }
     }
     return w.bytes;

@@ -5,41 +5,43 @@
 #include "record/record.h"
 
 /**
- * Keys in their normalised form: a byte string whose memcmp order (shorter is less when one is a prefix of the
- * other) is the order asked for, over all keys of the row, directions and nulls included. So the operators know
- * bytes only.
+ * Keys in their normalised form: a byte string whose memcmp order (shorter is less when one is a
+ * prefix of the other) is the order asked for, over all keys of the row, directions and nulls
+ * included. So the operators know bytes only.
  */
 typedef struct cbi_keys cbi_keys;
 
 /** How an operator gets at the key of a row. */
 typedef enum cbi_key_shape {
-    CBI_KEY_ROW,    /* the row's own bytes are the key */
-    CBI_KEY_SLICE,  /* bytes [slice_offset, slice_offset + slice_bytes) of the row (fixed records) */
+    CBI_KEY_ROW,   /* the row's own bytes are the key */
+    CBI_KEY_SLICE, /* bytes [slice_offset, slice_offset + slice_bytes) of the row (fixed records) */
     CBI_KEY_ENCODED /* cbi_keys_encode makes it */
 } cbi_key_shape;
 
 /** What happens among rows with equal keys. */
 typedef enum cbi_key_tie {
     CBI_TIE_INPUT, /* input order: native sorts, GNU -s, and -u of both */
-    CBI_TIE_ROW    /* the whole row's bytes decide (GNU's last resort), then they are the same anyway */
+    CBI_TIE_ROW /* the whole row's bytes decide (GNU's last resort), then they are the same anyway
+                 */
 } cbi_key_tie;
 
 typedef struct cbi_keys_options {
     const char *const *keys; /* see cb_sort_options */
     size_t key_count;
     const char *global_order;
-    int field_separator;     /* -1 or a byte; for lines */
+    int field_separator; /* -1 or a byte; for lines */
     bool gnu, stable, unique;
-    int format;              /* cb_format_kind, AUTO resolved */
+    int format; /* cb_format_kind, AUTO resolved */
     size_t record_bytes;
 } cbi_keys_options;
 
-/** Parses; CB_EINVAL says which key and which column of its text is wrong. Column names are not looked up yet. */
+/** Parses; CB_EINVAL says which key and which column of its text is wrong. Column names are not
+ * looked up yet. */
 cb_status cbi_keys_create(const cbi_keys_options *options, cbi_keys **keys, cb_error *err);
 void cbi_keys_destroy(cbi_keys *keys);
 
-/** Looks the names up in the header row (CSV, TSV); CB_EINVAL names what is missing and what there is. Names are
- *  given unquoted. With no header only numbers (KEYDEF, name=N) work: pass count 0. */
+/** Looks the names up in the header row (CSV, TSV); CB_EINVAL names what is missing and what there
+ * is. Names are given unquoted. With no header only numbers (KEYDEF, name=N) work: pass count 0. */
 cb_status cbi_keys_bind(cbi_keys *keys, const char *const *names, size_t count, cb_error *err);
 
 cbi_key_shape cbi_keys_shape(const cbi_keys *keys);
@@ -53,10 +55,12 @@ bool cbi_keys_tie_inverted(const cbi_keys *keys);
 size_t cbi_keys_columns(const cbi_keys *keys, const uint32_t **columns);
 
 /**
- * The normalised key of row `i`. Answers its size; when that is more than `cap` nothing past `cap` is written and the
- * caller comes again with more room. Never fails: what cannot be read as its type sorts as the type says (GNU: as 0
- * or before numbers; native: nulls and unreadable ones together, by nulls=). Any thread.
+ * The normalised key of row `i`. Answers its size; when that is more than `cap` nothing past `cap`
+ * is written and the caller comes again with more room. Never fails: what cannot be read as its
+ * type sorts as the type says (GNU: as 0 or before numbers; native: nulls and unreadable ones
+ * together, by nulls=). Any thread.
  */
-size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out, size_t cap);
+size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out,
+                       size_t cap);
 
 #endif

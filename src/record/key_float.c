@@ -6,14 +6,16 @@
 #include <string.h>
 
 /*
- * Binary floating point as bytes: sign and magnitude with the sign bit turned and negative values complemented, most
- * significant byte first, which is IEEE 754's total order.
+ * Binary floating point as bytes: sign and magnitude with the sign bit turned and negative values
+ * complemented, most significant byte first, which is IEEE 754's total order.
  *
- * Text becomes a number by the shortest way that rounds correctly. Up to 19 digits are an exact integer m, and for a
- * power of ten up to 27 (exact too in the 64 bits of an x87 number) m * 10^k or m / 10^k is one rounding of the true
- * value. For a double that would be rounded a second time, which is right unless the first rounding ended exactly half
- * way between two doubles. Everything else goes to strtod or strtold, with a text of ours that depends on no locale: the
- * digits as an integer, cut (with a last digit that says "and some more") where further digits cannot change the result.
+ * Text becomes a number by the shortest way that rounds correctly. Up to 19 digits are an exact
+ * integer m, and for a power of ten up to 27 (exact too in the 64 bits of an x87 number) m * 10^k
+ * or m / 10^k is one rounding of the true value. For a double that would be rounded a second time,
+ * which is right unless the first rounding ended exactly half way between two doubles. Everything
+ * else goes to strtod or strtold, with a text of ours that depends on no locale: the digits as an
+ * integer, cut (with a last digit that says "and some more") where further digits cannot change the
+ * result.
  */
 
 #if LDBL_MANT_DIG == 64
@@ -27,9 +29,10 @@ enum { POWER_MAX = 22, LONG_DOUBLE_BYTES = 8 };
 /* Exactly half way between two long doubles (subnormal ones) takes up to 11,600 digits to say. */
 enum { DIGITS_MAX = 11700, HEX_DIGITS_MAX = 40 };
 
-static const long double powers[] = {1e0L,  1e1L,  1e2L,  1e3L,  1e4L,  1e5L,  1e6L,  1e7L,  1e8L,  1e9L,
-                                     1e10L, 1e11L, 1e12L, 1e13L, 1e14L, 1e15L, 1e16L, 1e17L, 1e18L, 1e19L,
-                                     1e20L, 1e21L, 1e22L, 1e23L, 1e24L, 1e25L, 1e26L, 1e27L};
+static const long double powers[] = {1e0L,  1e1L,  1e2L,  1e3L,  1e4L,  1e5L,  1e6L,
+                                     1e7L,  1e8L,  1e9L,  1e10L, 1e11L, 1e12L, 1e13L,
+                                     1e14L, 1e15L, 1e16L, 1e17L, 1e18L, 1e19L, 1e20L,
+                                     1e21L, 1e22L, 1e23L, 1e24L, 1e25L, 1e26L, 1e27L};
 
 /* ---- the short way ---- */
 
@@ -45,13 +48,28 @@ static inline uint64_t digits_value(const uint8_t *end, size_t n, const uint8_t 
 
 /* The digits as an integer; false when there are more than 19 significant ones. */
 static bool read_integer(const cbi_key_decimal *d, uint64_t *value) {
-    static const uint64_t tens[] = {1,         10,         100,         1000,         10000,         100000,
-                                    1000000,   10000000,   100000000,   1000000000,   10000000000,   100000000000,
-                                    1000000000000, 10000000000000, 100000000000000, 1000000000000000, 10000000000000000};
+    static const uint64_t tens[] = {1,
+                                    10,
+                                    100,
+                                    1000,
+                                    10000,
+                                    100000,
+                                    1000000,
+                                    10000000,
+                                    100000000,
+                                    1000000000,
+                                    10000000000,
+                                    100000000000,
+                                    1000000000000,
+                                    10000000000000,
+                                    100000000000000,
+                                    1000000000000000,
+                                    10000000000000000};
     const uint8_t *p = d->digits;
     size_t whole = (size_t)(d->point - p), part = (size_t)(d->end - d->fraction);
     if (CBI_LIKELY(whole + part <= 19 && whole <= 16 && part <= 16)) {
-        *value = digits_value(d->point, whole, d->base) * tens[part] + digits_value(d->end, part, d->base);
+        *value = digits_value(d->point, whole, d->base) * tens[part] +
+                 digits_value(d->end, part, d->base);
         return true;
     }
     while (p < d->point && *p == '0')
@@ -76,8 +94,9 @@ static bool short_long_double(uint64_t m, int64_t power, long double *value) {
 }
 
 static bool short_double(const cbi_key_decimal *d, double *value) {
-    static const double tens[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                  1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    static const double tens[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                  1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                  1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     uint64_t m;
     if (!read_integer(d, &m))
         return false;
@@ -103,13 +122,20 @@ static bool short_double(const cbi_key_decimal *d, double *value) {
 
 /* ---- the long way ---- */
 
-typedef enum number_kind { NUMBER_NONE, NUMBER_DECIMAL, NUMBER_HEX, NUMBER_INFINITY, NUMBER_NAN } number_kind;
+typedef enum number_kind {
+    NUMBER_NONE,
+    NUMBER_DECIMAL,
+    NUMBER_HEX,
+    NUMBER_INFINITY,
+    NUMBER_NAN
+} number_kind;
 
 typedef struct number {
     number_kind kind;
     bool negative;
-    uint64_t payload;        /* NAN: of nan(payload) */
-    cbi_key_decimal decimal; /* DECIMAL; HEX: digits, point, fraction, end, and the power of 2 as exponent */
+    uint64_t payload; /* NAN: of nan(payload) */
+    cbi_key_decimal
+        decimal; /* DECIMAL; HEX: digits, point, fraction, end, and the power of 2 as exponent */
 } number;
 
 /* "digits" "e" power, as strtod likes it in any locale. */
@@ -137,7 +163,8 @@ static void write_decimal(char *text, const cbi_key_decimal *d) {
     }
     if (n == 0)
         text[n++] = '0';
-    /* Far beyond any type's range is far enough; and the digits (at most 11,701) cannot bring it back. */
+    /* Far beyond any type's range is far enough; and the digits (at most 11,701) cannot bring it
+     * back. */
     power = power > 1000000 ? 1000000 : power < -1000000 ? -1000000 : power;
     text[n++] = 'e';
     if (power < 0)
@@ -161,7 +188,9 @@ __attribute__((noinline)) static double long_way_double(const cbi_key_decimal *d
 }
 
 static unsigned hex_digit(unsigned c) {
-    return cbi_key_is_digit(c) ? c - '0' : cbi_key_is_alpha(c) && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : 16;
+    return cbi_key_is_digit(c)                        ? c - '0'
+           : cbi_key_is_alpha(c) && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+                                                      : 16;
 }
 
 static long double hex_value(const cbi_key_decimal *d) {
@@ -243,7 +272,8 @@ static bool scan_hex(const uint8_t **at, const uint8_t *end, cbi_key_decimal *d)
     return true;
 }
 
-/* What strtold makes of nan(CHARS), as strtoull would read them; 0 when they are no number. `at` is behind nan. */
+/* What strtold makes of nan(CHARS), as strtoull would read them; 0 when they are no number. `at` is
+ * behind nan. */
 static uint64_t nan_payload(const uint8_t *at, const uint8_t *end) {
     if (at == end || *at != '(')
         return 0;
@@ -257,7 +287,8 @@ static uint64_t nan_payload(const uint8_t *at, const uint8_t *end) {
     }
     uint64_t v = 0;
     for (; p < end && hex_digit(*p) < base; p++) {
-        if (__builtin_mul_overflow(v, (uint64_t)base, &v) || __builtin_add_overflow(v, (uint64_t)hex_digit(*p), &v)) {
+        if (__builtin_mul_overflow(v, (uint64_t)base, &v) ||
+            __builtin_add_overflow(v, (uint64_t)hex_digit(*p), &v)) {
             v = UINT64_MAX;
             while (p + 1 < end && hex_digit(p[1]) < base)
                 p++;
@@ -277,7 +308,8 @@ static const uint8_t *scan_number(const cbi_key_text *text, bool hex, number *n)
         n->negative = n->decimal.negative;
         const uint8_t *after = n->decimal.point + 1;
         bool zero = n->decimal.point - n->decimal.digits == 1 && *n->decimal.digits == '0';
-        if (hex && zero && after < end && (after[-1] | 0x20) == 'x' && scan_hex(&after, end, &n->decimal)) {
+        if (hex && zero && after < end && (after[-1] | 0x20) == 'x' &&
+            scan_hex(&after, end, &n->decimal)) {
             n->kind = NUMBER_HEX;
             at = after;
         }
@@ -313,8 +345,9 @@ static inline void put_double(cbi_key_writer *w, uint8_t flip, double value) {
 }
 
 /*
- * Native float: -nan, -inf, ..., -0, 0, ..., inf, nan. The bit patterns made here never begin with 0x00 or 0xff bytes
- * alone (a quiet nan is 7ff8..., which becomes fff8...), so nulls are 8 bytes of 0x00 or 0xff.
+ * Native float: -nan, -inf, ..., -0, 0, ..., inf, nan. The bit patterns made here never begin with
+ * 0x00 or 0xff bytes alone (a quiet nan is 7ff8..., which becomes fff8...), so nulls are 8 bytes of
+ * 0x00 or 0xff.
  */
 void cbi_key_put_float(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text) {
     cbi_key_text t = cbi_key_trim(text);
@@ -335,8 +368,9 @@ void cbi_key_put_float(cbi_key_writer *w, const cbi_key_part *part, const cbi_ke
 }
 
 /*
- * GNU -g: what strtold makes of the start of the key. No number comes first, then nans, then -inf ... inf, with -0 and 0
- * equal. -inf begins with 00 00 7f (x87) or 00 00 ff or 00 0f; below that there is room for the other two.
+ * GNU -g: what strtold makes of the start of the key. No number comes first, then nans, then -inf
+ * ... inf, with -0 and 0 equal. -inf begins with 00 00 7f (x87) or 00 00 ff or 00 0f; below that
+ * there is room for the other two.
  */
 static void put_long_double(cbi_key_writer *w, uint8_t flip, long double value) {
     uint8_t bytes[sizeof value];
@@ -348,7 +382,11 @@ static void put_long_double(cbi_key_writer *w, uint8_t flip, long double value) 
 #if LDBL_MANT_DIG == 64
     uint64_t mantissa = cbi_load_u64(bytes);
     unsigned high = (unsigned)bytes[8] | (unsigned)bytes[9] << 8;
-    cbi_key_put_be(w, ((negative ? high : high | 0x8000) ^ (negative ? 0xffff : 0) ^ (flip ? 0xffffu : 0)) & 0xffff, 2);
+    cbi_key_put_be(
+        w,
+        ((negative ? high : high | 0x8000) ^ (negative ? 0xffff : 0) ^ (flip ? 0xffffu : 0)) &
+            0xffff,
+        2);
     cbi_key_put_be(w, mantissa ^ mask, 8);
 #else
     if (!negative)
@@ -358,7 +396,8 @@ static void put_long_double(cbi_key_writer *w, uint8_t flip, long double value) 
 #endif
 }
 
-/* coreutils 9.1 compares two nans as they lie in memory: payload, lowest byte first, then the sign. */
+/* coreutils 9.1 compares two nans as they lie in memory: payload, lowest byte first, then the sign.
+ */
 static void put_nan(cbi_key_writer *w, uint8_t flip, const number *n) {
     uint64_t mask = flip ? UINT64_MAX : 0;
     uint64_t mantissa = n->payload | UINT64_C(3) << 62;
@@ -367,9 +406,11 @@ static void put_nan(cbi_key_writer *w, uint8_t flip, const number *n) {
     cbi_key_put(w, (n->negative ? 0xffu : 0x7f) ^ flip);
 }
 
-void cbi_key_put_gnu_general(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text) {
+void cbi_key_put_gnu_general(cbi_key_writer *w, const cbi_key_part *part,
+                             const cbi_key_text *text) {
     cbi_key_text t = *text;
-    while (t.begin < t.end && (cbi_key_is_blank(*t.begin) || (*t.begin >= '\v' && *t.begin <= '\r')))
+    while (t.begin < t.end &&
+           (cbi_key_is_blank(*t.begin) || (*t.begin >= '\v' && *t.begin <= '\r')))
         t.begin++;
     number n;
     scan_number(&t, true, &n);
@@ -388,7 +429,8 @@ void cbi_key_put_gnu_general(cbi_key_writer *w, const cbi_key_part *part, const 
     else if (n.kind == NUMBER_HEX)
         value = hex_value(&n.decimal);
     else if (!read_integer(&n.decimal, &m) ||
-             !short_long_double(m, m ? n.decimal.exponent - (n.decimal.end - n.decimal.fraction) : 0, &value))
+             !short_long_double(
+                 m, m ? n.decimal.exponent - (n.decimal.end - n.decimal.fraction) : 0, &value))
         value = long_way(&n.decimal);
     put_long_double(w, part->flip, n.negative ? -value : value);
 }

@@ -6,8 +6,9 @@
 #include <string.h>
 
 /*
- * GNU KEYDEFs: F[.C][OPTS][,F[.C][OPTS]], and what their letters mean. Source of semantics: the manual of coreutils 9.1
- * and the behaviour of its sort in the C locale, which tests/record/test_key_gnu.c compares with.
+ * GNU KEYDEFs: F[.C][OPTS][,F[.C][OPTS]], and what their letters mean. Source of semantics: the
+ * manual of coreutils 9.1 and the behaviour of its sort in the C locale, which
+ * tests/record/test_key_gnu.c compares with.
  */
 
 enum { QUOTED_MAX = 200 };
@@ -45,11 +46,14 @@ typedef struct reader {
 static cb_status bad(const reader *r, const char *gnu_words, const char *advice) {
     char quoted[QUOTED_MAX];
     if (r->options->gnu)
-        return cbi_fail(r->err, CB_EINVAL, "%s: invalid field specification %s", gnu_words, quote(r->text, quoted));
+        return cbi_fail(r->err, CB_EINVAL, "%s: invalid field specification %s", gnu_words,
+                        quote(r->text, quoted));
     return cbi_fail(r->err, CB_EINVAL,
-                    "key %zu %s, character %zu: %s. A key that begins with a digit is F[.C][bdfgiMhnRrV][,F[.C][...]] or "
+                    "key %zu %s, character %zu: %s. A key that begins with a digit is "
+                    "F[.C][bdfgiMhnRrV][,F[.C][...]] or "
                     "F:TYPE:OPTION; a column whose name begins with a digit is written name=%.40s",
-                    r->key + 1, quote(r->text, quoted), (size_t)(r->at - r->text) + 1, advice, r->text);
+                    r->key + 1, quote(r->text, quoted), (size_t)(r->at - r->text) + 1, advice,
+                    r->text);
 }
 
 /* A count, as strtoumax would read it; too large ones are SIZE_MAX. */
@@ -62,12 +66,14 @@ static cb_status read_count(reader *r, size_t *count, const char *where) {
         p++;
     if (!cbi_key_is_digit((unsigned char)*p)) {
         if (r->options->gnu)
-            return cbi_fail(r->err, CB_EINVAL, "%s: invalid count at start of %s", where, quote(r->at, quoted));
+            return cbi_fail(r->err, CB_EINVAL, "%s: invalid count at start of %s", where,
+                            quote(r->at, quoted));
         return bad(r, where, "a number should be here");
     }
     size_t n = 0;
     for (; cbi_key_is_digit((unsigned char)*p); p++) {
-        if (__builtin_mul_overflow(n, (size_t)10, &n) || __builtin_add_overflow(n, (size_t)(*p - '0'), &n)) {
+        if (__builtin_mul_overflow(n, (size_t)10, &n) ||
+            __builtin_add_overflow(n, (size_t)(*p - '0'), &n)) {
             n = SIZE_MAX;
             while (cbi_key_is_digit((unsigned char)p[1]))
                 p++;
@@ -81,43 +87,24 @@ static cb_status read_count(reader *r, size_t *count, const char *where) {
 /* One letter; false for what is none. */
 static bool read_letter(char letter, cbi_key_order *order, bool start, bool end) {
     switch (letter) {
-    case 'b':
-        order->start_blanks |= start;
-        order->end_blanks |= end;
-        return true;
-    case 'd':
-        order->dictionary = true;
-        order->printable = false; /* GNU: -d overrides -i, in either order */
-        return true;
-    case 'f':
-        order->fold = true;
-        return true;
-    case 'g':
-        order->general = true;
-        return true;
-    case 'h':
-        order->human = true;
-        return true;
-    case 'i':
-        order->printable = !order->dictionary;
-        return true;
-    case 'M':
-        order->month = true;
-        return true;
-    case 'n':
-        order->numeric = true;
-        return true;
-    case 'R':
-        order->random = true;
-        return true;
-    case 'r':
-        order->reverse = true;
-        return true;
-    case 'V':
-        order->version = true;
-        return true;
-    default:
-        return false;
+        case 'b':
+            order->start_blanks |= start;
+            order->end_blanks |= end;
+            return true;
+        case 'd':
+            order->dictionary = true;
+            order->printable = false; /* GNU: -d overrides -i, in either order */
+            return true;
+        case 'f': order->fold = true; return true;
+        case 'g': order->general = true; return true;
+        case 'h': order->human = true; return true;
+        case 'i': order->printable = !order->dictionary; return true;
+        case 'M': order->month = true; return true;
+        case 'n': order->numeric = true; return true;
+        case 'R': order->random = true; return true;
+        case 'r': order->reverse = true; return true;
+        case 'V': order->version = true; return true;
+        default: return false;
     }
 }
 
@@ -130,19 +117,21 @@ cb_status cbi_key_order_parse(const char *letters, cbi_key_order *order, cb_erro
     *order = (cbi_key_order){0};
     for (const char *p = letters ? letters : ""; *p; p++) {
         if (!read_letter(*p, order, true, true))
-            return cbi_fail(err, CB_EINVAL, "ordering letters '%.40s', character %zu: '%c' is none of bdfgiMhnRrV",
+            return cbi_fail(err, CB_EINVAL,
+                            "ordering letters '%.40s', character %zu: '%c' is none of bdfgiMhnRrV",
                             letters, (size_t)(p - letters) + 1, *p);
     }
     return CB_OK;
 }
 
 bool cbi_key_order_plain(const cbi_key_order *o) {
-    return !(o->start_blanks || o->end_blanks || o->dictionary || o->printable || o->fold || o->general || o->human ||
-             o->month || o->numeric || o->random || o->version);
+    return !(o->start_blanks || o->end_blanks || o->dictionary || o->printable || o->fold ||
+             o->general || o->human || o->month || o->numeric || o->random || o->version);
 }
 
 cb_status cbi_key_order_check(const cbi_key_order *o, cb_error *err) {
-    int kinds = o->numeric + o->general + o->human + o->month + (o->version || o->random || o->dictionary || o->printable);
+    int kinds = o->numeric + o->general + o->human + o->month +
+                (o->version || o->random || o->dictionary || o->printable);
     if (kinds <= 1)
         return CB_OK;
     char letters[16];
@@ -150,8 +139,9 @@ cb_status cbi_key_order_check(const cbi_key_order *o, cb_error *err) {
     const struct {
         bool on;
         char letter;
-    } all[] = {{o->dictionary, 'd'}, {o->fold, 'f'},    {o->general, 'g'}, {o->human, 'h'}, {o->printable, 'i'},
-               {o->month, 'M'},      {o->numeric, 'n'}, {o->random, 'R'},  {o->version, 'V'}};
+    } all[] = {{o->dictionary, 'd'}, {o->fold, 'f'},      {o->general, 'g'},
+               {o->human, 'h'},      {o->printable, 'i'}, {o->month, 'M'},
+               {o->numeric, 'n'},    {o->random, 'R'},    {o->version, 'V'}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (all[i].on)
             letters[n++] = all[i].letter;
@@ -180,8 +170,8 @@ void cbi_key_order_apply(const cbi_keys *keys, const cbi_key_order *o, cbi_key_p
         part->type = o->version ? CBI_KEY_VER : CBI_KEY_STR;
 }
 
-cb_status cbi_key_read_gnu(const cbi_keys_options *options, size_t key, cbi_key_words *words, cbi_key_order *order,
-                           cb_error *err) {
+cb_status cbi_key_read_gnu(const cbi_keys_options *options, size_t key, cbi_key_words *words,
+                           cbi_key_order *order, cb_error *err) {
     reader r = {options, key, options->keys[key], options->keys[key], err};
     cbi_key_words w = {.separator = options->field_separator};
     *order = (cbi_key_order){0};
@@ -224,23 +214,27 @@ cb_status cbi_key_add_row(cbi_keys *keys, const cbi_key_order *global, cb_error 
     cbi_key_order_apply(keys, global, &part);
     if (global->start_blanks) {
         part.place = CBI_KEY_AT_WORDS;
-        part.words = (cbi_key_words){.start_word = SIZE_MAX, .end_word = SIZE_MAX, .start_blanks = true};
+        part.words =
+            (cbi_key_words){.start_word = SIZE_MAX, .end_word = SIZE_MAX, .start_blanks = true};
     }
     return cbi_keys_add_part(keys, &part, err);
 }
 
 /*
- * In CSV and TSV, F is a column and .C counts inside its content. A key without an end is that column alone (there is no
- * text "to the end of the row" once quotes are undone); one that spans columns compares them one after the other, and
- * numbers and months are only looked for in the first.
+ * In CSV and TSV, F is a column and .C counts inside its content. A key without an end is that
+ * column alone (there is no text "to the end of the row" once quotes are undone); one that spans
+ * columns compares them one after the other, and numbers and months are only looked for in the
+ * first.
  */
-static cb_status add_columns(cbi_keys *keys, const cbi_key_words *words, cbi_key_part *part, cb_error *err) {
+static cb_status add_columns(cbi_keys *keys, const cbi_key_words *words, cbi_key_part *part,
+                             cb_error *err) {
     size_t first = words->start_word == SIZE_MAX ? 0 : words->start_word;
     size_t last = words->end_word == SIZE_MAX ? first : words->end_word;
-    bool text = part->type == CBI_KEY_STR || part->type == CBI_KEY_VER || part->type == CBI_KEY_GNU_RANDOM;
+    bool text =
+        part->type == CBI_KEY_STR || part->type == CBI_KEY_VER || part->type == CBI_KEY_GNU_RANDOM;
     if (first >= CBI_KEY_COLUMN_MAX)
-        return cbi_fail(err, CB_EINVAL, "key %zu '%.80s': columns are counted up to %d", part->key + 1,
-                        keys->texts[part->key], CBI_KEY_COLUMN_MAX);
+        return cbi_fail(err, CB_EINVAL, "key %zu '%.80s': columns are counted up to %d",
+                        part->key + 1, keys->texts[part->key], CBI_KEY_COLUMN_MAX);
     if (text && last > first && last - first >= CBI_KEY_SPAN_MAX)
         return cbi_fail(err, CB_EINVAL, "key %zu '%.80s': a key may span %d columns", part->key + 1,
                         keys->texts[part->key], CBI_KEY_SPAN_MAX);
@@ -256,7 +250,8 @@ static cb_status add_columns(cbi_keys *keys, const cbi_key_words *words, cbi_key
         }
         part->words = w;
         part->column = (uint32_t)column;
-        part->place = w.start_char || w.start_blanks || w.end_char ? CBI_KEY_AT_CHARS : CBI_KEY_AT_FIELD;
+        part->place =
+            w.start_char || w.start_blanks || w.end_char ? CBI_KEY_AT_CHARS : CBI_KEY_AT_FIELD;
         CB_TRY(cbi_keys_add_part(keys, part, err));
         if (!text)
             break;
@@ -264,8 +259,8 @@ static cb_status add_columns(cbi_keys *keys, const cbi_key_words *words, cbi_key
     return CB_OK;
 }
 
-cb_status cbi_key_parse_gnu(cbi_keys *keys, const cbi_keys_options *options, const cbi_key_order *global, size_t key,
-                            cb_error *err) {
+cb_status cbi_key_parse_gnu(cbi_keys *keys, const cbi_keys_options *options,
+                            const cbi_key_order *global, size_t key, cb_error *err) {
     cbi_key_words words;
     cbi_key_order order;
     CB_TRY(cbi_key_read_gnu(options, key, &words, &order, err));

@@ -4,8 +4,9 @@
 /*
  * Numbers as bytes, exactly.
  *
- * A number is written as 0.d1 d2 d3 ... times 100^E with base-100 digits, d1 not zero, no zeros at the end. Then the
- * order of positive numbers is the order of E and after that the order of the digit strings. The bytes are
+ * A number is written as 0.d1 d2 d3 ... times 100^E with base-100 digits, d1 not zero, no zeros at
+ * the end. Then the order of positive numbers is the order of E and after that the order of the
+ * digit strings. The bytes are
  *
  *     0x80                       zero
  *     0x82 + (E + 24)            positive, E from -24 to 63: all that people write
@@ -13,18 +14,27 @@
  *       then 2d + 1 for each digit but the last, 2d for the last
  *     the complement of all that for a negative number
  *
- * The last digit's even byte ends the number without a mark of its own: "12" is a beginning of "1234" as digits, but
- * 2*12 is less than 2*12 + 1, so the shorter one comes first, as it should. 0x00 and 0xff are left over for nulls.
+ * The last digit's even byte ends the number without a mark of its own: "12" is a beginning of
+ * "1234" as digits, but 2*12 is less than 2*12 + 1, so the shorter one comes first, as it should.
+ * 0x00 and 0xff are left over for nulls.
  *
- * Base 100 makes short keys (12.50 takes three bytes), and because integer digits are paired from the point to the left
- * and fraction digits from the point to the right, nothing has to be multiplied or divided: up to 16 digits on each side
- * are paired inside a register. An exponent shifts the point, after which pairs no longer lie side by side; such numbers
- * and long ones take the way digit by digit. Either way costs no more than reading the digits.
+ * Base 100 makes short keys (12.50 takes three bytes), and because integer digits are paired from
+ * the point to the left and fraction digits from the point to the right, nothing has to be
+ * multiplied or divided: up to 16 digits on each side are paired inside a register. An exponent
+ * shifts the point, after which pairs no longer lie side by side; such numbers and long ones take
+ * the way digit by digit. Either way costs no more than reading the digits.
  *
  * Exponents beyond +-10^18 are treated as +-10^18: among such numbers only the digits decide.
  */
 
-enum { HEAD_TINY = 0x81, HEAD_SMALLEST = 0x82, HEAD_HUGE = 0xda, HEAD_ZERO = 0x80, E_MIN = -24, E_MAX = 63 };
+enum {
+    HEAD_TINY = 0x81,
+    HEAD_SMALLEST = 0x82,
+    HEAD_HUGE = 0xda,
+    HEAD_ZERO = 0x80,
+    E_MIN = -24,
+    E_MAX = 63
+};
 
 __extension__ typedef unsigned __int128 u128;
 
@@ -53,13 +63,15 @@ static inline uint64_t load_pairs(const uint8_t *end, size_t n, const uint8_t *b
 static inline void put_short(cbi_key_writer *w, uint8_t flip, const cbi_key_decimal *d) {
     size_t whole = (size_t)(d->point - d->digits), part = (size_t)(d->end - d->fraction);
     uint64_t fraction = part ? cbi_key_load_digits(d->end, part, d->base) >> (64 - 8 * part) : 0;
-    uint64_t c = pair_digits(cbi_key_load_digits(d->point, whole, d->base)) | (uint64_t)pair_digits(fraction) << 32;
+    uint64_t c = pair_digits(cbi_key_load_digits(d->point, whole, d->base)) |
+                 (uint64_t)pair_digits(fraction) << 32;
     if (CBI_UNLIKELY(c == 0)) {
         cbi_key_put(w, HEAD_ZERO ^ (unsigned)flip);
         return;
     }
     flip ^= d->negative ? 0xff : 0;
-    unsigned skip = (unsigned)__builtin_ctzll(c) / 8, count = 8 - skip - (unsigned)__builtin_clzll(c) / 8;
+    unsigned skip = (unsigned)__builtin_ctzll(c) / 8,
+             count = 8 - skip - (unsigned)__builtin_clzll(c) / 8;
     c = (c >> (8 * skip)) * 2 + ONES - (UINT64_C(1) << (8 * (count - 1)));
     uint8_t *out = w->out + w->bytes;
     out[0] = (uint8_t)((unsigned)(HEAD_SMALLEST - E_MIN + 4 - (int)skip) ^ flip);
@@ -76,8 +88,10 @@ static void put_medium(cbi_key_writer *w, uint8_t flip, const cbi_key_decimal *d
         return;
     }
     flip ^= d->negative ? 0xff : 0;
-    unsigned before = whole ? (unsigned)__builtin_ctzll(whole) / 8 : 8 + (unsigned)__builtin_ctzll(part) / 8;
-    unsigned after = part ? (unsigned)__builtin_clzll(part) / 8 : 8 + (unsigned)__builtin_clzll(whole) / 8;
+    unsigned before =
+        whole ? (unsigned)__builtin_ctzll(whole) / 8 : 8 + (unsigned)__builtin_ctzll(part) / 8;
+    unsigned after =
+        part ? (unsigned)__builtin_clzll(part) / 8 : 8 + (unsigned)__builtin_clzll(whole) / 8;
     unsigned count = 16 - before - after;
     u128 c = ((u128)part << 64 | whole) >> (8 * before);
     c = c * 2 + ((u128)ONES << 64 | ONES) - ((u128)1 << (8 * (count - 1)));
@@ -184,7 +198,8 @@ static const uint8_t *scan_exponent(const uint8_t *at, const uint8_t *end, int64
     return p;
 }
 
-bool cbi_key_scan_decimal(const uint8_t **at, const cbi_key_text *text, bool plus, bool exponent, cbi_key_decimal *d) {
+bool cbi_key_scan_decimal(const uint8_t **at, const cbi_key_text *text, bool plus, bool exponent,
+                          cbi_key_decimal *d) {
     const uint8_t *p = *at, *end = text->end;
     d->negative = p < end && *p == '-';
     if (p < end && (*p == '-' || (plus && *p == '+')))
@@ -229,7 +244,8 @@ void cbi_key_put_num(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_
     }
     cbi_key_text t = cbi_key_trim(text);
     const uint8_t *at = t.begin;
-    if (!cbi_key_scan_decimal(&at, &t, true, true, &d) || at != t.end || (part->integer && !is_integral(&d))) {
+    if (!cbi_key_scan_decimal(&at, &t, true, true, &d) || at != t.end ||
+        (part->integer && !is_integral(&d))) {
         cbi_key_put_null(w, part);
         return;
     }
@@ -241,7 +257,8 @@ void cbi_key_put_gnu_num(cbi_key_writer *w, const cbi_key_part *part, const cbi_
     while (at < text->end && cbi_key_is_blank(*at))
         at++;
     cbi_key_decimal d;
-    if (!cbi_key_whole_decimal(at, text->end, text->base, &d) && !cbi_key_scan_decimal(&at, text, false, false, &d)) {
+    if (!cbi_key_whole_decimal(at, text->end, text->base, &d) &&
+        !cbi_key_scan_decimal(&at, text, false, false, &d)) {
         cbi_key_put(w, HEAD_ZERO ^ (unsigned)part->flip);
         return;
     }
@@ -262,8 +279,8 @@ static unsigned unit_power(unsigned c) {
 }
 
 /*
- * GNU -h: the unit's size first, then the number before it, so that 1000K comes before 1M whatever a K is. Only K may be
- * written small, and a number that is zero has no unit.
+ * GNU -h: the unit's size first, then the number before it, so that 1000K comes before 1M whatever
+ * a K is. Only K may be written small, and a number that is zero has no unit.
  */
 void cbi_key_put_gnu_human(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text) {
     const uint8_t *at = text->begin;
@@ -291,8 +308,9 @@ void cbi_key_put_gnu_human(cbi_key_writer *w, const cbi_key_part *part, const cb
 enum { HUMAN_DIGITS_MAX = 256, HUMAN_LIMBS_MAX = HUMAN_DIGITS_MAX / 9 + 6 };
 
 /*
- * d times 1024^power: into decimal digits at `buffer` (HUMAN_LIMBS_MAX * 9 bytes) and d changed to point there. Digits
- * past the first 256 significant ones are dropped; nobody has units and more digits than that.
+ * d times 1024^power: into decimal digits at `buffer` (HUMAN_LIMBS_MAX * 9 bytes) and d changed to
+ * point there. Digits past the first 256 significant ones are dropped; nobody has units and more
+ * digits than that.
  */
 static void multiply_1024(cbi_key_decimal *d, unsigned power, uint8_t *buffer) {
     uint32_t limbs[HUMAN_LIMBS_MAX] = {0}; /* base 10^9, least significant first */
@@ -337,7 +355,8 @@ static void multiply_1024(cbi_key_decimal *d, unsigned power, uint8_t *buffer) {
     d->exponent = exponent;
 }
 
-/* Native: a true value. K M G ... are powers of 1000, Ki Mi Gi ... of 1024; B may follow, blanks may stand between. */
+/* Native: a true value. K M G ... are powers of 1000, Ki Mi Gi ... of 1024; B may follow, blanks
+ * may stand between. */
 void cbi_key_put_human(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text) {
     cbi_key_text t = cbi_key_trim(text);
     const uint8_t *at = t.begin;

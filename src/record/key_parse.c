@@ -6,9 +6,10 @@
 #include <string.h>
 
 /*
- * Native keys: NAME[:TYPE][:OPTION]..., N[:TYPE]..., and for fixed records TYPE@OFFSET[+LENGTH][:OPTION]... A name that
- * holds a colon or begins with a digit or a quote is written in double quotes (doubled inside), or name=NAME if only its
- * first character is the trouble.
+ * Native keys: NAME[:TYPE][:OPTION]..., N[:TYPE]..., and for fixed records
+ * TYPE@OFFSET[+LENGTH][:OPTION]... A name that holds a colon or begins with a digit or a quote is
+ * written in double quotes (doubled inside), or name=NAME if only its first character is the
+ * trouble.
  */
 
 typedef struct type_name {
@@ -18,17 +19,21 @@ typedef struct type_name {
 } type_name;
 
 static const type_name type_names[] = {
-    {"str", CBI_KEY_STR, false},   {"num", CBI_KEY_NUM, false},     {"int", CBI_KEY_NUM, true},
-    {"float", CBI_KEY_FLOAT, false}, {"ver", CBI_KEY_VER, false},     {"human", CBI_KEY_HUMAN, false},
+    {"str", CBI_KEY_STR, false},     {"num", CBI_KEY_NUM, false},   {"int", CBI_KEY_NUM, true},
+    {"float", CBI_KEY_FLOAT, false}, {"ver", CBI_KEY_VER, false},   {"human", CBI_KEY_HUMAN, false},
     {"month", CBI_KEY_MONTH, false}, {"time", CBI_KEY_TIME, false},
 };
 enum { TYPE_COUNT = sizeof type_names / sizeof type_names[0] };
 
-static const char *const words[] = {"str",  "num",  "int", "float", "ver",  "human",       "month",
-                                    "time", "desc", "asc", "fold",  "nulls=first", "nulls=last"};
-#define WORDS_TEXT "types are str num int float ver human month time, options asc desc fold nulls=first nulls=last"
-#define FIXED_TEXT                                                                                                     \
-    "keys of fixed records are TYPE@OFFSET, as u32le@4 or f64be@16:desc (u8 i8, u i 16 32 64 and f 32 64 with le or "  \
+static const char *const words[] = {"str",   "num",         "int",       "float", "ver",
+                                    "human", "month",       "time",      "desc",  "asc",
+                                    "fold",  "nulls=first", "nulls=last"};
+#define WORDS_TEXT                                                                                 \
+    "types are str num int float ver human month time, options asc desc fold nulls=first "         \
+    "nulls=last"
+#define FIXED_TEXT                                                                                 \
+    "keys of fixed records are TYPE@OFFSET, as u32le@4 or f64be@16:desc (u8 i8, u i 16 32 64 and " \
+    "f 32 64 with le or "                                                                          \
     "be), or TYPE@OFFSET+LENGTH with a type for text, as str@0+10"
 
 typedef struct parser {
@@ -36,7 +41,7 @@ typedef struct parser {
     size_t key;
     const char *text, *at; /* the whole key; what is still to be read */
     bool fixed;
-    bool typed, directed;  /* what the key has said so far */
+    bool typed, directed; /* what the key has said so far */
     bool fold;
     cbi_key_part part;
     cb_error *err;
@@ -56,7 +61,8 @@ static size_t distance(const char *a, size_t an, const char *b, size_t bn) {
         row[0] = i;
         for (size_t j = 1; j <= bn; j++) {
             size_t above = row[j];
-            bool same = cbi_key_upper((unsigned char)a[i - 1]) == cbi_key_upper((unsigned char)b[j - 1]);
+            bool same =
+                cbi_key_upper((unsigned char)a[i - 1]) == cbi_key_upper((unsigned char)b[j - 1]);
             row[j] = cbi_min(cbi_min(row[j - 1], above) + 1, diagonal + !same);
             diagonal = above;
         }
@@ -64,7 +70,8 @@ static size_t distance(const char *a, size_t an, const char *b, size_t bn) {
     return row[bn];
 }
 
-const char *cbi_key_did_you_mean(const char *word, size_t bytes, const char *const *candidates, size_t count) {
+const char *cbi_key_did_you_mean(const char *word, size_t bytes, const char *const *candidates,
+                                 size_t count) {
     const char *best = NULL;
     size_t best_distance = bytes <= 2 ? 2 : 3; /* at most 1 or 2 changes */
     for (size_t i = 0; i < count; i++) {
@@ -86,11 +93,12 @@ static cb_status unknown_word(const parser *p, const char *word, size_t bytes) {
     if (bytes == 0)
         return bad_at(p, word, "a type or an option is missing here; " WORDS_TEXT);
     const char *near = cbi_key_did_you_mean(word, bytes, words, sizeof words / sizeof words[0]);
-    return cbi_fail(p->err, CB_EINVAL,
-                    "key %zu '%.120s', character %zu: '%.*s' is no type and no option%s%s%s; " WORDS_TEXT
-                    ". A column name that holds a colon is written in double quotes",
-                    p->key + 1, p->text, (size_t)(word - p->text) + 1, (int)cbi_min(bytes, 40), word,
-                    near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+    return cbi_fail(
+        p->err, CB_EINVAL,
+        "key %zu '%.120s', character %zu: '%.*s' is no type and no option%s%s%s; " WORDS_TEXT
+        ". A column name that holds a colon is written in double quotes",
+        p->key + 1, p->text, (size_t)(word - p->text) + 1, (int)cbi_min(bytes, 40), word,
+        near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
 /* ---- the pieces ---- */
@@ -118,7 +126,8 @@ static void find_binary(const char *at, size_t bytes, cbi_key_part *part) {
     part->bytes = 0;
     if (bytes < 2 || !strchr("uif", at[0]))
         return;
-    bool wide = bytes >= 5 && at[bytes - 1] == 'e' && (at[bytes - 2] == 'l' || at[bytes - 2] == 'b');
+    bool wide =
+        bytes >= 5 && at[bytes - 1] == 'e' && (at[bytes - 2] == 'l' || at[bytes - 2] == 'b');
     size_t digits = bytes - 1 - (wide ? 2 : 0);
     const char *width = at + 1;
     size_t n = is_word(width, digits, "8")    ? 1
@@ -129,7 +138,9 @@ static void find_binary(const char *at, size_t bytes, cbi_key_part *part) {
     if (n == 0 || wide != (n > 1) || (at[0] == 'f' && n < 4))
         return;
     part->type = CBI_KEY_BINARY;
-    part->binary = at[0] == 'u' ? CBI_BINARY_UNSIGNED : at[0] == 'i' ? CBI_BINARY_SIGNED : CBI_BINARY_IEEE;
+    part->binary = at[0] == 'u'   ? CBI_BINARY_UNSIGNED
+                   : at[0] == 'i' ? CBI_BINARY_SIGNED
+                                  : CBI_BINARY_IEEE;
     part->big_endian = wide && at[bytes - 2] == 'b';
     part->bytes = n;
 }
@@ -173,14 +184,18 @@ static cb_status read_fixed(parser *p, size_t record_bytes) {
         if (!read_size(p, &part->bytes) || part->bytes == 0)
             return bad_at(p, p->at, "the length must be a number of bytes, at least 1");
     } else if (text) {
-        return bad_at(p, p->at, "a length is missing; text in fixed records is TYPE@OFFSET+LENGTH, as str@0+10");
+        return bad_at(
+            p, p->at,
+            "a length is missing; text in fixed records is TYPE@OFFSET+LENGTH, as str@0+10");
     }
     if (*p->at && *p->at != ':')
         return bad_at(p, p->at, "':' and an option, or nothing, should be here; " FIXED_TEXT);
     if (part->offset > record_bytes || part->bytes > record_bytes - part->offset)
-        return cbi_fail(p->err, CB_EINVAL,
-                        "key %zu '%.120s', character %zu: bytes %zu to %zu are outside a record of %zu bytes", p->key + 1,
-                        p->text, (size_t)(numbers - p->text) + 1, part->offset, part->offset + part->bytes, record_bytes);
+        return cbi_fail(
+            p->err, CB_EINVAL,
+            "key %zu '%.120s', character %zu: bytes %zu to %zu are outside a record of %zu bytes",
+            p->key + 1, p->text, (size_t)(numbers - p->text) + 1, part->offset,
+            part->offset + part->bytes, record_bytes);
     return CB_OK;
 }
 
@@ -230,7 +245,9 @@ static cb_status read_number(parser *p, const cbi_keys_options *options) {
         p->part.column = (uint32_t)(n - 1);
     } else {
         p->part.place = CBI_KEY_AT_WORDS;
-        p->part.words = (cbi_key_words){.start_word = n - 1, .end_word = n - 1, .start_blanks = options->field_separator < 0,
+        p->part.words = (cbi_key_words){.start_word = n - 1,
+                                        .end_word = n - 1,
+                                        .start_blanks = options->field_separator < 0,
                                         .separator = options->field_separator};
     }
     return CB_OK;
@@ -260,9 +277,13 @@ static cb_status read_option(parser *p) {
         cbi_key_part binary = {.bytes = 0};
         find_binary(word, n, &binary);
         if (binary.bytes)
-            return bad_at(p, word, "binary types are for fixed records (--format fixed:N), as u32le@4; use num or int for text");
+            return bad_at(p, word,
+                          "binary types are for fixed records (--format fixed:N), as u32le@4; use "
+                          "num or int for text");
         if (memchr(word, '@', n))
-            return bad_at(p, word, "@OFFSET is for fixed records (--format fixed:N); part of a column is F.C,F.C as in 2.1,2.10");
+            return bad_at(p, word,
+                          "@OFFSET is for fixed records (--format fixed:N); part of a column is "
+                          "F.C,F.C as in 2.1,2.10");
         return unknown_word(p, word, n);
     }
     return CB_OK;
@@ -271,15 +292,17 @@ static cb_status read_option(parser *p) {
 static cb_status check_options(const parser *p) {
     const cbi_key_part *part = &p->part;
     if (p->fold && part->type != CBI_KEY_STR && part->type != CBI_KEY_VER)
-        return bad_at(p, strstr(p->text, ":fold") ? strstr(p->text, ":fold") + 1 : p->text, "fold is for str and ver");
+        return bad_at(p, strstr(p->text, ":fold") ? strstr(p->text, ":fold") + 1 : p->text,
+                      "fold is for str and ver");
     if (part->type == CBI_KEY_BINARY && part->nulls != CBI_NULLS_NONE)
-        return bad_at(p, strstr(p->text, "nulls=") ? strstr(p->text, "nulls=") : p->text, "binary numbers have no nulls");
+        return bad_at(p, strstr(p->text, "nulls=") ? strstr(p->text, "nulls=") : p->text,
+                      "binary numbers have no nulls");
     return CB_OK;
 }
 
 /*
- * A key that has said nothing but its name takes the global letters; one with a type or an option keeps to itself, but
- * is still turned by a global r unless it says asc or desc.
+ * A key that has said nothing but its name takes the global letters; one with a type or an option
+ * keeps to itself, but is still turned by a global r unless it says asc or desc.
  */
 static cb_status finish(parser *p, const cbi_key_order *global) {
     cbi_key_part *part = &p->part;
@@ -297,15 +320,16 @@ static cb_status finish(parser *p, const cbi_key_order *global) {
             part->flip = 0xff;
         part->map = p->fold ? p->keys->maps[CBI_MAP_FOLD] : NULL;
         part->fold = p->fold;
-        bool nullable = part->type != CBI_KEY_STR && part->type != CBI_KEY_VER && part->type != CBI_KEY_BINARY;
+        bool nullable =
+            part->type != CBI_KEY_STR && part->type != CBI_KEY_VER && part->type != CBI_KEY_BINARY;
         if (nullable && part->nulls == CBI_NULLS_NONE)
             part->nulls = CBI_NULLS_LAST;
     }
     return cbi_keys_add_part(p->keys, part, p->err);
 }
 
-cb_status cbi_key_parse_native(cbi_keys *keys, const cbi_keys_options *options, const cbi_key_order *global, size_t key,
-                               cb_error *err) {
+cb_status cbi_key_parse_native(cbi_keys *keys, const cbi_keys_options *options,
+                               const cbi_key_order *global, size_t key, cb_error *err) {
     const char *text = options->keys[key];
     parser p = {.keys = keys, .key = key, .text = text, .at = text, .err = err};
     p.fixed = options->format == CB_FORMAT_FIXED;
@@ -317,7 +341,8 @@ cb_status cbi_key_parse_native(cbi_keys *keys, const cbi_keys_options *options, 
         status = read_fixed(&p, options->record_bytes);
     else if (options->format == CB_FORMAT_LINES)
         status = bad_at(&p, text,
-                        "lines have no column names; a key is F[.C][bdfgiMhnRrV][,F[.C][...]] as in 2,2n, or F:TYPE:OPTION as in "
+                        "lines have no column names; a key is F[.C][bdfgiMhnRrV][,F[.C][...]] as "
+                        "in 2,2n, or F:TYPE:OPTION as in "
                         "2:num:desc. For named columns say --format csv or tsv");
     else
         status = read_name(&p);

@@ -8,9 +8,10 @@
 #endif
 
 /*
- * Where a part's bytes lie in a row. GNU's rules for positions: without a separator a field is a run of blanks and the
- * run of other bytes after it (so fields begin with their blanks); with one, fields lie between separators. A position
- * past the end of the row is its end, and an end before the start makes an empty key.
+ * Where a part's bytes lie in a row. GNU's rules for positions: without a separator a field is a
+ * run of blanks and the run of other bytes after it (so fields begin with their blanks); with one,
+ * fields lie between separators. A position past the end of the row is its end, and an end before
+ * the start makes an empty key.
  */
 
 static inline const uint8_t *skip_blanks(const uint8_t *p, const uint8_t *end) {
@@ -20,9 +21,9 @@ static inline const uint8_t *skip_blanks(const uint8_t *p, const uint8_t *end) {
 }
 
 /*
- * Fields end at events: a separator, or without one a blank after something else. The row is looked at 16 bytes at a time
- * as a bit mask of events. Nothing is read past the row's end; before its start there may be nothing to read either, so
- * rows shorter than 16 bytes go byte by byte.
+ * Fields end at events: a separator, or without one a blank after something else. The row is looked
+ * at 16 bytes at a time as a bit mask of events. Nothing is read past the row's end; before its
+ * start there may be nothing to read either, so rows shorter than 16 bytes go byte by byte.
  */
 typedef struct events {
     int separator;
@@ -41,18 +42,21 @@ static inline bool is_event(events *e, uint8_t c) {
 static inline unsigned block_events(events *e, const uint8_t *at, unsigned skip) {
     __m128i v = _mm_loadu_si128((const __m128i *)(const void *)at);
     if (e->separator >= 0)
-        return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8((char)e->separator))) >> skip;
+        return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8((char)e->separator))) >>
+               skip;
     __m128i blanks = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(' ')),
                                   _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\t')),
                                                _mm_cmpeq_epi8(v, _mm_set1_epi8('\n'))));
-    unsigned mask = (unsigned)_mm_movemask_epi8(blanks) >> skip, found = mask & ~(mask << 1 | e->carry);
+    unsigned mask = (unsigned)_mm_movemask_epi8(blanks) >> skip,
+             found = mask & ~(mask << 1 | e->carry);
     e->carry = mask >> (15 - skip) & 1;
     return found;
 }
 #endif
 
 /* The count-th event from p on, or the end. */
-static const uint8_t *find_event(const uint8_t *p, const uint8_t *end, size_t count, int separator) {
+static const uint8_t *find_event(const uint8_t *p, const uint8_t *end, size_t count,
+                                 int separator) {
     events e = {separator, 1};
     if (count == 0)
         return p;
@@ -83,7 +87,8 @@ static inline const uint8_t *advance(const uint8_t *p, const uint8_t *end, size_
 }
 
 /* The start of field `count`, its blanks included. */
-static const uint8_t *skip_fields(const uint8_t *p, const uint8_t *end, size_t count, int separator) {
+static const uint8_t *skip_fields(const uint8_t *p, const uint8_t *end, size_t count,
+                                  int separator) {
     p = find_event(p, end, count, separator);
     return separator >= 0 && count && p < end ? p + 1 : p;
 }
@@ -109,8 +114,8 @@ static void find_words(const cbi_key_words *words, cbi_key_text *text) {
         p = advance(p, end, words->start_char);
     text->begin = p;
     /* Most keys end in the field they begin in: no need to walk the row a second time. */
-    if (words->end_word == words->start_word && words->end_char == 0 && words->start_char == 0 && !words->start_blanks &&
-        words->end_word != SIZE_MAX)
+    if (words->end_word == words->start_word && words->end_char == 0 && words->start_char == 0 &&
+        !words->start_blanks && words->end_word != SIZE_MAX)
         text->end = find_event(p, end, 1, words->separator);
     else
         text->end = words_end(words, row, end);
@@ -154,7 +159,8 @@ cbi_key_text cbi_key_locate(const cbi_key_part *part, const cbi_rows *rows, size
     if (part->place == CBI_KEY_AT_WORDS) {
         find_words(&part->words, &text);
     } else if (part->place == CBI_KEY_AT_FIXED) {
-        /* Records have the size that was checked at create; a shorter one still must not be read past its end. */
+        /* Records have the size that was checked at create; a shorter one still must not be read
+         * past its end. */
         text.begin = advance(row, row + bytes, part->offset);
         text.end = advance(text.begin, row + bytes, part->bytes);
     }

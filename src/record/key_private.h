@@ -9,20 +9,21 @@
 #endif
 
 /*
- * What the files of keys share. A row's key is the concatenation of its parts; each part is found by key_place.c and
- * written by one cbi_key_put_*.
+ * What the files of keys share. A row's key is the concatenation of its parts; each part is found
+ * by key_place.c and written by one cbi_key_put_*.
  *
- * The law for everything that writes a part: its byte string is prefix-free (no value's string is the beginning of
- * another value's), so that parts can follow each other and so that the complement of every byte is the reverse
- * order. `flip` (0x00 or 0xff) is that complement and is applied while writing. The only exception is a text part that
- * is the last of its key and not flipped: it may be raw.
+ * The law for everything that writes a part: its byte string is prefix-free (no value's string is
+ * the beginning of another value's), so that parts can follow each other and so that the complement
+ * of every byte is the reverse order. `flip` (0x00 or 0xff) is that complement and is applied while
+ * writing. The only exception is a text part that is the last of its key and not flipped: it may be
+ * raw.
  */
 
 typedef enum cbi_key_type {
     CBI_KEY_STR,
-    CBI_KEY_NUM,   /* also INT: `integer` */
+    CBI_KEY_NUM, /* also INT: `integer` */
     CBI_KEY_FLOAT,
-    CBI_KEY_VER,   /* GNU -V as well: the same order */
+    CBI_KEY_VER, /* GNU -V as well: the same order */
     CBI_KEY_HUMAN,
     CBI_KEY_MONTH,
     CBI_KEY_TIME,
@@ -44,30 +45,35 @@ typedef enum cbi_key_place {
 
 typedef enum cbi_key_nulls { CBI_NULLS_NONE, CBI_NULLS_FIRST, CBI_NULLS_LAST } cbi_key_nulls;
 
-typedef enum cbi_key_binary { CBI_BINARY_UNSIGNED, CBI_BINARY_SIGNED, CBI_BINARY_IEEE } cbi_key_binary;
+typedef enum cbi_key_binary {
+    CBI_BINARY_UNSIGNED,
+    CBI_BINARY_SIGNED,
+    CBI_BINARY_IEEE
+} cbi_key_binary;
 
 enum { CBI_KEY_IGNORED = 0x100 };
 
-/* A GNU position pair. Counts are 0-based as GNU keeps them; SIZE_MAX means the row's start or end. */
+/* A GNU position pair. Counts are 0-based as GNU keeps them; SIZE_MAX means the row's start or end.
+ */
 typedef struct cbi_key_words {
     size_t start_word, start_char;
-    size_t end_word, end_char; /* end_char 0: to the end of end_word */
+    size_t end_word, end_char;     /* end_char 0: to the end of end_word */
     bool start_blanks, end_blanks; /* b: leading blanks do not count */
-    int separator; /* -1: runs of blanks */
+    int separator;                 /* -1: runs of blanks */
 } cbi_key_words;
 
 typedef struct cbi_key_part {
     cbi_key_type type;
     cbi_key_place place;
     cbi_key_nulls nulls;
-    uint8_t flip;        /* 0xff: descending */
-    bool raw;            /* STR: nothing follows, so no escapes and no end mark */
-    bool integer;        /* NUM */
-    bool fold;           /* the map does nothing but fold to upper case (GNU_HUMAN: m becomes M) */
-    bool big_endian;     /* BINARY */
+    uint8_t flip;    /* 0xff: descending */
+    bool raw;        /* STR: nothing follows, so no escapes and no end mark */
+    bool integer;    /* NUM */
+    bool fold;       /* the map does nothing but fold to upper case (GNU_HUMAN: m becomes M) */
+    bool big_endian; /* BINARY */
     cbi_key_binary binary;
-    const uint16_t *map; /* byte -> byte or CBI_KEY_IGNORED; NULL: as it is */
-    cbi_key_words words; /* AT_WORDS, AT_CHARS (characters and blanks only) */
+    const uint16_t *map;   /* byte -> byte or CBI_KEY_IGNORED; NULL: as it is */
+    cbi_key_words words;   /* AT_WORDS, AT_CHARS (characters and blanks only) */
     uint32_t column, slot; /* AT_FIELD, AT_CHARS: 0-based column and its place in cbi_rows.fields */
     size_t offset, bytes;  /* AT_FIXED */
     size_t key;            /* index of the key text it comes from */
@@ -98,13 +104,22 @@ typedef struct cbi_key_text {
     bool escaped;        /* "" stands for " */
 } cbi_key_text;
 
-static inline bool cbi_key_is_digit(unsigned c) { return c - '0' <= 9; }
+static inline bool cbi_key_is_digit(unsigned c) {
+    return c - '0' <= 9;
+}
 /* The bytes that separate GNU's fields in the C locale. */
-static inline bool cbi_key_is_blank(unsigned c) { return c == ' ' || c == '\t' || c == '\n'; }
-static inline bool cbi_key_is_alpha(unsigned c) { return (c | 0x20u) - 'a' < 26; }
-static inline unsigned cbi_key_upper(unsigned c) { return c - 'a' < 26 ? c - 32 : c; }
+static inline bool cbi_key_is_blank(unsigned c) {
+    return c == ' ' || c == '\t' || c == '\n';
+}
+static inline bool cbi_key_is_alpha(unsigned c) {
+    return (c | 0x20u) - 'a' < 26;
+}
+static inline unsigned cbi_key_upper(unsigned c) {
+    return c - 'a' < 26 ? c - 32 : c;
+}
 
-/** One byte after the other, quotes undone and the map applied; -1 at the end. Copies are independent. */
+/** One byte after the other, quotes undone and the map applied; -1 at the end. Copies are
+ * independent. */
 typedef struct cbi_key_cursor {
     const uint8_t *at, *end;
     const uint16_t *map;
@@ -158,7 +173,8 @@ static inline void cbi_key_put_be(cbi_key_writer *w, uint64_t v, unsigned bytes)
         cbi_key_put(w, (unsigned)(first >> (8 * i)) & 0xff);
 }
 
-/* Null marks are written as they are, whatever the direction: no other string of a part begins with them. */
+/* Null marks are written as they are, whatever the direction: no other string of a part begins with
+ * them. */
 enum { CBI_KEY_NULL_FIRST = 0x00, CBI_KEY_NULL_LAST = 0xff };
 
 static inline void cbi_key_put_null(cbi_key_writer *w, const cbi_key_part *part) {
@@ -185,8 +201,8 @@ void cbi_key_put_binary(cbi_key_writer *w, const cbi_key_part *part, const uint8
 void cbi_key_put_time(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text);
 
 /**
- * A decimal number on its way into a key: digits [digits, point) before the point and [fraction, end) after it, times
- * 10^exponent. Any length; leading and trailing zeros do not matter.
+ * A decimal number on its way into a key: digits [digits, point) before the point and [fraction,
+ * end) after it, times 10^exponent. Any length; leading and trailing zeros do not matter.
  */
 typedef struct cbi_key_decimal {
     const uint8_t *digits, *point, *fraction, *end;
@@ -197,17 +213,20 @@ typedef struct cbi_key_decimal {
 
 #define CBI_EXPONENT_MAX INT64_C(1000000000000000000)
 
-/** A whole text that is [-]digits[.digits] with at most 16 of these bytes, looked at in one go; false for all others. */
-static inline bool cbi_key_whole_decimal(const uint8_t *begin, const uint8_t *end, const uint8_t *base,
-                                         cbi_key_decimal *d) {
+/** A whole text that is [-]digits[.digits] with at most 16 of these bytes, looked at in one go;
+ * false for all others. */
+static inline bool cbi_key_whole_decimal(const uint8_t *begin, const uint8_t *end,
+                                         const uint8_t *base, cbi_key_decimal *d) {
 #ifdef __SSE2__
     d->negative = begin < end && *begin == '-';
     begin += d->negative;
     size_t n = (size_t)(end - begin);
     if (n - 1 >= 16 || end - base < 16)
         return false;
-    __m128i v = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)(const void *)(end - 16)), _mm_set1_epi8('0'));
-    unsigned digits = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(9)), v));
+    __m128i v = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)(const void *)(end - 16)),
+                             _mm_set1_epi8('0'));
+    unsigned digits =
+        (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(9)), v));
     unsigned others = ~digits & (0xffffu << (16 - n)) & 0xffffu;
     d->digits = begin;
     d->point = d->fraction = d->end = end;
@@ -227,7 +246,8 @@ static inline bool cbi_key_whole_decimal(const uint8_t *begin, const uint8_t *en
 
 #define CBI_KEY_ONES UINT64_C(0x0101010101010101)
 
-/* The n <= 8 digits that end at `end`, as values, right-aligned in memory order (the high bytes), zeros before them. */
+/* The n <= 8 digits that end at `end`, as values, right-aligned in memory order (the high bytes),
+ * zeros before them. */
 static inline uint64_t cbi_key_load_digits(const uint8_t *end, size_t n, const uint8_t *base) {
     if (n == 0)
         return 0;
@@ -239,8 +259,8 @@ static inline uint64_t cbi_key_load_digits(const uint8_t *end, size_t n, const u
     return v;
 }
 
-/** Reads [+-]digits[.digits][(e|E)[+-]digits] from *at on and advances it; false (nothing moved) when there is no
- *  digit. `exponent` allows that suffix, `plus` a leading +. */
+/** Reads [+-]digits[.digits][(e|E)[+-]digits] from *at on and advances it; false (nothing moved)
+ * when there is no digit. `exponent` allows that suffix, `plus` a leading +. */
 bool cbi_key_scan_decimal(const uint8_t **at, const cbi_key_text *text, bool plus, bool exponent,
                           cbi_key_decimal *number);
 void cbi_key_put_decimal(cbi_key_writer *w, uint8_t flip, const cbi_key_decimal *number);
@@ -259,7 +279,8 @@ static inline cbi_key_text cbi_key_field(const cbi_key_part *part, const cbi_row
     cb_assert_debug(part->slot < rows->field_count);
     cbi_span span = rows->fields[i * rows->field_count + part->slot];
     const uint8_t *p = rows->base + span.offset;
-    return (cbi_key_text){p, p + CBI_SPAN_BYTES(span), rows->base, (span.bytes & CBI_SPAN_ESCAPED) != 0};
+    return (cbi_key_text){p, p + CBI_SPAN_BYTES(span), rows->base,
+                          (span.bytes & CBI_SPAN_ESCAPED) != 0};
 }
 
 /* key_place.c: every other place */
@@ -270,8 +291,8 @@ enum { CBI_MAP_FOLD = 1, CBI_MAP_DICTIONARY = 2, CBI_MAP_PRINTABLE = 4 };
 
 /* GNU's ordering letters. */
 typedef struct cbi_key_order {
-    bool start_blanks, end_blanks, dictionary, printable, fold, general, human, month, numeric, random, reverse,
-        version;
+    bool start_blanks, end_blanks, dictionary, printable, fold, general, human, month, numeric,
+        random, reverse, version;
 } cbi_key_order;
 
 /* key.c */
@@ -279,10 +300,10 @@ cb_status cbi_keys_add_part(cbi_keys *keys, const cbi_key_part *part, cb_error *
 
 /* key_gnu.c */
 /** Reads a KEYDEF; with `gnu` the messages are GNU's. Adds nothing anywhere. */
-cb_status cbi_key_read_gnu(const cbi_keys_options *options, size_t key, cbi_key_words *words, cbi_key_order *order,
-                           cb_error *err);
-cb_status cbi_key_parse_gnu(cbi_keys *keys, const cbi_keys_options *options, const cbi_key_order *global, size_t key,
-                            cb_error *err);
+cb_status cbi_key_read_gnu(const cbi_keys_options *options, size_t key, cbi_key_words *words,
+                           cbi_key_order *order, cb_error *err);
+cb_status cbi_key_parse_gnu(cbi_keys *keys, const cbi_keys_options *options,
+                            const cbi_key_order *global, size_t key, cb_error *err);
 cb_status cbi_key_order_parse(const char *letters, cbi_key_order *order, cb_error *err);
 /** The whole row, by the global letters. */
 cb_status cbi_key_add_row(cbi_keys *keys, const cbi_key_order *global, cb_error *err);
@@ -296,9 +317,10 @@ void cbi_key_order_apply(const cbi_keys *keys, const cbi_key_order *order, cbi_k
 enum { CBI_KEY_COLUMN_MAX = 1 << 20, CBI_KEY_SPAN_MAX = 256 };
 
 /* key_parse.c */
-cb_status cbi_key_parse_native(cbi_keys *keys, const cbi_keys_options *options, const cbi_key_order *global,
-                               size_t key, cb_error *err);
+cb_status cbi_key_parse_native(cbi_keys *keys, const cbi_keys_options *options,
+                               const cbi_key_order *global, size_t key, cb_error *err);
 /** The candidate nearest to `word` if it is near enough to have been meant, or NULL. */
-const char *cbi_key_did_you_mean(const char *word, size_t bytes, const char *const *candidates, size_t count);
+const char *cbi_key_did_you_mean(const char *word, size_t bytes, const char *const *candidates,
+                                 size_t count);
 
 #endif

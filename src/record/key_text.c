@@ -6,10 +6,10 @@
 /*
  * Text as bytes.
  *
- * The last part of an ascending key is the text itself: with nothing behind it, memcmp and "shorter is less" already are
- * its order. Everywhere else a text ends with 0x00, and so that 0x00 is less than anything inside it, the bytes 0x00 and
- * 0x01 are written as 01 01 and 01 02. Real text holds neither, so the common way is one copy that looks for them while
- * it copies.
+ * The last part of an ascending key is the text itself: with nothing behind it, memcmp and "shorter
+ * is less" already are its order. Everywhere else a text ends with 0x00, and so that 0x00 is less
+ * than anything inside it, the bytes 0x00 and 0x01 are written as 01 01 and 01 02. Real text holds
+ * neither, so the common way is one copy that looks for them while it copies.
  */
 
 enum { END = 0x00, ESCAPE = 0x01 };
@@ -80,7 +80,8 @@ static void put_bytes(cbi_key_writer *w, const uint8_t *from, size_t n) {
 /* 8 bytes to upper case. */
 static inline uint64_t fold_word(uint64_t v) {
     uint64_t low = v & ONES * 0x7f; /* per byte: is it from 'a' to 'z'? sums stay below 0x100 */
-    uint64_t lower = (low + ONES * (0x80 - 'a')) & ~(low + ONES * (0x80 - 'z' - 1)) & ~v & ONES * 0x80;
+    uint64_t lower =
+        (low + ONES * (0x80 - 'a')) & ~(low + ONES * (0x80 - 'z' - 1)) & ~v & ONES * 0x80;
     return v ^ lower >> 2;
 }
 
@@ -133,13 +134,14 @@ void cbi_key_put_str(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_
             put_bytes(w, text->begin, n);
             return;
         }
-        if (cbi_key_has_room(w, n + 1) && !copy_plain(w->out + w->bytes, text->begin, n, part->flip)) {
+        if (cbi_key_has_room(w, n + 1) &&
+            !copy_plain(w->out + w->bytes, text->begin, n, part->flip)) {
             w->out[w->bytes + n] = END ^ part->flip;
             w->bytes += n + 1;
             return;
         }
     }
-    if (part->fold && part->raw && !text->escaped && cbi_key_has_room(w, n)) {
+    if (part->fold && part->raw && !text->escaped && n && cbi_key_has_room(w, n)) {
         put_folded(w, text->begin, n);
         return;
     }
@@ -155,7 +157,8 @@ static unsigned month_of(const uint8_t *at, const uint8_t *end) {
         return 0;
     for (unsigned m = 0; m < 12; m++) {
         const char *name = names + 3 * (size_t)m;
-        if (cbi_key_upper(at[0]) == (unsigned char)name[0] && cbi_key_upper(at[1]) == (unsigned char)name[1] &&
+        if (cbi_key_upper(at[0]) == (unsigned char)name[0] &&
+            cbi_key_upper(at[1]) == (unsigned char)name[1] &&
             cbi_key_upper(at[2]) == (unsigned char)name[2])
             return m + 1;
     }
@@ -167,7 +170,8 @@ void cbi_key_put_month(cbi_key_writer *w, const cbi_key_part *part, const cbi_ke
     cbi_key_text t = cbi_key_trim(text);
     unsigned month = month_of(t.begin, t.end);
     size_t n = (size_t)(t.end - t.begin);
-    if (month == 0 && (n == 1 || n == 2) && cbi_key_is_digit(t.begin[0]) && cbi_key_is_digit(t.end[-1])) {
+    if (month == 0 && (n == 1 || n == 2) && cbi_key_is_digit(t.begin[0]) &&
+        cbi_key_is_digit(t.end[-1])) {
         month = (unsigned)(t.end[-1] - '0') + (n == 2 ? (unsigned)(t.begin[0] - '0') * 10 : 0);
         month = month > 12 ? 0 : month;
     }
@@ -188,8 +192,9 @@ void cbi_key_put_gnu_month(cbi_key_writer *w, const cbi_key_part *part, const cb
 /* ---- random order ---- */
 
 /*
- * GNU -R orders by a keyed hash, equal keys side by side. Here it is SipHash-2-4 with 128 bits of result and a fixed key,
- * so that a sort can be repeated; keys that differ share a hash once in 2^64 pairs at most.
+ * GNU -R orders by a keyed hash, equal keys side by side. Here it is SipHash-2-4 with 128 bits of
+ * result and a fixed key, so that a sort can be repeated; keys that differ share a hash once in
+ * 2^64 pairs at most.
  */
 typedef struct sip {
     uint64_t v0, v1, v2, v3;

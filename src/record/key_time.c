@@ -2,17 +2,19 @@
 #include "record/key_private.h"
 
 /*
- * Points in time as bytes: seconds since 1970-01-01T00:00Z (8 bytes, sign bit turned, within +-2^62, so that 0x00 and
- * 0xff stay free for nulls), then the fraction of a second in base-100 digits as in key_number.c, so that it is exact
- * however long; no fraction is 0x00.
+ * Points in time as bytes: seconds since 1970-01-01T00:00Z (8 bytes, sign bit turned, within
+ * +-2^62, so that 0x00 and 0xff stay free for nulls), then the fraction of a second in base-100
+ * digits as in key_number.c, so that it is exact however long; no fraction is 0x00.
  *
  * What is read (blanks around it do not count):
  *   2026-03-01  2026/03/01  20260301  2026-03  2026       a date; what is missing is 1
- *   DATE T|t|blank TIME                                    TIME: 12:34  12:34:56  12:34:56.789  1234  123456.789  (, for .)
- *   TIME                                                   with a colon: on 1970-01-01
- *   Z  +01:00  -0130  +01                                  after a TIME, a blank may stand before; none is UTC
- *   @1234567890.5  1234567890  -17.25                      seconds since 1970; without @ a number of neither 4 nor 8 digits
- * A leap second (:60) is the second after :59, as it is for the system's clock. 24:00 is the end of a day.
+ *   DATE T|t|blank TIME                                    TIME: 12:34  12:34:56  12:34:56.789 1234
+ * 123456.789  (, for .) TIME                                                   with a colon: on
+ * 1970-01-01 Z  +01:00  -0130  +01                                  after a TIME, a blank may stand
+ * before; none is UTC
+ *   @1234567890.5  1234567890  -17.25                      seconds since 1970; without @ a number
+ * of neither 4 nor 8 digits A leap second (:60) is the second after :59, as it is for the system's
+ * clock. 24:00 is the end of a day.
  */
 
 typedef struct scan {
@@ -21,7 +23,7 @@ typedef struct scan {
 
 typedef struct moment {
     int64_t seconds;
-    bool negative_fraction;              /* the fraction counts downwards: -17.25 */
+    bool negative_fraction;                 /* the fraction counts downwards: -17.25 */
     const uint8_t *fraction, *fraction_end; /* digits */
 } moment;
 
@@ -74,7 +76,8 @@ static bool take_date(scan *s, int64_t *days) {
     int year = 0, month = 1, day = 1;
     size_t n = digits_ahead(s);
     if (n == 8) {
-        if (!take_number(s, 4, 0, 9999, &year) || !take_number(s, 2, 1, 12, &month) || !take_number(s, 2, 1, 31, &day))
+        if (!take_number(s, 4, 0, 9999, &year) || !take_number(s, 2, 1, 12, &month) ||
+            !take_number(s, 2, 1, 31, &day))
             return false;
     } else if (n == 4) {
         take_number(s, 4, 0, 9999, &year);
@@ -96,7 +99,8 @@ static bool take_date(scan *s, int64_t *days) {
 }
 
 static void take_fraction(scan *s, moment *m) {
-    if (s->at < s->end && (*s->at == '.' || *s->at == ',') && s->end - s->at > 1 && cbi_key_is_digit(s->at[1])) {
+    if (s->at < s->end && (*s->at == '.' || *s->at == ',') && s->end - s->at > 1 &&
+        cbi_key_is_digit(s->at[1])) {
         m->fraction = ++s->at;
         s->at += digits_ahead(s);
         m->fraction_end = s->at;
@@ -188,8 +192,9 @@ static bool take_moment(scan *s, moment *m) {
 }
 
 /*
- * Digits after the point, written as in key_number.c (2d + 1, the last 2d). Counting downwards, the digits are those of
- * one minus the fraction: nines' complement, and ten's for the last that is not zero.
+ * Digits after the point, written as in key_number.c (2d + 1, the last 2d). Counting downwards, the
+ * digits are those of one minus the fraction: nines' complement, and ten's for the last that is not
+ * zero.
  */
 static void put_fraction(cbi_key_writer *w, unsigned flip, const moment *m) {
     const uint8_t *p = m->fraction, *end = m->fraction_end;

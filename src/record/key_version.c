@@ -4,19 +4,21 @@
 /*
  * GNU's version order (sort -V, ls -v) as bytes.
  *
- * That order is given as a comparison of two strings: runs of non-digits are compared byte by byte in an order of their
- * own (~ before the end of the string, the end before letters, letters before everything else), then numbers by value,
- * and so on by turns. Written as a string of its own:
+ * That order is given as a comparison of two strings: runs of non-digits are compared byte by byte
+ * in an order of their own (~ before the end of the string, the end before letters, letters before
+ * everything else), then numbers by value, and so on by turns. Written as a string of its own:
  *
- *     runs     each byte as its rank: ~ 1, letters 3.., others after them; the end of a run is 2. A digit and the end of
- *              the string are the same there: whichever comes next is only looked at as a number, where the end is 0
- *     numbers  how many digits without leading zeros (1 byte, or 0xff and 8 bytes), then the digits
- *     end      after a number: an empty run that nothing follows, which is 2 once more
+ *     runs     each byte as its rank: ~ 1, letters 3.., others after them; the end of a run is 2. A
+ * digit and the end of the string are the same there: whichever comes next is only looked at as a
+ * number, where the end is 0 numbers  how many digits without leading zeros (1 byte, or 0xff and 8
+ * bytes), then the digits end      after a number: an empty run that nothing follows, which is 2
+ * once more
  *
- * Before that come the special cases as a first byte: empty, ".", "..", hidden names, the rest. And the order is first
- * that of names without their suffixes ((\.[A-Za-z~][A-Za-z0-9~]*)* at the end; all of ".profile" is one), then, if these
- * are equal, that of the whole names: so both are written one after the other. A name without a suffix is less than the
- * same with one, so it needs no second time.
+ * Before that come the special cases as a first byte: empty, ".", "..", hidden names, the rest. And
+ * the order is first that of names without their suffixes ((\.[A-Za-z~][A-Za-z0-9~]*)* at the end;
+ * all of ".profile" is one), then, if these are equal, that of the whole names: so both are written
+ * one after the other. A name without a suffix is less than the same with one, so it needs no
+ * second time.
  *
  * This is coreutils 9.1 to the letter. Later versions do not take a whole name for a suffix.
  */
@@ -29,8 +31,10 @@ static unsigned rank_of(unsigned c) {
         return RANK_TILDE;
     if (cbi_key_is_alpha(c))
         return RANK_ALPHA + (c < 'a' ? c - 'A' : c - 'a' + 26);
-    /* Others keep their order; letters, digits and ~ leave gaps, which does no harm: 255 - 62 - 1 ranks are needed. */
-    unsigned below = (c > '9' ? 10u : 0) + (c > 'Z' ? 26u : 0) + (c > 'z' ? 26u : 0) + (c > '~' ? 1u : 0);
+    /* Others keep their order; letters, digits and ~ leave gaps, which does no harm: 255 - 62 - 1
+     * ranks are needed. */
+    unsigned below =
+        (c > '9' ? 10u : 0) + (c > 'Z' ? 26u : 0) + (c > 'z' ? 26u : 0) + (c > '~' ? 1u : 0);
     return RANK_OTHER + c - below;
 }
 

@@ -15,15 +15,16 @@ typedef struct cbi_span {
 #define CBI_SPAN_BYTES(span) ((span).bytes & 0x7fffffffu)
 
 /**
- * Rows found in a chunk by a format's scanner: what formats produce and keys consume. Arrays belong to the caller
- * (a worker's scratch). A row's span excludes its terminator (LF or NUL) and keeps a CR before it, since that is
- * part of what must come out again.
+ * Rows found in a chunk by a format's scanner: what formats produce and keys consume. Arrays belong
+ * to the caller (a worker's scratch). A row's span excludes its terminator (LF or NUL) and keeps a
+ * CR before it, since that is part of what must come out again.
  */
 typedef struct cbi_rows {
     const uint8_t *base;
     size_t count, capacity;
     cbi_span *rows;
-    cbi_span *fields;   /* field_count a row: fields[row * field_count + i], the columns the keys need, in their order */
+    cbi_span *fields;   /* field_count a row: fields[row * field_count + i], the columns the keys
+                           need, in their order */
     size_t field_count; /* 0: keys look at the whole row */
 } cbi_rows;
 

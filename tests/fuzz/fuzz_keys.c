@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Any key texts over any bytes: creating either says why not or works; keys have the size they are told to have, never
- * write past their room and are the same each time.
+ * Any key texts over any bytes: creating either says why not or works; keys have the size they are
+ * told to have, never write past their room and are the same each time.
  *
- * Input: one byte of format and switches, one of the separator, key texts separated by LF up to an empty line, then rows
- * of up to 9 columns: a byte of length before each column.
+ * Input: one byte of format and switches, one of the separator, key texts separated by LF up to an
+ * empty line, then rows of up to 9 columns: a byte of length before each column.
  */
 
 #include <stdlib.h>
@@ -57,7 +57,8 @@ static bool read_rows(scene *s, const uint8_t *data, size_t size, uint8_t flags)
             size_t n = at < size ? data[at++] : 0;
             n = n > size - at ? size - at : n;
             memcpy(s->chunk + used, data + at, n);
-            s->columns[r][c] = (cbi_span){(uint32_t)used, (uint32_t)n | (flags & 0x80 ? CBI_SPAN_ESCAPED : 0)};
+            s->columns[r][c] =
+                (cbi_span){(uint32_t)used, (uint32_t)n | (flags & 0x80 ? CBI_SPAN_ESCAPED : 0)};
             at += n;
             used += n;
         }
@@ -107,14 +108,20 @@ static void use_keys(const cbi_keys *keys, const scene *s) {
         for (size_t i = 0; i < count; i++)
             fields[r * count + i] = s->columns[r][columns[i]];
     }
-    cbi_rows view = {.base = s->chunk, .count = s->row_count, .capacity = ROWS_MAX, .rows = rows, .fields = fields, .field_count = count};
+    cbi_rows view = {.base = s->chunk,
+                     .count = s->row_count,
+                     .capacity = ROWS_MAX,
+                     .rows = rows,
+                     .fields = fields,
+                     .field_count = count};
     uint8_t *key[ROWS_MAX];
     size_t bytes[ROWS_MAX];
     for (size_t r = 0; r < s->row_count; r++)
         bytes[r] = encode_twice(keys, &view, r, &key[r]);
     for (size_t r = 0; r + 1 < s->row_count; r++) { /* rows of the same bytes have the same key */
-        bool same = rows[r].bytes == rows[r + 1].bytes && count == 0 &&
-                    memcmp(s->chunk + rows[r].offset, s->chunk + rows[r + 1].offset, rows[r].bytes) == 0;
+        bool same =
+            rows[r].bytes == rows[r + 1].bytes && count == 0 &&
+            memcmp(s->chunk + rows[r].offset, s->chunk + rows[r + 1].offset, rows[r].bytes) == 0;
         if (same && compare(key[r], bytes[r], key[r + 1], bytes[r + 1]) != 0)
             abort();
     }
@@ -124,7 +131,8 @@ static void use_keys(const cbi_keys *keys, const scene *s) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char *const names[] = {"a", "b", "price", "2", "x:y", "", "city", "time", "z"};
-    static const char *const globals[] = {NULL, "", "n", "r", "bdf", "V", "g", "hr", "M", "R", "ff", "Vi"};
+    static const char *const globals[] = {NULL, "",   "n", "r", "bdf", "V",
+                                          "g",  "hr", "M", "R", "ff",  "Vi"};
     static const int formats[] = {CB_FORMAT_LINES, CB_FORMAT_CSV, CB_FORMAT_TSV, CB_FORMAT_FIXED};
     if (size < 3)
         return 0;

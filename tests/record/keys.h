@@ -2,7 +2,8 @@
 #ifndef TEST_KEYS_H
 #define TEST_KEYS_H
 
-/* What tests of keys share: keys from a few words, the key of one text, ladders of texts in order. */
+/* What tests of keys share: keys from a few words, the key of one text, ladders of texts in order.
+ */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,9 +37,12 @@ static inline size_t test_random_below(size_t n) {
     return (size_t)test_random() % n;
 }
 
-static inline cb_status test_try_keys(int format, const char *const *texts, size_t count, cbi_keys **keys,
-                                      cb_error *err) {
-    cbi_keys_options options = {.keys = texts, .key_count = count, .field_separator = -1, .format = format,
+static inline cb_status test_try_keys(int format, const char *const *texts, size_t count,
+                                      cbi_keys **keys, cb_error *err) {
+    cbi_keys_options options = {.keys = texts,
+                                .key_count = count,
+                                .field_separator = -1,
+                                .format = format,
                                 .record_bytes = 100};
     return cbi_keys_create(&options, keys, err);
 }
@@ -47,7 +51,8 @@ static inline cb_status test_try_keys(int format, const char *const *texts, size
 static inline cbi_keys *test_keys(int format, const char *const *texts, size_t count) {
     cbi_keys *keys = NULL;
     cb_error err = {0};
-    if (test_try_keys(format, texts, count, &keys, &err) != CB_OK || cbi_keys_bind(keys, NULL, 0, &err) != CB_OK)
+    if (test_try_keys(format, texts, count, &keys, &err) != CB_OK ||
+        cbi_keys_bind(keys, NULL, 0, &err) != CB_OK)
         fail_msg("%s", err.message);
     return keys;
 }
@@ -58,8 +63,8 @@ static inline int test_compare(const test_key *a, const test_key *b) {
 }
 
 /*
- * The key of a row. Memory around the row belongs to nobody (a sanitizer sees it); and whatever the room, the size is
- * the same and nothing is written past it.
+ * The key of a row. Memory around the row belongs to nobody (a sanitizer sees it); and whatever the
+ * room, the size is the same and nothing is written past it.
  */
 static inline void test_encode(const cbi_keys *keys, const cbi_rows *rows, test_key *key) {
     static uint8_t again[KEY_MAX];
@@ -74,8 +79,8 @@ static inline void test_encode(const cbi_keys *keys, const cbi_rows *rows, test_
 }
 
 /* One row that is one field; `before` bytes of room in front of it. */
-static inline void test_encode_field(const cbi_keys *keys, const char *text, size_t bytes, size_t before,
-                                     test_key *key) {
+static inline void test_encode_field(const cbi_keys *keys, const char *text, size_t bytes,
+                                     size_t before, test_key *key) {
     uint8_t *chunk = malloc(before + bytes + 1);
     assert_non_null(chunk);
     memset(chunk, '9', before);
@@ -85,22 +90,27 @@ static inline void test_encode_field(const cbi_keys *keys, const char *text, siz
         memcpy(exact + before, text, bytes);
     cbi_span span = {(uint32_t)before, (uint32_t)bytes};
     const uint32_t *columns;
-    cbi_rows rows = {.base = exact, .count = 1, .capacity = 1, .rows = &span, .fields = &span,
+    cbi_rows rows = {.base = exact,
+                     .count = 1,
+                     .capacity = 1,
+                     .rows = &span,
+                     .fields = &span,
                      .field_count = cbi_keys_columns(keys, &columns)};
     test_encode(keys, &rows, key);
     free(exact);
 }
 
 /*
- * Texts in ascending order by "1:TYPE"; one that begins with '=' is equal to the one before. All pairs are compared, and
- * so are their reverses by desc. Nulls are left to other tests.
+ * Texts in ascending order by "1:TYPE"; one that begins with '=' is equal to the one before. All
+ * pairs are compared, and so are their reverses by desc. Nulls are left to other tests.
  */
 static inline void test_ladder(const char *type, const char *const *texts, size_t count) {
     char ascending[64], descending[64];
     snprintf(ascending, sizeof ascending, "1:%s", type);
     snprintf(descending, sizeof descending, "1:%s:desc", type);
     const char *const up[] = {ascending}, *const down[] = {descending};
-    cbi_keys *up_keys = test_keys(CB_FORMAT_CSV, up, 1), *down_keys = test_keys(CB_FORMAT_CSV, down, 1);
+    cbi_keys *up_keys = test_keys(CB_FORMAT_CSV, up, 1),
+             *down_keys = test_keys(CB_FORMAT_CSV, down, 1);
     size_t rank_i = 0;
     for (size_t i = 0; i < count; i++) {
         rank_i += texts[i][0] != '=';
@@ -123,10 +133,10 @@ static inline void test_ladder(const char *type, const char *const *texts, size_
     cbi_keys_destroy(up_keys);
     cbi_keys_destroy(down_keys);
 }
-#define TEST_LADDER(type, ...)                                                          \
-    do {                                                                                \
-        static const char *const texts_[] = {__VA_ARGS__};                              \
-        test_ladder(type, texts_, sizeof texts_ / sizeof texts_[0]);                    \
+#define TEST_LADDER(type, ...)                                                                     \
+    do {                                                                                           \
+        static const char *const texts_[] = {__VA_ARGS__};                                         \
+        test_ladder(type, texts_, sizeof texts_ / sizeof texts_[0]);                               \
     } while (0)
 
 /* Texts that a type cannot read. */
@@ -144,10 +154,10 @@ static inline void test_nulls(const char *type, const char *const *texts, size_t
     }
     cbi_keys_destroy(keys);
 }
-#define TEST_NULLS(type, ...)                                                           \
-    do {                                                                                \
-        static const char *const texts_[] = {__VA_ARGS__};                              \
-        test_nulls(type, texts_, sizeof texts_ / sizeof texts_[0]);                     \
+#define TEST_NULLS(type, ...)                                                                      \
+    do {                                                                                           \
+        static const char *const texts_[] = {__VA_ARGS__};                                         \
+        test_nulls(type, texts_, sizeof texts_ / sizeof texts_[0]);                                \
     } while (0)
 
 #endif

@@ -16,8 +16,11 @@ static void check_refusal(int format, const char *text, const char *words) {
 
 static void test_keys_say_what_is_wrong_and_where(void **state) {
     (void)state;
-    check_refusal(CB_FORMAT_CSV, "price:nmu", "key 1 'price:nmu', character 7: 'nmu' is no type and no option (did you mean 'num'?)");
-    check_refusal(CB_FORMAT_CSV, "price:num:dsc", "character 11: 'dsc' is no type and no option (did you mean 'desc'?)");
+    check_refusal(
+        CB_FORMAT_CSV, "price:nmu",
+        "key 1 'price:nmu', character 7: 'nmu' is no type and no option (did you mean 'num'?)");
+    check_refusal(CB_FORMAT_CSV, "price:num:dsc",
+                  "character 11: 'dsc' is no type and no option (did you mean 'desc'?)");
     check_refusal(CB_FORMAT_CSV, "price:", "character 7: a type or an option is missing");
     check_refusal(CB_FORMAT_CSV, "price:num:int", "character 11: the key has a type already");
     check_refusal(CB_FORMAT_CSV, "price:asc:desc", "character 11: the key has a direction");
@@ -53,7 +56,8 @@ static void test_global_letters_are_checked(void **state) {
     (void)state;
     cbi_keys *keys = NULL;
     cb_error err = {0};
-    cbi_keys_options options = {.global_order = "nx", .field_separator = -1, .format = CB_FORMAT_LINES};
+    cbi_keys_options options = {
+        .global_order = "nx", .field_separator = -1, .format = CB_FORMAT_LINES};
     assert_int_equal(cbi_keys_create(&options, &keys, &err), CB_EINVAL);
     assert_non_null(strstr(err.message, "character 2"));
     options.global_order = "nM";
@@ -94,7 +98,9 @@ static void test_names_are_found_in_the_header(void **state) {
     check_column("2:int", 1, NULL);
     check_column("2,2n", 1, NULL);
     check_column("\"\"", 7, NULL);
-    check_column("prise", 0, "there is no column 'prise' (did you mean 'price'?); the columns are id, price, a:b, 2, twice");
+    check_column("prise", 0,
+                 "there is no column 'prise' (did you mean 'price'?); the columns are id, price, "
+                 "a:b, 2, twice");
     check_column("twice:num", 0, "columns 5 and 6 are both called 'twice'");
     check_column("9", 0, "there is no column 9; rows have 8");
     check_column("name=3", 0, "there is no column '3'");
@@ -131,8 +137,8 @@ static void test_columns_are_wanted_once_and_in_order(void **state) {
 
 /* ---- shapes ---- */
 
-static void check_shape(int format, const char *text, const char *second, cbi_key_shape shape, size_t offset,
-                        size_t bytes, bool inverted) {
+static void check_shape(int format, const char *text, const char *second, cbi_key_shape shape,
+                        size_t offset, size_t bytes, bool inverted) {
     const char *const texts[] = {text, second};
     cbi_keys *keys = test_keys(format, texts, (size_t)(text != NULL) + (second != NULL));
     assert_int_equal(cbi_keys_shape(keys), shape);
@@ -172,8 +178,14 @@ static void test_gnu_ties_go_to_the_row_unless_stable_or_unique(void **state) {
     (void)state;
     const char *text = "2,2";
     for (int i = 0; i < 4; i++) {
-        cbi_keys_options options = {.keys = &text, .key_count = 1, .field_separator = -1, .format = CB_FORMAT_LINES,
-                                    .gnu = true, .stable = i & 1, .unique = i & 2, .global_order = "r"};
+        cbi_keys_options options = {.keys = &text,
+                                    .key_count = 1,
+                                    .field_separator = -1,
+                                    .format = CB_FORMAT_LINES,
+                                    .gnu = true,
+                                    .stable = i & 1,
+                                    .unique = i & 2,
+                                    .global_order = "r"};
         cbi_keys *keys = NULL;
         assert_int_equal(cbi_keys_create(&options, &keys, NULL), CB_OK);
         assert_int_equal(cbi_keys_tie(keys), i ? CBI_TIE_INPUT : CBI_TIE_ROW);
@@ -204,7 +216,8 @@ static void check_binary(const char *text, const void *less, const void *more, s
         cbi_keys_destroy(keys);
     }
 }
-#define CHECK_BINARY(text, type, less, more) check_binary(text, &(const type){less}, &(const type){more}, sizeof(type))
+#define CHECK_BINARY(text, type, less, more)                                                       \
+    check_binary(text, &(const type){less}, &(const type){more}, sizeof(type))
 
 static void test_binary_numbers_order_by_value(void **state) {
     (void)state;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * GNU's keys against GNU's sort: random lines over hostile alphabets and random options are sorted by the sort of this
- * machine and by memcmp of our keys; the outputs must be the same bytes, and so must the messages when options are
- * refused. CARBIDE_TEST_ROUNDS (default 300) and CARBIDE_TEST_SEED make longer and other runs.
+ * GNU's keys against GNU's sort: random lines over hostile alphabets and random options are sorted
+ * by the sort of this machine and by memcmp of our keys; the outputs must be the same bytes, and so
+ * must the messages when options are refused. CARBIDE_TEST_ROUNDS (default 300) and
+ * CARBIDE_TEST_SEED make longer and other runs.
  */
 
 #include <setjmp.h>
@@ -22,7 +23,13 @@
 #include "carbide/sort.h"
 #include "record/key.h"
 
-enum { LINES_MAX = 48, LINE_MAX_BYTES = 400, ARGS_MAX = 24, KEY_MAX_BYTES = 4096, TEXT_MAX = 64 * 1024 };
+enum {
+    LINES_MAX = 48,
+    LINE_MAX_BYTES = 400,
+    ARGS_MAX = 24,
+    KEY_MAX_BYTES = 4096,
+    TEXT_MAX = 64 * 1024
+};
 
 typedef struct scene {
     uint8_t input[TEXT_MAX];
@@ -199,8 +206,8 @@ static size_t sort_ours(const scene *s, uint8_t *out, bool *ok) {
 /* ---- scenes ---- */
 
 static void print_scene(const scene *s) {
-    print_message("options: -t %d global '%s' stable %d unique %d zero %d", s->separator, s->global, s->stable, s->unique,
-                  s->zero_terminated);
+    print_message("options: -t %d global '%s' stable %d unique %d zero %d", s->separator, s->global,
+                  s->stable, s->unique, s->zero_terminated);
     for (size_t i = 0; i < s->key_count; i++)
         print_message(" -k %s", s->keys[i]);
     print_message("\n");
@@ -219,7 +226,8 @@ static void print_lines(const char *title, const uint8_t *text, size_t bytes) {
 static void check_scene(const scene *s) {
     static uint8_t theirs[TEXT_MAX], ours[TEXT_MAX];
     bool they_ok, we_ok;
-    size_t theirs_bytes = run_sort(s, theirs, sizeof theirs, &they_ok), ours_bytes = sort_ours(s, ours, &we_ok);
+    size_t theirs_bytes = run_sort(s, theirs, sizeof theirs, &they_ok),
+           ours_bytes = sort_ours(s, ours, &we_ok);
     if (they_ok == we_ok && theirs_bytes == ours_bytes && memcmp(theirs, ours, ours_bytes) == 0)
         return;
     print_scene(s);
@@ -249,17 +257,105 @@ static const char *const alphabets[] = {
 };
 
 static const char *const words[] = {
-    "",       " ",        "-",       "0",       "-0",      "00",      "1",     "01",       "-1",      "1.0",     "1.50",
-    "-1.5",   ".5",       "-.5",     "5.",      "1e3",     "1E-3",    "1000",  "nan",      "-nan",    "NaN(1)",  "inf",
-    "-inf",   "INFINITY", "0x10",    "0x1p4",   "0x.8",    "0x",      "16",    "JAN",      "feb",     " Mar",    "decade",
-    "Ju",     "jul",      "1K",      "1k",      "1024",    "-1K",     "1M",    "999K",     "1.5G",    "0K",      "1.K",
-    "2m",     "1Ki",      "a.tar.gz", "a.tar",  "a",       "a1.c",    "a01.c", "a10.c",    "a2.c",    ".",       "..",
-    ".a",     "..a",      "a~",      "a.b~",    "~",       "a.~1~",   "a0",    "a00",      "a0.b",    "1.2.3",   "1.10",
-    "1.2-rc", "file.1a",  "a.1",     "a.b.1",   "1,000",   "+1",      "1_0",   "\"x\"",    "a\tb",    "x y",     "1e400",
-    "1e5000", "1e-5000",  "1e-4951", "1.000000000000000000001", "0.1", "0.10000000000000000000001", "18446744073709551616",
-    "123456789012345678901234567890", "123456789012345678901234567891", "12345678.12345678", "12345678.123456781",
-    "123456789.1", "1234567890123456.1234567890123456", "12345678901234567.1", "0.0000000000000001", "0.00000000000000001",
-    "-12345678.5", "-123456789.25", "100", "1e2", "99999999", "100000000",
+    "",
+    " ",
+    "-",
+    "0",
+    "-0",
+    "00",
+    "1",
+    "01",
+    "-1",
+    "1.0",
+    "1.50",
+    "-1.5",
+    ".5",
+    "-.5",
+    "5.",
+    "1e3",
+    "1E-3",
+    "1000",
+    "nan",
+    "-nan",
+    "NaN(1)",
+    "inf",
+    "-inf",
+    "INFINITY",
+    "0x10",
+    "0x1p4",
+    "0x.8",
+    "0x",
+    "16",
+    "JAN",
+    "feb",
+    " Mar",
+    "decade",
+    "Ju",
+    "jul",
+    "1K",
+    "1k",
+    "1024",
+    "-1K",
+    "1M",
+    "999K",
+    "1.5G",
+    "0K",
+    "1.K",
+    "2m",
+    "1Ki",
+    "a.tar.gz",
+    "a.tar",
+    "a",
+    "a1.c",
+    "a01.c",
+    "a10.c",
+    "a2.c",
+    ".",
+    "..",
+    ".a",
+    "..a",
+    "a~",
+    "a.b~",
+    "~",
+    "a.~1~",
+    "a0",
+    "a00",
+    "a0.b",
+    "1.2.3",
+    "1.10",
+    "1.2-rc",
+    "file.1a",
+    "a.1",
+    "a.b.1",
+    "1,000",
+    "+1",
+    "1_0",
+    "\"x\"",
+    "a\tb",
+    "x y",
+    "1e400",
+    "1e5000",
+    "1e-5000",
+    "1e-4951",
+    "1.000000000000000000001",
+    "0.1",
+    "0.10000000000000000000001",
+    "18446744073709551616",
+    "123456789012345678901234567890",
+    "123456789012345678901234567891",
+    "12345678.12345678",
+    "12345678.123456781",
+    "123456789.1",
+    "1234567890123456.1234567890123456",
+    "12345678901234567.1",
+    "0.0000000000000001",
+    "0.00000000000000001",
+    "-12345678.5",
+    "-123456789.25",
+    "100",
+    "1e2",
+    "99999999",
+    "100000000",
 };
 
 /* One or several fields of words or of bytes of one alphabet. */
@@ -302,9 +398,11 @@ static void random_letters(char *out, size_t most, bool random) {
 static void random_position(char *out, size_t cap, bool end) {
     size_t n = (size_t)snprintf(out, cap, "%zu", random_below(4) + (random_below(200) > 0));
     if (random_below(2))
-        n += (size_t)snprintf(out + n, cap - n, ".%zu", random_below(5) + (!end && random_below(100) > 0));
+        n += (size_t)snprintf(out + n, cap - n, ".%zu",
+                              random_below(5) + (!end && random_below(100) > 0));
     if (random_below(300) == 0)
-        snprintf(out + n, cap - n, "%s", random_below(2) ? "0000999" : "x"); /* beyond 2^63 GNU wraps around */
+        snprintf(out + n, cap - n, "%s",
+                 random_below(2) ? "0000999" : "x"); /* beyond 2^63 GNU wraps around */
 }
 
 static void random_scene(scene *s, bool refusals) {
@@ -327,7 +425,8 @@ static void random_scene(scene *s, bool refusals) {
             random_position(end + 1, sizeof end - 1, true);
             random_letters(end_letters, 1, false);
         }
-        snprintf(s->key_texts[i], sizeof s->key_texts[i], "%.24s%.7s%.24s%.7s", start, start_letters, end, end_letters);
+        snprintf(s->key_texts[i], sizeof s->key_texts[i], "%.24s%.7s%.24s%.7s", start,
+                 start_letters, end, end_letters);
         s->keys[i] = s->key_texts[i];
     }
     s->count = 1 + random_below(LINES_MAX);
@@ -372,12 +471,15 @@ static void test_keys_random_lines_are_sorted_as_gnu_sorts_them(void **state) {
     }
 }
 
-/* Nans of different bits only: whether GNU finds equal ones equal depends on what was in its registers. */
+/* Nans of different bits only: whether GNU finds equal ones equal depends on what was in its
+ * registers. */
 static void test_keys_nans_are_ordered_as_gnu_orders_them(void **state) {
     (void)state;
     require_oracle();
-    static const char *const nans[] = {"nan(07)",  "-nan",    "nan(99999999999999999999)", "inf",          "nan",  "-inf",
-                                       "-nan(0x5)", "NaN(1)", "x",                         "nan(0x10000)", "-1e400"};
+    static const char *const nans[] = {"nan(07)",      "-nan",   "nan(99999999999999999999)",
+                                       "inf",          "nan",    "-inf",
+                                       "-nan(0x5)",    "NaN(1)", "x",
+                                       "nan(0x10000)", "-1e400"};
     static scene s;
     memset(&s, 0, sizeof s);
     s.separator = -1;
@@ -400,14 +502,16 @@ static void test_keys_each_letter_orders_words_as_gnu_does(void **state) {
     (void)state;
     require_oracle();
     static scene s;
-    static const char *const orders[] = {"",   "b",  "d",  "f",  "i",   "g",   "M",   "h",   "n",  "V", "r", "df",
-                                         "fh", "fV", "dV", "iV", "dfr", "nr",  "gr",  "Vr",  "hr", "Mr"};
+    static const char *const orders[] = {"",    "b",  "d",  "f",  "i",  "g",  "M",  "h",
+                                         "n",   "V",  "r",  "df", "fh", "fV", "dV", "iV",
+                                         "dfr", "nr", "gr", "Vr", "hr", "Mr"};
     for (size_t left = rounds(); left; left--) {
         random_scene(&s, false);
         s.key_count = 0;
         s.unique = false;
         s.stable = true;
-        snprintf(s.global, sizeof s.global, "%s", orders[random_below(sizeof orders / sizeof orders[0])]);
+        snprintf(s.global, sizeof s.global, "%s",
+                 orders[random_below(sizeof orders / sizeof orders[0])]);
         check_scene(&s);
     }
 }
@@ -416,9 +520,10 @@ static void test_keys_refusals_are_gnus(void **state) {
     (void)state;
     require_oracle();
     static scene s;
-    static const char *const texts[] = {"0",   "x",     "",     "1.0",   "1.x", "1,",    "1,0",  "1,x",  "1q",    "1,1q",
-                                        "1nM", "1nVrb", "1dVR", "1,1.0", "-1",  " 1",    "+1",   "1 ",   "1.2.3", "1'\\\a",
-                                        "1gh", "1Mi",   "1hd",  "2nR",   "1id", "1\303", "1,2,", "1.1bg,1.2bhd"};
+    static const char *const texts[] = {
+        "0",   "x",     "",     "1.0",   "1.x", "1,",    "1,0",  "1,x",         "1q",    "1,1q",
+        "1nM", "1nVrb", "1dVR", "1,1.0", "-1",  " 1",    "+1",   "1 ",          "1.2.3", "1'\\\a",
+        "1gh", "1Mi",   "1hd",  "2nR",   "1id", "1\303", "1,2,", "1.1bg,1.2bhd"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         for (size_t second = 0; second < 3; second++) {
             memset(&s, 0, sizeof s);
@@ -445,7 +550,11 @@ static void test_keys_refusals_are_gnus(void **state) {
 static void test_keys_random_order_keeps_equal_keys_together(void **state) {
     (void)state;
     static const char *const texts[] = {"1,1Rf"};
-    cbi_keys_options options = {.keys = texts, .key_count = 1, .field_separator = -1, .gnu = true, .stable = true,
+    cbi_keys_options options = {.keys = texts,
+                                .key_count = 1,
+                                .field_separator = -1,
+                                .gnu = true,
+                                .stable = true,
                                 .format = CB_FORMAT_LINES};
     cbi_keys *keys = NULL;
     assert_int_equal(cbi_keys_create(&options, &keys, NULL), CB_OK);
@@ -454,9 +563,12 @@ static void test_keys_random_order_keeps_equal_keys_together(void **state) {
     cbi_rows rows = {.base = (const uint8_t *)text, .count = 4, .capacity = 4, .rows = spans};
     for (size_t i = 0; i < 4; i++)
         encode(keys, &rows, i, &entries[i]);
-    assert_true(compare_bytes(entries[0].key, entries[0].key_bytes, entries[2].key, entries[2].key_bytes) == 0);
-    assert_true(compare_bytes(entries[0].key, entries[0].key_bytes, entries[1].key, entries[1].key_bytes) != 0);
-    assert_true(compare_bytes(entries[1].key, entries[1].key_bytes, entries[3].key, entries[3].key_bytes) != 0);
+    assert_true(compare_bytes(entries[0].key, entries[0].key_bytes, entries[2].key,
+                              entries[2].key_bytes) == 0);
+    assert_true(compare_bytes(entries[0].key, entries[0].key_bytes, entries[1].key,
+                              entries[1].key_bytes) != 0);
+    assert_true(compare_bytes(entries[1].key, entries[1].key_bytes, entries[3].key,
+                              entries[3].key_bytes) != 0);
     cbi_keys_destroy(keys);
 }
 

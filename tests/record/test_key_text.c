@@ -13,11 +13,13 @@ typedef struct row {
 } row;
 
 static void make_cell(row *r, size_t column) {
-    static const char *const alphabets[] = {"ab", "\1\1\1\1", "aB\"", "\377\376a", "\2a", "~.1a", "\"\""};
+    static const char *const alphabets[] = {"ab",  "\1\1\1\1", "aB\"", "\377\376a",
+                                            "\2a", "~.1a",     "\"\""};
     const char *alphabet = alphabets[test_random_below(7)];
     size_t n = test_random_below(test_random_below(8) ? 5 : 60), letters = strlen(alphabet);
     for (size_t i = 0; i < n; i++)
-        r->cells[column][i] = test_random_below(12) ? (uint8_t)alphabet[test_random_below(letters)] : 0;
+        r->cells[column][i] =
+            test_random_below(12) ? (uint8_t)alphabet[test_random_below(letters)] : 0;
     r->bytes[column] = n;
 }
 
@@ -55,7 +57,7 @@ static int compare_bytes(const uint8_t *a, size_t an, const uint8_t *b, size_t b
 typedef struct rule {
     size_t column;
     bool descending, fold;
-    int nulls; /* 0 none, 1 first, 2 last */
+    int nulls;       /* 0 none, 1 first, 2 last */
     size_t from, to; /* characters [from, to) */
 } rule;
 
@@ -94,12 +96,18 @@ static void encode_row(const cbi_keys *keys, const row *r, test_key *key) {
     assert_non_null(exact);
     memcpy(exact, r->text, r->text_bytes);
     cbi_span span = r->span;
-    cbi_rows rows = {.base = exact, .count = 1, .capacity = 1, .rows = &span, .fields = wanted, .field_count = count};
+    cbi_rows rows = {.base = exact,
+                     .count = 1,
+                     .capacity = 1,
+                     .rows = &span,
+                     .fields = wanted,
+                     .field_count = count};
     test_encode(keys, &rows, key);
     free(exact);
 }
 
-/* Several text keys of any direction over cells with zeros, ones, quotes: as if compared one after the other. */
+/* Several text keys of any direction over cells with zeros, ones, quotes: as if compared one after
+ * the other. */
 static void test_text_keys_follow_each_other_in_order(void **state) {
     (void)state;
     static row a, b;
@@ -110,18 +118,25 @@ static void test_text_keys_follow_each_other_in_order(void **state) {
         const char *pointers[3];
         size_t count = 1 + test_random_below(3);
         for (size_t i = 0; i < count; i++) {
-            rules[i] = (rule){test_random_below(COLUMNS), test_random_below(2), test_random_below(4) == 0,
-                              test_random_below(4) ? 0 : (int)test_random_below(3), 0, SIZE_MAX};
-            snprintf(texts[i], sizeof texts[i], "%zu:%s%s%s", rules[i].column + 1, rules[i].descending ? "desc" : "str",
-                     rules[i].fold ? ":fold" : "",
-                     rules[i].nulls == 1 ? ":nulls=first" : rules[i].nulls ? ":nulls=last" : "");
+            rules[i] = (rule){test_random_below(COLUMNS),
+                              test_random_below(2),
+                              test_random_below(4) == 0,
+                              test_random_below(4) ? 0 : (int)test_random_below(3),
+                              0,
+                              SIZE_MAX};
+            snprintf(texts[i], sizeof texts[i], "%zu:%s%s%s", rules[i].column + 1,
+                     rules[i].descending ? "desc" : "str", rules[i].fold ? ":fold" : "",
+                     rules[i].nulls == 1 ? ":nulls=first"
+                     : rules[i].nulls    ? ":nulls=last"
+                                         : "");
             pointers[i] = texts[i];
             if (test_random_below(6) == 0) { /* a KEYDEF: part of a column */
                 rules[i].nulls = 0;
                 rules[i].from = test_random_below(4);
                 rules[i].to = 1 + test_random_below(5);
-                snprintf(texts[i], sizeof texts[i], "%zu.%zu%s%s,%zu.%zu", rules[i].column + 1, rules[i].from + 1,
-                         rules[i].descending ? "r" : "", rules[i].fold ? "f" : "", rules[i].column + 1, rules[i].to);
+                snprintf(texts[i], sizeof texts[i], "%zu.%zu%s%s,%zu.%zu", rules[i].column + 1,
+                         rules[i].from + 1, rules[i].descending ? "r" : "",
+                         rules[i].fold ? "f" : "", rules[i].column + 1, rules[i].to);
             }
         }
         cbi_keys *keys = test_keys(CB_FORMAT_CSV, pointers, count);
@@ -138,7 +153,8 @@ static void test_text_keys_follow_each_other_in_order(void **state) {
         encode_row(keys, &a, &x);
         encode_row(keys, &b, &y);
         if (test_compare(&x, &y) != compare_rows(&a, &b, rules, count))
-            fail_msg("%zu keys: %s %s %s", count, texts[0], count > 1 ? texts[1] : "", count > 2 ? texts[2] : "");
+            fail_msg("%zu keys: %s %s %s", count, texts[0], count > 1 ? texts[1] : "",
+                     count > 2 ? texts[2] : "");
         cbi_keys_destroy(keys);
     }
 }
@@ -147,7 +163,8 @@ static void test_text_keys_follow_each_other_in_order(void **state) {
 static void test_keydef_over_columns_is_one_after_the_other(void **state) {
     (void)state;
     const char *const one[] = {"2,4"}, *const three[] = {"2,2", "3,3", "4,4"};
-    cbi_keys *span = test_keys(CB_FORMAT_CSV, one, 1), *columns = test_keys(CB_FORMAT_CSV, three, 3);
+    cbi_keys *span = test_keys(CB_FORMAT_CSV, one, 1),
+             *columns = test_keys(CB_FORMAT_CSV, three, 3);
     static row a;
     static test_key x, y;
     for (int round = 0; round < 2000; round++) {
@@ -175,20 +192,23 @@ static void test_last_text_is_itself(void **state) {
 
 static void test_ver_is_natural(void **state) {
     (void)state;
-    TEST_LADDER("ver", "", ".", "..", ".a", "1.0~rc1", "1.0", "=1.00", "1.0-1", "1.2", "1.10", "1.10.1", "2", "10", "a1", "a2",
-                "a10", "a10b", "b", "x2.tar.gz", "x10.tar", "x10.tar.gz", "x18446744073709551616", "x18446744073709551617");
+    TEST_LADDER("ver", "", ".", "..", ".a", "1.0~rc1", "1.0", "=1.00", "1.0-1", "1.2", "1.10",
+                "1.10.1", "2", "10", "a1", "a2", "a10", "a10b", "b", "x2.tar.gz", "x10.tar",
+                "x10.tar.gz", "x18446744073709551616", "x18446744073709551617");
 }
 
 /* 100 MB in one field: the size is told without room, and in one pass. */
 static void test_giant_fields_are_measured(void **state) {
     (void)state;
     enum { BYTES = 100 * 1000 * 1000 };
-    static const char *const kinds[] = {"1:str:desc", "1:num", "1:float", "1:ver", "1:human", "1:fold", "1,1g", "1,1V", "1,1h", "1:time"};
+    static const char *const kinds[] = {"1:str:desc", "1:num", "1:float", "1:ver", "1:human",
+                                        "1:fold",     "1,1g",  "1,1V",    "1,1h",  "1:time"};
     uint8_t *text = malloc(BYTES);
     assert_non_null(text);
     memset(text, '7', BYTES);
     cbi_span span = {0, BYTES};
-    cbi_rows rows = {.base = text, .count = 1, .capacity = 1, .rows = &span, .fields = &span, .field_count = 1};
+    cbi_rows rows = {
+        .base = text, .count = 1, .capacity = 1, .rows = &span, .fields = &span, .field_count = 1};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         cbi_keys *keys = test_keys(CB_FORMAT_CSV, &kinds[i], 1);
         uint8_t out[64];
