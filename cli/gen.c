@@ -346,7 +346,8 @@ int cli_gen_main(int argc, char **argv) {
         return answer;
     if (!cli_output_open(&output, args.output))
         return CLI_EXIT_TROUBLE;
-    uint64_t block_rows = BLOCK_BYTES / args.rows.row_bytes_max;
+    size_t row_bytes = args.rows.row_bytes_max > 0 ? args.rows.row_bytes_max : 1;
+    uint64_t block_rows = BLOCK_BYTES / row_bytes;
     gen_job job = {
         .rows = &args.rows,
         .output = &output,

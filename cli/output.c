@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -51,10 +52,15 @@ bool cli_output_open(cli_output *o, const char *path) {
     bool standard = path == NULL || strcmp(path, "-") == 0;
     *o = (cli_output){.path = standard ? NULL : path, .name = standard ? "standard output" : path};
     if (!standard) {
+        o->resolved = realpath(path, NULL); /* a link keeps pointing where it does */
+        if (o->resolved != NULL)
+            o->path = o->resolved;
         o->fd = open_file(o);
-        if (o->fd < 0)
-            cli_complain("cannot open %s: %s", path, strerror(errno));
-        return o->fd >= 0;
+        if (o->fd >= 0)
+            return true;
+        cli_complain("cannot open %s: %s", path, strerror(errno));
+        cli_output_fini(o);
+        return false;
     }
     o->fd = STDOUT_FILENO;
     int flags = fcntl(o->fd, F_GETFL);
@@ -106,7 +112,7 @@ int cli_output_finish(cli_output *o, uint64_t bytes) {
     int why = 0;
     if (o->path == NULL && o->seekable && lseek(o->fd, (off_t)(o->base + bytes), SEEK_SET) < 0)
         return errno;
-    if (o->hidden)
+    if (o->hidden && o->path != NULL)
         why = give_name(o);
     if (close(o->fd) != 0 && why == 0)
         why = errno;
@@ -118,4 +124,6 @@ void cli_output_fini(cli_output *o) {
     if (o->fd > STDERR_FILENO)
         close(o->fd);
     o->fd = -1;
+    free(o->resolved);
+    o->resolved = NULL;
 }

@@ -9,6 +9,7 @@
 typedef struct cli_output {
     const char *path; /* NULL = standard output */
     const char *name; /* for messages */
+    char *resolved;   /* owned; where the path leads to, when it exists */
     int fd;
     bool seekable; /* writes may come in any order */
     bool hidden;   /* the file has no name until it is finished */

@@ -102,15 +102,16 @@ static int explain(const cli_sort_args *args) {
     cb_status status = cb_sort_create(&args->options, &sort, &err);
     if (status == CB_OK)
         status = cb_sort_explain(sort, &plan, &err);
-    int code = exit_code(args, status);
+    int code = CLI_EXIT_OK;
+    if (plan.method[0] != '\0') /* also of a refusal: it says what is known */
+        code = cli_report_plan(&plan);
+    if (code == CLI_EXIT_OK && args->stats)
+        code = cli_report_stats(args, &plan, NULL, status, err.message);
     if (status != CB_OK) {
         tell_failure(args, sort, &err);
-    } else {
-        code = cli_report_plan(&plan);
-        if (code == CLI_EXIT_OK && args->stats)
-            code = cli_report_stats(args, &plan, NULL, CB_OK, NULL);
-        if (code == CLI_EXIT_OK)
-            code = judge_plan(args, &plan);
+        code = exit_code(args, status);
+    } else if (code == CLI_EXIT_OK) {
+        code = judge_plan(args, &plan);
     }
     cb_sort_destroy(sort);
     return code;
