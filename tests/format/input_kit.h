@@ -127,7 +127,6 @@ typedef struct kit_reading {
     cb_status status;
     cb_error error;
     uint64_t rows;
-    size_t grown; /* times a buffer was too small */
 } kit_reading;
 
 /* One row as text: the row, then its fields as they are without quotes. */
@@ -178,7 +177,6 @@ static inline void kit_worker(void *ctx) {
             free(chunk.buf);
             chunk.buf = larger;
             chunk.capacity = (size_t)err.bytes_asked;
-            r->grown++;
             continue;
         }
         kit_text text = {0};
@@ -224,7 +222,6 @@ static inline cb_status kit_read(kit_reading *r, unsigned threads, kit_text *out
     r->pieces = NULL;
     r->piece_count = 0;
     r->rows = 0;
-    r->grown = 0;
     r->status = CB_OK;
     if (threads == 0)
         kit_worker(r);
