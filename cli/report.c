@@ -65,9 +65,14 @@ int cli_report_plan(const cb_sort_plan *p) {
                      cli_size_text(p->segment_bytes, a));
     if (p->runs_estimate > 0)
         cli_text_add(&out, "runs     about %u\n", p->runs_estimate);
-    cli_text_add(&out, "passes   %u\n", p->passes_estimate);
-    cli_text_add(&out, "temp     about %s of %s free\n", cli_size_text(p->temp_bytes_estimate, a),
-                 cli_size_text(p->temp_bytes_free, b));
+    if (p->temp_bytes_estimate > 0)
+        cli_text_add(&out, "temp     about %s of %s free, written %u time%s\n",
+                     cli_size_text(p->temp_bytes_estimate, a), cli_size_text(p->temp_bytes_free, b),
+                     p->passes_estimate, plural(p->passes_estimate));
+    else if (p->input_bytes > 0 || p->in_memory)
+        cli_text_add(&out, "temp     none\n");
+    else
+        cli_text_add(&out, "temp     what does not fit into memory\n");
     return cli_print(out.data);
 }
 
