@@ -189,7 +189,7 @@ static void check_waiters(const world *w) {
 static void pass_on(world *w) {
     cbi_request *r;
     while ((r = cbi_arbiter_next(&w->arbiter)) != NULL) {
-        actor *a = (actor *)((char *)r - offsetof(actor, request));
+        actor *a = (actor *)(void *)((char *)r - offsetof(actor, request));
         assert_int_equal(a->phase, WAITS);
         a->phase = r->verdict == CBI_EVICT ? EVICTS : RUNS;
         if (r->verdict == CBI_GRANTED) {
