@@ -138,7 +138,8 @@ typedef struct cb_sort cb_sort;
  *  caller, cb_sort_destroy frees it. */
 CB_API CB_MUST_USE cb_status cb_sort_create(const cb_sort_options *options, cb_sort **sort, cb_error *err);
 
-/** Opens the inputs, samples, plans; changes nothing on disk. Blocks for the sampling. Streams are not read. */
+/** Opens the inputs, samples, plans; changes nothing on disk. Blocks for the sampling. Streams are not read. The sort can be
+ *  run afterwards, by this plan. CB_ENOSPC, CB_EBUDGET: *plan says what is known. */
 CB_API CB_MUST_USE cb_status cb_sort_explain(cb_sort *sort, cb_sort_plan *plan, cb_error *err);
 
 /**

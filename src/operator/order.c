@@ -13,7 +13,7 @@
  * again: a million keys that agree in 4 KiB cost one pass and not 512. Keys that end inside a prefix look like keys with
  * zeros there; groups with such keys are compared in full, so the padding can never decide.
  *
- * At the end only equal keys are left together: they are ordered by ref (input order) or by the rows' bytes,
+ * At the end only equal keys are left together: they are ordered by input (the order they carry, or ref) or by the rows' bytes,
  * with the same machinery, the row taking the key's place.
  *
  * Recursion: radix at most 8 deep in digits; groups at most DEPTH_MAX, then comparison (a heap sort, since hostile keys
@@ -113,7 +113,7 @@ static bool entry_less(const order_ctx *o, const cbi_entry *a, const cbi_entry *
         if (c != 0)
             return o->layout->tie_inverted ? c > 0 : c < 0;
     }
-    return a->ref < b->ref;
+    return x.order != y.order ? x.order < y.order : a->ref < b->ref;
 }
 
 static void insertion_by_key(const order_ctx *o, cbi_entry *e, size_t n, size_t same) {
@@ -171,7 +171,7 @@ static void order_equal(const order_ctx *o, cbi_entry *e, size_t n) {
         return;
     }
     for (size_t i = 0; i < n; i++)
-        e[i].prefix = e[i].ref;
+        e[i].prefix = o->layout->ordered ? entry_open(o, &e[i]).order : e[i].ref;
     cbi_order_by_prefix(e, n);
 }
 

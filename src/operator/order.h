@@ -30,7 +30,7 @@ static inline uint64_t cbi_entry_prefix(const cbi_layout *layout, const cbi_stor
 }
 
 /**
- * Puts entries in order: key, then the tie rule, then ref. In place, no allocation; prefixes are not what they were
+ * Puts entries in order: key, then the tie rule, then the order that rows carry (runs), then ref. In place, no allocation; prefixes are not what they were
  * afterwards. Recursion is bounded. One thread an array.
  */
 void cbi_order(cbi_entry *entries, size_t count, const cbi_layout *layout, const uint8_t *base);

@@ -20,7 +20,7 @@
  * callbacks take both.
  */
 
-enum { REQUESTS = 64, EXTENT_JUMBO = 0x40000000 };
+enum { REQUESTS = 64, EXTENT_JUMBO = 0x40000000, EXTENT_LOADED = 0x20000000, EXTENT_UNITS = 0x1fffffff };
 
 typedef struct partition {
     cbi_mutex lock;
@@ -30,7 +30,7 @@ typedef struct partition {
     uint8_t *piece;                 /* cbi_partition_put: the piece that grows in the open segment */
     atomic_uint full;               /* pool segments in the list */
     uint64_t rows, row_bytes, pieces, segments, segments_out;
-    cbi_extent *extents;            /* .segments has EXTENT_JUMBO | units for a giant row */
+    cbi_extent *extents;            /* .segments: EXTENT_JUMBO | units for a giant row, EXTENT_LOADED */
     uint32_t extent_count, extent_capacity;
     uint32_t next_extent;           /* cbi_partition_next_part */
     uint32_t loading;               /* read requests under way */
@@ -42,6 +42,7 @@ typedef struct request {
     uint32_t index, extent;
     uint32_t count;
     bool write;
+    bool last_read;                 /* nobody will read that extent again */
     uint32_t units;                 /* pool segments in the batch */
     cbi_spill_segment *segments;    /* batch_segments_max */
 } request;
@@ -53,11 +54,13 @@ struct cbi_partitions {
     request *requests;
     cbi_spill_segment *request_segments;
 
-    cbi_mutex mutex; /* guards all below */
+    atomic_bool claim;              /* the same for those who look without the lock */
+    cbi_mutex mutex;                /* guards all below */
     cbi_cond changed;
     request *idle;
     uint32_t frontier;
     size_t leaving;                 /* pool segments on their way out */
+    bool claimed;                   /* somebody collects contiguous segments */
     unsigned under_way;             /* requests */
     cb_status failed;
     cb_error failure;
@@ -158,6 +161,7 @@ static void request_done(void *ctx, cb_status status, const cbi_extent *extent, 
     partition *part = &p->parts[r->index];
     if (r->write) {
         if (status == CB_OK) {
+            cbi_mutex_lock(&p->mutex); /* who reads places holds this one */
             cbi_mutex_lock(&part->lock);
             uint32_t jumbo = part->extents[r->extent].segments & EXTENT_JUMBO;
             uint32_t kept = part->extents[r->extent].segments;
@@ -165,6 +169,7 @@ static void request_done(void *ctx, cb_status status, const cbi_extent *extent, 
             if (jumbo)
                 part->extents[r->extent].segments = kept;
             cbi_mutex_unlock(&part->lock);
+            cbi_mutex_unlock(&p->mutex);
         }
         for (uint32_t i = 0; i < r->count; i++)
             cb_segment_pool_give(p->o.pool, r->segments[i].base,
@@ -183,7 +188,7 @@ static void request_done(void *ctx, cb_status status, const cbi_extent *extent, 
             part->back_last = segment;
         }
         cbi_mutex_unlock(&part->lock);
-        if (status == CB_OK)
+        if (status == CB_OK && r->last_read)
             cbi_spill_free(p->o.spill, extent);
     }
     cbi_mutex_lock(&p->mutex);
@@ -386,40 +391,54 @@ cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err) {
     return status;
 }
 
-/* Waits until `units` contiguous segments could be taken. */
+/*
+ * Waits until `units` contiguous segments could be taken. Who needs more than one claims the pool: nobody else takes from it
+ * (in this object) until it has them, or what leaves would never be in one piece.
+ */
 static cb_status wait_for_memory(cbi_partitions *p, size_t units, void **base, cb_error *err) {
-    cb_status status = CB_OK;
     cbi_mutex_lock(&p->mutex);
-    for (;;) {
+    cb_status status = stopped(p, err);
+    while (status == CB_OK && p->claimed) {
+        cbi_cond_wait(&p->changed, &p->mutex);
         status = stopped(p, err);
-        if (status != CB_OK)
-            break;
-        *base = cb_segment_pool_take(p->o.pool, units);
-        if (*base != NULL)
-            break;
-        if (p->o.spill != NULL && (p->leaving < units + p->o.batch_segments_max || units > 1)) {
-            uint32_t victim = choose_victim(p, units > 1 ? 1 : (unsigned)p->o.batch_segments_max / 2);
-            if (victim != UINT32_MAX) {
-                status = spill_batch(p, victim, err);
-                if (status != CB_OK)
-                    break;
-                continue;
-            }
-        }
-        if (p->under_way > 0) {
-            cbi_cond_wait(&p->changed, &p->mutex);
-            continue;
-        }
-        if (p->o.spill != NULL && close_open(p, 0))
-            continue;
-        status = cbi_fail_bytes(err, CB_EBUDGET, units * p->o.segment_bytes,
-                                p->o.segments_max * p->o.segment_bytes,
-                                "a row needs %zu bytes of page memory, and %zu are there in all",
-                                units * p->o.segment_bytes, p->o.segments_max * p->o.segment_bytes);
-        break;
     }
+    bool claim = status == CB_OK && units > 1;
+    if (claim) {
+        p->claimed = true;
+        atomic_store(&p->claim, true);
+    }
+    *base = NULL;
+    while (status == CB_OK && (*base = cb_segment_pool_take(p->o.pool, units)) == NULL) {
+        uint32_t victim = UINT32_MAX;
+        if (p->o.spill != NULL && (p->leaving < units + p->o.batch_segments_max || units > 1))
+            victim = choose_victim(p, units > 1 ? 1 : (unsigned)p->o.batch_segments_max / 2);
+        if (victim != UINT32_MAX) {
+            status = spill_batch(p, victim, err);
+        } else if (p->under_way > 0) {
+            cbi_cond_wait(&p->changed, &p->mutex);
+        } else if (p->o.spill == NULL || !close_open(p, 0)) {
+            size_t asked = units * p->o.segment_bytes, all = p->o.segments_max * p->o.segment_bytes;
+            status = cbi_fail_bytes(err, CB_EBUDGET, asked, all,
+                                    "%zu bytes of page memory in one piece are needed, and there are %zu in all", asked,
+                                    all);
+        }
+        if (status == CB_OK)
+            status = stopped(p, err);
+    }
+    if (claim) {
+        p->claimed = false;
+        atomic_store(&p->claim, false);
+        cbi_cond_broadcast(&p->changed);
+    }
+    if (status != CB_OK && *base != NULL)
+        cb_segment_pool_give(p->o.pool, *base, units);
     cbi_mutex_unlock(&p->mutex);
     return status;
+}
+
+/* The quick way, which respects a claim. */
+static inline void *take_quickly(cbi_partitions *p, size_t units) {
+    return atomic_load_explicit(&p->claim, memory_order_relaxed) ? NULL : cb_segment_pool_take(p->o.pool, units);
 }
 
 cb_status cbi_partitions_take(cbi_partitions *p, size_t units, void **base, cb_error *err) {
@@ -481,7 +500,7 @@ cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_grou
             retire_open(part);
         }
         size_t units = need <= p->payload ? 1 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
-        void *base = cb_segment_pool_take(p->o.pool, units);
+        void *base = take_quickly(p, units);
         if (base == NULL) {
             cbi_mutex_unlock(&part->lock);
             CB_TRY(wait_for_memory(p, units, &base, err));
@@ -543,7 +562,7 @@ cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t seg
 /* Free segments for one extent, as the request's list; false when there are not enough (none kept). */
 static bool take_for_extent(cbi_partitions *p, uint32_t shape, request *r) {
     if (shape & EXTENT_JUMBO) {
-        uint32_t units = shape & ~(uint32_t)EXTENT_JUMBO;
+        uint32_t units = shape & EXTENT_UNITS;
         void *base = cb_segment_pool_take(p->o.pool, units);
         if (base == NULL)
             return false;
@@ -566,11 +585,12 @@ static bool take_for_extent(cbi_partitions *p, uint32_t shape, request *r) {
 }
 
 /* Reads one extent behind the caller's back. CB_EAGAIN: no memory now. p->mutex held on entry and exit. */
-static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent, cb_error *err) {
+static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent, bool last_read, cb_error *err) {
     partition *part = &p->parts[index];
     request *r = request_take(p);
     cbi_extent place = part->extents[extent];
     r->write = false;
+    r->last_read = last_read;
     r->index = index;
     r->extent = extent;
     if (!take_for_extent(p, place.segments, r)) {
@@ -597,35 +617,66 @@ static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent,
     return status;
 }
 
+/* Extents of one kind that are not in yet. p->mutex held. */
+static cb_status load_kind(cbi_partitions *p, uint32_t index, uint32_t kind, cb_error *err) {
+    partition *part = &p->parts[index];
+    for (uint32_t i = 0; i < part->extent_count; i++) {
+        uint32_t shape = part->extents[i].segments;
+        if ((shape & EXTENT_LOADED) != 0 || (shape & EXTENT_JUMBO) != kind)
+            continue;
+        CB_TRY(load_extent(p, index, i, false, err));
+        part->extents[i].segments |= EXTENT_LOADED;
+        part->segments_out -= shape & EXTENT_UNITS;
+    }
+    return CB_OK;
+}
+
 cb_status cbi_partition_load(cbi_partitions *p, uint32_t index, cb_error *err) {
     partition *part = &p->parts[index];
-    cb_status status = CB_OK;
     cbi_mutex_lock(&p->mutex);
     if (part->segments_out > cb_segment_pool_free_count(p->o.pool)) {
         cbi_mutex_unlock(&p->mutex);
         return CB_EAGAIN;
     }
     /* Writes of this very partition may still be under way: their places are not known before they are done. */
-    while (p->leaving > 0 && p->failed == CB_OK && part->next_extent == 0 && part->extent_count > 0) {
+    cb_status status = stopped(p, err);
+    while (status == CB_OK && p->leaving > 0) {
         bool known = true;
-        cbi_mutex_lock(&part->lock);
         for (uint32_t i = part->extent_count; known && i-- > 0;)
             known = part->extents[i].blocks > 0;
-        cbi_mutex_unlock(&part->lock);
         if (known)
             break;
         cbi_cond_wait(&p->changed, &p->mutex);
+        status = stopped(p, err);
     }
-    status = stopped(p, err);
-    while (status == CB_OK && part->next_extent < part->extent_count) {
-        status = load_extent(p, index, part->next_extent, err);
-        if (status == CB_OK) {
-            part->segments_out -=
-                part->extents[part->next_extent].segments & ~(uint32_t)EXTENT_JUMBO;
-            part->next_extent++;
-        }
+    if (status == CB_OK) /* giant rows first, while there is room in one piece */
+        status = load_kind(p, index, EXTENT_JUMBO, err);
+    if (status == CB_OK)
+        status = load_kind(p, index, 0, err);
+    cbi_mutex_unlock(&p->mutex);
+    return status;
+}
+
+cb_status cbi_partition_unload(cbi_partitions *p, uint32_t index, cb_error *err) {
+    partition *part = &p->parts[index];
+    cbi_mutex_lock(&p->mutex);
+    cb_status status = stopped(p, err);
+    while (status == CB_OK && part->loading > 0) {
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = stopped(p, err);
+    }
+    for (uint32_t i = 0; status == CB_OK && i < part->extent_count; i++) {
+        if ((part->extents[i].segments & EXTENT_LOADED) != 0)
+            part->segments_out += part->extents[i].segments & EXTENT_UNITS;
+        part->extents[i].segments &= ~(uint32_t)EXTENT_LOADED;
+    }
+    cbi_segment *list = NULL;
+    if (status == CB_OK) {
+        list = part->back;
+        part->back = part->back_last = NULL;
     }
     cbi_mutex_unlock(&p->mutex);
+    cbi_segments_give(p->o.pool, list);
     return status;
 }
 
@@ -688,7 +739,7 @@ cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, cb_error *er
     cbi_mutex_lock(&p->mutex);
     if (part->loading == 0 && part->back == NULL && part->next_extent < part->extent_count &&
         part->extents[part->next_extent].blocks > 0) {
-        status = load_extent(p, index, part->next_extent, err);
+        status = load_extent(p, index, part->next_extent, true, err);
         if (status == CB_OK)
             part->next_extent++;
         else if (status == CB_EAGAIN)
@@ -703,7 +754,7 @@ cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment
     cbi_mutex_lock(&p->mutex);
     cb_status status = wait_until_written(p, part, err);
     if (status == CB_OK && part->loading == 0 && part->back == NULL && part->next_extent < part->extent_count) {
-        status = load_extent(p, index, part->next_extent, err);
+        status = load_extent(p, index, part->next_extent, true, err);
         if (status == CB_OK)
             part->next_extent++;
         else if (status == CB_EAGAIN)
@@ -748,7 +799,7 @@ cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored 
         size_t need = bytes + CBI_PIECE_HEADER_BYTES;
         size_t units =
             need <= p->payload ? 1 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
-        void *base = cb_segment_pool_take(p->o.pool, units);
+        void *base = take_quickly(p, units);
         if (base == NULL) {
             cbi_mutex_unlock(&part->lock);
             CB_TRY(wait_for_memory(p, units, &base, err));

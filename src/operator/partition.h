@@ -78,6 +78,8 @@ cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t seg
  * Starts to bring a partition back. CB_EAGAIN: not enough free segments now, nothing started. One caller a partition.
  */
 cb_status cbi_partition_load(cbi_partitions *p, uint32_t index, cb_error *err);
+/** Forgets what a load has brought so far (it stays on disk). */
+cb_status cbi_partition_unload(cbi_partitions *p, uint32_t index, cb_error *err);
 /** Waits until it is whole; answers its segments (a list). */
 cb_status cbi_partition_wait(cbi_partitions *p, uint32_t index, cbi_segment **segments, cb_error *err);
 /** Gives its memory back. */

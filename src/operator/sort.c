@@ -271,7 +271,9 @@ static cb_status check_space(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
 }
 
 /* Everything up to the plan; opens inputs, writes nothing. */
-static cb_status prepare(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
+static cb_status prepare(cb_sort *s, cb_error *err) {
+    if (s->prepared)
+        return CB_OK;
     bool alone = s->o.action == CB_SORT_MERGE;
     cbi_sort_phase(s, CB_PHASE_SAMPLE);
     cbi_input *input;
@@ -286,22 +288,28 @@ static cb_status prepare(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
     CB_TRY(cbi_sort_measure(s, err));
     if (s->splitters == NULL)
         CB_TRY(cbi_sort_size(s, err));
-    cbi_sort_fill_plan(s, plan);
-    return check_space(s, plan, err);
+    cbi_sort_fill_plan(s, &s->plan);
+    CB_TRY(check_space(s, &s->plan, err));
+    s->prepared = true;
+    return CB_OK;
 }
 
 cb_status cb_sort_explain(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
     if (s->ran)
-        return cbi_fail(err, CB_EMISUSE, "this sort has been run or explained already");
-    s->ran = true;
-    return prepare(s, plan, err);
+        return cbi_fail(err, CB_EMISUSE, "this sort has been run already");
+    cb_status status = prepare(s, err);
+    size_t size = plan->struct_size;
+    *plan = s->plan;
+    plan->struct_size = size;
+    if (status != CB_OK && !s->prepared)
+        s->ran = true; /* half prepared: good for nothing else */
+    return status;
 }
 
 /* ---- the run ---- */
 
 static cb_status do_work(cb_sort *s, cb_error *err) {
-    cb_sort_plan plan = {.struct_size = sizeof plan};
-    CB_TRY(prepare(s, &plan, err));
+    CB_TRY(prepare(s, err));
     CB_TRY(make_ready(s, err));
     s->stats.threads = s->sizes.threads;
     if (s->o.action == CB_SORT_CHECK)

@@ -90,13 +90,38 @@ cb_status cbi_sort_in_workers(cb_sort *s, unsigned count, cbi_thread_fn fn, cb_e
     return s->failed;
 }
 
-static void give_big(sort_worker *w) {
-    if (w->big == NULL)
+/* One worker at a time holds memory for large rows: two could each wait for what the other has. */
+static bool take_token(sort_worker *w) {
+    cb_sort *s = w->sort;
+    if (w->big_token)
+        return true;
+    cbi_mutex_lock(&s->mutex);
+    while (s->big_taken && !cbi_sort_stopped(s))
+        cbi_cond_wait(&s->changed, &s->mutex);
+    if (!cbi_sort_stopped(s))
+        s->big_taken = w->big_token = true;
+    cbi_mutex_unlock(&s->mutex);
+    return w->big_token;
+}
+
+static void give_token(sort_worker *w) {
+    cb_sort *s = w->sort;
+    if (!w->big_token || w->big != NULL || w->big_key != NULL)
         return;
-    cb_segment_pool_give(w->sort->pool, w->big, w->big_units);
-    w->big = NULL;
-    w->chunk.buf = w->chunk_home;
-    w->chunk.capacity = w->sort->sizes.chunk;
+    cbi_mutex_lock(&s->mutex);
+    s->big_taken = w->big_token = false;
+    cbi_cond_broadcast(&s->changed);
+    cbi_mutex_unlock(&s->mutex);
+}
+
+static void give_big(sort_worker *w) {
+    if (w->big != NULL) {
+        cb_segment_pool_give(w->sort->pool, w->big, w->big_units);
+        w->big = NULL;
+        w->chunk.buf = w->chunk_home;
+        w->chunk.capacity = w->sort->sizes.chunk;
+    }
+    give_token(w);
 }
 
 static void give_big_key(sort_worker *w) {
@@ -104,32 +129,32 @@ static void give_big_key(sort_worker *w) {
         cb_segment_pool_give(w->sort->pool, w->big_key, w->big_key_units);
     w->big_key = NULL;
     w->keys_base = w->key_bytes;
-}
-
-static cb_status too_big(sort_worker *w, const char *what, uint64_t bytes, cb_error *err) {
-    cb_sort *s = w->sort;
-    uint64_t least = s->sizes.fixed + s->sizes.shared + s->sizes.threads * s->sizes.worker + 4 * bytes + bytes / 4;
-    least = (least > s->sizes.budget ? least : s->sizes.budget + bytes) / CBI_MIB * CBI_MIB + CBI_MIB;
-    return cbi_fail_bytes(err, CB_EBUDGET, bytes, least,
-                          "%s: %s has %llu bytes or more, too much for a budget of %llu bytes; --memory %lluM will do",
-                          cbi_input_name(w->input, w->chunk.file), what, (unsigned long long)bytes,
-                          (unsigned long long)s->sizes.budget, (unsigned long long)(least / CBI_MIB));
+    give_token(w);
 }
 
 /* Contiguous segments for a row, or the key of one, that the usual buffers cannot hold. */
 static cb_status take_segments(sort_worker *w, const char *what, uint64_t bytes, void **base, size_t *units,
                                cb_error *err) {
     cb_sort *s = w->sort;
+    if (!take_token(w))
+        return cbi_fail(err, CB_ECANCELED, "cancelled");
     *units = (size_t)((bytes + s->sizes.segment - 1) / s->sizes.segment);
     *base = NULL;
     cb_status status = CB_OK;
-    if (*units * 3 <= s->sizes.segments && s->parts != NULL)
+    bool fits = (double)*units * cbi_sort_row_factor(s) <= (double)s->sizes.segments;
+    if (fits && s->parts != NULL)
         status = cbi_partitions_take(s->parts, *units, base, err);
-    else if (*units * 3 <= s->sizes.segments)
+    else if (fits)
         *base = cb_segment_pool_take(s->pool, *units);
     if (status != CB_OK && status != CB_EBUDGET)
         return status;
-    return *base != NULL ? CB_OK : too_big(w, what, bytes, err);
+    if (*base != NULL)
+        return CB_OK;
+    uint64_t least = cbi_sort_least_budget(s, bytes);
+    return cbi_fail_bytes(err, CB_EBUDGET, bytes, least,
+                          "%s: %s has %llu bytes or more, too much for a budget of %llu bytes; --memory %lluM will do",
+                          cbi_input_name(w->input, w->chunk.file), what, (unsigned long long)bytes,
+                          (unsigned long long)s->sizes.budget, (unsigned long long)(least / CBI_MIB));
 }
 
 static cb_status take_big(sort_worker *w, uint64_t bytes, cb_error *err) {
@@ -137,7 +162,8 @@ static cb_status take_big(sort_worker *w, uint64_t bytes, cb_error *err) {
     void *base;
     size_t units;
     CB_TRY(take_segments(w, "one row", bytes, &base, &units, err));
-    memcpy(base, w->chunk.buf, cbi_min(w->chunk.capacity, units * s->sizes.segment));
+    if (cbi_chunk_pending(&w->chunk) > 0)
+        memcpy(base, w->chunk.buf, cbi_min(w->chunk.capacity, units * s->sizes.segment));
     if (w->big != NULL)
         cb_segment_pool_give(s->pool, w->big, w->big_units);
     w->big = base;

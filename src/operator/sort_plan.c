@@ -121,12 +121,12 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
             double open = clamp_double(ranges, 1, RANGES_MAX) * 16 * 1024;
             if (total * 1.04 + open + 64 * 1024 <= (double)rest) {
                 z->in_memory = true;
-                double small = clamp_double(total / RANGE_IN_MEMORY + 1, 1, RANGES_MAX / 2);
+                double small = clamp_double(total / (double)RANGE_IN_MEMORY + 1, 1, RANGES_MAX / 2);
                 ranges = ranges > small ? ranges : small;
                 z->range_bytes = (uint64_t)(total / ranges) + 4096;
             }
             /* Small ranges are kinder to the cache, as long as what leaves at a time stays worth a request. */
-            double fine = clamp_double((double)rest / EXTENT_WORTH, 1, total / RANGE_FINE + 1);
+            double fine = clamp_double((double)rest / (double)EXTENT_WORTH, 1, total / (double)RANGE_FINE + 1);
             if (!z->in_memory && ranges < fine) {
                 ranges = fine;
                 z->range_bytes = (uint64_t)(total / ranges) + 4096;
@@ -139,9 +139,35 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
         z->segment = power_of_two_below(cbi_clamp(segment, 4096, z->in_memory ? 64 * CBI_KIB : 32 * CBI_KIB));
         z->segments = (size_t)(rest / z->segment);
     }
+    size_t staging = cbi_round_up(cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
+    if (staging > z->staging) { /* the last round chose another size of segments */
+        z->segments -= cbi_min(z->segments, (staging - z->staging) / z->segment + 1);
+        z->shared += staging - z->staging;
+        z->staging = staging;
+    }
     z->batch_segments = cbi_clamp(512 * CBI_KIB / z->segment, 1, cbi_max(z->segments / 32, 2));
     z->run_batch = cbi_clamp(z->segments / 256, 1, cbi_max(512 * CBI_KIB / z->segment, 1));
     return z->segments >= 24;
+}
+
+/* The smallest budget from `from` on that has a plan with `pages` bytes of page memory for one thread. */
+static uint64_t least_budget(const cb_sort *s, uint64_t from, unsigned threads, double pages) {
+    sort_sizes z = {.budget = from};
+    while (z.budget < (uint64_t)1 << 42 &&
+           (!size_for(s, threads, &z) || (double)z.segments * (double)z.segment < pages))
+        z.budget += z.budget < 256 * CBI_MIB ? 128 * CBI_KIB : z.budget / 64;
+    return cbi_round_up(z.budget, CBI_MIB);
+}
+
+double cbi_sort_row_factor(const cb_sort *s) {
+    /* its chunk, its key, both again in a partition; streams: what a builder leaves free, and buffers that double */
+    double keys = s->layout.shape == CBI_KEY_ENCODED ? 2 : 1;
+    return cbi_sort_by_range(s) ? 2.2 * keys : 20 * keys;
+}
+
+uint64_t cbi_sort_least_budget(const cb_sort *s, uint64_t row_bytes) {
+    double pages = ((double)row_bytes + 128 * 1024) * cbi_sort_row_factor(s);
+    return least_budget(s, s->o.memory_bytes, s->sizes.threads, pages) + CBI_MIB;
 }
 
 cb_status cbi_sort_size(cb_sort *s, cb_error *err) {
@@ -156,15 +182,12 @@ cb_status cbi_sort_size(cb_sort *s, cb_error *err) {
             threads--;
             continue;
         }
-        sort_sizes least = {.budget = z.budget};
-        while (!size_for(s, 1, &least) && least.budget < ((uint64_t)1 << 40))
-            least.budget += 128 * CBI_KIB;
-        least.budget = cbi_round_up(least.budget, CBI_MIB);
-        return cbi_fail_bytes(err, CB_EBUDGET, least.budget, least.budget,
+        uint64_t least = least_budget(s, z.budget, 1, 0);
+        return cbi_fail_bytes(err, CB_EBUDGET, least, least,
                               "a budget of %llu bytes is too small: the program itself takes %llu, and %llu is the least "
                               "that will do; use --memory %lluM or more",
                               (unsigned long long)z.budget, (unsigned long long)z.fixed,
-                              (unsigned long long)least.budget, (unsigned long long)(least.budget / CBI_MIB));
+                              (unsigned long long)least, (unsigned long long)(least / CBI_MIB));
     }
     s->sizes = z;
     return CB_OK;
@@ -323,10 +346,7 @@ void cbi_sort_fill_plan(cb_sort *s, cb_sort_plan *plan) {
     plan->budget_bytes = z->budget;
     plan->threads = z->threads;
     plan->segment_bytes = z->segment;
-    sort_sizes least = {.budget = 2 * CBI_MIB};
-    while (!size_for(s, 1, &least) && least.budget < ((uint64_t)1 << 40))
-        least.budget += 128 * CBI_KIB;
-    plan->budget_min_bytes = cbi_round_up(least.budget, CBI_MIB);
+    plan->budget_min_bytes = least_budget(s, 2 * CBI_MIB, 1, 0);
     double rows = (double)plan->input_bytes / clamp_double(s->sample.row_bytes + (double)cbi_row_overhead(s), 1, 1e18);
     double total = rows * s->sample.stored_bytes;
     uint64_t pages = (uint64_t)z->segments * z->segment;

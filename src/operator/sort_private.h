@@ -63,6 +63,7 @@ typedef struct sort_worker {
     cbi_entry *entries;
     uint8_t *big;          /* segments taken for a row that the chunk buffer cannot hold */
     size_t big_units;
+    bool big_token;        /* only one worker at a time holds such memory */
     uint8_t *big_key;      /* the same for its key */
     size_t big_key_units;
     const uint8_t *keys_base;
@@ -112,6 +113,7 @@ struct cb_sort {
     uint32_t next_load, next_range, turn;
     unsigned busy;
     bool exclusive;
+    bool big_taken;       /* a worker has the token for large rows */
     uint64_t cursor;      /* output bytes placed so far */
     cb_status failed;
     cb_error failure;
@@ -123,7 +125,8 @@ struct cb_sort {
     uint64_t bytes_out_total, start_ns, phase_ns[CB_PHASE_DONE + 1], end_ns;
     uint32_t passes;
     cb_sort_stats stats;
-    bool ran;
+    cb_sort_plan plan;
+    bool prepared, ran;
 };
 
 /* sort_plan.c */
@@ -132,6 +135,11 @@ cb_status cbi_sort_measure(cb_sort *s, cb_error *err); /* samples: s->sample and
 cb_status cbi_sort_size(cb_sort *s, cb_error *err);
 void cbi_sort_fill_plan(cb_sort *s, cb_sort_plan *plan);
 bool cbi_sort_by_range(const cb_sort *s);
+
+/* The smallest budget whose plan can hold a row (or key) of that many bytes. */
+uint64_t cbi_sort_least_budget(const cb_sort *s, uint64_t row_bytes);
+/* How many times its own bytes of page memory a row takes on its way. */
+double cbi_sort_row_factor(const cb_sort *s);
 
 /* sort_batch.c */
 void cbi_worker_layout(sort_worker *w);

@@ -265,7 +265,7 @@ static cb_status load_ahead(cb_sort *s, cb_error *err) {
     return CB_OK;
 }
 
-enum { RANGE_NONE = UINT32_MAX };
+static const uint32_t RANGE_NONE = UINT32_MAX;
 
 /* The next range for this worker; RANGE_NONE when there is none. *alone: it must be done by runs. s->mutex held. */
 static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *err) {
@@ -300,6 +300,7 @@ static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *
             }
             if (status != CB_EAGAIN)
                 return status;
+            CB_TRY(cbi_partition_unload(s->parts, want, err));
         }
         *range = s->next_range++;
         s->next_load = s->next_range;
