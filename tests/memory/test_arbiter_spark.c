@@ -43,7 +43,7 @@ typedef struct world {
     char evicted[256], woke[256];
 } world;
 
-static void append(char *text, size_t bytes, const char *fmt, ...) {
+static CBI_PRINTF(3, 4) void append(char *text, size_t bytes, const char *fmt, ...) {
     size_t length = strlen(text);
     va_list args;
     va_start(args, fmt);
@@ -114,7 +114,7 @@ static void evict_and_settle(world *w, cbi_request *r, const char *for_block) {
 static void wake(world *w) {
     cbi_request *r;
     while ((r = cbi_arbiter_next(&w->arbiter)) != NULL) {
-        task *t = (task *)((char *)r - offsetof(task, request));
+        task *t = (task *)(void *)((char *)r - offsetof(task, request));
         if (r->verdict == CBI_EVICT) {
             evict_and_settle(w, r, NULL);
         }
