@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * How fast rows are found in bytes that are in the cache: lines of 98 bytes, and the 9 columns of the H2O group data with
- * all, two and no columns delivered, without and with quotes. One thread, each level this processor has, best of many
- * rounds over 1 MiB.
+ * How fast rows are found in bytes that are in the cache: lines of 98 bytes, and the 9 columns of
+ * the H2O group data with all, two and no columns delivered, without and with quotes. One thread,
+ * each level this processor has, best of many rounds over 1 MiB.
  *
  *     build/release/bench/scan [SECONDS_EACH]
  */
@@ -43,12 +43,14 @@ static size_t make_csv(uint8_t *buf, bool quoted) {
     size_t n = 0;
     while (n + 200 < BENCH_BYTES) {
         unsigned v[10];
-        static const unsigned below[10] = {100, 100, 1000000, 100, 100, 1000000, 5, 15, 100, 1000000};
+        static const unsigned below[10] = {100,     100, 1000000, 100, 100,
+                                           1000000, 5,   15,      100, 1000000};
         for (int i = 0; i < 10; i++)
             v[i] = bench_random(below[i]);
         const char *q = quoted ? "\"" : "";
-        n += (size_t)snprintf((char *)buf + n, 200, "%sid%03u%s,%sid%03u%s,%sid%010u%s,%u,%u,%u,%u,%u,%s%u.%06u%s\n", q, v[0],
-                              q, q, v[1], q, q, v[2], q, v[3], v[4], v[5], v[6], v[7], q, v[8], v[9], q);
+        n += (size_t)snprintf(
+            (char *)buf + n, 200, "%sid%03u%s,%sid%03u%s,%sid%010u%s,%u,%u,%u,%u,%u,%s%u.%06u%s\n",
+            q, v[0], q, q, v[1], q, q, v[2], q, v[3], v[4], v[5], v[6], v[7], q, v[8], v[9], q);
     }
     return n;
 }
@@ -77,7 +79,8 @@ static size_t bench_once(const cbi_scan_ops *ops, const bench_case *c, cbi_rows 
     return count;
 }
 
-static double bench_rate(const cbi_scan_ops *ops, const bench_case *c, cbi_rows *rows, uint64_t for_ns, size_t *count) {
+static double bench_rate(const cbi_scan_ops *ops, const bench_case *c, cbi_rows *rows,
+                         uint64_t for_ns, size_t *count) {
     uint64_t start = cbi_sys_clock_ns(), best = UINT64_MAX;
     rows->field_count = c->wanted_count;
     do {
@@ -118,7 +121,8 @@ int main(int argc, char **argv) {
         printf("%-26s", cases[i].name);
         for (int level = 0; level < CBI_SIMD_LEVELS; level++)
             if (cbi_scan_ops_get((cbi_simd)level))
-                printf("%12.2f", bench_rate(cbi_scan_ops_get((cbi_simd)level), &cases[i], &rows, each, &count));
+                printf("%12.2f", bench_rate(cbi_scan_ops_get((cbi_simd)level), &cases[i], &rows,
+                                            each, &count));
         printf("%12.1f\n", (double)cases[i].bytes / (double)count);
     }
     return 0;

@@ -5,14 +5,15 @@
 #include "base/alloc.h"
 #include "format/input_private.h"
 
-/* Malformed rows that are left out: counted, and written to a file when one is named, as they stood in the input. Rows of one
- * chunk stay in order; chunks come as workers get to them. */
+/* Malformed rows that are left out: counted, and written to a file when one is named, as they stood
+ * in the input. Rows of one chunk stay in order; chunks come as workers get to them. */
 
 enum { BAD_BUFFER_BYTES = 16 * 1024 };
 
 cb_status input_bad_open(cbi_input *input, const char *path, cb_error *err) {
     if (!path)
-        return cbi_fail(err, CB_EINVAL, "malformed rows are to be written to a file, but its name is missing");
+        return cbi_fail(err, CB_EINVAL,
+                        "malformed rows are to be written to a file, but its name is missing");
     struct stat st;
     int fd = cbi_sys_open(path, O_WRONLY | O_CREAT, 0666);
     if (fd < 0)
@@ -37,7 +38,9 @@ cb_status input_bad_open(cbi_input *input, const char *path, cb_error *err) {
 
 static cb_status bad_write(cbi_input *input, const uint8_t *p, size_t bytes, cb_error *err) {
     int r = cbi_sys_write(input->bad_fd, p, bytes);
-    return r < 0 ? cbi_fail_sys(err, CB_EIO, -r, "cannot write malformed rows to %s", input->bad_path) : CB_OK;
+    return r < 0
+               ? cbi_fail_sys(err, CB_EIO, -r, "cannot write malformed rows to %s", input->bad_path)
+               : CB_OK;
 }
 
 static cb_status bad_drain(cbi_input *input, cb_error *err) {
@@ -56,7 +59,8 @@ static cb_status bad_put(cbi_input *input, const uint8_t *p, size_t bytes, cb_er
     return CB_OK;
 }
 
-cb_status input_bad_row(cbi_input *input, const uint8_t *row, size_t bytes, bool ends, cb_error *err) {
+cb_status input_bad_row(cbi_input *input, const uint8_t *row, size_t bytes, bool ends,
+                        cb_error *err) {
     cb_status status = CB_OK;
     if (ends)
         atomic_fetch_add_explicit(&input->rows_bad, 1, memory_order_relaxed);

@@ -7,19 +7,22 @@
 /*
  * Chunks of files that can be read anywhere, by any number of workers at once.
  *
- * Chunk k of a file covers the bytes [k*C, (k+1)*C) behind the header; workers take numbers from a counter. Its rows are
- * those between two boundaries: boundary(p) is the place behind the first row end at or after p, so the end of one
- * chunk's rows is the start of the next one's, whoever looks for it, and nobody has to read the byte before his chunk. A worker
- * reads its own bytes and a little more for the end of its last row.
+ * Chunk k of a file covers the bytes [k*C, (k+1)*C) behind the header; workers take numbers from a
+ * counter. Its rows are those between two boundaries: boundary(p) is the place behind the first row
+ * end at or after p, so the end of one chunk's rows is the start of the next one's, whoever looks
+ * for it, and nobody has to read the byte before his chunk. A worker reads its own bytes and a
+ * little more for the end of its last row.
  *
- * For CSV a line end counts only outside quotes, and whether p is inside depends on every byte before it. But only on the
- * parity of the quotes: a worker counts those of its chunk as fast as memory gives them, waits for the parity at its
- * start, and hands the parity at its end on. That baton is the only thing that goes from chunk to chunk in order, and it
- * takes a few nanoseconds. Files that break the rules are found out when rows are read (scan.c), since a chunk whose parity
- * is wrong has a malformed row before it. Where malformed rows are to be left out that is not good enough: there the baton
- * carries the exact state, and the chunk is run through while it is held.
+ * For CSV a line end counts only outside quotes, and whether p is inside depends on every byte
+ * before it. But only on the parity of the quotes: a worker counts those of its chunk as fast as
+ * memory gives them, waits for the parity at its start, and hands the parity at its end on. That
+ * baton is the only thing that goes from chunk to chunk in order, and it takes a few nanoseconds.
+ * Files that break the rules are found out when rows are read (scan.c), since a chunk whose parity
+ * is wrong has a malformed row before it. Where malformed rows are to be left out that is not good
+ * enough: there the baton carries the exact state, and the chunk is run through while it is held.
  *
- * C is 7/8 of the first buffer. A chunk in which no row starts gives nothing and leaves a gap in the sequence.
+ * C is 7/8 of the first buffer. A chunk in which no row starts gives nothing and leaves a gap in
+ * the sequence.
  */
 
 /* ---- which bytes ---- */
@@ -57,8 +60,8 @@ static cb_status seek_enter(cbi_input *input, const cbi_chunk *chunk, cb_error *
     cbi_mutex_unlock(&input->lock);
     if (status == CB_OK && chunk->capacity < input->chunk_bytes)
         status = cbi_fail_bytes(err, CB_EBUDGET, input->chunk_capacity, chunk->capacity,
-                                "a buffer of %zu bytes is too small, the others have %zu", chunk->capacity,
-                                input->chunk_capacity);
+                                "a buffer of %zu bytes is too small, the others have %zu",
+                                chunk->capacity, input->chunk_capacity);
     return status;
 }
 
@@ -74,7 +77,8 @@ static input_span seek_span(const cbi_input *input, uint64_t number) {
     const input_file *file = &input->files[low];
     input_span span = {.number = number, .file = low, .fd = -1, .state = CBI_CSV_START};
     span.base = file->data + (number - file->first_chunk) * input->chunk_bytes;
-    span.limit = file->size - span.base < input->chunk_bytes ? file->size : span.base + input->chunk_bytes;
+    span.limit =
+        file->size - span.base < input->chunk_bytes ? file->size : span.base + input->chunk_bytes;
     span.own = (size_t)(span.limit - span.base);
     return span;
 }
@@ -93,9 +97,11 @@ static void seek_ahead(cbi_input *input, const input_span *span) {
             return;
         bool cold = !cbi_sys_cached(span->fd, file->origin + base);
         if (cold)
-            (void)cbi_sys_fadvise(span->fd, file->origin + base, input->chunk_bytes, POSIX_FADV_WILLNEED);
+            (void)cbi_sys_fadvise(span->fd, file->origin + base, input->chunk_bytes,
+                                  POSIX_FADV_WILLNEED);
         if (input->direct_cold)
-            atomic_store_explicit(&input->cold[(span->number + i) % INPUT_COLD_RING], cold, memory_order_relaxed);
+            atomic_store_explicit(&input->cold[(span->number + i) % INPUT_COLD_RING], cold,
+                                  memory_order_relaxed);
     }
 }
 
@@ -108,7 +114,8 @@ static void seek_behind(cbi_input *input, const input_span *span) {
 
 /* ---- the baton ---- */
 
-size_t input_find_end(const cbi_input *input, cbi_csv_state *state, const uint8_t *p, size_t bytes) {
+size_t input_find_end(const cbi_input *input, cbi_csv_state *state, const uint8_t *p,
+                      size_t bytes) {
     if (input_quoting(input) && input_lenient(input))
         return cbi_csv_find_end(&input->dialect, state, p, bytes);
     if (input_quoting(input)) {
@@ -122,7 +129,8 @@ size_t input_find_end(const cbi_input *input, cbi_csv_state *state, const uint8_
 }
 
 /* Waits for the state at the span's start, hands on the one at its limit; *out is that one. */
-static cb_status seek_baton(cbi_input *input, input_span *span, const uint8_t *p, cbi_csv_state *out, cb_error *err) {
+static cb_status seek_baton(cbi_input *input, input_span *span, const uint8_t *p,
+                            cbi_csv_state *out, cb_error *err) {
     bool lenient = input_lenient(input);
     bool odd = !lenient && (input->ops->count(p, span->own, '"') & 1) != 0;
     bool last = span->limit == input->files[span->file].size;
@@ -155,7 +163,8 @@ static cb_status seek_baton(cbi_input *input, input_span *span, const uint8_t *p
 
 /* ---- rows ---- */
 
-static void seek_deliver(cbi_chunk *chunk, const input_span *span, uint64_t offset, size_t from, size_t bytes) {
+static void seek_deliver(cbi_chunk *chunk, const input_span *span, uint64_t offset, size_t from,
+                         size_t bytes) {
     chunk->rows = chunk->buf + from;
     chunk->bytes = bytes;
     chunk->sequence = span->number;
@@ -164,8 +173,8 @@ static void seek_deliver(cbi_chunk *chunk, const input_span *span, uint64_t offs
     memset(chunk->pending, 0, sizeof chunk->pending);
 }
 
-cb_status input_seek_load(cbi_input *input, cbi_chunk *chunk, const input_span *span, uint64_t start, uint64_t end,
-                          cb_error *err) {
+cb_status input_seek_load(cbi_input *input, cbi_chunk *chunk, const input_span *span,
+                          uint64_t start, uint64_t end, cb_error *err) {
     size_t bytes = (size_t)(end - start);
     CB_TRY(input_file_read(input, span->file, span->fd, chunk->buf, bytes, start, err));
     seek_deliver(chunk, span, start, 0, bytes);
@@ -173,8 +182,8 @@ cb_status input_seek_load(cbi_input *input, cbi_chunk *chunk, const input_span *
 }
 
 /* Looks for the end of the last row from `out` (the state at limit) on, reading more as needed. */
-static cb_status seek_find_limit(cbi_input *input, cbi_chunk *chunk, input_span *span, size_t start, cbi_csv_state out,
-                                 cb_error *err) {
+static cb_status seek_find_limit(cbi_input *input, cbi_chunk *chunk, input_span *span, size_t start,
+                                 cbi_csv_state out, cb_error *err) {
     const input_file *file = &input->files[span->file];
     size_t from = span->own; /* searched up to here */
     uint64_t base = span->base;
@@ -187,7 +196,8 @@ static cb_status seek_find_limit(cbi_input *input, cbi_chunk *chunk, input_span 
             return CB_OK;
         }
         from = span->have;
-        if (span->have == chunk->capacity && start > 0) { /* room that the end of another's row takes */
+        if (span->have == chunk->capacity &&
+            start > 0) { /* room that the end of another's row takes */
             memmove(chunk->buf, chunk->buf + start, span->have - start);
             base += start;
             span->have -= start;
@@ -199,10 +209,13 @@ static cb_status seek_find_limit(cbi_input *input, cbi_chunk *chunk, input_span 
             span->base = base;
             return input_large_row(input, chunk, span, first, err);
         }
-        size_t more = cbi_min(chunk->capacity - span->have, cbi_max(span->have - (size_t)(span->limit - base), INPUT_OVERLAP_BYTES));
+        size_t more =
+            cbi_min(chunk->capacity - span->have,
+                    cbi_max(span->have - (size_t)(span->limit - base), INPUT_OVERLAP_BYTES));
         if (file->size - base - span->have < more)
             more = (size_t)(file->size - base - span->have);
-        CB_TRY(input_file_read(input, span->file, span->fd, chunk->buf + span->have, more, base + span->have, err));
+        CB_TRY(input_file_read(input, span->file, span->fd, chunk->buf + span->have, more,
+                               base + span->have, err));
         span->have += more;
     }
 }
@@ -210,7 +223,8 @@ static cb_status seek_find_limit(cbi_input *input, cbi_chunk *chunk, input_span 
 static cb_status seek_rows(cbi_input *input, cbi_chunk *chunk, input_span *span, cb_error *err) {
     const input_file *file = &input->files[span->file];
     bool fixed = input->format.kind == CB_FORMAT_FIXED, whole = span->limit == file->size;
-    size_t want = fixed || whole ? span->own : cbi_min(span->own + INPUT_OVERLAP_BYTES, chunk->capacity);
+    size_t want =
+        fixed || whole ? span->own : cbi_min(span->own + INPUT_OVERLAP_BYTES, chunk->capacity);
     cbi_csv_state out = CBI_CSV_START;
 
     if (file->size - span->base < want)
@@ -244,7 +258,8 @@ static cb_status seek_again(cbi_input *input, cbi_chunk *chunk, cb_error *err) {
     input_span span = seek_span(input, chunk->pending[INPUT_PENDING_CHUNK] - 1);
     if (end - start > chunk->capacity)
         return cbi_fail_bytes(err, CB_EBUDGET, end - start, chunk->capacity,
-                              "%s: rows of %" PRIu64 " bytes at byte %" PRIu64 " do not fit in a buffer of %zu bytes",
+                              "%s: rows of %" PRIu64 " bytes at byte %" PRIu64
+                              " do not fit in a buffer of %zu bytes",
                               input->files[span.file].path, end - start, start, chunk->capacity);
     CB_TRY(input_file_acquire(input, span.file, &span.fd, err));
     cb_status status = input_seek_load(input, chunk, &span, start, end, err);
@@ -255,7 +270,8 @@ static cb_status seek_again(cbi_input *input, cbi_chunk *chunk, cb_error *err) {
 cb_status input_seek_next(cbi_input *input, cbi_chunk *chunk, cb_error *err) {
     chunk->bytes = 0;
     CB_TRY(seek_enter(input, chunk, err));
-    if (chunk->pending[INPUT_PENDING_CHUNK] != 0 && chunk->pending[INPUT_PENDING_END] != INPUT_SAMPLE)
+    if (chunk->pending[INPUT_PENDING_CHUNK] != 0 &&
+        chunk->pending[INPUT_PENDING_END] != INPUT_SAMPLE)
         return seek_again(input, chunk, err);
     memset(chunk->pending, 0, sizeof chunk->pending);
     while (chunk->bytes == 0) {
@@ -273,7 +289,8 @@ cb_status input_seek_next(cbi_input *input, cbi_chunk *chunk, cb_error *err) {
 
 /* ---- samples ---- */
 
-/* The place behind the first row end of p when p begins inside quotes or not; bytes when there is none. */
+/* The place behind the first row end of p when p begins inside quotes or not; bytes when there is
+ * none. */
 static size_t sample_start(const cbi_input *input, bool inside, const uint8_t *p, size_t bytes) {
     cbi_csv_state any = CBI_CSV_START;
     size_t end = input_quoting(input) ? cbi_csv_find_end_parity(&input->dialect, &inside, p, bytes)
@@ -295,9 +312,10 @@ static int sample_score(const cbi_input *input, const uint8_t *p, size_t bytes) 
     return score;
 }
 
-/* Whole rows of what is in the buffer, which holds the file's bytes from `offset` on. Whether a spot in CSV is inside
- * quotes cannot be known here; what gives better rows is believed. */
-static void sample_rows(const cbi_input *input, cbi_chunk *chunk, size_t file, uint64_t offset, size_t have) {
+/* Whole rows of what is in the buffer, which holds the file's bytes from `offset` on. Whether a
+ * spot in CSV is inside quotes cannot be known here; what gives better rows is believed. */
+static void sample_rows(const cbi_input *input, cbi_chunk *chunk, size_t file, uint64_t offset,
+                        size_t have) {
     const input_file *f = &input->files[file];
     const uint8_t *buf = chunk->buf;
     size_t start = 0, end = 0, last = 0;
@@ -307,8 +325,8 @@ static void sample_rows(const cbi_input *input, cbi_chunk *chunk, size_t file, u
         if (offset != f->data) {
             start = sample_start(input, false, buf, have);
             size_t inside = input_quoting(input) ? sample_start(input, true, buf, have) : start;
-            if (inside != start &&
-                sample_score(input, buf + inside, have - inside) > sample_score(input, buf + start, have - start))
+            if (inside != start && sample_score(input, buf + inside, have - inside) >
+                                       sample_score(input, buf + start, have - start))
                 start = inside;
         }
         (void)cbi_csv_run(&input->dialect, CBI_CSV_START, buf + start, have - start, &last);
@@ -344,7 +362,8 @@ cb_status cbi_input_sample(cbi_input *input, size_t i, size_t n, cbi_chunk *chun
     if (input->format.kind == CB_FORMAT_FIXED)
         spot -= spot % input->format.record_bytes;
     uint64_t offset = f->data + spot;
-    size_t bytes = (size_t)(f->size - offset < chunk->capacity ? f->size - offset : chunk->capacity);
+    size_t bytes =
+        (size_t)(f->size - offset < chunk->capacity ? f->size - offset : chunk->capacity);
     CB_TRY(input_file_acquire(input, file, &fd, err));
     cb_status status = input_file_read(input, file, fd, chunk->buf, bytes, offset, err);
     input_file_release(input, file);

@@ -6,15 +6,18 @@
 #include "format/input_private.h"
 
 /*
- * Chunks of what can only be read from its start: pipes, compressed files, and any list of inputs with one of those in
- * it. Workers take turns. The one whose turn it is puts what the last one left (the start of a row) at the start of its buffer,
- * fills it, keeps the whole rows and leaves the rest. The turn is a flag, not a held lock, so that others can be woken
- * while somebody waits for a slow pipe.
+ * Chunks of what can only be read from its start: pipes, compressed files, and any list of inputs
+ * with one of those in it. Workers take turns. The one whose turn it is puts what the last one left
+ * (the start of a row) at the start of its buffer, fills it, keeps the whole rows and leaves the
+ * rest. The turn is a flag, not a held lock, so that others can be woken while somebody waits for a
+ * slow pipe.
  *
- * A row larger than the buffer keeps the turn: the worker comes back with a larger buffer that begins with the same bytes, and
- * the others wait for it. What a chunk leaves for the next one is at most one usual buffer.
+ * A row larger than the buffer keeps the turn: the worker comes back with a larger buffer that
+ * begins with the same bytes, and the others wait for it. What a chunk leaves for the next one is
+ * at most one usual buffer.
  *
- * The exact state of CSV goes along with the bytes, so ends of rows are right even behind a malformed one.
+ * The exact state of CSV goes along with the bytes, so ends of rows are right even behind a
+ * malformed one.
  */
 
 static cb_status stream_enter_file(cbi_input *input, cb_error *err) {
@@ -65,7 +68,8 @@ static cb_status stream_take_turn(cbi_input *input, const cbi_chunk *chunk, cb_e
         input->chunk_capacity = chunk->capacity;
         input->chunk_bytes = chunk->capacity - chunk->capacity / 8;
     }
-    while (s->busy && chunk->pending[INPUT_PENDING_CHUNK] == 0 && input->failure.status == CB_OK && !input->cancelled)
+    while (s->busy && chunk->pending[INPUT_PENDING_CHUNK] == 0 && input->failure.status == CB_OK &&
+           !input->cancelled)
         cbi_cond_wait(&input->changed, &input->lock);
     if (input->failure.status != CB_OK) {
         *err = input->failure;
@@ -97,7 +101,8 @@ typedef struct stream_fill {
 } stream_fill;
 
 /* What came in at [from, from + bytes): where does its last row end? */
-static void stream_look(cbi_input *input, const uint8_t *buf, size_t from, size_t bytes, stream_fill *fill) {
+static void stream_look(cbi_input *input, const uint8_t *buf, size_t from, size_t bytes,
+                        stream_fill *fill) {
     input_stream *s = &input->stream;
     size_t last = 0;
     if (input->format.kind == CB_FORMAT_FIXED) {
@@ -114,10 +119,12 @@ static void stream_look(cbi_input *input, const uint8_t *buf, size_t from, size_
         fill->last_end = from + last;
 }
 
-/* The buffer begins with a malformed row that is too large for it (or with more of one): out with that, up to its end. */
+/* The buffer begins with a malformed row that is too large for it (or with more of one): out with
+ * that, up to its end. */
 static cb_status stream_discard(cbi_input *input, uint8_t *buf, stream_fill *fill, cb_error *err) {
     input_stream *s = &input->stream;
-    const uint8_t *end = s->discarding && fill->bytes ? memchr(buf, input->format.terminator, fill->bytes) : NULL;
+    const uint8_t *end =
+        s->discarding && fill->bytes ? memchr(buf, input->format.terminator, fill->bytes) : NULL;
     size_t bytes = end ? (size_t)(end - buf) : fill->bytes, gone = bytes + (end != NULL);
     CB_TRY(input_bad_row(input, buf, bytes, end || fill->file_ended, err));
     s->discarding = !end && !fill->file_ended;
@@ -129,7 +136,8 @@ static cb_status stream_discard(cbi_input *input, uint8_t *buf, stream_fill *fil
     return CB_OK;
 }
 
-/* Fills the buffer from fill->bytes on until there is a whole row and a chunk's worth, or no room, or the file ends. */
+/* Fills the buffer from fill->bytes on until there is a whole row and a chunk's worth, or no room,
+ * or the file ends. */
 static cb_status stream_read(cbi_input *input, cbi_chunk *chunk, stream_fill *fill, cb_error *err) {
     input_stream *s = &input->stream;
     while (!fill->file_ended && fill->bytes < chunk->capacity) {
@@ -139,7 +147,9 @@ static cb_status stream_read(cbi_input *input, cbi_chunk *chunk, stream_fill *fi
         else if (fill->last_end != 0)
             return CB_OK;
         else
-            room = cbi_min(room, cbi_min(INPUT_PIECE_BYTES, input->chunk_bytes)); /* so that little is left behind the row */
+            room = cbi_min(room,
+                           cbi_min(INPUT_PIECE_BYTES,
+                                   input->chunk_bytes)); /* so that little is left behind the row */
         CB_TRY(input_reader_read(&s->reader, chunk->buf + fill->bytes, room, &got, err));
         stream_look(input, chunk->buf, fill->bytes, got, fill);
         fill->bytes += got;
@@ -153,8 +163,8 @@ static cb_status stream_keep(cbi_input *input, const uint8_t *p, size_t bytes, c
     if (bytes > s->carry_capacity) {
         uint8_t *carry = cbi_realloc(s->carry, cbi_round_up(bytes, 4096));
         if (!carry)
-            return cbi_fail_bytes(err, CB_ENOMEM, bytes, s->carry_capacity, "no memory for the start of a row of %zu bytes",
-                                  bytes);
+            return cbi_fail_bytes(err, CB_ENOMEM, bytes, s->carry_capacity,
+                                  "no memory for the start of a row of %zu bytes", bytes);
         s->carry = carry;
         s->carry_capacity = cbi_round_up(bytes, 4096);
     }
@@ -165,7 +175,8 @@ static cb_status stream_keep(cbi_input *input, const uint8_t *p, size_t bytes, c
 }
 
 /* Rows [buf, buf + bytes) are the chunk's, the rest is kept. */
-static cb_status stream_deliver(cbi_input *input, cbi_chunk *chunk, size_t bytes, size_t have, cb_error *err) {
+static cb_status stream_deliver(cbi_input *input, cbi_chunk *chunk, size_t bytes, size_t have,
+                                cb_error *err) {
     input_stream *s = &input->stream;
     CB_TRY(stream_keep(input, chunk->buf + bytes, have - bytes, err));
     chunk->rows = chunk->buf;
@@ -182,31 +193,41 @@ static cb_status stream_deliver(cbi_input *input, cbi_chunk *chunk, size_t bytes
     return CB_OK;
 }
 
-static cb_status stream_refuse(cbi_input *input, cbi_chunk *chunk, const stream_fill *fill, cb_error *err) {
+static cb_status stream_refuse(cbi_input *input, cbi_chunk *chunk, const stream_fill *fill,
+                               cb_error *err) {
     input_stream *s = &input->stream;
     const char *path = input->files[s->reader.file].path;
     uint64_t need = (uint64_t)chunk->capacity * 2;
     if (need > INPUT_ROW_BYTES_MAX && chunk->capacity < INPUT_ROW_BYTES_MAX)
         need = INPUT_ROW_BYTES_MAX;
     if (need > INPUT_ROW_BYTES_MAX)
-        return cbi_fail(err, CB_EUNSUPPORTED, "%s: the row at byte %" PRIu64 " has more than %zu bytes; rows of 2 GiB or more "
-                        "are not supported", path, s->offset, fill->bytes);
+        return cbi_fail(err, CB_EUNSUPPORTED,
+                        "%s: the row at byte %" PRIu64
+                        " has more than %zu bytes; rows of 2 GiB or more "
+                        "are not supported",
+                        path, s->offset, fill->bytes);
     chunk->bytes = 0;
     chunk->pending[INPUT_PENDING_BYTES] = fill->bytes;
     chunk->pending[INPUT_PENDING_CHUNK] = 1;
-    return cbi_fail_bytes(err, CB_EBUDGET, need, chunk->capacity, "%s: the row at byte %" PRIu64 " has more than %zu bytes%s",
-                          path, s->offset, fill->bytes, s->state == CBI_CSV_QUOTED ? "; is a quote never closed?" : "");
+    return cbi_fail_bytes(err, CB_EBUDGET, need, chunk->capacity,
+                          "%s: the row at byte %" PRIu64 " has more than %zu bytes%s", path,
+                          s->offset, fill->bytes,
+                          s->state == CBI_CSV_QUOTED ? "; is a quote never closed?" : "");
 }
 
 /* The end of a file of fixed records may be half a record. */
-static cb_status stream_cut_record(cbi_input *input, const cbi_chunk *chunk, stream_fill *fill, cb_error *err) {
+static cb_status stream_cut_record(cbi_input *input, const cbi_chunk *chunk, stream_fill *fill,
+                                   cb_error *err) {
     input_stream *s = &input->stream;
-    size_t rest = input->format.kind == CB_FORMAT_FIXED ? fill->bytes % input->format.record_bytes : 0;
+    size_t rest =
+        input->format.kind == CB_FORMAT_FIXED ? fill->bytes % input->format.record_bytes : 0;
     if (rest == 0)
         return CB_OK;
     if (!input_lenient(input))
-        return cbi_fail(err, CB_EDATA, "%s: it ends after %" PRIu64 " bytes, %zu bytes into a record of %zu",
-                        input->files[s->reader.file].path, s->offset + fill->bytes, rest, input->format.record_bytes);
+        return cbi_fail(err, CB_EDATA,
+                        "%s: it ends after %" PRIu64 " bytes, %zu bytes into a record of %zu",
+                        input->files[s->reader.file].path, s->offset + fill->bytes, rest,
+                        input->format.record_bytes);
     fill->bytes -= rest;
     return input_bad_row(input, chunk->buf + fill->bytes, rest, true, err);
 }
@@ -215,10 +236,11 @@ static cb_status stream_turn(cbi_input *input, cbi_chunk *chunk, cb_error *err) 
     input_stream *s = &input->stream;
     stream_fill fill = {.bytes = (size_t)chunk->pending[INPUT_PENDING_BYTES]};
     if (chunk->pending[INPUT_PENDING_CHUNK] == 0) {
-        if (s->carry_bytes > chunk->capacity) /* only when this buffer is smaller than the first one was */
+        if (s->carry_bytes >
+            chunk->capacity) /* only when this buffer is smaller than the first one was */
             return cbi_fail_bytes(err, CB_EBUDGET, input->chunk_capacity, chunk->capacity,
-                                  "a buffer of %zu bytes is too small, the others have %zu", chunk->capacity,
-                                  input->chunk_capacity);
+                                  "a buffer of %zu bytes is too small, the others have %zu",
+                                  chunk->capacity, input->chunk_capacity);
         if (s->carry_bytes != 0)
             memcpy(chunk->buf, s->carry, s->carry_bytes);
         fill.bytes = s->carry_bytes;
@@ -235,7 +257,8 @@ static cb_status stream_turn(cbi_input *input, cbi_chunk *chunk, cb_error *err) 
             CB_TRY(stream_enter_file(input, err));
         }
         CB_TRY(stream_read(input, chunk, &fill, err));
-        bool hopeless = fill.last_end == 0 && !fill.file_ended && s->state == CBI_CSV_BAD && input_lenient(input);
+        bool hopeless = fill.last_end == 0 && !fill.file_ended && s->state == CBI_CSV_BAD &&
+                        input_lenient(input);
         if (s->discarding || hopeless) {
             CB_TRY(stream_discard(input, chunk->buf, &fill, err));
             continue;

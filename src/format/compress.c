@@ -10,8 +10,9 @@
 #include "format/format.h"
 
 /*
- * Every block becomes a frame of its own. That costs a few bytes and one per cent of ratio; it buys output that is the
- * same however many threads wrote it, and blocks that can be compressed at the same time.
+ * Every block becomes a frame of its own. That costs a few bytes and one per cent of ratio; it buys
+ * output that is the same however many threads wrote it, and blocks that can be compressed at the
+ * same time.
  */
 
 enum {
@@ -61,28 +62,20 @@ static LZ4F_preferences_t lz4_preferences(size_t bytes) {
 size_t cbi_compress_bound(cbi_compression c, size_t bytes) {
     LZ4F_preferences_t prefs = lz4_preferences(bytes);
     switch (c) {
-    case CBI_COMPRESSION_GZIP:
-        return compressBound(bytes) + 32;
-    case CBI_COMPRESSION_ZSTD:
-        return ZSTD_compressBound(bytes) + 32;
-    case CBI_COMPRESSION_LZ4:
-        return LZ4F_compressBound(bytes, &prefs) + LZ4F_HEADER_SIZE_MAX;
-    case CBI_COMPRESSION_NONE:
-        break;
+        case CBI_COMPRESSION_GZIP: return compressBound(bytes) + 32;
+        case CBI_COMPRESSION_ZSTD: return ZSTD_compressBound(bytes) + 32;
+        case CBI_COMPRESSION_LZ4: return LZ4F_compressBound(bytes, &prefs) + LZ4F_HEADER_SIZE_MAX;
+        case CBI_COMPRESSION_NONE: break;
     }
     return bytes;
 }
 
 size_t cbi_compressor_bytes(cbi_compression c) {
     switch (c) {
-    case CBI_COMPRESSION_GZIP:
-        return COMPRESS_GZIP_BYTES;
-    case CBI_COMPRESSION_ZSTD:
-        return ZSTD_estimateCCtxSize(COMPRESS_ZSTD_LEVEL) + CBI_KIB;
-    case CBI_COMPRESSION_LZ4:
-        return COMPRESS_LZ4_BYTES;
-    case CBI_COMPRESSION_NONE:
-        break;
+        case CBI_COMPRESSION_GZIP: return COMPRESS_GZIP_BYTES;
+        case CBI_COMPRESSION_ZSTD: return ZSTD_estimateCCtxSize(COMPRESS_ZSTD_LEVEL) + CBI_KIB;
+        case CBI_COMPRESSION_LZ4: return COMPRESS_LZ4_BYTES;
+        case CBI_COMPRESSION_NONE: break;
     }
     return 0;
 }
@@ -109,7 +102,8 @@ static bool compressor_ready_zstd(cbi_compressor *c) {
     c->workspace = cbi_alloc(bytes);
     c->state.zstd = c->workspace ? ZSTD_initStaticCCtx(c->workspace, bytes) : NULL;
     return c->state.zstd &&
-           !ZSTD_isError(ZSTD_CCtx_setParameter(c->state.zstd, ZSTD_c_compressionLevel, COMPRESS_ZSTD_LEVEL)) &&
+           !ZSTD_isError(ZSTD_CCtx_setParameter(c->state.zstd, ZSTD_c_compressionLevel,
+                                                COMPRESS_ZSTD_LEVEL)) &&
            !ZSTD_isError(ZSTD_CCtx_setParameter(c->state.zstd, ZSTD_c_checksumFlag, 1));
 }
 
@@ -119,22 +113,19 @@ cb_status cbi_compressor_create(cbi_compression codec, cbi_compressor **compress
         goto refused;
     c->codec = codec;
     switch (codec) {
-    case CBI_COMPRESSION_GZIP:
-        c->state.gzip.zalloc = gzip_alloc;
-        c->state.gzip.zfree = codec_free;
-        c->ready = deflateInit2(&c->state.gzip, COMPRESS_GZIP_LEVEL, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK;
-        break;
-    case CBI_COMPRESSION_ZSTD:
-        c->ready = compressor_ready_zstd(c);
-        break;
-    case CBI_COMPRESSION_LZ4:
-        c->state.lz4 = LZ4F_createCompressionContext_advanced(
-            (LZ4F_CustomMem){codec_alloc, codec_calloc, codec_free, NULL}, LZ4F_VERSION);
-        c->ready = c->state.lz4 != NULL;
-        break;
-    case CBI_COMPRESSION_NONE:
-        c->ready = true;
-        break;
+        case CBI_COMPRESSION_GZIP:
+            c->state.gzip.zalloc = gzip_alloc;
+            c->state.gzip.zfree = codec_free;
+            c->ready = deflateInit2(&c->state.gzip, COMPRESS_GZIP_LEVEL, Z_DEFLATED, 15 + 16, 8,
+                                    Z_DEFAULT_STRATEGY) == Z_OK;
+            break;
+        case CBI_COMPRESSION_ZSTD: c->ready = compressor_ready_zstd(c); break;
+        case CBI_COMPRESSION_LZ4:
+            c->state.lz4 = LZ4F_createCompressionContext_advanced(
+                (LZ4F_CustomMem){codec_alloc, codec_calloc, codec_free, NULL}, LZ4F_VERSION);
+            c->ready = c->state.lz4 != NULL;
+            break;
+        case CBI_COMPRESSION_NONE: c->ready = true; break;
     }
     if (!c->ready)
         goto refused;
@@ -142,7 +133,8 @@ cb_status cbi_compressor_create(cbi_compression codec, cbi_compressor **compress
     return CB_OK;
 refused:
     cbi_compressor_destroy(c);
-    return cbi_fail_bytes(err, CB_ENOMEM, cbi_compressor_bytes(codec), 0, "no memory for compressing the output");
+    return cbi_fail_bytes(err, CB_ENOMEM, cbi_compressor_bytes(codec), 0,
+                          "no memory for compressing the output");
 }
 
 void cbi_compressor_destroy(cbi_compressor *c) {
@@ -160,8 +152,8 @@ static cb_status compress_failed(const char *why, cb_error *err) {
     return cbi_fail(err, CB_EINTERNAL, "compressing a block of output failed: %s", why);
 }
 
-static cb_status compress_gzip(cbi_compressor *c, const uint8_t *in, size_t bytes, uint8_t *out, size_t cap,
-                               size_t *out_bytes, cb_error *err) {
+static cb_status compress_gzip(cbi_compressor *c, const uint8_t *in, size_t bytes, uint8_t *out,
+                               size_t cap, size_t *out_bytes, cb_error *err) {
     z_stream *z = &c->state.gzip;
     if (deflateReset(z) != Z_OK)
         return compress_failed("it cannot start again", err);
@@ -176,8 +168,8 @@ static cb_status compress_gzip(cbi_compressor *c, const uint8_t *in, size_t byte
     return CB_OK;
 }
 
-static cb_status compress_lz4(cbi_compressor *c, const uint8_t *in, size_t bytes, uint8_t *out, size_t cap,
-                              size_t *out_bytes, cb_error *err) {
+static cb_status compress_lz4(cbi_compressor *c, const uint8_t *in, size_t bytes, uint8_t *out,
+                              size_t cap, size_t *out_bytes, cb_error *err) {
     LZ4F_preferences_t prefs = lz4_preferences(bytes);
     size_t n = LZ4F_compressBegin(c->state.lz4, out, cap, &prefs), m = 0;
     if (!LZ4F_isError(n)) {
@@ -194,26 +186,24 @@ static cb_status compress_lz4(cbi_compressor *c, const uint8_t *in, size_t bytes
     return CB_OK;
 }
 
-cb_status cbi_compress(cbi_compressor *c, const uint8_t *in, size_t bytes, uint8_t *out, size_t cap, size_t *out_bytes,
-                       cb_error *err) {
+cb_status cbi_compress(cbi_compressor *c, const uint8_t *in, size_t bytes, uint8_t *out, size_t cap,
+                       size_t *out_bytes, cb_error *err) {
     cb_assert(bytes <= CBI_COMPRESS_BLOCK_BYTES);
     cb_assert(cap >= cbi_compress_bound(c->codec, bytes));
     switch (c->codec) {
-    case CBI_COMPRESSION_GZIP:
-        return compress_gzip(c, in, bytes, out, cap, out_bytes, err);
-    case CBI_COMPRESSION_ZSTD: {
-        size_t n = ZSTD_compress2(c->state.zstd, out, cap, in, bytes);
-        if (ZSTD_isError(n))
-            return compress_failed(ZSTD_getErrorName(n), err);
-        *out_bytes = n;
-        return CB_OK;
-    }
-    case CBI_COMPRESSION_LZ4:
-        return compress_lz4(c, in, bytes, out, cap, out_bytes, err);
-    case CBI_COMPRESSION_NONE:
-        memcpy(out, in, bytes);
-        *out_bytes = bytes;
-        return CB_OK;
+        case CBI_COMPRESSION_GZIP: return compress_gzip(c, in, bytes, out, cap, out_bytes, err);
+        case CBI_COMPRESSION_ZSTD: {
+            size_t n = ZSTD_compress2(c->state.zstd, out, cap, in, bytes);
+            if (ZSTD_isError(n))
+                return compress_failed(ZSTD_getErrorName(n), err);
+            *out_bytes = n;
+            return CB_OK;
+        }
+        case CBI_COMPRESSION_LZ4: return compress_lz4(c, in, bytes, out, cap, out_bytes, err);
+        case CBI_COMPRESSION_NONE:
+            memcpy(out, in, bytes);
+            *out_bytes = bytes;
+            return CB_OK;
     }
     return compress_failed("there is no such codec", err);
 }

@@ -5,14 +5,17 @@
 
 /* ---- one row ---- */
 
-static void row_field(const uint32_t *wanted, size_t count, cbi_span *fields, size_t column, cbi_span span) {
+static void row_field(const uint32_t *wanted, size_t count, cbi_span *fields, size_t column,
+                      cbi_span span) {
     for (size_t i = 0; i < count; i++)
         if (wanted[i] == column)
             fields[i] = span;
 }
 
-static void row_flaw(const cbi_dialect *d, const uint8_t *base, size_t bytes, cbi_flaw flaw, size_t at, cbi_csv_row *row) {
-    const uint8_t *end = flaw == CBI_FLAW_UNCLOSED ? NULL : memchr(base + at, d->terminator, bytes - at);
+static void row_flaw(const cbi_dialect *d, const uint8_t *base, size_t bytes, cbi_flaw flaw,
+                     size_t at, cbi_csv_row *row) {
+    const uint8_t *end =
+        flaw == CBI_FLAW_UNCLOSED ? NULL : memchr(base + at, d->terminator, bytes - at);
     row->flaw = flaw;
     row->flaw_at = at;
     row->end = end ? (size_t)(end - base) : bytes;
@@ -37,9 +40,10 @@ static size_t row_closing(const uint8_t *base, size_t at, size_t bytes, bool *es
     return bytes;
 }
 
-/* Reads one field from *at; false when it is malformed. *span is its content, *at the place behind it. */
-static bool row_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at, size_t bytes, cbi_span *span,
-                           cbi_csv_row *row) {
+/* Reads one field from *at; false when it is malformed. *span is its content, *at the place behind
+ * it. */
+static bool row_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at, size_t bytes,
+                           cbi_span *span, cbi_csv_row *row) {
     size_t p = *at;
     if (d->quoting && p < bytes && base[p] == '"') {
         bool escaped;
@@ -48,9 +52,11 @@ static bool row_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at
             row_flaw(d, base, bytes, CBI_FLAW_UNCLOSED, p, row);
             return false;
         }
-        *span = (cbi_span){(uint32_t)(p + 1), (uint32_t)(close - p - 1) | (escaped ? CBI_SPAN_ESCAPED : 0)};
+        *span = (cbi_span){(uint32_t)(p + 1),
+                           (uint32_t)(close - p - 1) | (escaped ? CBI_SPAN_ESCAPED : 0)};
         p = close + 1;
-        bool cr = d->strip_cr && p < bytes && base[p] == '\r' && (p + 1 == bytes || base[p + 1] == d->terminator);
+        bool cr = d->strip_cr && p < bytes && base[p] == '\r' &&
+                  (p + 1 == bytes || base[p + 1] == d->terminator);
         p += cr;
         if (p < bytes && base[p] != d->terminator && (cr || base[p] != d->separator)) {
             row_flaw(d, base, bytes, CBI_FLAW_AFTER_QUOTE, p, row);
@@ -75,13 +81,15 @@ static bool row_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at
     return true;
 }
 
-bool cbi_csv_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at, size_t bytes, cbi_span *span) {
+bool cbi_csv_read_field(const cbi_dialect *d, const uint8_t *base, size_t *at, size_t bytes,
+                        cbi_span *span) {
     cbi_csv_row row;
     return row_read_field(d, base, at, bytes, span, &row);
 }
 
-void cbi_csv_read_row(const cbi_dialect *d, const uint8_t *base, size_t from, size_t bytes, const uint32_t *wanted,
-                      size_t wanted_count, cbi_span *fields, cbi_csv_row *row) {
+void cbi_csv_read_row(const cbi_dialect *d, const uint8_t *base, size_t from, size_t bytes,
+                      const uint32_t *wanted, size_t wanted_count, cbi_span *fields,
+                      cbi_csv_row *row) {
     size_t at = from, surplus = SIZE_MAX;
     cbi_span span = {0, 0};
 
@@ -104,7 +112,8 @@ void cbi_csv_read_row(const cbi_dialect *d, const uint8_t *base, size_t from, si
             fields[i] = (cbi_span){(uint32_t)at, 0};
     if (d->columns == 0 || row->fields == d->columns)
         return;
-    row->blank = row->fields == 1 && (at == from || (d->strip_cr && at == from + 1 && base[from] == '\r'));
+    row->blank =
+        row->fields == 1 && (at == from || (d->strip_cr && at == from + 1 && base[from] == '\r'));
     if (!row->blank) {
         row->flaw = CBI_FLAW_RAGGED;
         row->flaw_at = surplus == SIZE_MAX ? row->end : surplus;
@@ -115,25 +124,23 @@ void cbi_csv_read_row(const cbi_dialect *d, const uint8_t *base, size_t from, si
 
 static cbi_csv_state state_step(const cbi_dialect *d, cbi_csv_state state, uint8_t c) {
     switch (state) {
-    case CBI_CSV_START:
-        if (c == '"' && d->quoting)
-            return CBI_CSV_QUOTED;
-        return c == d->separator || c == d->terminator ? CBI_CSV_START : CBI_CSV_PLAIN;
-    case CBI_CSV_PLAIN:
-        if (c == '"' && d->quoting)
-            return CBI_CSV_BAD;
-        return c == d->separator || c == d->terminator ? CBI_CSV_START : CBI_CSV_PLAIN;
-    case CBI_CSV_QUOTED:
-        return c == '"' ? CBI_CSV_CLOSED : CBI_CSV_QUOTED;
-    case CBI_CSV_CLOSED:
-        if (c == '"')
-            return CBI_CSV_QUOTED;
-        if (c == d->separator || c == d->terminator)
-            return CBI_CSV_START;
-        return c == '\r' && d->strip_cr ? CBI_CSV_CLOSED_CR : CBI_CSV_BAD;
-    case CBI_CSV_CLOSED_CR:
-    case CBI_CSV_BAD:
-        return c == d->terminator ? CBI_CSV_START : CBI_CSV_BAD;
+        case CBI_CSV_START:
+            if (c == '"' && d->quoting)
+                return CBI_CSV_QUOTED;
+            return c == d->separator || c == d->terminator ? CBI_CSV_START : CBI_CSV_PLAIN;
+        case CBI_CSV_PLAIN:
+            if (c == '"' && d->quoting)
+                return CBI_CSV_BAD;
+            return c == d->separator || c == d->terminator ? CBI_CSV_START : CBI_CSV_PLAIN;
+        case CBI_CSV_QUOTED: return c == '"' ? CBI_CSV_CLOSED : CBI_CSV_QUOTED;
+        case CBI_CSV_CLOSED:
+            if (c == '"')
+                return CBI_CSV_QUOTED;
+            if (c == d->separator || c == d->terminator)
+                return CBI_CSV_START;
+            return c == '\r' && d->strip_cr ? CBI_CSV_CLOSED_CR : CBI_CSV_BAD;
+        case CBI_CSV_CLOSED_CR:
+        case CBI_CSV_BAD: return c == d->terminator ? CBI_CSV_START : CBI_CSV_BAD;
     }
     return CBI_CSV_BAD;
 }
@@ -143,7 +150,8 @@ static bool state_ends(const cbi_dialect *d, cbi_csv_state state, uint8_t c) {
     return c == d->terminator && state != CBI_CSV_QUOTED;
 }
 
-cbi_csv_state cbi_csv_run(const cbi_dialect *d, cbi_csv_state state, const uint8_t *p, size_t bytes, size_t *last_end) {
+cbi_csv_state cbi_csv_run(const cbi_dialect *d, cbi_csv_state state, const uint8_t *p, size_t bytes,
+                          size_t *last_end) {
     size_t at = 0;
     while (at < bytes) {
         const uint8_t *from = p + at, *to;
@@ -177,7 +185,8 @@ cbi_csv_state cbi_csv_run(const cbi_dialect *d, cbi_csv_state state, const uint8
     return state;
 }
 
-size_t cbi_csv_find_end(const cbi_dialect *d, cbi_csv_state *state, const uint8_t *p, size_t bytes) {
+size_t cbi_csv_find_end(const cbi_dialect *d, cbi_csv_state *state, const uint8_t *p,
+                        size_t bytes) {
     cbi_csv_state s = *state;
     for (size_t i = 0; i < bytes; i++) {
         bool end = state_ends(d, s, p[i]);
@@ -207,7 +216,8 @@ size_t cbi_csv_find_end_parity(const cbi_dialect *d, bool *inside, const uint8_t
 /* ---- a walk that knows lines and columns ---- */
 
 void cbi_csv_walk_init(cbi_csv_walk *w, const cbi_dialect *d, uint64_t at, uint64_t line) {
-    *w = (cbi_csv_walk){.dialect = *d, .state = CBI_CSV_START, .at = at, .line = line, .line_start = at};
+    *w = (cbi_csv_walk){
+        .dialect = *d, .state = CBI_CSV_START, .at = at, .line = line, .line_start = at};
     w->row_start = at;
     w->row_line = line;
 }
@@ -251,8 +261,8 @@ size_t cbi_csv_walk_next(cbi_csv_walk *w, const uint8_t *p, size_t bytes, bool *
         cbi_csv_state was = w->state, now = state_step(d, was, c);
         uint64_t column = w->at - w->line_start + 1;
         if (CBI_UNLIKELY(now == CBI_CSV_BAD && was != CBI_CSV_BAD)) {
-            walk_flaw(w, was == CBI_CSV_PLAIN ? CBI_FLAW_STRAY_QUOTE : CBI_FLAW_AFTER_QUOTE, w->line,
-                      column - (was == CBI_CSV_CLOSED_CR));
+            walk_flaw(w, was == CBI_CSV_PLAIN ? CBI_FLAW_STRAY_QUOTE : CBI_FLAW_AFTER_QUOTE,
+                      w->line, column - (was == CBI_CSV_CLOSED_CR));
         } else if (now == CBI_CSV_QUOTED && was == CBI_CSV_START) {
             w->mark_at = w->at;
             w->mark_line = w->line;
@@ -293,18 +303,17 @@ void cbi_csv_walk_finish(cbi_csv_walk *w) {
 
 const char *cbi_flaw_text(cbi_flaw flaw) {
     switch (flaw) {
-    case CBI_FLAW_NONE:
-        break;
-    case CBI_FLAW_STRAY_QUOTE:
-        return "a quote inside a field that does not begin with one; put the whole field in quotes and double those "
-               "inside it";
-    case CBI_FLAW_AFTER_QUOTE:
-        return "something other than a separator or the end of the row follows a closing quote; a quote inside a quoted field "
-               "must be doubled";
-    case CBI_FLAW_UNCLOSED:
-        return "this quote is never closed";
-    case CBI_FLAW_RAGGED:
-        return "the row has the wrong number of fields";
+        case CBI_FLAW_NONE: break;
+        case CBI_FLAW_STRAY_QUOTE:
+            return "a quote inside a field that does not begin with one; put the whole field in "
+                   "quotes and double those "
+                   "inside it";
+        case CBI_FLAW_AFTER_QUOTE:
+            return "something other than a separator or the end of the row follows a closing "
+                   "quote; a quote inside a quoted field "
+                   "must be doubled";
+        case CBI_FLAW_UNCLOSED: return "this quote is never closed";
+        case CBI_FLAW_RAGGED: return "the row has the wrong number of fields";
     }
     return "nothing is wrong";
 }

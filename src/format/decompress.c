@@ -13,10 +13,10 @@
 #include "base/alloc.h"
 
 /*
- * One loop for three codecs: refill the compressed side, let the codec take a step, and know at any moment whether a
- * frame is open, since the end of the input inside one is a file that was cut off. What a frame will need is read
- * from its header before the codec sees it, so that a window of gigabytes is refused by us with a figure and not by the
- * system with a kill.
+ * One loop for three codecs: refill the compressed side, let the codec take a step, and know at any
+ * moment whether a frame is open, since the end of the input inside one is a file that was cut off.
+ * What a frame will need is read from its header before the codec sees it, so that a window of
+ * gigabytes is refused by us with a figure and not by the system with a kill.
  */
 
 enum {
@@ -35,7 +35,7 @@ struct cbi_decoder {
         ZSTD_DCtx *zstd;
         LZ4F_dctx *lz4;
     } state;
-    bool ready;       /* state is there */
+    bool ready; /* state is there */
     bool input_ended;
     bool in_frame;
     bool ended;
@@ -46,14 +46,10 @@ struct cbi_decoder {
 
 static const char *codec_name(cbi_compression c) {
     switch (c) {
-    case CBI_COMPRESSION_GZIP:
-        return "gzip";
-    case CBI_COMPRESSION_ZSTD:
-        return "zstd";
-    case CBI_COMPRESSION_LZ4:
-        return "lz4";
-    case CBI_COMPRESSION_NONE:
-        break;
+        case CBI_COMPRESSION_GZIP: return "gzip";
+        case CBI_COMPRESSION_ZSTD: return "zstd";
+        case CBI_COMPRESSION_LZ4: return "lz4";
+        case CBI_COMPRESSION_NONE: break;
     }
     return "plain";
 }
@@ -99,19 +95,22 @@ static cb_status decoder_ready(cbi_decoder *d, cb_error *err) {
         ok = inflateInit2(&d->state.gzip, 15 + 16) == Z_OK;
     } else if (d->codec == CBI_COMPRESSION_ZSTD) {
         d->state.zstd = ZSTD_createDCtx_advanced((ZSTD_customMem){codec_alloc, codec_free, NULL});
-        ok = d->state.zstd && !ZSTD_isError(ZSTD_DCtx_setParameter(d->state.zstd, ZSTD_d_windowLogMax, ZSTD_WINDOWLOG_MAX));
+        ok = d->state.zstd && !ZSTD_isError(ZSTD_DCtx_setParameter(
+                                  d->state.zstd, ZSTD_d_windowLogMax, ZSTD_WINDOWLOG_MAX));
     } else {
-        d->state.lz4 =
-            LZ4F_createDecompressionContext_advanced((LZ4F_CustomMem){codec_alloc, codec_calloc, codec_free, NULL},
-                                                     LZ4F_VERSION);
+        d->state.lz4 = LZ4F_createDecompressionContext_advanced(
+            (LZ4F_CustomMem){codec_alloc, codec_calloc, codec_free, NULL}, LZ4F_VERSION);
         ok = d->state.lz4 != NULL;
     }
     d->ready = ok;
-    return ok ? CB_OK : cbi_fail(err, CB_ENOMEM, "no memory for reading %s data of %s", codec_name(d->codec), d->name);
+    return ok ? CB_OK
+              : cbi_fail(err, CB_ENOMEM, "no memory for reading %s data of %s",
+                         codec_name(d->codec), d->name);
 }
 
-cb_status cbi_decoder_create(cbi_compression c, const char *name, size_t bytes_max, cbi_decoder_read_fn read, void *ctx,
-                             cbi_decoder **decoder, cb_error *err) {
+cb_status cbi_decoder_create(cbi_compression c, const char *name, size_t bytes_max,
+                             cbi_decoder_read_fn read, void *ctx, cbi_decoder **decoder,
+                             cb_error *err) {
     cb_assert(c != CBI_COMPRESSION_NONE);
     cbi_decoder *d = cbi_calloc(1, sizeof *d);
     if (!d)
@@ -156,27 +155,33 @@ static cb_status decoder_refill(cbi_decoder *d, size_t want, cb_error *err) {
     d->input_at = 0;
     while (d->input_bytes < want && !d->input_ended) {
         size_t got = 0;
-        CB_TRY(d->read(d->ctx, d->input + d->input_bytes, sizeof d->input - d->input_bytes, &got, err));
+        CB_TRY(d->read(d->ctx, d->input + d->input_bytes, sizeof d->input - d->input_bytes, &got,
+                       err));
         d->input_bytes += got;
         d->input_ended = got == 0;
     }
     return CB_OK;
 }
 
-static uint64_t decoder_offset(const cbi_decoder *d) { return d->input_offset + d->input_at; }
+static uint64_t decoder_offset(const cbi_decoder *d) {
+    return d->input_offset + d->input_at;
+}
 
 static cb_status decoder_damaged(const cbi_decoder *d, const char *why, cb_error *err) {
-    return cbi_fail(err, CB_EDATA, "%s: the %s data is damaged near byte %" PRIu64 ": %s", d->name, codec_name(d->codec),
-                    decoder_offset(d), why);
+    return cbi_fail(err, CB_EDATA, "%s: the %s data is damaged near byte %" PRIu64 ": %s", d->name,
+                    codec_name(d->codec), decoder_offset(d), why);
 }
 
 /* What the frame at the input's place will need; refuses what is above the limit. */
-static cb_status decoder_check_memory(const cbi_decoder *d, const uint8_t *p, size_t bytes, cb_error *err) {
+static cb_status decoder_check_memory(const cbi_decoder *d, const uint8_t *p, size_t bytes,
+                                      cb_error *err) {
     uint64_t need = 0;
     if (d->codec == CBI_COMPRESSION_ZSTD) {
         ZSTD_frameHeader header;
         if (ZSTD_getFrameHeader(&header, p, bytes) == 0 && header.frameType == ZSTD_frame)
-            need = header.windowSize > SIZE_MAX / 4 ? UINT64_MAX : ZSTD_estimateDStreamSize((size_t)header.windowSize);
+            need = header.windowSize > SIZE_MAX / 4
+                       ? UINT64_MAX
+                       : ZSTD_estimateDStreamSize((size_t)header.windowSize);
     } else if (d->codec == CBI_COMPRESSION_LZ4 && bytes >= 6 && p[0] == 0x04) {
         unsigned id = (p[5] >> 4) & 7;
         if (id >= 4)
@@ -185,7 +190,8 @@ static cb_status decoder_check_memory(const cbi_decoder *d, const uint8_t *p, si
     if (need <= d->bytes_max)
         return CB_OK;
     return cbi_fail_bytes(err, CB_EBUDGET, need, d->bytes_max,
-                          "%s: reading its %s data takes %" PRIu64 " bytes of memory, %zu are allowed; give more memory or "
+                          "%s: reading its %s data takes %" PRIu64
+                          " bytes of memory, %zu are allowed; give more memory or "
                           "compress it with a smaller window or block size",
                           d->name, codec_name(d->codec), need, d->bytes_max);
 }
@@ -203,7 +209,8 @@ static cb_status decoder_begin_frame(cbi_decoder *d, cb_error *err) {
         if (p[0] == 0 && decoder_offset(d) != 0) { /* padding of tapes and block devices */
             while (d->input_bytes != d->input_at) {
                 if (d->input[d->input_at] != 0)
-                    return decoder_damaged(d, "something that is not gzip data follows the last member", err);
+                    return decoder_damaged(
+                        d, "something that is not gzip data follows the last member", err);
                 d->input_at++;
                 CB_TRY(decoder_refill(d, 1, err));
             }
@@ -211,7 +218,8 @@ static cb_status decoder_begin_frame(cbi_decoder *d, cb_error *err) {
             return CB_OK;
         }
         if (p[0] != 0x1f || (bytes > 1 && p[1] != 0x8b))
-            return decoder_damaged(d, "something that is not gzip data follows the last member", err);
+            return decoder_damaged(d, "something that is not gzip data follows the last member",
+                                   err);
         if (inflateReset(&d->state.gzip) != Z_OK)
             return decoder_damaged(d, "the decoder cannot start again", err);
     }
@@ -229,7 +237,8 @@ typedef struct decoder_step {
     const char *damage; /* NULL: fine */
 } decoder_step;
 
-static decoder_step step_gzip(cbi_decoder *d, const uint8_t *in, size_t in_bytes, uint8_t *out, size_t out_bytes) {
+static decoder_step step_gzip(cbi_decoder *d, const uint8_t *in, size_t in_bytes, uint8_t *out,
+                              size_t out_bytes) {
     z_stream *z = &d->state.gzip;
     uint8_t none = 0;
     uInt in_now = (uInt)in_bytes, out_now = (uInt)cbi_min(out_bytes, CBI_GIB);
@@ -238,14 +247,17 @@ static decoder_step step_gzip(cbi_decoder *d, const uint8_t *in, size_t in_bytes
     z->next_out = out;
     z->avail_out = out_now;
     int r = inflate(z, Z_NO_FLUSH);
-    decoder_step step = {.took = in_now - z->avail_in, .gave = out_now - z->avail_out, .frame_over = r == Z_STREAM_END};
+    decoder_step step = {.took = in_now - z->avail_in,
+                         .gave = out_now - z->avail_out,
+                         .frame_over = r == Z_STREAM_END};
     step.no_memory = r == Z_MEM_ERROR;
     if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR)
         step.damage = z->msg ? z->msg : "it cannot be decoded";
     return step;
 }
 
-static decoder_step step_zstd(cbi_decoder *d, const uint8_t *in, size_t in_bytes, uint8_t *out, size_t out_bytes) {
+static decoder_step step_zstd(cbi_decoder *d, const uint8_t *in, size_t in_bytes, uint8_t *out,
+                              size_t out_bytes) {
     ZSTD_inBuffer i = {in, in_bytes, 0};
     ZSTD_outBuffer o = {out, out_bytes, 0};
     size_t r = ZSTD_decompressStream(d->state.zstd, &o, &i);
@@ -257,7 +269,8 @@ static decoder_step step_zstd(cbi_decoder *d, const uint8_t *in, size_t in_bytes
     return step;
 }
 
-static decoder_step step_lz4(cbi_decoder *d, const uint8_t *in, size_t in_bytes, uint8_t *out, size_t out_bytes) {
+static decoder_step step_lz4(cbi_decoder *d, const uint8_t *in, size_t in_bytes, uint8_t *out,
+                             size_t out_bytes) {
     size_t took = in_bytes, gave = out_bytes;
     size_t r = LZ4F_decompress(d->state.lz4, out, &gave, in, &took, NULL);
     decoder_step step = {0};
@@ -282,11 +295,14 @@ cb_status cbi_decoder_read(cbi_decoder *d, uint8_t *buf, size_t bytes, size_t *g
         CB_TRY(decoder_refill(d, 1, err));
         const uint8_t *in = d->input + d->input_at;
         size_t in_bytes = d->input_bytes - d->input_at;
-        decoder_step step = d->codec == CBI_COMPRESSION_GZIP   ? step_gzip(d, in, in_bytes, buf + done, bytes - done)
-                            : d->codec == CBI_COMPRESSION_ZSTD ? step_zstd(d, in, in_bytes, buf + done, bytes - done)
-                                                               : step_lz4(d, in, in_bytes, buf + done, bytes - done);
+        decoder_step step = d->codec == CBI_COMPRESSION_GZIP
+                                ? step_gzip(d, in, in_bytes, buf + done, bytes - done)
+                            : d->codec == CBI_COMPRESSION_ZSTD
+                                ? step_zstd(d, in, in_bytes, buf + done, bytes - done)
+                                : step_lz4(d, in, in_bytes, buf + done, bytes - done);
         if (step.no_memory)
-            return cbi_fail(err, CB_ENOMEM, "no memory for reading %s data of %s", codec_name(d->codec), d->name);
+            return cbi_fail(err, CB_ENOMEM, "no memory for reading %s data of %s",
+                            codec_name(d->codec), d->name);
         if (step.damage)
             return decoder_damaged(d, step.damage, err);
         d->input_at += step.took;
@@ -295,8 +311,8 @@ cb_status cbi_decoder_read(cbi_decoder *d, uint8_t *buf, size_t bytes, size_t *g
         if (d->in_frame && step.took == 0 && step.gave == 0) {
             if (in_bytes != 0)
                 return decoder_damaged(d, "the decoder does not go on", err);
-            return cbi_fail(err, CB_EDATA, "%s: the %s data is cut off after %" PRIu64 " bytes", d->name,
-                            codec_name(d->codec), decoder_offset(d));
+            return cbi_fail(err, CB_EDATA, "%s: the %s data is cut off after %" PRIu64 " bytes",
+                            d->name, codec_name(d->codec), decoder_offset(d));
         }
     }
     *got = done;

@@ -7,11 +7,11 @@
 
 /** How rows lie in bytes. Plain data. */
 typedef struct cbi_format {
-    cb_format_kind kind;  /* never AUTO */
-    uint8_t terminator;   /* '\n' or 0 */
-    uint8_t separator;    /* CSV, TSV */
-    size_t record_bytes;  /* FIXED */
-    size_t columns;       /* CSV, TSV: fields a row must have, from the first row; 0 = not known */
+    cb_format_kind kind; /* never AUTO */
+    uint8_t terminator;  /* '\n' or 0 */
+    uint8_t separator;   /* CSV, TSV */
+    size_t record_bytes; /* FIXED */
+    size_t columns;      /* CSV, TSV: fields a row must have, from the first row; 0 = not known */
 } cbi_format;
 
 /* ---- input: files and streams -> chunks of whole rows, any number of threads ---- */
@@ -28,14 +28,17 @@ typedef struct cbi_input_options {
     cb_header header;
     cb_bad_rows bad_rows;
     const char *bad_rows_path;
-    bool direct_cold; /* drop what was read from the page cache when it was not there before (best effort) */
-    size_t decoder_bytes_max; /* the most a decoder may hold, CB_EBUDGET beyond it; 0 = 160 MiB (zstd's usual limit) */
+    bool direct_cold; /* drop what was read from the page cache when it was not there before (best
+                         effort) */
+    size_t decoder_bytes_max; /* the most a decoder may hold, CB_EBUDGET beyond it; 0 = 160 MiB
+                                 (zstd's usual limit) */
 } cbi_input_options;
 
 /**
- * Opens all inputs (an unreadable one fails here), reads the header. .gz .zst .lz4 by magic number (fixed records: by name
- * and magic number). The state of codecs comes from cbi_alloc. A regular file is read up to the size it has now: what is
- * added later is not seen, and one that shrinks is CB_EIO. Blocks while a pipe's writer keeps its first row back.
+ * Opens all inputs (an unreadable one fails here), reads the header. .gz .zst .lz4 by magic number
+ * (fixed records: by name and magic number). The state of codecs comes from cbi_alloc. A regular
+ * file is read up to the size it has now: what is added later is not seen, and one that shrinks is
+ * CB_EIO. Blocks while a pipe's writer keeps its first row back.
  */
 cb_status cbi_input_open(const cbi_input_options *options, cbi_input **input, cb_error *err);
 /** NULL is fine; no call may be under way. */
@@ -46,8 +49,8 @@ void cbi_input_cancel(cbi_input *input);
 cb_status cbi_input_finish(cbi_input *input, cb_error *err);
 
 const cbi_format *cbi_input_format(const cbi_input *input);
-/** The header row as it is to be written, terminator included; NULL, 0 when there is none. Later inputs must have the
- *  same header (CB_EDATA otherwise). */
+/** The header row as it is to be written, terminator included; NULL, 0 when there is none. Later
+ * inputs must have the same header (CB_EDATA otherwise). */
 const uint8_t *cbi_input_header(const cbi_input *input, size_t *bytes);
 /** Unquoted column names. */
 const char *const *cbi_input_names(const cbi_input *input, size_t *count);
@@ -60,63 +63,77 @@ uint64_t cbi_input_bytes_done(const cbi_input *input);
 /** Output would replace this input: the same file. */
 bool cbi_input_is(const cbi_input *input, uint64_t device, uint64_t inode);
 
-/** A worker's chunk. The worker owns buf and tells its size; the rest is the input's. Zero-initialise. */
+/** A worker's chunk. The worker owns buf and tells its size; the rest is the input's.
+ * Zero-initialise. */
 typedef struct cbi_chunk {
     uint8_t *buf;
     size_t capacity;
-    const uint8_t *rows;  /* whole rows: [rows, rows + bytes); the last row of a file may lack its terminator */
+    const uint8_t *
+        rows; /* whole rows: [rows, rows + bytes); the last row of a file may lack its terminator */
     size_t bytes;
-    uint64_t sequence;    /* grows in the order of the input; a row larger than a chunk leaves a gap */
-    size_t file;          /* index in paths */
+    uint64_t sequence; /* grows in the order of the input; a row larger than a chunk leaves a gap */
+    size_t file;       /* index in paths */
     uint64_t file_offset; /* of rows, in the file's (uncompressed) bytes */
     uint64_t pending[4];  /* the input's own: what a too small buffer left behind */
 } cbi_chunk;
 
 /**
- * The next chunk; bytes == 0 means the end. Thread-safe, and sequence numbers are given so that every chunk before
- * `sequence` was given to somebody.
+ * The next chunk; bytes == 0 means the end. Thread-safe, and sequence numbers are given so that
+ * every chunk before `sequence` was given to somebody.
  *
- * All workers should come with the same capacity, at least CBI_CHUNK_BYTES_MIN: the first call fixes how much of the
- * input is a chunk (7/8 of it; the rest is for the end of the last row). CB_EBUDGET with err->bytes_asked: one row (and the
- * rows before it in its chunk) does not fit in `capacity`; come again with the same chunk and a buffer of at least that
- * size. Whatever the old buffer held must then be at the start of the new one when chunk->pending[0] says so
- * (cbi_chunk_pending), and until then a stream's other readers wait. bytes_asked is exact for seekable inputs, a doubling for
- * streams. CB_EUNSUPPORTED: a row of 2 GiB or more. After a failure every other worker gets that failure, too.
+ * All workers should come with the same capacity, at least CBI_CHUNK_BYTES_MIN: the first call
+ * fixes how much of the input is a chunk (7/8 of it; the rest is for the end of the last row).
+ * CB_EBUDGET with err->bytes_asked: one row (and the rows before it in its chunk) does not fit in
+ * `capacity`; come again with the same chunk and a buffer of at least that size. Whatever the old
+ * buffer held must then be at the start of the new one when chunk->pending[0] says so
+ * (cbi_chunk_pending), and until then a stream's other readers wait. bytes_asked is exact for
+ * seekable inputs, a doubling for streams. CB_EUNSUPPORTED: a row of 2 GiB or more. After a failure
+ * every other worker gets that failure, too.
  */
 enum { CBI_CHUNK_BYTES_MIN = 4096 };
 cb_status cbi_input_next(cbi_input *input, cbi_chunk *chunk, cb_error *err);
 /** Bytes at the start of the buffer that must be in the next one (after CB_EBUDGET). */
-static inline size_t cbi_chunk_pending(const cbi_chunk *chunk) { return (size_t)chunk->pending[0]; }
+static inline size_t cbi_chunk_pending(const cbi_chunk *chunk) {
+    return (size_t)chunk->pending[0];
+}
 
-/** Whole rows near spot i of n, for sampling (seekable inputs). CSV may misjudge a spot inside a quoted field; that costs
- *  balance only. bytes == 0: nothing usable there. */
+/** Whole rows near spot i of n, for sampling (seekable inputs). CSV may misjudge a spot inside a
+ * quoted field; that costs balance only. bytes == 0: nothing usable there. */
 cb_status cbi_input_sample(cbi_input *input, size_t i, size_t n, cbi_chunk *chunk, cb_error *err);
 
 /**
- * Finds rows in chunk->rows from *at on, until rows->capacity or the chunk's end; advances *at, sets rows->base and
- * rows->count (what was there before is forgotten). `columns` are the fields to deliver (0-based), rows->field_count of
- * them; a column that no row has is an empty field. CSV and TSV only, other formats have no fields. CB_EDATA: a
- * malformed row, with file, line and column in the message. bad_rows skip/file: they are left out (written to the file)
- * and counted; so are rows of a sample, uncounted. Lines with nothing on them are no rows in CSV and TSV of several columns.
+ * Finds rows in chunk->rows from *at on, until rows->capacity or the chunk's end; advances *at,
+ * sets rows->base and rows->count (what was there before is forgotten). `columns` are the fields to
+ * deliver (0-based), rows->field_count of them; a column that no row has is an empty field. CSV and
+ * TSV only, other formats have no fields. CB_EDATA: a malformed row, with file, line and column in
+ * the message. bad_rows skip/file: they are left out (written to the file) and counted; so are rows
+ * of a sample, uncounted. Lines with nothing on them are no rows in CSV and TSV of several columns.
  */
-cb_status cbi_input_scan(cbi_input *input, const cbi_chunk *chunk, size_t *at, const uint32_t *columns, cbi_rows *rows,
-                         cb_error *err);
+cb_status cbi_input_scan(cbi_input *input, const cbi_chunk *chunk, size_t *at,
+                         const uint32_t *columns, cbi_rows *rows, cb_error *err);
 uint64_t cbi_input_rows_bad(const cbi_input *input);
 /** The path, or "standard input". */
 const char *cbi_input_name(const cbi_input *input, size_t file);
 
-/* ---- compressed output: blocks of a fixed size are frames of their own, so that bytes never depend on chunking ---- */
+/* ---- compressed output: blocks of a fixed size are frames of their own, so that bytes never
+ * depend on chunking ---- */
 
-typedef enum cbi_compression { CBI_COMPRESSION_NONE, CBI_COMPRESSION_GZIP, CBI_COMPRESSION_ZSTD, CBI_COMPRESSION_LZ4 } cbi_compression;
+typedef enum cbi_compression {
+    CBI_COMPRESSION_NONE,
+    CBI_COMPRESSION_GZIP,
+    CBI_COMPRESSION_ZSTD,
+    CBI_COMPRESSION_LZ4
+} cbi_compression;
 enum { CBI_COMPRESS_BLOCK_BYTES = 1024 * 1024 };
 cbi_compression cbi_compression_of_name(const char *path);
 size_t cbi_compress_bound(cbi_compression c, size_t bytes);
 typedef struct cbi_compressor cbi_compressor; /* one a thread; its state is counted */
 cb_status cbi_compressor_create(cbi_compression c, cbi_compressor **compressor, cb_error *err);
 void cbi_compressor_destroy(cbi_compressor *compressor);
-/** One block (at most CBI_COMPRESS_BLOCK_BYTES) -> one whole frame (gzip member, zstd frame, lz4 frame). */
-cb_status cbi_compress(cbi_compressor *compressor, const uint8_t *in, size_t bytes, uint8_t *out, size_t cap, size_t *out_bytes,
-                       cb_error *err);
+/** One block (at most CBI_COMPRESS_BLOCK_BYTES) -> one whole frame (gzip member, zstd frame, lz4
+ * frame). */
+cb_status cbi_compress(cbi_compressor *compressor, const uint8_t *in, size_t bytes, uint8_t *out,
+                       size_t cap, size_t *out_bytes, cb_error *err);
 /** What one compressor holds. */
 size_t cbi_compressor_bytes(cbi_compression c);
 

@@ -5,9 +5,10 @@
 #include "format/input_private.h"
 
 /*
- * The header is the first row of the first input that has any bytes. It stays as it was written, quotes, line end and byte
- * order mark included; names are what is left without them. Every other input must begin with the same names: quoted or
- * not, and whatever the line end, that is the same header.
+ * The header is the first row of the first input that has any bytes. It stays as it was written,
+ * quotes, line end and byte order mark included; names are what is left without them. Every other
+ * input must begin with the same names: quoted or not, and whatever the line end, that is the same
+ * header.
  */
 
 static const uint8_t byte_order_mark[3] = {0xef, 0xbb, 0xbf};
@@ -37,8 +38,9 @@ static void names_free(char **names, size_t count) {
 }
 
 /* Splits the row on `line` into names; *names is the caller's. */
-static cb_status header_split(const cbi_input *input, size_t file, uint64_t line, const uint8_t *row, size_t bytes,
-                              char ***names, size_t *count, cb_error *err) {
+static cb_status header_split(const cbi_input *input, size_t file, uint64_t line,
+                              const uint8_t *row, size_t bytes, char ***names, size_t *count,
+                              cb_error *err) {
     cbi_dialect dialect = input->dialect;
     cbi_csv_row first;
     size_t mark = input_header_mark(input, row, bytes);
@@ -61,7 +63,8 @@ static cb_status header_split(const cbi_input *input, size_t file, uint64_t line
     size_t done = 0, at = mark;
     while (list && done < first.fields) {
         cbi_span span = {0, 0};
-        (void)cbi_csv_read_field(&dialect, row, &at, bytes, &span); /* it could be read a moment ago */
+        (void)cbi_csv_read_field(&dialect, row, &at, bytes,
+                                 &span); /* it could be read a moment ago */
         at++;
         list[done] = header_name(row, span);
         if (!list[done])
@@ -86,7 +89,8 @@ static size_t header_content(const cbi_input *input, const uint8_t *row, size_t 
     return bytes;
 }
 
-static cb_status header_keep(cbi_input *input, size_t file, const uint8_t *row, size_t bytes, cb_error *err) {
+static cb_status header_keep(cbi_input *input, size_t file, const uint8_t *row, size_t bytes,
+                             cb_error *err) {
     bool ends = row[bytes - 1] == input->format.terminator;
     if (input_delimited(input)) {
         CB_TRY(header_split(input, file, 1, row, bytes, &input->names, &input->name_count, err));
@@ -104,8 +108,10 @@ static cb_status header_keep(cbi_input *input, size_t file, const uint8_t *row, 
     return CB_OK;
 }
 
-static cb_status header_compare(const cbi_input *input, size_t file, const uint8_t *row, size_t bytes, cb_error *err) {
-    size_t a = header_content(input, row, bytes), b = header_content(input, input->header, input->header_bytes);
+static cb_status header_compare(const cbi_input *input, size_t file, const uint8_t *row,
+                                size_t bytes, cb_error *err) {
+    size_t a = header_content(input, row, bytes),
+           b = header_content(input, input->header, input->header_bytes);
     if (a == b && memcmp(row, input->header, a) == 0)
         return CB_OK;
     bool same = input_delimited(input);
@@ -120,9 +126,11 @@ static cb_status header_compare(const cbi_input *input, size_t file, const uint8
     }
     if (same)
         return CB_OK;
-    return cbi_fail(err, CB_EDATA, "%s:1:1: its header is not that of the first input: '%.*s%s' is not '%.*s%s'",
-                    input->files[file].path, (int)cbi_min(a, 200), (const char *)row, a > 200 ? "..." : "",
-                    (int)cbi_min(b, 200), (const char *)input->header, b > 200 ? "..." : "");
+    return cbi_fail(err, CB_EDATA,
+                    "%s:1:1: its header is not that of the first input: '%.*s%s' is not '%.*s%s'",
+                    input->files[file].path, (int)cbi_min(a, 200), (const char *)row,
+                    a > 200 ? "..." : "", (int)cbi_min(b, 200), (const char *)input->header,
+                    b > 200 ? "..." : "");
 }
 
 cb_status input_header_read(input_reader *reader, size_t *header_bytes, cb_error *err) {
@@ -137,7 +145,8 @@ cb_status input_header_read(input_reader *reader, size_t *header_bytes, cb_error
     if (!input->header_wanted) {
         size_t columns = 0;
         uint64_t line = 1 + input->ops->count(reader->head, at, input->format.terminator);
-        CB_TRY(header_split(input, reader->file, line, reader->head + at, bytes, NULL, &columns, err));
+        CB_TRY(
+            header_split(input, reader->file, line, reader->head + at, bytes, NULL, &columns, err));
         input->format.columns = input->dialect.columns = columns;
         return CB_OK;
     }

@@ -6,10 +6,11 @@
 #include "format/input_private.h"
 
 /*
- * An input is a list of files that becomes chunks of whole rows. There are two ways to do that, chosen once for all
- * files together: when every file can be read anywhere (chunk_seek.c) workers read their chunks by themselves and at the
- * same time; otherwise (chunk_stream.c) they take turns. What is asked of the bytes is the same in both: rows, a
- * header, and an exact word on what is malformed (locate.c).
+ * An input is a list of files that becomes chunks of whole rows. There are two ways to do that,
+ * chosen once for all files together: when every file can be read anywhere (chunk_seek.c) workers
+ * read their chunks by themselves and at the same time; otherwise (chunk_stream.c) they take turns.
+ * What is asked of the bytes is the same in both: rows, a header, and an exact word on what is
+ * malformed (locate.c).
  */
 
 enum { INPUT_DECODER_BYTES_MAX = 160 * 1024 * 1024 };
@@ -35,9 +36,11 @@ static cb_format_kind format_of_name(const char *name) {
     return CB_FORMAT_LINES;
 }
 
-static cb_status input_set_format(cbi_input *input, const cbi_input_options *options, cb_error *err) {
+static cb_status input_set_format(cbi_input *input, const cbi_input_options *options,
+                                  cb_error *err) {
     cbi_format *f = &input->format;
-    f->kind = options->format == CB_FORMAT_AUTO ? format_of_name(options->paths[0]) : options->format;
+    f->kind =
+        options->format == CB_FORMAT_AUTO ? format_of_name(options->paths[0]) : options->format;
     f->terminator = options->zero_terminated ? 0 : '\n';
     f->separator = f->kind == CB_FORMAT_TSV ? '\t' : ',';
     if (options->field_separator >= 0)
@@ -45,24 +48,32 @@ static cb_status input_set_format(cbi_input *input, const cbi_input_options *opt
     f->record_bytes = f->kind == CB_FORMAT_FIXED ? options->record_bytes : 0;
     bool delimited = input_delimited(input);
     if (f->kind == CB_FORMAT_FIXED && f->record_bytes == 0)
-        return cbi_fail(err, CB_EINVAL, "records of a fixed size need that size, and it cannot be 0");
+        return cbi_fail(err, CB_EINVAL,
+                        "records of a fixed size need that size, and it cannot be 0");
     if (f->record_bytes > INPUT_ROW_BYTES_MAX)
-        return cbi_fail(err, CB_EUNSUPPORTED, "records of %zu bytes: rows of 2 GiB or more are not supported", f->record_bytes);
+        return cbi_fail(err, CB_EUNSUPPORTED,
+                        "records of %zu bytes: rows of 2 GiB or more are not supported",
+                        f->record_bytes);
     if (f->kind == CB_FORMAT_FIXED && options->header == CB_HEADER_YES)
         return cbi_fail(err, CB_EINVAL, "records of a fixed size have no header");
     if (delimited && f->separator == f->terminator)
         return cbi_fail(err, CB_EINVAL, "fields and rows cannot end with the same byte");
-    if (f->kind == CB_FORMAT_CSV && (f->separator == '"' || f->separator == '\r' || f->separator == '\n'))
+    if (f->kind == CB_FORMAT_CSV &&
+        (f->separator == '"' || f->separator == '\r' || f->separator == '\n'))
         return cbi_fail(err, CB_EINVAL, "a quote or a line end cannot separate the fields of CSV");
-    input->header_wanted = options->header == CB_HEADER_YES || (options->header == CB_HEADER_AUTO && delimited);
-    input->dialect = (cbi_dialect){.separator = delimited ? f->separator : f->terminator, .terminator = f->terminator,
-                                   .quoting = f->kind == CB_FORMAT_CSV, .strip_cr = f->terminator == '\n'};
+    input->header_wanted =
+        options->header == CB_HEADER_YES || (options->header == CB_HEADER_AUTO && delimited);
+    input->dialect = (cbi_dialect){.separator = delimited ? f->separator : f->terminator,
+                                   .terminator = f->terminator,
+                                   .quoting = f->kind == CB_FORMAT_CSV,
+                                   .strip_cr = f->terminator == '\n'};
     return CB_OK;
 }
 
 /* ---- open and close ---- */
 
-static cb_status input_open_files(cbi_input *input, const cbi_input_options *options, cb_error *err) {
+static cb_status input_open_files(cbi_input *input, const cbi_input_options *options,
+                                  cb_error *err) {
     bool known = true;
     input->seekable = true;
     for (size_t i = 0; i < options->path_count; i++) {
@@ -86,8 +97,11 @@ static cb_status input_check_fixed(cbi_input *input, cb_error *err) {
         if (rest == 0 || !file->regular || file->codec != CBI_COMPRESSION_NONE)
             continue;
         if (!input_lenient(input))
-            return cbi_fail(err, CB_EDATA, "%s: its %" PRIu64 " bytes are no whole number of records of %zu bytes: %zu "
-                            "are left over at the end", file->path, file->size, input->format.record_bytes, rest);
+            return cbi_fail(err, CB_EDATA,
+                            "%s: its %" PRIu64
+                            " bytes are no whole number of records of %zu bytes: %zu "
+                            "are left over at the end",
+                            file->path, file->size, input->format.record_bytes, rest);
         file->size -= rest;
         for (uint8_t piece[512]; got < rest;) {
             size_t n = cbi_min(rest - got, sizeof piece);
@@ -109,7 +123,8 @@ static cb_status input_read_headers(cbi_input *input, cb_error *err) {
         return input_stream_begin(input, err);
     for (size_t i = 0; i < input->file_count; i++) {
         input_reader reader;
-        if (input->files[i].size == 0 || (!input->header_wanted && (!input_delimited(input) || input->format.columns != 0)))
+        if (input->files[i].size == 0 ||
+            (!input->header_wanted && (!input_delimited(input) || input->format.columns != 0)))
             continue;
         CB_TRY(input_reader_open(input, i, &reader, err));
         size_t header = 0;
@@ -140,7 +155,8 @@ cb_status cbi_input_open(const cbi_input_options *options, cbi_input **input, cb
     in->bad_fd = -1;
     in->walk_file = SIZE_MAX;
     in->stream.reader.fd = -1;
-    in->decoder_bytes_max = options->decoder_bytes_max ? options->decoder_bytes_max : (size_t)INPUT_DECODER_BYTES_MAX;
+    in->decoder_bytes_max =
+        options->decoder_bytes_max ? options->decoder_bytes_max : (size_t)INPUT_DECODER_BYTES_MAX;
     in->ops = cbi_scan_ops_get(cbi_simd_best());
     cb_status status = input_set_format(in, options, err);
     if (status == CB_OK)
@@ -181,7 +197,9 @@ void cbi_input_cancel(cbi_input *input) {
     cbi_mutex_unlock(&input->lock);
 }
 
-cb_status cbi_input_finish(cbi_input *input, cb_error *err) { return input_bad_flush(input, err); }
+cb_status cbi_input_finish(cbi_input *input, cb_error *err) {
+    return input_bad_flush(input, err);
+}
 
 cb_status input_failed(cbi_input *input, cb_status status, const cb_error *err) {
     cbi_mutex_lock(&input->lock);
@@ -196,7 +214,9 @@ cb_status input_failed(cbi_input *input, cb_status status, const cb_error *err) 
 
 /* ---- what is known ---- */
 
-const cbi_format *cbi_input_format(const cbi_input *input) { return &input->format; }
+const cbi_format *cbi_input_format(const cbi_input *input) {
+    return &input->format;
+}
 
 const uint8_t *cbi_input_header(const cbi_input *input, size_t *bytes) {
     *bytes = input->header_bytes;
@@ -208,8 +228,12 @@ const char *const *cbi_input_names(const cbi_input *input, size_t *count) {
     return (const char *const *)input->names;
 }
 
-bool cbi_input_seekable(const cbi_input *input) { return input->seekable; }
-uint64_t cbi_input_bytes(const cbi_input *input) { return input->total_bytes; }
+bool cbi_input_seekable(const cbi_input *input) {
+    return input->seekable;
+}
+uint64_t cbi_input_bytes(const cbi_input *input) {
+    return input->total_bytes;
+}
 uint64_t cbi_input_bytes_done(const cbi_input *input) {
     return atomic_load_explicit(&input->bytes_done, memory_order_relaxed);
 }
@@ -224,12 +248,15 @@ bool cbi_input_is(const cbi_input *input, uint64_t device, uint64_t inode) {
     return false;
 }
 
-const char *cbi_input_name(const cbi_input *input, size_t file) { return input->files[file].path; }
+const char *cbi_input_name(const cbi_input *input, size_t file) {
+    return input->files[file].path;
+}
 
 cb_status cbi_input_next(cbi_input *input, cbi_chunk *chunk, cb_error *err) {
     cb_error local = {0};
     cb_assert(chunk->capacity > 0 && chunk->buf != NULL);
-    cb_status status = input->seekable ? input_seek_next(input, chunk, &local) : input_stream_next(input, chunk, &local);
+    cb_status status = input->seekable ? input_seek_next(input, chunk, &local)
+                                       : input_stream_next(input, chunk, &local);
     if (status != CB_OK && status != CB_EBUDGET)
         (void)input_failed(input, status, &local);
     if (status != CB_OK && err)

@@ -19,7 +19,9 @@ static cb_status file_reopen(const input_file *file, int *fd, cb_error *err) {
     if (r < 0 || (uint64_t)st.st_dev != file->device || (uint64_t)st.st_ino != file->inode) {
         (void)cbi_sys_close(f);
         return r < 0 ? cbi_fail_sys(err, CB_EIO, -r, "cannot look at %s", file->path)
-                     : cbi_fail(err, CB_EIO, "%s was replaced by another file while it was being read", file->path);
+                     : cbi_fail(err, CB_EIO,
+                                "%s was replaced by another file while it was being read",
+                                file->path);
     }
     *fd = f;
     return CB_OK;
@@ -88,7 +90,8 @@ static cb_status file_open_fd(input_file *file, const char *path, cb_error *err)
     return CB_OK;
 }
 
-/* What is in the first bytes of a regular file: a magic number, or bytes although its size is said to be 0 (/proc). */
+/* What is in the first bytes of a regular file: a magic number, or bytes although its size is said
+ * to be 0 (/proc). */
 static cb_status file_probe(cbi_input *input, input_file *file, cb_error *err) {
     uint8_t magic[INPUT_PEEK_BYTES];
     ssize_t n = cbi_sys_pread(file->fd, magic, sizeof magic, file->origin);
@@ -122,7 +125,8 @@ cb_status input_file_open(cbi_input *input, size_t index, const char *path, cb_e
     }
     file->keep_open = !file->regular || file->standard || index < INPUT_FILES_OPEN_MAX;
     if (file->regular)
-        (void)cbi_sys_fadvise(file->fd, 0, 0, POSIX_FADV_RANDOM); /* samples come first; reading turns it */
+        (void)cbi_sys_fadvise(file->fd, 0, 0,
+                              POSIX_FADV_RANDOM); /* samples come first; reading turns it */
     if (!file->keep_open) {
         (void)cbi_sys_close(file->fd);
         file->fd = -1;
@@ -130,14 +134,17 @@ cb_status input_file_open(cbi_input *input, size_t index, const char *path, cb_e
     return CB_OK;
 }
 
-cb_status input_file_read(cbi_input *input, size_t index, int fd, uint8_t *buf, size_t bytes, uint64_t offset,
-                          cb_error *err) {
+cb_status input_file_read(cbi_input *input, size_t index, int fd, uint8_t *buf, size_t bytes,
+                          uint64_t offset, cb_error *err) {
     const input_file *file = &input->files[index];
     ssize_t n = cbi_sys_pread(fd, buf, bytes, file->origin + offset);
     if (n < 0)
-        return cbi_fail_sys(err, CB_EIO, (int)-n, "cannot read %s at byte %" PRIu64, file->path, offset);
+        return cbi_fail_sys(err, CB_EIO, (int)-n, "cannot read %s at byte %" PRIu64, file->path,
+                            offset);
     if ((size_t)n < bytes)
-        return cbi_fail(err, CB_EIO, "%s became shorter while it was being read: it had %" PRIu64 " bytes, now it ends at %" PRIu64,
+        return cbi_fail(err, CB_EIO,
+                        "%s became shorter while it was being read: it had %" PRIu64
+                        " bytes, now it ends at %" PRIu64,
                         file->path, file->size, offset + (uint64_t)n);
     return CB_OK;
 }

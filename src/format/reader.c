@@ -5,7 +5,8 @@
 #include "base/alloc.h"
 #include "format/input_private.h"
 
-/* The file's own bytes: what was peeked at, then the rest; a regular file only up to the size it had when it was opened. */
+/* The file's own bytes: what was peeked at, then the rest; a regular file only up to the size it
+ * had when it was opened. */
 static cb_status reader_raw(void *ctx, uint8_t *buf, size_t bytes, size_t *got, cb_error *err) {
     input_reader *reader = ctx;
     cbi_input *input = reader->input;
@@ -22,7 +23,8 @@ static cb_status reader_raw(void *ctx, uint8_t *buf, size_t bytes, size_t *got, 
     } else {
         ssize_t r = cbi_sys_read_some(reader->fd, buf, bytes);
         if (r < 0)
-            return cbi_fail_sys(err, CB_EIO, (int)-r, "cannot read %s at byte %" PRIu64, file->path, reader->raw_at);
+            return cbi_fail_sys(err, CB_EIO, (int)-r, "cannot read %s at byte %" PRIu64, file->path,
+                                reader->raw_at);
         n = (size_t)r;
     }
     reader->raw_at += n;
@@ -43,7 +45,8 @@ static cb_status reader_peek(input_reader *reader, cbi_compression *codec, cb_er
         reader->peek_bytes += (size_t)n;
     }
     *codec = cbi_compression_of_magic(reader->peek, reader->peek_bytes);
-    if (reader->input->format.kind == CB_FORMAT_FIXED && cbi_compression_of_name(file->path) != *codec)
+    if (reader->input->format.kind == CB_FORMAT_FIXED &&
+        cbi_compression_of_name(file->path) != *codec)
         *codec = CBI_COMPRESSION_NONE;
     return CB_OK;
 }
@@ -58,7 +61,8 @@ cb_status input_reader_open(cbi_input *input, size_t index, input_reader *reader
     if (!file->regular)
         status = reader_peek(reader, &codec, err);
     if (status == CB_OK && codec != CBI_COMPRESSION_NONE)
-        status = cbi_decoder_create(codec, file->path, input->decoder_bytes_max, reader_raw, reader, &reader->decoder, err);
+        status = cbi_decoder_create(codec, file->path, input->decoder_bytes_max, reader_raw, reader,
+                                    &reader->decoder, err);
     if (status != CB_OK)
         input_reader_close(reader);
     return status;
@@ -84,7 +88,8 @@ void input_reader_skip(input_reader *reader, size_t bytes) {
 }
 
 /* Decoded bytes past head. */
-static cb_status reader_decoded(input_reader *reader, uint8_t *buf, size_t bytes, size_t *got, cb_error *err) {
+static cb_status reader_decoded(input_reader *reader, uint8_t *buf, size_t bytes, size_t *got,
+                                cb_error *err) {
     if (reader->decoder)
         return cbi_decoder_read(reader->decoder, buf, bytes, got, err);
     size_t done = 0;
@@ -99,7 +104,8 @@ static cb_status reader_decoded(input_reader *reader, uint8_t *buf, size_t bytes
     return CB_OK;
 }
 
-cb_status input_reader_read(input_reader *reader, uint8_t *buf, size_t bytes, size_t *got, cb_error *err) {
+cb_status input_reader_read(input_reader *reader, uint8_t *buf, size_t bytes, size_t *got,
+                            cb_error *err) {
     size_t first = cbi_min(reader->head_bytes - reader->head_at, bytes), rest = 0;
     uint64_t raw_before = reader->raw_at;
     if (first != 0) {
@@ -108,7 +114,8 @@ cb_status input_reader_read(input_reader *reader, uint8_t *buf, size_t bytes, si
     }
     if (first < bytes)
         CB_TRY(reader_decoded(reader, buf + first, bytes - first, &rest, err));
-    atomic_fetch_add_explicit(&reader->input->bytes_done, reader->raw_at - raw_before, memory_order_relaxed);
+    atomic_fetch_add_explicit(&reader->input->bytes_done, reader->raw_at - raw_before,
+                              memory_order_relaxed);
     *got = first + rest;
     return CB_OK;
 }
@@ -119,7 +126,8 @@ static cb_status reader_grow_head(input_reader *reader, size_t *got, cb_error *e
         size_t capacity = cbi_max(reader->head_capacity * 2, INPUT_PIECE_BYTES);
         uint8_t *head = cbi_realloc(reader->head, capacity);
         if (!head)
-            return cbi_fail_bytes(err, CB_ENOMEM, capacity, reader->head_capacity, "no memory for the first row of %s",
+            return cbi_fail_bytes(err, CB_ENOMEM, capacity, reader->head_capacity,
+                                  "no memory for the first row of %s",
                                   reader->input->files[reader->file].path);
         reader->head = head;
         reader->head_capacity = capacity;
@@ -127,7 +135,8 @@ static cb_status reader_grow_head(input_reader *reader, size_t *got, cb_error *e
     uint64_t raw_before = reader->raw_at;
     CB_TRY(reader_decoded(reader, reader->head + reader->head_bytes, INPUT_PIECE_BYTES, got, err));
     if (!reader->input->seekable)
-        atomic_fetch_add_explicit(&reader->input->bytes_done, reader->raw_at - raw_before, memory_order_relaxed);
+        atomic_fetch_add_explicit(&reader->input->bytes_done, reader->raw_at - raw_before,
+                                  memory_order_relaxed);
     reader->head_bytes += *got;
     return CB_OK;
 }
@@ -139,7 +148,8 @@ static bool reader_blank(const cbi_input *input, const uint8_t *row, size_t byte
     return bytes == 0 || (bytes == 1 && input->dialect.strip_cr && row[0] == '\r');
 }
 
-cb_status input_reader_first_row(input_reader *reader, bool skip_blank, size_t *row_at, size_t *row_bytes, cb_error *err) {
+cb_status input_reader_first_row(input_reader *reader, bool skip_blank, size_t *row_at,
+                                 size_t *row_bytes, cb_error *err) {
     const cbi_input *input = reader->input;
     cbi_csv_state state = CBI_CSV_START;
     size_t start = 0, at = 0, got = INPUT_PIECE_BYTES;
@@ -149,7 +159,8 @@ cb_status input_reader_first_row(input_reader *reader, bool skip_blank, size_t *
         if (at == 0)
             at = input_header_mark(input, reader->head, got);
         while (at < reader->head_bytes || got < INPUT_PIECE_BYTES) {
-            size_t end = cbi_csv_find_end(&input->dialect, &state, reader->head + at, reader->head_bytes - at);
+            size_t end = cbi_csv_find_end(&input->dialect, &state, reader->head + at,
+                                          reader->head_bytes - at);
             at = end == SIZE_MAX ? reader->head_bytes : at + end;
             if (end == SIZE_MAX && got == INPUT_PIECE_BYTES)
                 break;
@@ -162,7 +173,9 @@ cb_status input_reader_first_row(input_reader *reader, bool skip_blank, size_t *
             start = at;
         }
     }
-    return cbi_fail(err, CB_EDATA, "%s: the first row does not end within %d bytes; is a quote never closed, or is this not %s?",
+    return cbi_fail(err, CB_EDATA,
+                    "%s: the first row does not end within %d bytes; is a quote never closed, or "
+                    "is this not %s?",
                     input->files[reader->file].path, INPUT_HEADER_BYTES_MAX,
                     input->format.kind == CB_FORMAT_CSV   ? "CSV"
                     : input->format.kind == CB_FORMAT_TSV ? "TSV"

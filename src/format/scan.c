@@ -5,13 +5,17 @@
 #include "format/input_private.h"
 
 /*
- * From a chunk to rows. The fast scanners do nearly all of it; a row they stop at is read with the exact rules, which
- * either accept it (it was only unusual) or say what is wrong with it. Then the fast one goes on behind it.
+ * From a chunk to rows. The fast scanners do nearly all of it; a row they stop at is read with the
+ * exact rules, which either accept it (it was only unusual) or say what is wrong with it. Then the
+ * fast one goes on behind it.
  */
 
-static bool chunk_is_sample(const cbi_chunk *chunk) { return chunk->pending[INPUT_PENDING_END] == INPUT_SAMPLE; }
+static bool chunk_is_sample(const cbi_chunk *chunk) {
+    return chunk->pending[INPUT_PENDING_END] == INPUT_SAMPLE;
+}
 
-static cb_status scan_fixed(const cbi_input *input, const cbi_chunk *chunk, size_t *at, cbi_rows *rows) {
+static cb_status scan_fixed(const cbi_input *input, const cbi_chunk *chunk, size_t *at,
+                            cbi_rows *rows) {
     size_t record = input->format.record_bytes;
     while (*at + record <= chunk->bytes && rows->count < rows->capacity) {
         rows->rows[rows->count++] = (cbi_span){(uint32_t)*at, (uint32_t)record};
@@ -20,11 +24,15 @@ static cb_status scan_fixed(const cbi_input *input, const cbi_chunk *chunk, size
     return CB_OK;
 }
 
-/* Which row of the input is the malformed one at rows[from, ...)? Streams know their lines; files are walked. */
-static cb_status scan_malformed(cbi_input *input, const cbi_chunk *chunk, size_t from, const cbi_csv_row *row, cb_error *err) {
+/* Which row of the input is the malformed one at rows[from, ...)? Streams know their lines; files
+ * are walked. */
+static cb_status scan_malformed(cbi_input *input, const cbi_chunk *chunk, size_t from,
+                                const cbi_csv_row *row, cb_error *err) {
     if (input->seekable) {
         CB_TRY(input_locate(input, chunk->file, chunk->file_offset + row->next, err));
-        return cbi_fail(err, CB_EIO, "%s changed while it was being read: a row at byte %" PRIu64 " was malformed and is not now",
+        return cbi_fail(err, CB_EIO,
+                        "%s changed while it was being read: a row at byte %" PRIu64
+                        " was malformed and is not now",
                         input->files[chunk->file].path, chunk->file_offset + from);
     }
     uint8_t terminator = input->format.terminator;
@@ -36,11 +44,12 @@ static cb_status scan_malformed(cbi_input *input, const cbi_chunk *chunk, size_t
 }
 
 /* The row at *at, exactly. */
-static cb_status scan_exact(cbi_input *input, const cbi_chunk *chunk, size_t *at, const uint32_t *columns, cbi_rows *rows,
-                            cb_error *err) {
+static cb_status scan_exact(cbi_input *input, const cbi_chunk *chunk, size_t *at,
+                            const uint32_t *columns, cbi_rows *rows, cb_error *err) {
     cbi_csv_row row;
     cbi_span *fields = rows->field_count ? rows->fields + rows->count * rows->field_count : NULL;
-    cbi_csv_read_row(&input->dialect, chunk->rows, *at, chunk->bytes, columns, rows->field_count, fields, &row);
+    cbi_csv_read_row(&input->dialect, chunk->rows, *at, chunk->bytes, columns, rows->field_count,
+                     fields, &row);
     if (row.flaw == CBI_FLAW_NONE) {
         if (!row.blank)
             rows->rows[rows->count++] = (cbi_span){(uint32_t)*at, (uint32_t)(row.end - *at)};
@@ -53,8 +62,8 @@ static cb_status scan_exact(cbi_input *input, const cbi_chunk *chunk, size_t *at
     return CB_OK;
 }
 
-static cb_status scan_delimited(cbi_input *input, const cbi_chunk *chunk, size_t *at, const uint32_t *columns, cbi_rows *rows,
-                                cb_error *err) {
+static cb_status scan_delimited(cbi_input *input, const cbi_chunk *chunk, size_t *at,
+                                const uint32_t *columns, cbi_rows *rows, cb_error *err) {
     const cbi_delimited d = {.base = chunk->rows,
                              .bytes = chunk->bytes,
                              .separator = input->format.separator,
@@ -74,8 +83,8 @@ static cb_status scan_delimited(cbi_input *input, const cbi_chunk *chunk, size_t
     return CB_OK;
 }
 
-cb_status cbi_input_scan(cbi_input *input, const cbi_chunk *chunk, size_t *at, const uint32_t *columns, cbi_rows *rows,
-                         cb_error *err) {
+cb_status cbi_input_scan(cbi_input *input, const cbi_chunk *chunk, size_t *at,
+                         const uint32_t *columns, cbi_rows *rows, cb_error *err) {
     cb_assert(rows->capacity > 0);
     cb_assert(chunk->bytes <= INPUT_ROW_BYTES_MAX);
     rows->base = chunk->rows;

@@ -29,7 +29,8 @@ KERNEL_INLINE uint64_t kernel_eq(kernel_block b, uint8_t byte) {
     return low | high << 32;
 }
 
-/* Eight at a time without asking whether they are there: one branch that is nearly always foretold right. */
+/* Eight at a time without asking whether they are there: one branch that is nearly always foretold
+ * right. */
 KERNEL_INLINE uint32_t kernel_flatten(uint64_t m, uint32_t base, uint32_t *out) {
     uint32_t n = (uint32_t)__builtin_popcountll(m);
     for (uint32_t done = 0; done < n; done += 8)

@@ -2,8 +2,8 @@
 
 /* The scanners with what every x86-64 has (SSE2), or with plain C. */
 
-#include "format/simd.h"
 #include "format/scan_rest.h"
+#include "format/simd.h"
 
 #define KERNEL static
 #define KERNEL_INLINE static inline __attribute__((always_inline))
@@ -34,9 +34,12 @@ typedef struct kernel_block {
     const uint8_t *p;
 } kernel_block;
 
-KERNEL_INLINE kernel_block kernel_load(const uint8_t *p) { return (kernel_block){p}; }
+KERNEL_INLINE kernel_block kernel_load(const uint8_t *p) {
+    return (kernel_block){p};
+}
 
-/* Eight bytes at a time: the classic zero-byte test, exact in its high bits, gathered by a multiplication. */
+/* Eight bytes at a time: the classic zero-byte test, exact in its high bits, gathered by a
+ * multiplication. */
 KERNEL_INLINE uint64_t kernel_eq(kernel_block b, uint8_t byte) {
     const uint64_t low = 0x7f7f7f7f7f7f7f7fu, want = 0x0101010101010101u * byte;
     uint64_t m = 0;
@@ -63,7 +66,8 @@ KERNEL_INLINE uint32_t kernel_flatten(uint64_t m, uint32_t base, uint32_t *out) 
 
 const cbi_scan_ops cbi_scan_ops_baseline = KERNEL_OPS("baseline");
 
-cbi_scan_stop cbi_scan_lines_rest(const uint8_t *base, size_t bytes, uint8_t terminator, size_t *at, cbi_rows *rows) {
+cbi_scan_stop cbi_scan_lines_rest(const uint8_t *base, size_t bytes, uint8_t terminator, size_t *at,
+                                  cbi_rows *rows) {
     size_t start = *at;
     while (start < bytes && rows->count < rows->capacity) {
         const uint8_t *end = memchr(base + start, terminator, bytes - start);

@@ -1,31 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The scanners, written once and compiled once a level: each scan_LEVEL.c defines the macros below and includes this
- * file. There is no include guard for that reason.
+ * The scanners, written once and compiled once a level: each scan_LEVEL.c defines the macros below
+ * and includes this file. There is no include guard for that reason.
  *
  *   KERNEL         what stands before each function: static, and the target attribute of the level
  *   KERNEL_INLINE  the same for what must vanish into its caller
  *   kernel_load    64 bytes -> kernel_block
  *   kernel_eq      kernel_block, byte -> 64-bit mask of the places where it stands
- *   kernel_flatten mask, base, out -> writes base + the place of every bit, may write 64 entries, answers how many count
+ *   kernel_flatten mask, base, out -> writes base + the place of every bit, may write 64 entries,
+ * answers how many count
  *
- * How a delimited row is found. Stage 1 goes over blocks of 64 bytes: one mask of everything that ends a field, its bits
- * written out as positions; for each row end, its ordinal among them. A block with quotes takes a prefix XOR of the
- * quote mask, which says for every byte whether it stands inside quotes, and masks off what does. Stage 2 looks only at row
- * ends: a row with the right number of fields is one whose end is exactly `columns` ordinals behind the last one, so the
- * check for ragged rows costs one subtraction a row, and only the columns asked for are ever touched.
+ * How a delimited row is found. Stage 1 goes over blocks of 64 bytes: one mask of everything that
+ * ends a field, its bits written out as positions; for each row end, its ordinal among them. A
+ * block with quotes takes a prefix XOR of the quote mask, which says for every byte whether it
+ * stands inside quotes, and masks off what does. Stage 2 looks only at row ends: a row with the
+ * right number of fields is one whose end is exactly `columns` ordinals behind the last one, so the
+ * check for ragged rows costs one subtraction a row, and only the columns asked for are ever
+ * touched.
  *
- * A quote is allowed at the start of a field, at its end, and doubled. The masks check that for a whole block at once; what
- * breaks the rule, and every row that has the wrong number of fields, goes to the exact reader (csv.c), which is slow
- * and says what is wrong. So this file never has to describe an error, it has only to notice one.
+ * A quote is allowed at the start of a field, at its end, and doubled. The masks check that for a
+ * whole block at once; what breaks the rule, and every row that has the wrong number of fields,
+ * goes to the exact reader (csv.c), which is slow and says what is wrong. So this file never has to
+ * describe an error, it has only to notice one.
  */
 
 #include <string.h>
 
 enum {
-    KERNEL_POSITIONS = 1024, /* of the batch: 4 KiB of stack, in L1 together with what it points into */
-    KERNEL_SLACK = 72        /* what one block can add, and the end that a last row lacks */
+    KERNEL_POSITIONS =
+        1024,         /* of the batch: 4 KiB of stack, in L1 together with what it points into */
+    KERNEL_SLACK = 72 /* what one block can add, and the end that a last row lacks */
 };
 
 /* Each bit says: an odd number of quotes up to and including here. */
@@ -48,10 +53,12 @@ typedef struct kernel_carry {
 } kernel_carry;
 
 /**
- * A block with quotes in it or around it: what ends fields outside quotes; *bad are the places that break the rule.
+ * A block with quotes in it or around it: what ends fields outside quotes; *bad are the places that
+ * break the rule.
  */
-KERNEL_INLINE uint64_t kernel_quoted(kernel_block block, uint64_t quote, uint64_t ends, uint64_t term, bool strip_cr,
-                                     kernel_carry *carry, uint64_t *bad) {
+KERNEL_INLINE uint64_t kernel_quoted(kernel_block block, uint64_t quote, uint64_t ends,
+                                     uint64_t term, bool strip_cr, kernel_carry *carry,
+                                     uint64_t *bad) {
     uint64_t inside = kernel_prefix_xor(quote) ^ carry->inside;
     uint64_t opening = quote & inside, closing = quote & ~inside;
     uint64_t structural = ends & ~inside;
@@ -61,7 +68,8 @@ KERNEL_INLINE uint64_t kernel_quoted(kernel_block block, uint64_t quote, uint64_
     uint64_t cr_end = after_closing & cr & ~inside;
     uint64_t after_cr_end = cr_end << 1 | carry->closing_cr;
 
-    *bad = (opening & ~(after_structural | after_closing)) | (after_closing & ~(structural | opening | cr_end)) |
+    *bad = (opening & ~(after_structural | after_closing)) |
+           (after_closing & ~(structural | opening | cr_end)) |
            (after_cr_end & ~(structural & term));
     carry->inside = 0 - (inside >> 63);
     carry->structural = structural >> 63;
@@ -71,7 +79,8 @@ KERNEL_INLINE uint64_t kernel_quoted(kernel_block block, uint64_t quote, uint64_
 }
 
 /* The span of one field without its quotes. */
-KERNEL_INLINE cbi_span kernel_field(const uint8_t *base, uint32_t start, uint32_t end, bool quotes, bool strip_cr) {
+KERNEL_INLINE cbi_span kernel_field(const uint8_t *base, uint32_t start, uint32_t end, bool quotes,
+                                    bool strip_cr) {
     if (strip_cr && end > start && base[end - 1] == '\r')
         end--;
     cbi_span span = {start, end - start};
@@ -91,9 +100,10 @@ typedef struct kernel_batch {
     uint16_t rows[KERNEL_POSITIONS + KERNEL_SLACK]; /* ordinals of row ends */
 } kernel_batch;
 
-/* Stage 2: what the batch found, until `limit` (the first bad place). Answers false when it stopped before the last. */
-KERNEL_INLINE bool kernel_emit(const cbi_delimited *d, kernel_batch *batch, uint32_t limit, bool quotes, cbi_rows *rows,
-                               uint32_t *done, cbi_scan_stop *stop) {
+/* Stage 2: what the batch found, until `limit` (the first bad place). Answers false when it stopped
+ * before the last. */
+KERNEL_INLINE bool kernel_emit(const cbi_delimited *d, kernel_batch *batch, uint32_t limit,
+                               bool quotes, cbi_rows *rows, uint32_t *done, cbi_scan_stop *stop) {
     const uint8_t *base = d->base;
     const uint32_t *positions = batch->positions;
     size_t fields = rows->field_count;
@@ -109,7 +119,8 @@ KERNEL_INLINE bool kernel_emit(const cbi_delimited *d, kernel_batch *batch, uint
             break;
         }
         if (CBI_UNLIKELY(ordinal - previous != d->columns)) {
-            bool blank = ordinal - previous == 1 && (end == start || (d->strip_cr && end == start + 1 && base[start] == '\r'));
+            bool blank = ordinal - previous == 1 &&
+                         (end == start || (d->strip_cr && end == start + 1 && base[start] == '\r'));
             if (!blank) {
                 *stop = CBI_SCAN_EXACT;
                 whole = false;
@@ -125,8 +136,9 @@ KERNEL_INLINE bool kernel_emit(const cbi_delimited *d, kernel_batch *batch, uint
             if (CBI_UNLIKELY(c >= d->columns))
                 out[i] = (cbi_span){end, 0};
             else
-                out[i] = kernel_field(base, positions[previous + c] + 1, positions[previous + c + 1], quotes,
-                                      d->strip_cr && c + 1 == d->columns);
+                out[i] =
+                    kernel_field(base, positions[previous + c] + 1, positions[previous + c + 1],
+                                 quotes, d->strip_cr && c + 1 == d->columns);
         }
         previous = ordinal;
     }
@@ -134,7 +146,8 @@ KERNEL_INLINE bool kernel_emit(const cbi_delimited *d, kernel_batch *batch, uint
     return whole;
 }
 
-KERNEL_INLINE cbi_scan_stop kernel_delimited(const cbi_delimited *d, size_t *at, cbi_rows *rows, const bool quoting) {
+KERNEL_INLINE cbi_scan_stop kernel_delimited(const cbi_delimited *d, size_t *at, cbi_rows *rows,
+                                             const bool quoting) {
     kernel_batch batch;
     kernel_carry carry = {.structural = 1};
     const uint8_t *base = d->base;
@@ -181,7 +194,8 @@ KERNEL_INLINE cbi_scan_stop kernel_delimited(const cbi_delimited *d, size_t *at,
             }
             for (uint64_t m = ends & term; m != 0; m &= m - 1) {
                 uint64_t below = (m & (0 - m)) - 1;
-                batch.rows[batch.row_count++] = (uint16_t)(batch.count + (uint32_t)__builtin_popcountll(ends & below));
+                batch.rows[batch.row_count++] =
+                    (uint16_t)(batch.count + (uint32_t)__builtin_popcountll(ends & below));
             }
             batch.count += kernel_flatten(ends, (uint32_t)cursor, batch.positions + batch.count);
             if (CBI_UNLIKELY(bad_at != UINT32_MAX))
@@ -190,7 +204,8 @@ KERNEL_INLINE cbi_scan_stop kernel_delimited(const cbi_delimited *d, size_t *at,
         }
         if (bad_at == UINT32_MAX && cursor >= bytes) {
             /* The last row of a file may lack its terminator. */
-            uint32_t last = batch.row_count ? batch.positions[batch.rows[batch.row_count - 1]] : batch.positions[0];
+            uint32_t last = batch.row_count ? batch.positions[batch.rows[batch.row_count - 1]]
+                                            : batch.positions[0];
             if (quoting && carry.inside) {
                 bad_at = (uint32_t)bytes;
             } else if (last + 1 != (uint32_t)bytes) {
@@ -236,7 +251,8 @@ KERNEL size_t kernel_count(const uint8_t *p, size_t bytes, uint8_t byte) {
 
 #ifndef KERNEL_HAS_LINES
 /* A span for each line; the place of the bit is the only thing that has to be computed. */
-KERNEL cbi_scan_stop kernel_lines(const uint8_t *base, size_t bytes, uint8_t terminator, size_t *at, cbi_rows *rows) {
+KERNEL cbi_scan_stop kernel_lines(const uint8_t *base, size_t bytes, uint8_t terminator, size_t *at,
+                                  cbi_rows *rows) {
     size_t count = rows->count, start = *at, cursor = *at;
     cbi_span *out = rows->rows;
 
@@ -254,5 +270,9 @@ KERNEL cbi_scan_stop kernel_lines(const uint8_t *base, size_t bytes, uint8_t ter
 }
 #endif
 
-#define KERNEL_OPS(text) \
-    { .name = text, .lines = kernel_lines, .csv = kernel_csv, .tsv = kernel_tsv, .count = kernel_count }
+#define KERNEL_OPS(text)                                                                           \
+    {.name = text,                                                                                 \
+     .lines = kernel_lines,                                                                        \
+     .csv = kernel_csv,                                                                            \
+     .tsv = kernel_tsv,                                                                            \
+     .count = kernel_count}

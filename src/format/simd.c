@@ -18,19 +18,15 @@ const cbi_scan_ops *cbi_scan_ops_get(cbi_simd level) {
     if (level > cbi_simd_best())
         return NULL;
     switch (level) {
-    case CBI_SIMD_BASELINE:
-        return &cbi_scan_ops_baseline;
+        case CBI_SIMD_BASELINE: return &cbi_scan_ops_baseline;
 #if defined(__x86_64__)
-    case CBI_SIMD_AVX2:
-        return &cbi_scan_ops_avx2;
-    case CBI_SIMD_AVX512:
-        return &cbi_scan_ops_avx512;
+        case CBI_SIMD_AVX2: return &cbi_scan_ops_avx2;
+        case CBI_SIMD_AVX512: return &cbi_scan_ops_avx512;
 #else
-    case CBI_SIMD_AVX2:
-    case CBI_SIMD_AVX512:
+        case CBI_SIMD_AVX2:
+        case CBI_SIMD_AVX512:
 #endif
-    case CBI_SIMD_LEVELS:
-        break;
+        case CBI_SIMD_LEVELS: break;
     }
     return NULL;
 }

@@ -3,8 +3,8 @@
 #define INPUT_KIT_H
 
 /*
- * What the tests of this room share: text that grows, files in a folder of their own, and reading a whole input with any
- * number of threads into one text that says every row and field in order.
+ * What the tests of this room share: text that grows, files in a folder of their own, and reading a
+ * whole input with any number of threads into one text that says every row and field in order.
  */
 
 #include <stdbool.h>
@@ -31,7 +31,9 @@ static inline uint64_t kit_next(kit_random *r) {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
-static inline size_t kit_below(kit_random *r, size_t n) { return (size_t)(kit_next(r) % n); }
+static inline size_t kit_below(kit_random *r, size_t n) {
+    return (size_t)(kit_next(r) % n);
+}
 
 /* ---- text ---- */
 
@@ -51,8 +53,12 @@ static inline void kit_add(kit_text *t, const void *p, size_t n) {
     t->count += n;
     t->bytes[t->count] = 0;
 }
-static inline void kit_add_string(kit_text *t, const char *s) { kit_add(t, s, strlen(s)); }
-static inline void kit_add_byte(kit_text *t, char c) { kit_add(t, &c, 1); }
+static inline void kit_add_string(kit_text *t, const char *s) {
+    kit_add(t, s, strlen(s));
+}
+static inline void kit_add_byte(kit_text *t, char c) {
+    kit_add(t, &c, 1);
+}
 static inline void kit_free(kit_text *t) {
     free(t->bytes);
     *t = (kit_text){0};
@@ -65,8 +71,9 @@ static inline void kit_same(const kit_text *got, const kit_text *want, const cha
     if (i == got->count && i == want->count)
         return;
     size_t from = i > 60 ? i - 60 : 0;
-    fail_msg("%s: %zu bytes, expected %zu; differ at %zu\n got: ...%.160s\nwant: ...%.160s", what, got->count, want->count, i,
-             got->bytes ? (char *)got->bytes + from : "", want->bytes ? (char *)want->bytes + from : "");
+    fail_msg("%s: %zu bytes, expected %zu; differ at %zu\n got: ...%.160s\nwant: ...%.160s", what,
+             got->count, want->count, i, got->bytes ? (char *)got->bytes + from : "",
+             want->bytes ? (char *)want->bytes + from : "");
 }
 
 /* ---- files ---- */
@@ -89,11 +96,13 @@ static inline const char *kit_write(const char *name, const void *bytes, size_t 
     assert_int_equal(fclose(f), 0);
     return path;
 }
-static inline const char *kit_write_string(const char *name, const char *s) { return kit_write(name, s, strlen(s)); }
+static inline const char *kit_write_string(const char *name, const char *s) {
+    return kit_write(name, s, strlen(s));
+}
 
 /* A file as compressed blocks of `block` bytes each. */
-static inline const char *kit_write_compressed(const char *name, const void *bytes, size_t count, cbi_compression c,
-                                               size_t block) {
+static inline const char *kit_write_compressed(const char *name, const void *bytes, size_t count,
+                                               cbi_compression c, size_t block) {
     cbi_compressor *compressor = NULL;
     kit_text out = {0};
     uint8_t *buf = malloc(cbi_compress_bound(c, block));
@@ -101,7 +110,9 @@ static inline const char *kit_write_compressed(const char *name, const void *byt
     assert_int_equal(cbi_compressor_create(c, &compressor, NULL), CB_OK);
     for (size_t at = 0; at < count; at += block) {
         size_t n = cbi_min(block, count - at), got = 0;
-        assert_int_equal(cbi_compress(compressor, (const uint8_t *)bytes + at, n, buf, cbi_compress_bound(c, n), &got, NULL), CB_OK);
+        assert_int_equal(cbi_compress(compressor, (const uint8_t *)bytes + at, n, buf,
+                                      cbi_compress_bound(c, n), &got, NULL),
+                         CB_OK);
         kit_add(&out, buf, got);
     }
     cbi_compressor_destroy(compressor);
@@ -147,7 +158,8 @@ static inline void kit_add_row(kit_text *t, const cbi_rows *rows, size_t i) {
     kit_add_byte(t, '\x02');
 }
 
-static inline cb_status kit_scan(kit_reading *r, const cbi_chunk *chunk, kit_text *text, uint64_t *count, cb_error *err) {
+static inline cb_status kit_scan(kit_reading *r, const cbi_chunk *chunk, kit_text *text,
+                                 uint64_t *count, cb_error *err) {
     cbi_rows rows = {.capacity = r->rows_capacity, .field_count = r->field_count};
     rows.rows = calloc(rows.capacity, sizeof *rows.rows);
     rows.fields = calloc(rows.capacity * (rows.field_count + 1), sizeof *rows.fields);
@@ -211,7 +223,8 @@ static inline void kit_worker(void *ctx) {
 }
 
 static inline int kit_by_sequence(const void *a, const void *b) {
-    uint64_t x = ((const struct kit_piece *)a)->sequence, y = ((const struct kit_piece *)b)->sequence;
+    uint64_t x = ((const struct kit_piece *)a)->sequence,
+             y = ((const struct kit_piece *)b)->sequence;
     return x < y ? -1 : x > y;
 }
 
@@ -242,15 +255,23 @@ static inline cb_status kit_read(kit_reading *r, unsigned threads, kit_text *out
     return r->status;
 }
 
-static inline cbi_input_options kit_options(const char *const *paths, size_t count, cb_format_kind format) {
-    return (cbi_input_options){.paths = paths, .path_count = count, .format = format, .field_separator = -1,
+static inline cbi_input_options kit_options(const char *const *paths, size_t count,
+                                            cb_format_kind format) {
+    return (cbi_input_options){.paths = paths,
+                               .path_count = count,
+                               .format = format,
+                               .field_separator = -1,
                                .header = CB_HEADER_NO};
 }
 
 /* Opens, reads, closes; what went wrong is in *err. */
-static inline cb_status kit_read_all(const cbi_input_options *options, size_t capacity, unsigned threads,
-                                     const uint32_t *columns, size_t field_count, kit_text *out, cb_error *err) {
-    kit_reading r = {.capacity = capacity, .rows_capacity = 7 + capacity % 190, .columns = columns, .field_count = field_count};
+static inline cb_status kit_read_all(const cbi_input_options *options, size_t capacity,
+                                     unsigned threads, const uint32_t *columns, size_t field_count,
+                                     kit_text *out, cb_error *err) {
+    kit_reading r = {.capacity = capacity,
+                     .rows_capacity = 7 + capacity % 190,
+                     .columns = columns,
+                     .field_count = field_count};
     cb_error local = {0};
     cb_status status = cbi_input_open(options, &r.input, &local);
     if (status == CB_OK) {

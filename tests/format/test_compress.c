@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Both directions of the codecs: what was compressed comes back, the library's own tools agree, damage and missing ends are
- * found wherever they are, and memory is what was announced. */
+/* Both directions of the codecs: what was compressed comes back, the library's own tools agree,
+ * damage and missing ends are found wherever they are, and memory is what was announced. */
 
 #include "format/input_kit.h"
 
@@ -12,7 +12,8 @@
 #include "base/alloc.h"
 #include "format/decompress.h"
 
-static const cbi_compression codecs[] = {CBI_COMPRESSION_GZIP, CBI_COMPRESSION_ZSTD, CBI_COMPRESSION_LZ4};
+static const cbi_compression codecs[] = {CBI_COMPRESSION_GZIP, CBI_COMPRESSION_ZSTD,
+                                         CBI_COMPRESSION_LZ4};
 
 typedef struct memory_source {
     const uint8_t *bytes;
@@ -30,12 +31,13 @@ static cb_status memory_read(void *ctx, uint8_t *buf, size_t bytes, size_t *got,
     return CB_OK;
 }
 
-static cb_status decode(cbi_compression c, const uint8_t *bytes, size_t count, size_t step, size_t piece, kit_text *out,
-                        size_t bytes_max, cb_error *err) {
+static cb_status decode(cbi_compression c, const uint8_t *bytes, size_t count, size_t step,
+                        size_t piece, kit_text *out, size_t bytes_max, cb_error *err) {
     memory_source source = {bytes, count, 0, step};
     cbi_decoder *decoder = NULL;
     uint8_t *buf = malloc(piece);
-    cb_status status = cbi_decoder_create(c, "test", bytes_max, memory_read, &source, &decoder, err);
+    cb_status status =
+        cbi_decoder_create(c, "test", bytes_max, memory_read, &source, &decoder, err);
     assert_int_equal(status, CB_OK);
     for (size_t got = piece; got == piece && status == CB_OK;) {
         got = 0;
@@ -59,7 +61,9 @@ static void compress_blocks(cbi_compression c, const kit_text *text, size_t bloc
     uint8_t *buf = malloc(cbi_compress_bound(c, block));
     for (size_t at = 0; at < text->count; at += block) {
         size_t n = cbi_min(block, text->count - at), got = 0;
-        assert_int_equal(cbi_compress(compressor, text->bytes + at, n, buf, cbi_compress_bound(c, n), &got, NULL), CB_OK);
+        assert_int_equal(cbi_compress(compressor, text->bytes + at, n, buf,
+                                      cbi_compress_bound(c, n), &got, NULL),
+                         CB_OK);
         kit_add(out, buf, got);
     }
     free(buf);
@@ -77,7 +81,8 @@ static void test_compress_comes_back_in_any_pieces(void **state) {
             compress_blocks(codecs[i], &text, 1 + kit_below(&r, 70000), &packed);
             if (packed.count != 0)
                 assert_int_equal(cbi_compression_of_magic(packed.bytes, packed.count), codecs[i]);
-            cb_status status = decode(codecs[i], packed.bytes, packed.count, 1 + kit_below(&r, round % 2 ? 20 : 100000),
+            cb_status status = decode(codecs[i], packed.bytes, packed.count,
+                                      1 + kit_below(&r, round % 2 ? 20 : 100000),
                                       1 + kit_below(&r, 30000), &got, SIZE_MAX, &err);
             if (status != CB_OK)
                 fail_msg("%s", err.message);
@@ -100,10 +105,12 @@ static void test_compress_block_depends_on_its_bytes_only(void **state) {
         uint8_t *buf = malloc(cbi_compress_bound(codecs[i], CBI_COMPRESS_BLOCK_BYTES));
         size_t got = 0, cap = cbi_compress_bound(codecs[i], CBI_COMPRESS_BLOCK_BYTES);
         /* a large block before must leave no trace */
-        assert_int_equal(cbi_compress(compressor, text.bytes, text.count, buf, cap, &got, NULL), CB_OK);
+        assert_int_equal(cbi_compress(compressor, text.bytes, text.count, buf, cap, &got, NULL),
+                         CB_OK);
         for (size_t at = 0; at < text.count; at += 50000) {
             size_t n = cbi_min(50000, text.count - at);
-            assert_int_equal(cbi_compress(compressor, text.bytes + at, n, buf, cap, &got, NULL), CB_OK);
+            assert_int_equal(cbi_compress(compressor, text.bytes + at, n, buf, cap, &got, NULL),
+                             CB_OK);
             kit_add(&twice, buf, got);
         }
         kit_same(&twice, &once, "the same blocks");
@@ -121,11 +128,13 @@ static void test_compress_holds_what_it_says(void **state) {
     kit_text text = {0};
     make_text(&r, CBI_COMPRESS_BLOCK_BYTES, &text);
     for (size_t i = 0; i < 3; i++) {
-        size_t before = cbi_alloc_bytes(), got = 0, cap = cbi_compress_bound(codecs[i], CBI_COMPRESS_BLOCK_BYTES);
+        size_t before = cbi_alloc_bytes(), got = 0,
+               cap = cbi_compress_bound(codecs[i], CBI_COMPRESS_BLOCK_BYTES);
         cbi_compressor *compressor = NULL;
         uint8_t *buf = malloc(cap);
         assert_int_equal(cbi_compressor_create(codecs[i], &compressor, NULL), CB_OK);
-        assert_int_equal(cbi_compress(compressor, text.bytes, text.count, buf, cap, &got, NULL), CB_OK);
+        assert_int_equal(cbi_compress(compressor, text.bytes, text.count, buf, cap, &got, NULL),
+                         CB_OK);
         assert_in_range(cbi_alloc_bytes() - before, 1, cbi_compressor_bytes(codecs[i]));
         cbi_compressor_destroy(compressor);
         assert_int_equal(cbi_alloc_bytes(), before);
@@ -144,7 +153,8 @@ static void test_decompress_finds_every_missing_end(void **state) {
         for (size_t n = 1; n < packed.count; n++) {
             kit_text got = {0};
             cb_error err = {0};
-            assert_int_equal(decode(codecs[i], packed.bytes, n, 999, 100, &got, SIZE_MAX, &err), CB_EDATA);
+            assert_int_equal(decode(codecs[i], packed.bytes, n, 999, 100, &got, SIZE_MAX, &err),
+                             CB_EDATA);
             assert_non_null(strstr(err.message, "cut off"));
             kit_free(&got);
         }
@@ -164,7 +174,8 @@ static void test_decompress_finds_flipped_bits(void **state) {
             kit_text got = {0};
             cb_error err = {0};
             packed.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
-            cb_status status = decode(codecs[i], packed.bytes, packed.count, 999, 100, &got, 64 * CBI_MIB, &err);
+            cb_status status =
+                decode(codecs[i], packed.bytes, packed.count, 999, 100, &got, 64 * CBI_MIB, &err);
             if (status == CB_OK) /* a bit of the header that means nothing */
                 kit_same(&got, &text, "with a flipped bit");
             packed.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
@@ -184,15 +195,18 @@ static void test_decompress_refuses_windows_that_do_not_fit(void **state) {
     (void)ZSTD_CCtx_setParameter(cctx, ZSTD_c_windowLog, 27);
     ZSTD_outBuffer out = {packed, sizeof packed, 0};
     ZSTD_inBuffer in = {"hello", 5, 0};
-    assert_int_equal(ZSTD_compressStream2(cctx, &out, &in, ZSTD_e_flush), 0); /* before the size can be known */
+    assert_int_equal(ZSTD_compressStream2(cctx, &out, &in, ZSTD_e_flush),
+                     0); /* before the size can be known */
     assert_int_equal(ZSTD_compressStream2(cctx, &out, &in, ZSTD_e_end), 0);
     ZSTD_freeCCtx(cctx);
-    assert_int_equal(decode(CBI_COMPRESSION_ZSTD, packed, out.pos, 200, 100, &got, CBI_MIB, &err), CB_EBUDGET);
+    assert_int_equal(decode(CBI_COMPRESSION_ZSTD, packed, out.pos, 200, 100, &got, CBI_MIB, &err),
+                     CB_EBUDGET);
     assert_true(err.bytes_asked > 128 * CBI_MIB);
     assert_int_equal(err.bytes_had, CBI_MIB);
     size_t before = cbi_alloc_bytes();
     got.count = 0;
-    assert_int_equal(decode(CBI_COMPRESSION_ZSTD, packed, out.pos, 200, 100, &got, 160 * CBI_MIB, &err), CB_OK);
+    assert_int_equal(
+        decode(CBI_COMPRESSION_ZSTD, packed, out.pos, 200, 100, &got, 160 * CBI_MIB, &err), CB_OK);
     assert_memory_equal(got.bytes, "hello", 5);
     assert_int_equal(cbi_alloc_bytes(), before);
 
@@ -204,7 +218,8 @@ static void test_decompress_refuses_windows_that_do_not_fit(void **state) {
     size_t n = LZ4F_compressBegin(lz4, frame, sizeof frame, &prefs);
     n += LZ4F_compressEnd(lz4, frame + n, sizeof frame - n, NULL);
     (void)LZ4F_freeCompressionContext(lz4);
-    assert_int_equal(decode(CBI_COMPRESSION_LZ4, frame, n, 200, 100, &got, CBI_MIB, &err), CB_EBUDGET);
+    assert_int_equal(decode(CBI_COMPRESSION_LZ4, frame, n, 200, 100, &got, CBI_MIB, &err),
+                     CB_EBUDGET);
     assert_in_range(err.bytes_asked, 8 * CBI_MIB, 9 * CBI_MIB);
     n = LZ4F_compressFrame(frame, sizeof frame, text, sizeof text, NULL);
     got.count = 0;
@@ -221,14 +236,20 @@ static void test_decompress_says_what_follows_the_last_member(void **state) {
     compress_blocks(CBI_COMPRESSION_GZIP, &text, 100, &packed);
     size_t n = packed.count;
     kit_add(&packed, "\0\0\0\0", 4);
-    assert_int_equal(decode(CBI_COMPRESSION_GZIP, packed.bytes, packed.count, 3, 100, &got, SIZE_MAX, &err), CB_OK);
+    assert_int_equal(
+        decode(CBI_COMPRESSION_GZIP, packed.bytes, packed.count, 3, 100, &got, SIZE_MAX, &err),
+        CB_OK);
     assert_int_equal(got.count, 10);
     kit_add(&packed, "rubbish", 7);
-    assert_int_equal(decode(CBI_COMPRESSION_GZIP, packed.bytes, packed.count, 3, 100, &got, SIZE_MAX, &err), CB_EDATA);
+    assert_int_equal(
+        decode(CBI_COMPRESSION_GZIP, packed.bytes, packed.count, 3, 100, &got, SIZE_MAX, &err),
+        CB_EDATA);
     assert_non_null(strstr(err.message, "follows the last member"));
     packed.count = n;
     kit_add(&packed, "rubbish", 7);
-    assert_int_equal(decode(CBI_COMPRESSION_GZIP, packed.bytes, packed.count, 100, 100, &got, SIZE_MAX, &err), CB_EDATA);
+    assert_int_equal(
+        decode(CBI_COMPRESSION_GZIP, packed.bytes, packed.count, 100, 100, &got, SIZE_MAX, &err),
+        CB_EDATA);
     kit_free(&text);
     kit_free(&packed);
     kit_free(&got);
@@ -241,7 +262,8 @@ static void test_compression_goes_by_name_and_magic(void **state) {
     assert_int_equal(cbi_compression_of_name("a.lz4"), CBI_COMPRESSION_LZ4);
     assert_int_equal(cbi_compression_of_name(".gz"), CBI_COMPRESSION_NONE);
     assert_int_equal(cbi_compression_of_name("agz"), CBI_COMPRESSION_NONE);
-    assert_int_equal(cbi_compression_of_magic((const uint8_t *)"\x1f\x8b\x08", 3), CBI_COMPRESSION_NONE);
+    assert_int_equal(cbi_compression_of_magic((const uint8_t *)"\x1f\x8b\x08", 3),
+                     CBI_COMPRESSION_NONE);
     assert_int_equal(cbi_compression_of_magic((const uint8_t *)"text", 4), CBI_COMPRESSION_NONE);
 }
 

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The exact rules: rows one by one, and that the four ways to look at the same bytes (a row, a state, an end, a walk) never
- * disagree. */
+/* The exact rules: rows one by one, and that the four ways to look at the same bytes (a row, a
+ * state, an end, a walk) never disagree. */
 
 #include "format/input_kit.h"
 
-static void expect_row(const char *text, size_t columns, cbi_flaw flaw, size_t flaw_at, size_t next, bool blank) {
+static void expect_row(const char *text, size_t columns, cbi_flaw flaw, size_t flaw_at, size_t next,
+                       bool blank) {
     const cbi_dialect d = {',', '\n', true, true, columns};
     cbi_csv_row row;
     cbi_csv_read_row(&d, (const uint8_t *)text, 0, strlen(text), NULL, 0, NULL, &row);
-    if (row.flaw != flaw || row.next != next || row.blank != blank || (flaw && row.flaw_at != flaw_at))
-        fail_msg("'%s': flaw %d at %zu, next %zu, blank %d", text, (int)row.flaw, row.flaw_at, row.next, row.blank);
+    if (row.flaw != flaw || row.next != next || row.blank != blank ||
+        (flaw && row.flaw_at != flaw_at))
+        fail_msg("'%s': flaw %d at %zu, next %zu, blank %d", text, (int)row.flaw, row.flaw_at,
+                 row.next, row.blank);
 }
 
 static void test_csv_rules(void **state) {
@@ -69,7 +72,8 @@ static void test_csv_views_of_the_same_bytes_agree(void **state) {
         /* the state in two steps is the state in one */
         size_t cut = kit_below(&r, bytes + 1);
         cbi_csv_state whole = cbi_csv_run(&d, CBI_CSV_START, text, bytes, &last_end);
-        cbi_csv_state parts = cbi_csv_run(&d, cbi_csv_run(&d, CBI_CSV_START, text, cut, NULL), text + cut, bytes - cut, NULL);
+        cbi_csv_state parts = cbi_csv_run(&d, cbi_csv_run(&d, CBI_CSV_START, text, cut, NULL),
+                                          text + cut, bytes - cut, NULL);
         assert_int_equal(whole, parts);
         /* rows one by one: their ends by row, by search, by walk in pieces of one byte */
         cbi_csv_walk w;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Whole inputs: random files are made together with what must be read from them, and read back at many chunk sizes,
- * with several threads, from files, from compressed files, and in pieces. The rows must be those, in that order.
+ * Whole inputs: random files are made together with what must be read from them, and read back at
+ * many chunk sizes, with several threads, from files, from compressed files, and in pieces. The
+ * rows must be those, in that order.
  */
 
 #include <sys/wait.h>
@@ -31,7 +32,8 @@ static void make_field(kit_random *r, size_t mean, kit_text *raw, kit_text *valu
     if (quoted)
         kit_add_byte(raw, '"');
     for (size_t i = 0; i < bytes; i++) {
-        char c = wild ? tricky[kit_below(r, sizeof tricky - 1)] : plain[kit_below(r, sizeof plain - 1)];
+        char c =
+            wild ? tricky[kit_below(r, sizeof tricky - 1)] : plain[kit_below(r, sizeof plain - 1)];
         if (c == '"')
             kit_add_byte(raw, '"');
         kit_add_byte(raw, c);
@@ -41,9 +43,11 @@ static void make_field(kit_random *r, size_t mean, kit_text *raw, kit_text *valu
         kit_add_byte(raw, '"');
 }
 
-/* A row that breaks the rules and what a reader takes it to be. None of these holds a quote that stays open. */
+/* A row that breaks the rules and what a reader takes it to be. None of these holds a quote that
+ * stays open. */
 static void make_malformed(kit_random *r, size_t columns, sheet *s) {
-    static const char *const rows[] = {"a\"b,c", "\"x\"y,z", "stray \" quote \" twice", "\"a\" ,b", "\"cr\"\rx,1", "\"a\nb\"c\"d"};
+    static const char *const rows[] = {"a\"b,c",   "\"x\"y,z",    "stray \" quote \" twice",
+                                       "\"a\" ,b", "\"cr\"\rx,1", "\"a\nb\"c\"d"};
     size_t kind = kit_below(r, sizeof rows / sizeof rows[0] + 1);
     kit_text row = {0};
     if (kind < sizeof rows / sizeof rows[0]) {
@@ -63,8 +67,8 @@ static void make_malformed(kit_random *r, size_t columns, sheet *s) {
 }
 
 /* Rows of CSV; `wanted` are the fields in what is expected. One row in `bad_every` is malformed. */
-static void make_sheet(kit_random *r, size_t rows, size_t columns, size_t mean, const uint32_t *wanted, size_t wanted_count,
-                       size_t bad_every, sheet *s) {
+static void make_sheet(kit_random *r, size_t rows, size_t columns, size_t mean,
+                       const uint32_t *wanted, size_t wanted_count, size_t bad_every, sheet *s) {
     bool crlf = kit_below(r, 2) == 0, last_ends = kit_below(r, 2) == 0;
     kit_text *values = calloc(columns, sizeof *values);
     *s = (sheet){.columns = columns};
@@ -114,12 +118,14 @@ static void test_input_csv_rows_are_the_same_at_every_chunk_size_and_thread_coun
         for (size_t i = 0; i < wanted_count; i++)
             wanted[i] = (uint32_t)kit_below(&r, columns + 1);
         sheet s;
-        make_sheet(&r, 1 + kit_below(&r, 300), columns, 1 + kit_below(&r, 12), wanted, wanted_count, 0, &s);
+        make_sheet(&r, 1 + kit_below(&r, 300), columns, 1 + kit_below(&r, 12), wanted, wanted_count,
+                   0, &s);
         const char *path = kit_write("rows.csv", s.file.bytes, s.file.count);
         cbi_input_options options = kit_options(&path, 1, CB_FORMAT_AUTO);
         kit_text got = {0};
         cb_error err = {0};
-        cb_status status = kit_read_all(&options, random_capacity(&r), (unsigned)kit_below(&r, 5), wanted, wanted_count, &got, &err);
+        cb_status status = kit_read_all(&options, random_capacity(&r), (unsigned)kit_below(&r, 5),
+                                        wanted, wanted_count, &got, &err);
         if (status != CB_OK)
             fail_msg("round %d: %s", round, err.message);
         kit_same(&got, &s.want, "csv");
@@ -137,11 +143,13 @@ static void test_input_compressed_csv_gives_the_same_rows(void **state) {
         sheet s;
         make_sheet(&r, 1 + kit_below(&r, 400), 3, 1 + kit_below(&r, 12), wanted, 2, 0, &s);
         cbi_compression c = (cbi_compression)(1 + kit_below(&r, 3));
-        const char *path = kit_write_compressed(names[c], s.file.bytes, s.file.count, c, 1 + kit_below(&r, 3000));
+        const char *path =
+            kit_write_compressed(names[c], s.file.bytes, s.file.count, c, 1 + kit_below(&r, 3000));
         cbi_input_options options = kit_options(&path, 1, CB_FORMAT_AUTO);
         kit_text got = {0};
         cb_error err = {0};
-        cb_status status = kit_read_all(&options, random_capacity(&r), (unsigned)kit_below(&r, 4), wanted, 2, &got, &err);
+        cb_status status = kit_read_all(&options, random_capacity(&r), (unsigned)kit_below(&r, 4),
+                                        wanted, 2, &got, &err);
         if (status != CB_OK)
             fail_msg("round %d: %s", round, err.message);
         kit_same(&got, &s.want, names[c]);
@@ -157,9 +165,11 @@ static void test_input_malformed_rows_are_left_out_and_written_exactly(void **st
         uint32_t wanted[2] = {1, 0};
         size_t columns = 2 + kit_below(&r, 5);
         sheet s;
-        make_sheet(&r, 1 + kit_below(&r, 200), columns, 1 + kit_below(&r, 12), wanted, 2, 1 + kit_below(&r, 20), &s);
+        make_sheet(&r, 1 + kit_below(&r, 200), columns, 1 + kit_below(&r, 12), wanted, 2,
+                   1 + kit_below(&r, 20), &s);
         bool stream = kit_below(&r, 2);
-        const char *path = stream ? kit_write_compressed("bad.csv.lz4", s.file.bytes, s.file.count, CBI_COMPRESSION_LZ4, 5000)
+        const char *path = stream ? kit_write_compressed("bad.csv.lz4", s.file.bytes, s.file.count,
+                                                         CBI_COMPRESSION_LZ4, 5000)
                                   : kit_write("bad.csv", s.file.bytes, s.file.count);
         unsigned threads = (unsigned)kit_below(&r, 4);
         size_t capacity = random_capacity(&r);
@@ -177,7 +187,8 @@ static void test_input_malformed_rows_are_left_out_and_written_exactly(void **st
         for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0;)
             kit_add(&bad, piece, n);
         (void)fclose(f);
-        if (threads <= 1 && capacity > 1000) /* a malformed row larger than a buffer overtakes others */
+        if (threads <= 1 &&
+            capacity > 1000) /* a malformed row larger than a buffer overtakes others */
             kit_same(&bad, &s.bad, "bad rows");
         else
             assert_int_equal(bad.count, s.bad.count);
@@ -212,7 +223,8 @@ static void test_input_lines_of_several_files(void **state) {
                     kit_add_byte(&file, end);
             }
             if (f == 2 && one_is_gzip)
-                paths[f] = kit_write_compressed("c.gz", file.bytes, file.count, CBI_COMPRESSION_GZIP, 100 + kit_below(&r, 10000));
+                paths[f] = kit_write_compressed("c.gz", file.bytes, file.count,
+                                                CBI_COMPRESSION_GZIP, 100 + kit_below(&r, 10000));
             else
                 paths[f] = kit_write(names[f], file.bytes, file.count);
             kit_free(&file);
@@ -220,7 +232,8 @@ static void test_input_lines_of_several_files(void **state) {
         cbi_input_options options = kit_options(paths, 4, CB_FORMAT_LINES);
         options.zero_terminated = zero;
         cb_error err = {0};
-        cb_status status = kit_read_all(&options, random_capacity(&r), (unsigned)kit_below(&r, 5), NULL, 0, &got, &err);
+        cb_status status = kit_read_all(&options, random_capacity(&r), (unsigned)kit_below(&r, 5),
+                                        NULL, 0, &got, &err);
         if (status != CB_OK)
             fail_msg("round %d: %s", round, err.message);
         kit_same(&got, &want, "lines");
@@ -238,7 +251,9 @@ static void test_input_tsv_has_no_quotes(void **state) {
         kit_text got = {0}, want = {0};
         options.header = CB_HEADER_AUTO;
         assert_int_equal(kit_read_all(&options, capacity, 2, wanted, 2, &got, NULL), CB_OK);
-        kit_add_string(&want, "\"x\ty\"\r\x01\"x\x01y\"\x02" "1\t\r\x01" "1\x01\x02\"\t\"\"\x01\"\x01\"\"\x02");
+        kit_add_string(&want, "\"x\ty\"\r\x01\"x\x01y\"\x02"
+                              "1\t\r\x01"
+                              "1\x01\x02\"\t\"\"\x01\"\x01\"\"\x02");
         kit_same(&got, &want, "tsv");
         kit_free(&got);
         kit_free(&want);
@@ -257,11 +272,15 @@ static void test_input_fixed_records(void **state) {
             kit_add(&want, file.bytes + file.count - record, record);
             kit_add_byte(&want, '\x02');
         }
-        const char *path = kit_below(&r, 2) ? kit_write("f.bin", file.bytes, file.count)
-                                            : kit_write_compressed("f.bin.zst", file.bytes, file.count, CBI_COMPRESSION_ZSTD, 777);
+        const char *path = kit_below(&r, 2)
+                               ? kit_write("f.bin", file.bytes, file.count)
+                               : kit_write_compressed("f.bin.zst", file.bytes, file.count,
+                                                      CBI_COMPRESSION_ZSTD, 777);
         cbi_input_options options = kit_options(&path, 1, CB_FORMAT_FIXED);
         options.record_bytes = record;
-        assert_int_equal(kit_read_all(&options, random_capacity(&r), (unsigned)kit_below(&r, 4), NULL, 0, &got, NULL), CB_OK);
+        assert_int_equal(kit_read_all(&options, random_capacity(&r), (unsigned)kit_below(&r, 4),
+                                      NULL, 0, &got, NULL),
+                         CB_OK);
         kit_same(&got, &want, "fixed");
         kit_free(&file);
         kit_free(&want);
@@ -284,7 +303,10 @@ static void test_input_half_a_record_is_an_error_or_left_out(void **state) {
         options.bad_rows = CB_BAD_ROWS_SKIP;
         got.count = 0;
         assert_int_equal(kit_read_all(&options, 64, 0, NULL, 0, &got, &err), CB_OK);
-        assert_memory_equal(got.bytes, "aaa\x02" "bbb\x02", got.count);
+        assert_memory_equal(got.bytes,
+                            "aaa\x02"
+                            "bbb\x02",
+                            got.count);
         assert_int_equal(got.count, 8);
     }
     kit_free(&got);
@@ -299,7 +321,8 @@ static void test_input_header_is_kept_and_must_be_the_same(void **state) {
     size_t bytes = 0, count = 0;
     const char *paths[3];
     paths[0] = kit_write_string("empty.csv", "");
-    paths[1] = kit_write_string("one.csv", "\xef\xbb\xbf\"first \"\"one\"\"\",\"sec\r\nond\"\r\n1,2\r\n");
+    paths[1] =
+        kit_write_string("one.csv", "\xef\xbb\xbf\"first \"\"one\"\"\",\"sec\r\nond\"\r\n1,2\r\n");
     paths[2] = kit_write_string("two.csv", "\"first \"\"one\"\"\",\"sec\r\nond\"\n3,4");
     cbi_input_options options = kit_options(paths, 3, CB_FORMAT_AUTO);
     options.header = CB_HEADER_AUTO;
@@ -315,7 +338,10 @@ static void test_input_header_is_kept_and_must_be_the_same(void **state) {
     cbi_input_close(input);
     const uint32_t wanted[] = {1};
     kit_text got = {0}, want = {0};
-    kit_add_string(&want, "1,2\r\x01" "2\x02" "3,4\x01" "4\x02");
+    kit_add_string(&want, "1,2\r\x01"
+                          "2\x02"
+                          "3,4\x01"
+                          "4\x02");
     assert_int_equal(kit_read_all(&options, 16, 2, wanted, 1, &got, &err), CB_OK);
     kit_same(&got, &want, "rows under headers");
     kit_free(&got);
@@ -325,7 +351,10 @@ static void test_input_header_is_kept_and_must_be_the_same(void **state) {
     paths[2] = kit_write_string("two.csv", "a,c\n2,2\n");
     options.path_count = 2;
     got.count = want.count = 0;
-    kit_add_string(&want, "0,0\x01" "0\x02" "1,1\r\x01" "1\x02");
+    kit_add_string(&want, "0,0\x01"
+                          "0\x02"
+                          "1,1\r\x01"
+                          "1\x02");
     assert_int_equal(kit_read_all(&options, 100, 2, wanted, 1, &got, &err), CB_OK);
     kit_same(&got, &want, "rows of streams under headers");
     kit_free(&got);
@@ -357,7 +386,8 @@ static void test_input_header_of_lines_stays_out_of_the_rows(void **state) {
 static void expect_malformed(const char *file, size_t capacity, const char *message) {
     for (int stream = 0; stream < 2; stream++)
         for (unsigned threads = 0; threads < 4; threads++) {
-            const char *path = stream ? kit_write_compressed("m.csv.gz", file, strlen(file), CBI_COMPRESSION_GZIP, 1000)
+            const char *path = stream ? kit_write_compressed("m.csv.gz", file, strlen(file),
+                                                             CBI_COMPRESSION_GZIP, 1000)
                                       : kit_write_string("m.csv", file);
             cbi_input_options options = kit_options(&path, 1, CB_FORMAT_AUTO);
             cb_error err = {0};
@@ -366,8 +396,8 @@ static void expect_malformed(const char *file, size_t capacity, const char *mess
             cb_status status = kit_read_all(&options, capacity, threads, NULL, 0, &got, &err);
             kit_free(&got);
             if (status != CB_EDATA || !strstr(err.message, message))
-                fail_msg("stream %d, %u threads: %s: '%s' is not about '%s'", stream, threads, cb_status_name(status),
-                         err.message, message);
+                fail_msg("stream %d, %u threads: %s: '%s' is not about '%s'", stream, threads,
+                         cb_status_name(status), err.message, message);
         }
 }
 
@@ -376,14 +406,16 @@ static void test_input_malformed_rows_are_named_with_line_and_column(void **stat
     expect_malformed("a,b\n1,2\nx\"y,2\n", 4096, ":3:2: a quote inside a field");
     expect_malformed("a,b\n1,2\n\"x\"y,2\n", 4096, ":3:4: something other");
     expect_malformed("a,b\n1,2\n\"x\"\ry,2\n", 4096, ":3:4: something other");
-    expect_malformed("a,b\n\"1\n\n\",2\n\"\n\"\"\",3\n4\n", 4096, ":7:2: the row has 1 field, the header has 2");
+    expect_malformed("a,b\n\"1\n\n\",2\n\"\n\"\"\",3\n4\n", 4096,
+                     ":7:2: the row has 1 field, the header has 2");
     expect_malformed("a,b\n1,2\n1,2,3,4\n", 4096, ":3:5: the row has 4 fields, the header has 2");
     expect_malformed("a,b\n1,2\n3,\"4\n5,6\n", 4096, ":3:3: this quote is never closed");
     expect_malformed("a,\"b\n", 4096, ":1:3: this quote is never closed");
     expect_malformed("a,b\"\n", 4096, ":1:4: a quote inside");
 }
 
-/* The first error counts, wherever the threads were; a quote that opens everything behind it is not a row too large. */
+/* The first error counts, wherever the threads were; a quote that opens everything behind it is not
+ * a row too large. */
 static void test_input_first_malformed_row_is_reported_whoever_finds_one(void **state) {
     (void)state;
     kit_text file = {0};
@@ -401,7 +433,8 @@ static void test_input_first_malformed_row_is_reported_whoever_finds_one(void **
         cb_error err = {0};
         kit_text got = {0};
         options.header = CB_HEADER_AUTO;
-        assert_int_equal(kit_read_all(&options, 300 + (size_t)round * 100, 4, NULL, 0, &got, &err), CB_EDATA);
+        assert_int_equal(kit_read_all(&options, 300 + (size_t)round * 100, 4, NULL, 0, &got, &err),
+                         CB_EDATA);
         if (!strstr(err.message, "first.csv:1236:6: a quote inside"))
             fail_msg("%s", err.message);
         kit_free(&got);
@@ -448,9 +481,12 @@ static void test_input_row_larger_than_the_buffer_asks_for_what_it_takes(void **
                     kit_add_byte(&want, '\x02');
                     kit_add_byte(&file, '\n');
                 }
-                const char *path = stream ? kit_write_compressed("large.lz4", file.bytes, file.count, CBI_COMPRESSION_LZ4, 9999)
-                                          : kit_write("large", file.bytes, file.count);
-                cbi_input_options options = kit_options(&path, 1, csv ? CB_FORMAT_CSV : CB_FORMAT_LINES);
+                const char *path = stream
+                                       ? kit_write_compressed("large.lz4", file.bytes, file.count,
+                                                              CBI_COMPRESSION_LZ4, 9999)
+                                       : kit_write("large", file.bytes, file.count);
+                cbi_input_options options =
+                    kit_options(&path, 1, csv ? CB_FORMAT_CSV : CB_FORMAT_LINES);
                 cb_error err = {0};
                 cb_status status = kit_read_all(&options, 1000, threads, NULL, 0, &got, &err);
                 if (status != CB_OK)
@@ -502,7 +538,8 @@ static void test_input_large_malformed_row_is_left_out_in_pieces(void **state) {
             for (int i = 0; i < 30000; i++)
                 kit_add_byte(&file, i % 7 ? 'x' : '"');
             kit_add_string(&file, "\n5,6\n");
-            const char *path = stream ? kit_write_compressed("lm.csv.zst", file.bytes, file.count, CBI_COMPRESSION_ZSTD, 5000)
+            const char *path = stream ? kit_write_compressed("lm.csv.zst", file.bytes, file.count,
+                                                             CBI_COMPRESSION_ZSTD, 5000)
                                       : kit_write("lm.csv", file.bytes, file.count);
             cbi_input_options options = kit_options(&path, 1, CB_FORMAT_AUTO);
             options.bad_rows = CB_BAD_ROWS_FILE;
@@ -512,7 +549,11 @@ static void test_input_large_malformed_row_is_left_out_in_pieces(void **state) {
             if (status != CB_OK)
                 fail_msg("%s", err.message);
             assert_int_equal(got.count, 12);
-            assert_memory_equal(got.bytes, "1,2\x02" "3,4\x02" "5,6\x02", 12);
+            assert_memory_equal(got.bytes,
+                                "1,2\x02"
+                                "3,4\x02"
+                                "5,6\x02",
+                                12);
             struct stat st;
             assert_int_equal(cbi_sys_stat(options.bad_rows_path, &st), 0);
             assert_int_equal(st.st_size, 30000 + 3);
@@ -593,11 +634,13 @@ static void test_input_from_a_pipe_is_recognised_by_its_first_bytes(void **state
         kit_add_byte(&want, '\x02');
     }
     const char *plain = kit_write("p.txt", file.bytes, file.count);
-    const char *gzip = kit_write_compressed("p.gz", file.bytes, file.count, CBI_COMPRESSION_GZIP, 100000);
+    const char *gzip =
+        kit_write_compressed("p.gz", file.bytes, file.count, CBI_COMPRESSION_GZIP, 100000);
     for (int compressed = 0; compressed < 2; compressed++) {
         char command[3 * TEST_PATH_MAX];
         const char *fifo = kit_path("fifo");
-        (void)snprintf(command, sizeof command, "rm -f %s; mkfifo %s; (cat %s > %s) &", fifo, fifo, compressed ? gzip : plain, fifo);
+        (void)snprintf(command, sizeof command, "rm -f %s; mkfifo %s; (cat %s > %s) &", fifo, fifo,
+                       compressed ? gzip : plain, fifo);
         assert_int_equal(system(command), 0);
         cbi_input_options options = kit_options(&fifo, 1, CB_FORMAT_LINES);
         kit_text got = {0};
@@ -688,7 +731,8 @@ static void test_input_samples_are_whole_rows_from_everywhere(void **state) {
         assert_int_equal(cbi_input_scan(input, &chunk, &at, &column, &rows, NULL), CB_OK);
         if (rows.count != 0) {
             char key[16] = "";
-            memcpy(key, rows.base + fields[0].offset, CBI_SPAN_BYTES(fields[0]) < 15 ? CBI_SPAN_BYTES(fields[0]) : 15);
+            memcpy(key, rows.base + fields[0].offset,
+                   CBI_SPAN_BYTES(fields[0]) < 15 ? CBI_SPAN_BYTES(fields[0]) : 15);
             if (strlen(key) == 5 && atoi(key) > last) {
                 good++;
                 last = atoi(key);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The fast scanners against the exact reader: at every level, on bytes made to be awkward, the rows and fields found must be
- * those that the exact reader finds one at a time, and a scanner may stop only where the exact reader finds fault, a blank, or
- * a row it is allowed not to like.
+ * The fast scanners against the exact reader: at every level, on bytes made to be awkward, the rows
+ * and fields found must be those that the exact reader finds one at a time, and a scanner may stop
+ * only where the exact reader finds fault, a blank, or a row it is allowed not to like.
  */
 
 #include "format/input_kit.h"
@@ -17,7 +17,8 @@ static size_t make_bytes(kit_random *r, uint8_t *buf, size_t cap) {
     size_t n = 1 + kit_below(r, cap - 1);
     unsigned mode = (unsigned)kit_below(r, 4);
     for (size_t i = 0; i < n; i++)
-        buf[i] = mode == 0 ? (uint8_t)letters[kit_below(r, sizeof letters - 1)] : (uint8_t)('a' + kit_below(r, 20));
+        buf[i] = mode == 0 ? (uint8_t)letters[kit_below(r, sizeof letters - 1)]
+                           : (uint8_t)('a' + kit_below(r, 20));
     if (mode == 0)
         return n;
     /* well-formed rows of three fields with something odd now and then */
@@ -31,7 +32,8 @@ static size_t make_bytes(kit_random *r, uint8_t *buf, size_t cap) {
             if (quoted)
                 buf[n++] = '"';
             for (size_t i = 0; i < bytes; i++) {
-                uint8_t c = quoted ? (uint8_t)letters[kit_below(r, sizeof letters - 1)] : (uint8_t)('a' + kit_below(r, 26));
+                uint8_t c = quoted ? (uint8_t)letters[kit_below(r, sizeof letters - 1)]
+                                   : (uint8_t)('a' + kit_below(r, 26));
                 if (c == '"')
                     buf[n++] = c;
                 buf[n++] = c;
@@ -54,26 +56,32 @@ typedef struct found {
     cbi_span fields[ROWS_MAX * 8 * FIELDS_MAX];
 } found;
 
-static void find_exact(const cbi_dialect *d, const uint8_t *base, size_t bytes, const uint32_t *wanted, size_t wanted_count,
-                       found *f) {
+static void find_exact(const cbi_dialect *d, const uint8_t *base, size_t bytes,
+                       const uint32_t *wanted, size_t wanted_count, found *f) {
     f->count = 0;
     for (size_t at = 0; at < bytes;) {
         cbi_csv_row row;
-        cbi_csv_read_row(d, base, at, bytes, wanted, wanted_count, f->fields + f->count * wanted_count, &row);
+        cbi_csv_read_row(d, base, at, bytes, wanted, wanted_count,
+                         f->fields + f->count * wanted_count, &row);
         if (row.flaw == CBI_FLAW_NONE && !row.blank)
             f->rows[f->count++] = (cbi_span){(uint32_t)at, (uint32_t)(row.end - at)};
         at = row.next;
     }
 }
 
-static void find_fast(const cbi_scan_ops *ops, const cbi_dialect *d, const uint8_t *base, size_t bytes, const uint32_t *wanted,
-                      size_t wanted_count, size_t capacity, found *f, size_t *exact) {
-    const cbi_delimited fast = {base, bytes, d->separator, d->terminator, d->strip_cr, (uint32_t)d->columns, wanted};
+static void find_fast(const cbi_scan_ops *ops, const cbi_dialect *d, const uint8_t *base,
+                      size_t bytes, const uint32_t *wanted, size_t wanted_count, size_t capacity,
+                      found *f, size_t *exact) {
+    const cbi_delimited fast = {
+        base, bytes, d->separator, d->terminator, d->strip_cr, (uint32_t)d->columns, wanted};
     size_t at = 0;
     f->count = 0;
     while (at < bytes) {
-        cbi_rows rows = {.base = base, .rows = f->rows + f->count, .fields = f->fields + f->count * wanted_count,
-                         .field_count = wanted_count, .capacity = capacity};
+        cbi_rows rows = {.base = base,
+                         .rows = f->rows + f->count,
+                         .fields = f->fields + f->count * wanted_count,
+                         .field_count = wanted_count,
+                         .capacity = capacity};
         cbi_scan_stop stop = d->quoting ? ops->csv(&fast, &at, &rows) : ops->tsv(&fast, &at, &rows);
         assert_true(rows.count <= capacity);
         f->count += rows.count;
@@ -83,7 +91,8 @@ static void find_fast(const cbi_scan_ops *ops, const cbi_dialect *d, const uint8
             assert_int_equal(rows.count, capacity);
         if (stop == CBI_SCAN_EXACT) {
             cbi_csv_row row;
-            cbi_csv_read_row(d, base, at, bytes, wanted, wanted_count, f->fields + f->count * wanted_count, &row);
+            cbi_csv_read_row(d, base, at, bytes, wanted, wanted_count,
+                             f->fields + f->count * wanted_count, &row);
             if (row.flaw == CBI_FLAW_NONE && !row.blank)
                 f->rows[f->count++] = (cbi_span){(uint32_t)at, (uint32_t)(row.end - at)};
             at = row.next;
@@ -117,12 +126,14 @@ static void test_simd_delimited_scanners_agree_with_the_exact_reader(void **stat
             const cbi_scan_ops *ops = cbi_scan_ops_get((cbi_simd)level);
             if (!ops)
                 continue;
-            find_fast(ops, &d, base, bytes, wanted, wanted_count, 1 + kit_below(&r, ROWS_MAX), &got, &exact);
+            find_fast(ops, &d, base, bytes, wanted, wanted_count, 1 + kit_below(&r, ROWS_MAX), &got,
+                      &exact);
             assert_int_equal(got.count, want.count);
             if (got.count != 0)
                 assert_memory_equal(got.rows, want.rows, got.count * sizeof got.rows[0]);
             if (got.count * wanted_count != 0)
-                assert_memory_equal(got.fields, want.fields, got.count * wanted_count * sizeof got.fields[0]);
+                assert_memory_equal(got.fields, want.fields,
+                                    got.count * wanted_count * sizeof got.fields[0]);
         }
         free(base);
     }
@@ -144,7 +155,8 @@ static void test_simd_good_rows_stay_on_the_fast_path(void **state) {
         cbi_span rows_out[64], fields_out[64 * 3];
         size_t at = 0, count = 0;
         while (at < text.count) {
-            cbi_rows rows = {.rows = rows_out, .fields = fields_out, .field_count = 3, .capacity = 64};
+            cbi_rows rows = {
+                .rows = rows_out, .fields = fields_out, .field_count = 3, .capacity = 64};
             assert_int_not_equal(ops->csv(&d, &at, &rows), CBI_SCAN_EXACT);
             count += rows.count;
         }
@@ -204,7 +216,8 @@ static void test_simd_lines_agree_with_a_simple_search(void **state) {
                 }
                 assert_int_equal(at, expect < bytes ? expect : bytes);
             }
-            assert_int_equal(ops->count(base, bytes, '\n'), cbi_scan_ops_get(CBI_SIMD_BASELINE)->count(base, bytes, '\n'));
+            assert_int_equal(ops->count(base, bytes, '\n'),
+                             cbi_scan_ops_get(CBI_SIMD_BASELINE)->count(base, bytes, '\n'));
         }
         free(spans);
         free(base);

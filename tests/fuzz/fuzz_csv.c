@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Any bytes as CSV: every level of the fast scanners, helped by the exact reader, must find the rows that the exact reader
- * finds alone; the walk over pieces must see the same rows and the same flaws; and no state may depend on where the
- * pieces are cut. The first bytes of the input choose the dialect.
+ * Any bytes as CSV: every level of the fast scanners, helped by the exact reader, must find the
+ * rows that the exact reader finds alone; the walk over pieces must see the same rows and the same
+ * flaws; and no state may depend on where the pieces are cut. The first bytes of the input choose
+ * the dialect.
  */
 
 #include <stdlib.h>
@@ -24,7 +25,8 @@ typedef struct found {
 
 static const uint32_t wanted[WANTED] = {1, 0, 7};
 
-static void add_exact(const cbi_dialect *d, const uint8_t *base, size_t bytes, size_t *at, found *f) {
+static void add_exact(const cbi_dialect *d, const uint8_t *base, size_t bytes, size_t *at,
+                      found *f) {
     cbi_csv_row row;
     cbi_csv_read_row(d, base, *at, bytes, wanted, WANTED, f->fields + f->count * WANTED, &row);
     cb_assert(row.next > *at && row.next <= bytes && row.end <= row.next);
@@ -34,21 +36,27 @@ static void add_exact(const cbi_dialect *d, const uint8_t *base, size_t bytes, s
     *at = row.next;
 }
 
-static void check_levels(const cbi_dialect *d, const uint8_t *base, size_t bytes, size_t capacity, const found *want) {
+static void check_levels(const cbi_dialect *d, const uint8_t *base, size_t bytes, size_t capacity,
+                         const found *want) {
     static found got;
-    const cbi_delimited fast = {base, bytes, d->separator, d->terminator, d->strip_cr, (uint32_t)d->columns, wanted};
+    const cbi_delimited fast = {
+        base, bytes, d->separator, d->terminator, d->strip_cr, (uint32_t)d->columns, wanted};
     for (int level = 0; level < CBI_SIMD_LEVELS; level++) {
         const cbi_scan_ops *ops = cbi_scan_ops_get((cbi_simd)level);
         if (!ops)
             continue;
         got.count = 0;
         for (size_t at = 0; at < bytes;) {
-            cbi_rows rows = {.base = base, .rows = got.rows + got.count, .fields = got.fields + got.count * WANTED,
-                             .field_count = WANTED, .capacity = capacity};
+            cbi_rows rows = {.base = base,
+                             .rows = got.rows + got.count,
+                             .fields = got.fields + got.count * WANTED,
+                             .field_count = WANTED,
+                             .capacity = capacity};
             if (rows.capacity > ROWS_MAX - got.count)
                 rows.capacity = ROWS_MAX - got.count;
             size_t before = at;
-            cbi_scan_stop stop = d->quoting ? ops->csv(&fast, &at, &rows) : ops->tsv(&fast, &at, &rows);
+            cbi_scan_stop stop =
+                d->quoting ? ops->csv(&fast, &at, &rows) : ops->tsv(&fast, &at, &rows);
             got.count += rows.count;
             cb_assert(at >= before && at <= bytes);
             if (stop == CBI_SCAN_EXACT)
