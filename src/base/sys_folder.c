@@ -22,7 +22,11 @@ int cbi_sys_mkdirat(int dir, const char *name, mode_t mode) {
         return -errno;
     }
     /* The umask can only have taken bits away; a folder that its owner may not enter is of no use. */
-    return result_or_errno(fchmodat(dir, name, mode, 0));
+    int result = result_or_errno(fchmodat(dir, name, mode, 0));
+    if (result < 0) {
+        (void)unlinkat(dir, name, AT_REMOVEDIR);
+    }
+    return result;
 }
 
 int cbi_sys_unlinkat(int dir, const char *name, int flags) {

@@ -107,6 +107,26 @@ static cb_status open_folder(cbi_places *places, uint32_t index, const cbi_spill
     return open_first_file(places, index, err);
 }
 
+/* Zeroed descriptors would be somebody else's: each table is usable for cbi_places_fini as soon as
+ * it is there. */
+static cb_status make_tables(cbi_places *places, cb_error *err) {
+    uint32_t file_count = places->folder_count * places->groups;
+    places->folders = cbi_calloc(places->folder_count, sizeof *places->folders);
+    for (uint32_t i = 0; places->folders != NULL && i < places->folder_count; i++) {
+        places->folders[i].fd = -1;
+        places->folders[i].private_folder = (cbi_private_folder){.fd = -1, .owner_fd = -1};
+    }
+    places->files = cbi_calloc(file_count, sizeof *places->files);
+    for (uint32_t i = 0; places->files != NULL && i < file_count; i++) {
+        places->files[i].fd = -1;
+        places->files[i].folder = i / places->groups;
+    }
+    if (places->folders == NULL || places->files == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "no memory for the tables of temporary files");
+    }
+    return CB_OK;
+}
+
 cb_status cbi_places_init(cbi_places *places, const cbi_spill_options *options, cb_error *err) {
     *places = (cbi_places){
         .folder_count = (uint32_t)options->dir_count,
@@ -119,20 +139,7 @@ cb_status cbi_places_init(cbi_places *places, const cbi_spill_options *options, 
     cbi_mutex_init(&places->lock);
     cbi_cond_init(&places->idle);
     places->ready = true;
-    places->folders = cbi_calloc(places->folder_count, sizeof *places->folders);
-    places->files =
-        cbi_calloc((size_t)places->folder_count * places->groups, sizeof *places->files);
-    if (places->folders == NULL || places->files == NULL) {
-        return cbi_fail(err, CB_ENOMEM, "no memory for the tables of temporary files");
-    }
-    for (uint32_t i = 0; i < places->folder_count; i++) {
-        places->folders[i].fd = -1;
-        places->folders[i].private_folder = (cbi_private_folder){.fd = -1, .owner_fd = -1};
-    }
-    for (uint32_t i = 0; i < places->folder_count * places->groups; i++) {
-        places->files[i].fd = -1;
-        places->files[i].folder = i / places->groups;
-    }
+    CB_TRY(make_tables(places, err));
     for (uint32_t i = 0; i < places->folder_count; i++) {
         CB_TRY(open_folder(places, i, options, err));
     }
@@ -163,9 +170,7 @@ void cbi_places_fini(cbi_places *places) {
     }
     for (uint32_t i = 0; places->folders != NULL && i < places->folder_count; i++) {
         cbi_folder *folder = &places->folders[i];
-        if (folder->path != NULL) { /* else its turn never came */
-            cbi_private_folder_close(&folder->private_folder, folder->fd);
-        }
+        cbi_private_folder_close(&folder->private_folder, folder->fd);
         if (folder->fd >= 0) {
             (void)cbi_sys_close(folder->fd);
         }

@@ -141,18 +141,29 @@ cb_status cbi_private_folder_open(cbi_private_folder *folder, int fd, const char
 
 /* ---- removing ---- */
 
+typedef struct removal {
+    int fd;
+    bool all; /* nothing was left so far */
+} removal;
+
 static void remove_file(void *ctx, const char *name) {
-    const int *fd = ctx;
+    removal *r = ctx;
     if (has_prefix(name, FILE_PREFIX)) {
-        (void)cbi_sys_unlinkat(*fd, name, 0);
+        r->all = cbi_sys_unlinkat(r->fd, name, 0) >= 0 && r->all;
+    } else if (strcmp(name, OWNER) != 0) {
+        r->all = false; /* not ours */
     }
 }
 
-/* The lock is ours. */
+/* The lock is ours. `owner` stays while something else does, so that somebody may come back to it.
+ */
 static bool remove_folder(int parent, int fd, const char *name) {
-    (void)cbi_sys_list(fd, remove_file, &fd);
-    (void)cbi_sys_unlinkat(fd, OWNER, 0);
-    return cbi_sys_unlinkat(parent, name, AT_REMOVEDIR) >= 0;
+    removal r = {.fd = fd, .all = true};
+    if (cbi_sys_list(fd, remove_file, &r) < 0 || !r.all) {
+        return false;
+    }
+    int result = cbi_sys_unlinkat(fd, OWNER, 0);
+    return (result >= 0 || result == -ENOENT) && cbi_sys_unlinkat(parent, name, AT_REMOVEDIR) >= 0;
 }
 
 void cbi_private_folder_close(cbi_private_folder *folder, int parent) {

@@ -25,22 +25,23 @@ static double wall_of(const machine *m, cb_codec codec) {
 
 /* Spills `mib` in batches of 512 KiB; answers which part of it was packed. */
 static double spill(cbi_codec_model *model, machine *m, unsigned mib) {
-    enum { BATCH = 512 * 1024 };
+    const uint64_t batch_bytes = (uint64_t)512 * 1024;
+    const double batch = (double)batch_bytes;
     double packed = 0;
     for (unsigned i = 0; i < mib * 2; i++) {
         if (model->now == CB_CODEC_LZ4) {
             packed++;
-            cbi_codec_note_sample(model, BATCH, (uint64_t)(BATCH / m->ratio),
-                                  (uint64_t)(BATCH * m->compress_ns));
+            cbi_codec_note_sample(model, batch_bytes, (uint64_t)(batch / m->ratio),
+                                  (uint64_t)(batch * m->compress_ns));
         } else if (cbi_codec_wants_sample(model)) {
             cbi_codec_note_sample(model, 32768, (uint64_t)(32768 / m->ratio),
                                   (uint64_t)(32768 * m->compress_ns));
         }
         bool lz4 = model->now == CB_CODEC_LZ4;
-        m->now_ns += BATCH * wall_of(m, model->now);
-        m->cpu_ns += BATCH * (m->work_ns + (lz4 ? m->compress_ns : 0));
-        m->busy_ns += BATCH * m->disk_ns / (lz4 ? m->ratio : 1);
-        cbi_codec_note_write(model, BATCH, (uint64_t)m->now_ns, (uint64_t)m->cpu_ns,
+        m->now_ns += batch * wall_of(m, model->now);
+        m->cpu_ns += batch * (m->work_ns + (lz4 ? m->compress_ns : 0));
+        m->busy_ns += batch * m->disk_ns / (lz4 ? m->ratio : 1);
+        cbi_codec_note_write(model, batch_bytes, (uint64_t)m->now_ns, (uint64_t)m->cpu_ns,
                              (uint64_t)m->busy_ns);
     }
     return packed / (mib * 2);

@@ -367,6 +367,99 @@ static void test_a_failed_output_stops_output_and_not_reading(void **state) {
     (void)cbi_sys_close(fd);
 }
 
+/* ---- all at once ---- */
+
+typedef struct stress {
+    test_spill *t;
+    uint32_t number;
+    int output;
+} stress;
+
+enum { STRESS_LIVE = 24, STRESS_ROUNDS = 150, STRESS_OUTPUT_BYTES = 8192 };
+
+static void check_one(const stress *s, const cbi_extent *extent, uint32_t sequence, batch *expected,
+                      batch *in) {
+    cb_error err;
+    for (uint32_t k = 0; k < expected->count; k++) {
+        batch_fill(expected, k, (sequence * 131 + k * 977) % batch_room(expected, k),
+                   sequence * 8 + k);
+    }
+    if (read_and_wait(s->t->spill, s->number, sequence, extent, in, &err) != CB_OK) {
+        fail_msg("%s", err.message);
+    }
+    assert_same_payload(expected, in);
+    cbi_spill_free(s->t->spill, extent);
+}
+
+/* Writes, reads back and frees in an order of its own, with output in between. */
+static void run_stress(void *ctx) {
+    stress *s = ctx;
+    cb_error err;
+    batch out = batch_make(4, 8192);
+    batch in = batch_make(4, 8192);
+    cbi_extent extents[STRESS_LIVE];
+    uint32_t sequences[STRESS_LIVE];
+    uint32_t live = 0;
+    uint64_t seed = s->number;
+    for (uint32_t i = 0; i < STRESS_ROUNDS || live > 0; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        uint32_t pick = live > 0 ? (uint32_t)(seed >> 33) % live : 0;
+        if (live == STRESS_LIVE || i >= STRESS_ROUNDS || (live > 0 && (seed >> 20) % 3 == 0)) {
+            check_one(s, &extents[pick], sequences[pick], &out, &in);
+            live--;
+            extents[pick] = extents[live];
+            sequences[pick] = sequences[live];
+            continue;
+        }
+        for (uint32_t k = 0; k < out.count; k++) {
+            batch_fill(&out, k, (i * 131 + k * 977) % batch_room(&out, k), i * 8 + k);
+        }
+        assert_ok(write_and_wait(s->t->spill, s->number, i, &out, &extents[live], &err));
+        sequences[live++] = i;
+        answer a;
+        answer_init(&a);
+        uint64_t offset = (uint64_t)s->number * STRESS_OUTPUT_BYTES;
+        assert_ok(cbi_spill_pwrite(s->t->spill, s->output, in.segments[0].base, STRESS_OUTPUT_BYTES,
+                                   offset, answer_done, &a, &err));
+        assert_ok(answer_wait(&a));
+        cbi_spill_stats stats;
+        cbi_spill_get_stats(s->t->spill, &stats);
+        assert_true(stats.live_bytes <= stats.live_peak_bytes);
+    }
+    batch_free(&out);
+    batch_free(&in);
+}
+
+static void test_many_threads_at_once(void **state) {
+    (void)state;
+    enum { THREADS = 6 };
+    const char *dirs[2] = {folder_of_test, test_folder()};
+    char path[TEST_PATH_MAX];
+    int output = cbi_sys_open(test_path(path, folder_of_test, "output"), O_CREAT | O_RDWR, 0600);
+    assert_true(output >= 0);
+    const cb_codec codecs[] = {CB_CODEC_NONE, CB_CODEC_LZ4, CB_CODEC_AUTO};
+    for (int c = 0; c < 3; c++) {
+        cbi_spill_options options = {
+            .dirs = dirs, .dir_count = 2, .codec = codecs[c], .io_threads = 4};
+        test_spill t;
+        assert_ok(test_spill_open(&t, options, NULL));
+        cbi_thread threads[THREADS];
+        stress parts[THREADS];
+        for (uint32_t i = 0; i < THREADS; i++) {
+            parts[i] = (stress){&t, i, output};
+            assert_ok(cbi_thread_start(&threads[i], run_stress, &parts[i], "stress", NULL));
+        }
+        for (uint32_t i = 0; i < THREADS; i++) {
+            cbi_thread_join(&threads[i]);
+        }
+        cbi_spill_stats stats;
+        cbi_spill_get_stats(t.spill, &stats);
+        assert_int_equal(stats.live_bytes, 0);
+        test_spill_close(&t);
+    }
+    (void)cbi_sys_close(output);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_full_segments_come_back_as_they_were, set_up),
@@ -388,6 +481,7 @@ int main(void) {
         cmocka_unit_test_setup(test_a_folder_in_memory_is_refused, set_up),
         cmocka_unit_test_setup(test_output_is_written_where_it_was_asked, set_up),
         cmocka_unit_test_setup(test_a_failed_output_stops_output_and_not_reading, set_up),
+        cmocka_unit_test_setup(test_many_threads_at_once, set_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
