@@ -138,15 +138,27 @@ typedef struct number {
         decimal; /* DECIMAL; HEX: digits, point, fraction, end, and the power of 2 as exponent */
 } number;
 
+/* Far beyond any type's range is far enough; and the digits (at most 11,701) cannot bring it back.
+ */
+static void write_power(char *text, char letter, int64_t power) {
+    power = power > 1000000 ? 1000000 : power < -1000000 ? -1000000 : power;
+    *text++ = letter;
+    if (power < 0)
+        *text++ = '-';
+    uint64_t left = (uint64_t)(power < 0 ? -power : power);
+    for (uint64_t unit = 1000000; unit; unit /= 10)
+        *text++ = (char)('0' + left / unit % 10);
+    *text = 0;
+}
+
 /* "digits" "e" power, as strtod likes it in any locale. */
 static void write_decimal(char *text, const cbi_key_decimal *d) {
     size_t n = 0;
     bool more = false;
     int64_t power = d->exponent;
-    const uint8_t *p = d->digits;
     for (int round = 0; round < 2; round++) {
         const uint8_t *end = round ? d->end : d->point;
-        for (p = round ? d->fraction : d->digits; p < end; p++) {
+        for (const uint8_t *p = round ? d->fraction : d->digits; p < end; p++) {
             if (n == DIGITS_MAX) {
                 more |= *p != '0';
                 power += round == 0;
@@ -163,16 +175,7 @@ static void write_decimal(char *text, const cbi_key_decimal *d) {
     }
     if (n == 0)
         text[n++] = '0';
-    /* Far beyond any type's range is far enough; and the digits (at most 11,701) cannot bring it
-     * back. */
-    power = power > 1000000 ? 1000000 : power < -1000000 ? -1000000 : power;
-    text[n++] = 'e';
-    if (power < 0)
-        text[n++] = '-';
-    uint64_t left = (uint64_t)(power < 0 ? -power : power);
-    for (uint64_t unit = 1000000; unit; unit /= 10)
-        text[n++] = (char)('0' + left / unit % 10);
-    text[n] = 0;
+    write_power(text + n, 'e', power);
 }
 
 __attribute__((noinline)) static long double long_way(const cbi_key_decimal *d) {
@@ -217,15 +220,17 @@ static long double hex_value(const cbi_key_decimal *d) {
         text[n++] = '1';
         power -= 4;
     }
-    power = power > 1000000 ? 1000000 : power < -1000000 ? -1000000 : power;
-    text[n++] = 'p';
-    if (power < 0)
-        text[n++] = '-';
-    uint64_t left = (uint64_t)(power < 0 ? -power : power);
-    for (uint64_t unit = 1000000; unit; unit /= 10)
-        text[n++] = (char)('0' + left / unit % 10);
-    text[n] = 0;
+    write_power(text + n, 'p', power);
     return strtold(text, NULL);
+}
+
+static long double decimal_value(const cbi_key_decimal *d) {
+    long double value;
+    uint64_t m;
+    if (read_integer(d, &m) &&
+        short_long_double(m, m ? d->exponent - (d->end - d->fraction) : 0, &value))
+        return value;
+    return long_way(d);
 }
 
 /* ---- what strtod takes for a number ---- */
@@ -422,22 +427,18 @@ void cbi_key_put_gnu_general(cbi_key_writer *w, const cbi_key_part *part,
         put_nan(w, part->flip, &n);
         return;
     }
-    long double value = 0;
-    uint64_t m;
-    if (n.kind == NUMBER_INFINITY)
-        value = __builtin_infl();
-    else if (n.kind == NUMBER_HEX)
+    long double value = __builtin_infl();
+    if (n.kind == NUMBER_HEX)
         value = hex_value(&n.decimal);
-    else if (!read_integer(&n.decimal, &m) ||
-             !short_long_double(
-                 m, m ? n.decimal.exponent - (n.decimal.end - n.decimal.fraction) : 0, &value))
-        value = long_way(&n.decimal);
+    else if (n.kind == NUMBER_DECIMAL)
+        value = decimal_value(&n.decimal);
     put_long_double(w, part->flip, n.negative ? -value : value);
 }
 
 /* Integers and floats as they lie in fixed records: no nulls, every bit pattern has its place. */
 void cbi_key_put_binary(cbi_key_writer *w, const cbi_key_part *part, const uint8_t *bytes) {
     unsigned n = (unsigned)part->bytes;
+    cb_assert(n >= 1 && n <= 8);
     uint64_t v = 0;
     for (unsigned i = 0; i < n; i++)
         v |= (uint64_t)bytes[part->big_endian ? n - 1 - i : i] << (8 * i);

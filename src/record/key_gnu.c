@@ -261,8 +261,8 @@ static cb_status add_columns(cbi_keys *keys, const cbi_key_words *words, cbi_key
 
 cb_status cbi_key_parse_gnu(cbi_keys *keys, const cbi_keys_options *options,
                             const cbi_key_order *global, size_t key, cb_error *err) {
-    cbi_key_words words;
-    cbi_key_order order;
+    cbi_key_words words = {0};
+    cbi_key_order order = {0};
     CB_TRY(cbi_key_read_gnu(options, key, &words, &order, err));
     if (cbi_key_order_plain(&order) && !order.reverse)
         order = *global;

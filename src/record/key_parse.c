@@ -212,13 +212,13 @@ static cb_status read_name(parser *p) {
     p->part.name = name;
     n = 0;
     if (quoted) {
-        for (p->at++;; p->at++) {
+        for (p->at++; *p->at != '"' || p->at[1] == '"'; p->at++) {
             if (*p->at == 0)
                 return bad_at(p, start, "the quote is not closed");
-            if (*p->at == '"' && *++p->at != '"')
-                break;
+            p->at += *p->at == '"';
             name[n++] = *p->at;
         }
+        p->at++;
     } else {
         while (*p->at && *p->at != ':')
             name[n++] = *p->at++;
