@@ -16,7 +16,7 @@ foreach(file IN LISTS carbide_fuzz_sources)
     add_executable(${target} "${file}")
     target_include_directories(${target} PRIVATE
         "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/tests")
-    target_compile_options(${target} PRIVATE -Wno-missing-prototypes) # LLVMFuzzerTestOneInput has no header
+    set_source_files_properties("${file}" PROPERTIES COMPILE_OPTIONS -Wno-missing-prototypes) # LLVMFuzzerTestOneInput
     target_link_libraries(${target} PRIVATE carbide_flags carbide)
     target_link_options(${target} PRIVATE -fsanitize=fuzzer)
     if(NOT EXISTS "${seeds}")
