@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the memory core costs: nanoseconds an operation, one thread and two, best and median of several rounds.
+ * What the memory core costs: nanoseconds an operation, one thread and two, best and median of
+ * several rounds.
  *
  *     bench/memory [ROUNDS]
  *
- * The figures to beat: acquire and release of execution memory by one task 40 ns, allocate and free of a pooled 1 MiB page
- * 40 ns, decoding an address 1 ns. Rounds are short, so that a noisy machine shows in the spread and not in the best.
+ * The figures to beat: acquire and release of execution memory by one task 40 ns, allocate and free
+ * of a pooled 1 MiB page 40 ns, decoding an address 1 ns. Rounds are short, so that a noisy machine
+ * shows in the spread and not in the best.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,11 +48,13 @@ static void set_up(setting *s, cb_rules rules) {
     must(cb_manager_create(&options, &s->manager, &err), &err);
     cb_task_options task = {.struct_size = sizeof task, .id = 1};
     must(cb_task_create(s->manager, &task, &s->task, &err), &err);
-    cb_consumer_options consumer = {.struct_size = sizeof consumer, .name = "bench", .mode = CB_OFF_HEAP};
+    cb_consumer_options consumer = {
+        .struct_size = sizeof consumer, .name = "bench", .mode = CB_OFF_HEAP};
     must(cb_consumer_create(s->task, &consumer, &s->consumer, &err), &err);
     cb_allocator_options heap = {.struct_size = sizeof heap, .mode = CB_HEAP};
     must(cb_allocator_create(&heap, &s->heap, &err), &err);
-    cb_allocator_options off_heap = {.struct_size = sizeof heap, .mode = CB_OFF_HEAP, .idle_max = 64 * MIB};
+    cb_allocator_options off_heap = {
+        .struct_size = sizeof heap, .mode = CB_OFF_HEAP, .idle_max = 64 * MIB};
     must(cb_allocator_create(&off_heap, &s->off_heap, &err), &err);
     cb_segment_pool_options segments = {.struct_size = sizeof segments,
                                         .task = s->task,
@@ -100,7 +104,8 @@ static void allocate_free_off_heap(setting *s) {
 static void task_page(setting *s) {
     cb_page page;
     for (int i = 0; i < OPERATIONS; i++) {
-        if (cb_page_alloc(s->consumer, MIB, &page, NULL) != CB_OK || cb_page_free(s->consumer, &page, NULL) != CB_OK) {
+        if (cb_page_alloc(s->consumer, MIB, &page, NULL) != CB_OK ||
+            cb_page_free(s->consumer, &page, NULL) != CB_OK) {
             abort();
         }
     }
@@ -137,7 +142,8 @@ static void measure(const char *name, void (*run)(setting *), setting *s, int ro
         ns[i] = (now_ns() - begin) / OPERATIONS;
     }
     qsort(ns, (size_t)rounds, sizeof ns[0], ascending);
-    printf("%-44s best %7.2f ns   median %7.2f ns   worst %7.2f ns\n", name, ns[0], ns[rounds / 2], ns[rounds - 1]);
+    printf("%-44s best %7.2f ns   median %7.2f ns   worst %7.2f ns\n", name, ns[0], ns[rounds / 2],
+           ns[rounds - 1]);
 }
 
 /** Pages to point into, and addresses in them in no order. */

@@ -9,7 +9,8 @@
 
 #include "base/sys.h"
 
-/* How often a taken lock is looked at before its waiter sleeps: the sections are short (measured: bench/memory). */
+/* How often a taken lock is looked at before its waiter sleeps: the sections are short (measured:
+ * bench/memory). */
 enum { SPINS_MAX = 64 };
 
 static void pause_briefly(void) {
@@ -24,9 +25,10 @@ static void pause_briefly(void) {
 static bool futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns) {
     struct timespec until = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
                              .tv_nsec = (long)(deadline_ns % 1000000000u)};
-    /* The bit-set form takes an absolute time of the monotonic clock; the plain one a relative time. */
-    long rc = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, deadline_ns > 0 ? &until : NULL, NULL,
-                      FUTEX_BITSET_MATCH_ANY);
+    /* The bit-set form takes an absolute time of the monotonic clock; the plain one a relative
+     * time. */
+    long rc = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
+                      deadline_ns > 0 ? &until : NULL, NULL, FUTEX_BITSET_MATCH_ANY);
     return rc == 0 || errno != ETIMEDOUT;
 }
 
@@ -37,8 +39,8 @@ static void futex_wake_one(_Atomic uint32_t *word) {
 void cbi_lock_take_slow(cbi_lock *lock) {
     for (int spin = 0; spin < SPINS_MAX; spin++) {
         uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
-        if (word == 0 && atomic_compare_exchange_weak_explicit(&lock->word, &word, 1, memory_order_acquire,
-                                                               memory_order_relaxed)) {
+        if (word == 0 && atomic_compare_exchange_weak_explicit(
+                             &lock->word, &word, 1, memory_order_acquire, memory_order_relaxed)) {
             return;
         }
         if (word == 2) {
@@ -58,7 +60,9 @@ void cbi_lock_give_slow(cbi_lock *lock) {
 
 void cbi_parker_open(cbi_parker *parker) {
     atomic_store_explicit(&parker->word, 1, memory_order_release);
-    futex_wake_one(&parker->word); /* the word may be gone by now: then nobody sleeps on that address, no harm */
+    futex_wake_one(
+        &parker
+             ->word); /* the word may be gone by now: then nobody sleeps on that address, no harm */
 }
 
 bool cbi_parker_wait(cbi_parker *parker, uint64_t deadline_ns) {

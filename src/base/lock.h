@@ -7,10 +7,11 @@
 #include "base/base.h"
 
 /*
- * A lock of four bytes for sections of a few dozen instructions, and a parker for those who must wait longer. Both sleep
- * in the kernel (futex) and touch it only when somebody really waits: taking and giving a free lock are two atomic
- * instructions, about half of what pthread_mutex_lock and _unlock take. The accounts of memory live under such a lock
- * (40 ns for an acquire and a release together leave no room for more).
+ * A lock of four bytes for sections of a few dozen instructions, and a parker for those who must
+ * wait longer. Both sleep in the kernel (futex) and touch it only when somebody really waits:
+ * taking and giving a free lock are two atomic instructions, about half of what pthread_mutex_lock
+ * and _unlock take. The accounts of memory live under such a lock (40 ns for an acquire and a
+ * release together leave no room for more).
  *
  * Not recursive. A zeroed lock is a free one; nothing to destroy.
  */
@@ -23,8 +24,8 @@ void cbi_lock_give_slow(cbi_lock *lock);
 
 static inline void cbi_lock_take(cbi_lock *lock) {
     uint32_t is_free = 0;
-    if (CBI_UNLIKELY(!atomic_compare_exchange_strong_explicit(&lock->word, &is_free, 1, memory_order_acquire,
-                                                              memory_order_relaxed))) {
+    if (CBI_UNLIKELY(!atomic_compare_exchange_strong_explicit(
+            &lock->word, &is_free, 1, memory_order_acquire, memory_order_relaxed))) {
         cbi_lock_take_slow(lock);
     }
 }
@@ -51,7 +52,9 @@ static inline void cbi_parker_close(cbi_parker *parker) {
 /** What was written before it is seen by who waited. */
 void cbi_parker_open(cbi_parker *parker);
 
-/** Waits until it is open; false when `deadline_ns` (of cbi_sys_clock_ns; 0 = none) passed first. */
+/**
+ * Waits until it is open; false when `deadline_ns` (of cbi_sys_clock_ns; 0 = none) passed first.
+ */
 bool cbi_parker_wait(cbi_parker *parker, uint64_t deadline_ns);
 
 #endif

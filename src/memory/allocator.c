@@ -2,14 +2,16 @@
 /*
  * Blocks from two sources, one bookkeeping.
  *
- * Heap blocks below MAPPED_BYTES_MIN come from the process heap, larger ones are mapped, as a C library does by itself; the
- * difference to off-heap is what the seeds make of it: the heap allocator keeps freed blocks of 1 MiB and more by size and
- * reuses the most recent one, and what it keeps is held weakly, which here means that the budget may take it at any time
- * (cbi_allocator_shed). Off-heap blocks have exactly the size of their page; when freed they are gone in the accounts, while the
- * mapping may wait in a cache with a limit: a fault costs 1.7 us per 4 KiB, an munmap and mmap 4 us.
+ * Heap blocks below MAPPED_BYTES_MIN come from the process heap, larger ones are mapped, as a C
+ * library does by itself; the difference to off-heap is what the seeds make of it: the heap
+ * allocator keeps freed blocks of 1 MiB and more by size and reuses the most recent one, and what
+ * it keeps is held weakly, which here means that the budget may take it at any time
+ * (cbi_allocator_shed). Off-heap blocks have exactly the size of their page; when freed they are
+ * gone in the accounts, while the mapping may wait in a cache with a limit: a fault costs 1.7 us
+ * per 4 KiB, an munmap and mmap 4 us.
  *
- * Idle blocks are in two lists: the stack of their size, from which they are reused, and the list of all by time, from whose old
- * end they are dropped.
+ * Idle blocks are in two lists: the stack of their size, from which they are reused, and the list
+ * of all by time, from whose old end they are dropped.
  */
 #include "memory/allocator.h"
 
@@ -32,10 +34,11 @@ static const bool fill_always = true;
 static const bool fill_always = false;
 #endif
 
-cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lock, cb_allocator **allocator,
-                               cb_error *err) {
+cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lock,
+                               cb_allocator **allocator, cb_error *err) {
     if (options->mode != CB_HEAP && options->mode != CB_OFF_HEAP) {
-        return cbi_fail(err, CB_EINVAL, "An allocator's mode must be CB_HEAP or CB_OFF_HEAP, not %d.",
+        return cbi_fail(err, CB_EINVAL,
+                        "An allocator's mode must be CB_HEAP or CB_OFF_HEAP, not %d.",
                         (int)options->mode);
     }
     cb_allocator *a = cbi_calloc(1, sizeof *a);
@@ -51,7 +54,8 @@ cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lo
     return CB_OK;
 }
 
-cb_status cb_allocator_create(const cb_allocator_options *options, cb_allocator **allocator, cb_error *err) {
+cb_status cb_allocator_create(const cb_allocator_options *options, cb_allocator **allocator,
+                              cb_error *err) {
     return cbi_allocator_create(options, NULL, allocator, err);
 }
 
@@ -138,12 +142,14 @@ cb_status cbi_allocator_fresh(cb_allocator *a, size_t capacity, cbi_block **bloc
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a page's descriptor.");
     }
     b->mapped = a->mode == CB_OFF_HEAP || capacity >= MAPPED_BYTES_MIN;
-    b->raw = b->mapped ? cbi_map_pages(capacity, a->huge_pages) : cbi_alloc(capacity + HEAP_ALIGNMENT);
+    b->raw =
+        b->mapped ? cbi_map_pages(capacity, a->huge_pages) : cbi_alloc(capacity + HEAP_ALIGNMENT);
     cbi_lock_take(a->lock);
     if (b->raw == NULL) {
         descriptor_put(a, b);
         cbi_lock_give(a->lock);
-        return cbi_fail_bytes(err, CB_ENOMEM, capacity, 0, "The system refused a page of %zu bytes.", capacity);
+        return cbi_fail_bytes(err, CB_ENOMEM, capacity, 0,
+                              "The system refused a page of %zu bytes.", capacity);
     }
     a->used += capacity;
     cbi_lock_give(a->lock);
@@ -308,16 +314,20 @@ static const char *find_misuse(const cb_allocator *a, const cb_page *page) {
         return "page has already been freed";
     }
     if (heap && page->base == NULL) {
-        return "baseObject was null; are you trying to use the on-heap allocator to free off-heap memory?";
+        return "baseObject was null; are you trying to use the on-heap allocator to free off-heap "
+               "memory?";
     }
     if (!heap && page->base != NULL) {
-        return "baseObject not null; are you trying to use the off-heap allocator to free on-heap memory?";
+        return "baseObject not null; are you trying to use the off-heap allocator to free on-heap "
+               "memory?";
     }
     if (page->number != CB_PAGE_NONE && page->number != CB_PAGE_FREED_BY_TASK) {
-        return "TMM-allocated pages must first be freed via TMM.freePage(), not directly in allocator free()";
+        return "TMM-allocated pages must first be freed via TMM.freePage(), not directly in "
+               "allocator free()";
     }
     const cbi_block *block = page->block;
-    return block == NULL || block->generation != page->generation ? "page has already been freed" : NULL;
+    return block == NULL || block->generation != page->generation ? "page has already been freed"
+                                                                  : NULL;
 }
 
 cb_status cb_allocator_free(cb_allocator *a, cb_page *page, cb_error *err) {

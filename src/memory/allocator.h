@@ -6,23 +6,24 @@
 #include "carbide/allocator.h"
 
 /*
- * The two allocators from inside. A page is backed by a block; the block's descriptor outlives it (descriptors are only
- * recycled, never freed before the allocator), so that a page freed twice, even by way of a copy, meets a generation that
- * does not match and not somebody else's memory.
+ * The two allocators from inside. A page is backed by a block; the block's descriptor outlives it
+ * (descriptors are only recycled, never freed before the allocator), so that a page freed twice,
+ * even by way of a copy, meets a generation that does not match and not somebody else's memory.
  *
- * Functions marked [locked] are called with *allocator->lock held: an allocator of a manager shares the manager's lock, so that
- * a page costs one locked section and not three.
+ * Functions marked [locked] are called with *allocator->lock held: an allocator of a manager shares
+ * the manager's lock, so that a page costs one locked section and not three.
  */
 
 enum { CBI_SIZE_CLASSES_MAX = 32, CBI_DEBUG_NEW = 0xa5, CBI_DEBUG_FREED = 0x5a };
 
 typedef struct cbi_block {
     uint8_t *base;
-    size_t capacity;         /* bytes behind it; what pages of a size class share */
-    uint32_t generation;     /* raised by each free */
-    bool mapped;             /* from the system; otherwise from the process heap, `raw` */
+    size_t capacity;     /* bytes behind it; what pages of a size class share */
+    uint32_t generation; /* raised by each free */
+    bool mapped;         /* from the system; otherwise from the process heap, `raw` */
     void *raw;
-    struct cbi_block *above, *below; /* idle: the stack of its size, most recent on top; else chains of descriptors */
+    struct cbi_block *above,
+        *below; /* idle: the stack of its size, most recent on top; else chains of descriptors */
     struct cbi_block *newer, *older; /* idle: all sizes by time */
 } cbi_block;
 
@@ -48,8 +49,8 @@ struct cb_allocator {
 };
 
 /** `lock` NULL: its own. */
-cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lock, cb_allocator **allocator,
-                               cb_error *err);
+cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lock,
+                               cb_allocator **allocator, cb_error *err);
 
 /** What backs a page of so many bytes. */
 size_t cbi_allocator_capacity(const cb_allocator *allocator, size_t bytes);
@@ -58,25 +59,30 @@ size_t cbi_allocator_capacity(const cb_allocator *allocator, size_t bytes);
 cbi_block *cbi_allocator_reuse(cb_allocator *allocator, size_t capacity);
 
 /** A new block, counted as used. Takes the lock itself. CB_ENOMEM. */
-cb_status cbi_allocator_fresh(cb_allocator *allocator, size_t capacity, cbi_block **block, cb_error *err);
+cb_status cbi_allocator_fresh(cb_allocator *allocator, size_t capacity, cbi_block **block,
+                              cb_error *err);
 
-/** [locked] A used block becomes idle; false when it is not to be kept: then the caller drops it, without the lock. */
+/** [locked] A used block becomes idle; false when it is not to be kept: then the caller drops it,
+ *  without the lock. */
 bool cbi_allocator_keep(cb_allocator *allocator, cbi_block *block);
 
-/** [locked] Takes idle blocks out, least recently used first, until at most `idle` bytes are left; a chain for drop. */
+/** [locked] Takes idle blocks out, least recently used first, until at most `idle` bytes are left;
+ *  a chain for drop. */
 cbi_block *cbi_allocator_shed(cb_allocator *allocator, uint64_t idle);
 
-/** Gives a chain (by `below`) back to the system. Takes the lock itself. Answers bytes. NULL is fine. */
+/** Gives a chain (by `below`) back to the system. Takes the lock itself. Answers bytes. NULL is
+ *  fine. */
 uint64_t cbi_allocator_drop(cb_allocator *allocator, cbi_block *chain);
 
 /** Makes a page of a block; fills it when debugging. */
-void cbi_allocator_enter(const cb_allocator *allocator, cbi_block *block, size_t bytes, cb_page *page);
+void cbi_allocator_enter(const cb_allocator *allocator, cbi_block *block, size_t bytes,
+                         cb_page *page);
 
 /** Fills what is freed, when debugging, and marks the page freed by the allocator. */
 void cbi_allocator_leave(const cb_allocator *allocator, cbi_block *block, cb_page *page);
 
-/** Anonymous memory, aligned to 2 MiB and advised when `huge` and large enough; NULL when refused. Undo with
- *  cbi_sys_unmap. */
+/** Anonymous memory, aligned to 2 MiB and advised when `huge` and large enough; NULL when refused.
+ *  Undo with cbi_sys_unmap. */
 void *cbi_map_pages(size_t bytes, bool huge);
 
 #endif

@@ -2,34 +2,39 @@
 /*
  * Sharing memory among tasks and blocks.
  *
- * The problem. Two kinds of use share the bytes of a mode: execution (working memory of N tasks) and storage (blocks that
- * could be dropped). Nobody knows beforehand who needs what. Fixed parts waste memory; first come, first served lets one task
- * starve the others, which then spill all the time.
+ * The problem. Two kinds of use share the bytes of a mode: execution (working memory of N tasks)
+ * and storage (blocks that could be dropped). Nobody knows beforehand who needs what. Fixed parts
+ * waste memory; first come, first served lets one task starve the others, which then spill all the
+ * time.
  *
- * The idea (Spark's UnifiedMemoryManager and ExecutionMemoryPool). Two pools with a movable border. Storage may use what
- * execution leaves free, and the other way round; execution may have blocks evicted until storage is down to its region,
- * storage never takes from execution. Among N tasks nobody gets more than 1/N of what execution could have at most, and
- * who is below 1/(2N) waits for the others instead of spilling:
+ * The idea (Spark's UnifiedMemoryManager and ExecutionMemoryPool). Two pools with a movable border.
+ * Storage may use what execution leaves free, and the other way round; execution may have blocks
+ * evicted until storage is down to its region, storage never takes from execution. Among N tasks
+ * nobody gets more than 1/N of what execution could have at most, and who is below 1/(2N) waits for
+ * the others instead of spilling:
  *
  *     share = (total - min(storage used, region)) / N        what execution could have, divided
  *     floor = size of the execution pool / (2N)              as the border is now
  *     grant = min(asked, share - mine, free)
  *     wait when grant < asked and mine + grant < floor
  *
- * No deadlock within a mode: if all N were below the floor less than half of the pool would be used, and the
- * other half is enough for each to get there. Across the two modes there is one (A holds heap and waits for off-heap, B the
- * reverse); end_standstill finds it and answers the newest waiter, who then has to spill.
+ * No deadlock within a mode: if all N were below the floor less than half of the pool would be
+ * used, and the other half is enough for each to get there. Across the two modes there is one (A
+ * holds heap and waits for off-heap, B the reverse); end_standstill finds it and answers the newest
+ * waiter, who then has to spill.
  *
- * Rule sets. Spark's behaviour is the base, with its peculiarities: a task stays one of the N after a grant of 0; a release of
- * storage wakes nobody; a wake reaches waiters of both modes. The native rules are switches that add to it
- * (cbi_rule_set); there is no second arbiter.
+ * Rule sets. Spark's behaviour is the base, with its peculiarities: a task stays one of the N after
+ * a grant of 0; a release of storage wakes nobody; a wake reaches waiters of both modes. The native
+ * rules are switches that add to it (cbi_rule_set); there is no second arbiter.
  *
- * Eviction takes time and calls foreign code, so it cannot happen in here. A request that needs it gets CBI_EVICT; while it is
- * away, what it may use is `held` and what will be evicted is `leaving`, so that no two requests count on the same bytes. settle
- * then decides in one step: freed bytes go straight to who asked.
+ * Eviction takes time and calls foreign code, so it cannot happen in here. A request that needs it
+ * gets CBI_EVICT; while it is away, what it may use is `held` and what will be evicted is
+ * `leaving`, so that no two requests count on the same bytes. settle then decides in one step:
+ * freed bytes go straight to who asked.
  *
- * Ageing. Waiters are looked at in order of arrival, and a later, smaller one may pass an earlier one that still cannot go
- * on, but only PASSES_MAX times: from then on the earlier one keeps (holds) what becomes free until it has enough.
+ * Ageing. Waiters are looked at in order of arrival, and a later, smaller one may pass an earlier
+ * one that still cannot go on, but only PASSES_MAX times: from then on the earlier one keeps
+ * (holds) what becomes free until it has enough.
  */
 #include "memory/arbiter.h"
 
@@ -61,8 +66,8 @@ static cbi_pool *storage(cbi_arbiter *a, cb_mode mode) {
     return &a->pools[CB_STORAGE][mode];
 }
 
-void cbi_arbiter_init(cbi_arbiter *a, cb_rules rules, cb_policy policy, const uint64_t total[CB_MODE_COUNT],
-                      const uint64_t region[CB_MODE_COUNT]) {
+void cbi_arbiter_init(cbi_arbiter *a, cb_rules rules, cb_policy policy,
+                      const uint64_t total[CB_MODE_COUNT], const uint64_t region[CB_MODE_COUNT]) {
     *a = (cbi_arbiter){.rules = rules == CB_RULES_SPARK ? &cbi_rules_spark : &cbi_rules_native,
                        .policy = policy};
     for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
@@ -103,8 +108,8 @@ static void notify(cbi_arbiter *a) {
     }
 }
 
-/** The same after an eviction that brought nothing: they look at what is free, but do not evict, or they would send each
- *  other round for ever. */
+/** The same after an eviction that brought nothing: they look at what is free, but do not evict, or
+ *  they would send each other round for ever. */
 static void notify_quietly(cbi_arbiter *a) {
     for (cbi_request *w = a->first; w != NULL; w = w->next) {
         w->evicted = w->evicted || !w->recheck;
@@ -134,7 +139,8 @@ static void count_out(cbi_arbiter *a, cbi_party *party, cb_mode mode) {
 static void wait_begin(cbi_arbiter *a, cbi_request *r) {
     r->verdict = CBI_BLOCKED;
     r->recheck = false;
-    if (r->sequence == UINT64_MAX) { /* else it waited before its eviction and goes back to its place */
+    if (r->sequence ==
+        UINT64_MAX) { /* else it waited before its eviction and goes back to its place */
         r->sequence = ++a->sequence;
         r->passed = 0;
     }
@@ -156,7 +162,9 @@ static void wait_end(cbi_arbiter *a, cbi_request *r) {
     r->party->waits[r->mode]--;
 }
 
-/** Holds so many bytes for the request, no more and no less; they are free or held by it already. */
+/**
+ * Holds so many bytes for the request, no more and no less; they are free or held by it already.
+ */
 static void hold(cbi_arbiter *a, cbi_request *r, uint64_t bytes) {
     cbi_pool *pool = &a->pools[r->party != NULL ? CB_EXECUTION : CB_STORAGE][r->mode];
     cbi_pool_unhold(pool, r->held);
@@ -176,8 +184,8 @@ static cbi_verdict ask_to_evict(cbi_arbiter *a, cbi_request *r, uint64_t bytes) 
 }
 
 /**
- * Moves the border for an execution request: free storage at once, borrowed storage by eviction. True when there is something
- * to evict; then the request is away until settled.
+ * Moves the border for an execution request: free storage at once, borrowed storage by eviction.
+ * True when there is something to evict; then the request is away until settled.
  */
 static bool make_room(cbi_arbiter *a, cbi_request *r) {
     cbi_pool *exec = execution(a, r->mode), *stor = storage(a, r->mode);
@@ -230,7 +238,9 @@ static cbi_verdict grant(cbi_arbiter *a, cbi_request *r, uint64_t bytes, uint64_
     return r->verdict = CBI_GRANTED;
 }
 
-/** One attempt. True when the request has an answer (granted, evict, lost); false: it has to wait. */
+/**
+ * One attempt. True when the request has an answer (granted, evict, lost); false: it has to wait.
+ */
 static bool consider(cbi_arbiter *a, cbi_request *r, bool must_answer) {
     cb_mode mode = r->mode;
     cbi_party *party = r->party;
@@ -247,7 +257,8 @@ static bool consider(cbi_arbiter *a, cbi_request *r, bool must_answer) {
     share = CBI_LIKELY(n == 1) ? share : share / n;
     uint64_t spare = cbi_pool_free(exec) + r->held;
     uint64_t bytes = least(least(r->bytes, above(share, mine)), spare);
-    if (CBI_LIKELY(bytes == r->bytes) || must_answer || !r->may_wait || mine + bytes >= exec->size / (2 * n)) {
+    if (CBI_LIKELY(bytes == r->bytes) || must_answer || !r->may_wait ||
+        mine + bytes >= exec->size / (2 * n)) {
         (void)grant(a, r, bytes, share);
         return true;
     }
@@ -350,13 +361,15 @@ static bool has_business(const cbi_party *party) {
            party->reclaims[CB_HEAP] + party->reclaims[CB_OFF_HEAP] > 0;
 }
 
-/** Somebody who holds bytes of the mode could still release them: `live` says so of the modes known so far. */
+/** Somebody who holds bytes of the mode could still release them: `live` says so of the modes known
+ *  so far. */
 static bool is_live(const cbi_arbiter *a, int mode, const bool live[CB_MODE_COUNT]) {
     for (const cbi_party *p = a->parties; p != NULL; p = p->next) {
         if (p->bytes[mode] == 0) {
             continue;
         }
-        bool stuck = (p->waits[CB_HEAP] > 0 && !live[CB_HEAP]) || (p->waits[CB_OFF_HEAP] > 0 && !live[CB_OFF_HEAP]);
+        bool stuck = (p->waits[CB_HEAP] > 0 && !live[CB_HEAP]) ||
+                     (p->waits[CB_OFF_HEAP] > 0 && !live[CB_OFF_HEAP]);
         if (has_business(p) || !stuck) {
             return true;
         }
@@ -364,7 +377,8 @@ static bool is_live(const cbi_arbiter *a, int mode, const bool live[CB_MODE_COUN
     return false;
 }
 
-/** The newest of those who wait for a mode in which nobody can release any more; NULL when there is hope for all. */
+/** The newest of those who wait for a mode in which nobody can release any more; NULL when there is
+ *  hope for all. */
 static cbi_request *find_standstill(const cbi_arbiter *a) {
     if (a->evicting > 0) {
         return NULL;

@@ -7,29 +7,39 @@
 #include "memory/pool.h"
 
 /*
- * Who gets how many bytes: a pure state machine. An operation goes in, an answer comes out; there is no lock, no clock, no
- * callback and no allocation inside. Threads put a lock and a place to wait around it (manager.c), `carbide simulate`
- * drives it from a text, and a test walks through every order of a few tasks' operations.
+ * Who gets how many bytes: a pure state machine. An operation goes in, an answer comes out; there
+ * is no lock, no clock, no callback and no allocation inside. Threads put a lock and a place to
+ * wait around it (manager.c), `carbide simulate` drives it from a text, and a test walks through
+ * every order of a few tasks' operations.
  *
- * What an operation sets free may let waiting requests go on. After EVERY operation the owner therefore asks
- * cbi_arbiter_next until it answers NULL, and passes each answer on.
+ * What an operation sets free may let waiting requests go on. After EVERY operation the owner
+ * therefore asks cbi_arbiter_next until it answers NULL, and passes each answer on.
  */
 
 /** The differences between the two rule sets, by name. Spark's classes have none of these. */
 typedef struct cbi_rule_set {
-    bool wake_on_any_release;  /* also a release of storage and a larger budget; Spark: execution and new tasks only */
-    bool count_only_active;    /* N counts who holds or waits; Spark keeps who was once granted 0 */
-    bool keep_emptied_waiters; /* a waiter whose task is emptied by a sibling waits on; Spark 4.2 throws (SPARK-59444) */
-    bool tell_to_spill;        /* answers say how much to spill; Spark gives 0 above the share (SPARK-31720) */
-    bool hand_over;            /* what a spill frees is kept for who asked (SPARK-35486) */
-    bool age_waiters;          /* a waiter passed too often collects what becomes free */
-    bool end_standstill;       /* when all who hold bytes wait for each other the newest is answered */
+    /* Storage's releases and a larger budget wake too; Spark: only execution's and new tasks. */
+    bool wake_on_any_release;
+    /* N counts who holds or waits; Spark keeps who was once granted 0. */
+    bool count_only_active;
+    /* A waiter whose task is emptied by a sibling waits on; Spark 4.2 throws (SPARK-59444). */
+    bool keep_emptied_waiters;
+    /* Answers say how much to spill; Spark gives 0 above the share (SPARK-31720). */
+    bool tell_to_spill;
+    /* What a spill frees is kept for who asked (SPARK-35486). */
+    bool hand_over;
+    /* A waiter that was passed too often collects what becomes free. */
+    bool age_waiters;
+    /* When all who hold bytes wait for each other, the newest is answered. */
+    bool end_standstill;
 } cbi_rule_set;
 
 extern const cbi_rule_set cbi_rules_native;
 extern const cbi_rule_set cbi_rules_spark;
 
-/** A task as the arbiter sees it. Zeroed memory of the owner, entered by cbi_arbiter_join. Bytes. */
+/**
+ * A task as the arbiter sees it. Zeroed memory of the owner, entered by cbi_arbiter_join. Bytes.
+ */
 typedef struct cbi_party {
     struct cbi_party *next, *prev;
     uint64_t bytes[CB_MODE_COUNT];
@@ -40,14 +50,20 @@ typedef struct cbi_party {
 } cbi_party;
 
 typedef enum cbi_verdict {
-    CBI_GRANTED, /* `granted` bytes, perhaps fewer than asked, perhaps 0: then spill and come again, or give up */
-    CBI_BLOCKED, /* waits; cbi_arbiter_next will come with the answer */
-    CBI_EVICT,   /* have storage evict `evict_bytes`, say cbi_arbiter_marked and cbi_arbiter_settle, read the verdict again */
-    CBI_REFUSED, /* storage: cannot be */
-    CBI_LOST     /* Spark's rules: the waiter's task was emptied meanwhile (NoSuchElementException there) */
+    /* `granted` bytes, perhaps fewer than asked, perhaps 0: spill and come again, or give up. */
+    CBI_GRANTED,
+    /* Waits; cbi_arbiter_next will come with the answer. */
+    CBI_BLOCKED,
+    /* Have storage evict `evict_bytes`, say marked and settle, read the verdict again. */
+    CBI_EVICT,
+    /* Storage: cannot be. */
+    CBI_REFUSED,
+    /* Spark's rules: the waiter's task was emptied meanwhile (NoSuchElementException there). */
+    CBI_LOST
 } cbi_verdict;
 
-/** One request from its beginning to its last verdict. The owner's memory; stays where it is while BLOCKED or EVICT. */
+/** One request from its beginning to its last verdict. The owner's memory; stays where it is while
+ *  BLOCKED or EVICT. */
 typedef struct cbi_request {
     /* set by who asks */
     cbi_party *party; /* NULL: storage */
@@ -58,7 +74,7 @@ typedef struct cbi_request {
     cbi_verdict verdict;
     uint64_t granted;
     uint64_t evict_bytes;
-    uint64_t spill_bytes; /* tell_to_spill: let go of so many and the rest of what was asked can be had; else 0 */
+    uint64_t spill_bytes; /* tell_to_spill: let go of so many and the rest can be had; else 0 */
     /* the arbiter's */
     struct cbi_request *next, *prev;
     uint64_t held;     /* in the pool's held */
@@ -73,21 +89,23 @@ typedef struct cbi_arbiter {
     const cbi_rule_set *rules;
     cb_policy policy;
     cbi_pool pools[2][CB_MODE_COUNT]; /* [cb_region][cb_mode] */
-    uint64_t total[CB_MODE_COUNT];    /* of both regions: size of execution + size of storage, always */
-    uint64_t region[CB_MODE_COUNT];   /* storage up to here is not evicted for execution */
-    uint64_t debt[CB_MODE_COUNT];     /* charged, but nothing was free; the next releases pay */
-    uint64_t hands[CB_MODE_COUNT];    /* all parties' hands: used in the accounts, but nobody's memory */
-    uint32_t tasks[CB_MODE_COUNT];    /* N */
-    uint32_t evicting;                /* requests between CBI_EVICT and settle */
-    bool recheck;                     /* some waiter has its recheck set */
+    uint64_t
+        total[CB_MODE_COUNT]; /* of both regions: size of execution + size of storage, always */
+    uint64_t region[CB_MODE_COUNT]; /* storage up to here is not evicted for execution */
+    uint64_t debt[CB_MODE_COUNT];   /* charged, but nothing was free; the next releases pay */
+    uint64_t
+        hands[CB_MODE_COUNT]; /* all parties' hands: used in the accounts, but nobody's memory */
+    uint32_t tasks[CB_MODE_COUNT]; /* N */
+    uint32_t evicting;             /* requests between CBI_EVICT and settle */
+    bool recheck;                  /* some waiter has its recheck set */
     uint64_t sequence;
     cbi_party *parties;
     cbi_request *first, *last; /* who waits, in order of arrival */
 } cbi_arbiter;
 
 /** region <= total, each mode. */
-void cbi_arbiter_init(cbi_arbiter *a, cb_rules rules, cb_policy policy, const uint64_t total[CB_MODE_COUNT],
-                      const uint64_t region[CB_MODE_COUNT]);
+void cbi_arbiter_init(cbi_arbiter *a, cb_rules rules, cb_policy policy,
+                      const uint64_t total[CB_MODE_COUNT], const uint64_t region[CB_MODE_COUNT]);
 
 void cbi_arbiter_join(cbi_arbiter *a, cbi_party *party);
 /** The party waits for nothing and holds nothing (cbi_arbiter_release_all). */
@@ -103,7 +121,8 @@ cbi_verdict cbi_arbiter_acquire_storage(cbi_arbiter *a, cbi_request *r);
 void cbi_arbiter_marked(cbi_arbiter *a, cbi_request *r, uint64_t bytes);
 cbi_verdict cbi_arbiter_settle(cbi_arbiter *a, cbi_request *r, uint64_t dropped);
 
-/** The next request that waited and has its answer now (GRANTED, EVICT or LOST); NULL when there is none. */
+/** The next request that waited and has its answer now (GRANTED, EVICT or LOST); NULL when there is
+ *  none. */
 cbi_request *cbi_arbiter_next(cbi_arbiter *a);
 
 /** A blocked request gives up waiting. */
@@ -116,15 +135,15 @@ uint64_t cbi_arbiter_release_storage(cbi_arbiter *a, cb_mode mode, uint64_t byte
 void cbi_arbiter_release_all_storage(cbi_arbiter *a);
 
 /**
- * Between these two what the party releases in that mode stays in its hand (hand_over), from where who asked takes it;
- * the end gives the rest to all.
+ * Between these two what the party releases in that mode stays in its hand (hand_over), from where
+ * who asked takes it; the end gives the rest to all.
  */
 void cbi_arbiter_reclaim_begin(cbi_arbiter *a, cbi_party *party, cb_mode mode);
 uint64_t cbi_arbiter_take_hand(cbi_arbiter *a, cbi_party *party, cb_mode mode, uint64_t bytes);
 void cbi_arbiter_reclaim_end(cbi_arbiter *a, cbi_party *party, cb_mode mode);
 
-/** The budget changes: grow pays debt first; shrink takes what is free and answers how much; charge takes the
- *  rest as debt. */
+/** The budget changes: grow pays debt first; shrink takes what is free and answers how much; charge
+ *  takes the rest as debt. */
 void cbi_arbiter_grow(cbi_arbiter *a, cb_mode mode, uint64_t bytes);
 uint64_t cbi_arbiter_shrink(cbi_arbiter *a, cb_mode mode, uint64_t bytes);
 void cbi_arbiter_charge(cbi_arbiter *a, cb_mode mode, uint64_t bytes);

@@ -67,8 +67,8 @@ cb_status cb_ledger_set(cb_ledger_entry *e, uint64_t bytes, cb_error *err) {
         cbi_manager_pass_on(m);
         cbi_lock_give(&m->lock);
         return cbi_fail_bytes(err, CB_EBUDGET, more, taken,
-                              "\"%s\" needs %llu bytes of the budget and only %llu are free.", e->name,
-                              (unsigned long long)more, (unsigned long long)taken);
+                              "\"%s\" needs %llu bytes of the budget and only %llu are free.",
+                              e->name, (unsigned long long)more, (unsigned long long)taken);
     }
     if (more > 0) {
         note(e, bytes);
@@ -116,7 +116,7 @@ void cb_ledger_remove(cb_ledger_entry *e) {
 void cb_ledger_refresh(cb_manager *m) {
     cbi_lock_take(&m->lock);
     cb_ledger_entry *e = m->ledger;
-    while (e != NULL) { /* entries are removed by who added them, not while others look: see cb_ledger_remove */
+    while (e != NULL) { /* nobody removes entries meanwhile: see cb_ledger_remove */
         cb_ledger_measure_fn measure = e->measure;
         if (measure != NULL) {
             void *ctx = e->ctx;

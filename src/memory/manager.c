@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The threads' side of the arbiter: one lock around it, a place to wait for each request, and everything that calls out
- * (store, parent, listener) with the lock not held.
+ * The threads' side of the arbiter: one lock around it, a place to wait for each request, and
+ * everything that calls out (store, parent, listener) with the lock not held.
  *
- * How a request goes: the arbiter says granted, and that is all. Or it says evict: the lock is given, the store chooses and
- * drops, the lock is taken, the arbiter settles. Or it says blocked: the request lies on its thread's stack, in the
- * arbiter's queue, and the thread parks; whoever releases passes answers on and opens that thread's parker, nobody else's. What
- * an answer grants is the waiter's from then on, so nobody can take it between the wake and the running of the thread.
+ * How a request goes: the arbiter says granted, and that is all. Or it says evict: the lock is
+ * given, the store chooses and drops, the lock is taken, the arbiter settles. Or it says blocked:
+ * the request lies on its thread's stack, in the arbiter's queue, and the thread parks; whoever
+ * releases passes answers on and opens that thread's parker, nobody else's. What an answer grants
+ * is the waiter's from then on, so nobody can take it between the wake and the running of the
+ * thread.
  */
 #include "memory/manager.h"
 
@@ -51,28 +53,35 @@ cb_manager_options cb_manager_options_native(uint64_t bytes) {
                                 .idle_max = UINT64_MAX};
 }
 
-static cb_status check_options(const cb_manager_options *o, const uint64_t region[CB_MODE_COUNT], cb_error *err) {
+static cb_status check_options(const cb_manager_options *o, const uint64_t region[CB_MODE_COUNT],
+                               cb_error *err) {
     if (o->struct_size != sizeof *o) {
-        return cbi_fail(err, CB_EINVAL, "cb_manager_options has %zu bytes here, struct_size says %zu.", sizeof *o,
+        return cbi_fail(err, CB_EINVAL,
+                        "cb_manager_options has %zu bytes here, struct_size says %zu.", sizeof *o,
                         o->struct_size);
     }
     if (o->policy != CB_POLICY_UNIFIED || (o->mode != CB_HEAP && o->mode != CB_OFF_HEAP)) {
         return cbi_fail(err, CB_EINVAL, "There is no such policy or mode.");
     }
     if (!(o->storage_fraction <= 1)) {
-        return cbi_fail(err, CB_EINVAL, "The storage fraction must be in [0, 1], not %g.", o->storage_fraction);
+        return cbi_fail(err, CB_EINVAL, "The storage fraction must be in [0, 1], not %g.",
+                        o->storage_fraction);
     }
     if (o->heap_bytes > INT64_MAX / 4 || o->off_heap_bytes > INT64_MAX / 4) {
         return cbi_fail(err, CB_EINVAL, "A budget of more than 2^61 bytes is not one.");
     }
     if (region[CB_HEAP] > o->heap_bytes || region[CB_OFF_HEAP] > o->off_heap_bytes) {
-        return cbi_fail(err, CB_EINVAL, "The storage region must not be larger than its mode's bytes.");
+        return cbi_fail(err, CB_EINVAL,
+                        "The storage region must not be larger than its mode's bytes.");
     }
     if (o->rules == CB_RULES_SPARK && region[CB_HEAP] >= o->heap_bytes) {
-        return cbi_fail(err, CB_EINVAL, "onHeapExecutionMemory must be > 0: the storage region takes all the heap.");
+        return cbi_fail(
+            err, CB_EINVAL,
+            "onHeapExecutionMemory must be > 0: the storage region takes all the heap.");
     }
     if (o->mode == CB_OFF_HEAP && o->off_heap_bytes == 0) {
-        return cbi_fail(err, CB_EINVAL, "The off-heap size must be > 0 when off-heap memory is enabled.");
+        return cbi_fail(err, CB_EINVAL,
+                        "The off-heap size must be > 0 when off-heap memory is enabled.");
     }
     return CB_OK;
 }
@@ -85,11 +94,13 @@ static size_t next_power_of_two(uint64_t n) {
     return power;
 }
 
-/** Native: a 64th of the budget for each core's one page in hand and one at the disk, 64 KiB to 64 MiB. */
+/** Native: a 64th of the budget for each core's one page in hand and one at the disk, 64 KiB to 64
+ *  MiB. */
 static size_t page_bytes_by_rules(const cb_manager_options *o, uint64_t total, uint64_t execution) {
     unsigned cores = o->cores > 0 ? o->cores : cbi_sys_cpus();
     if (o->rules == CB_RULES_SPARK) {
-        return cbi_clamp(next_power_of_two(execution / cores / PAGE_SAFETY_FACTOR), CBI_MIB, 64 * CBI_MIB);
+        return cbi_clamp(next_power_of_two(execution / cores / PAGE_SAFETY_FACTOR), CBI_MIB,
+                         64 * CBI_MIB);
     }
     return cbi_clamp(next_power_of_two(total / cores / 64 + 1) / 2, 64 * CBI_KIB, 64 * CBI_MIB);
 }
@@ -205,11 +216,13 @@ static cb_status await(cb_manager *m, cbi_waiter *w, cb_error *err) {
     while (r->verdict == CBI_BLOCKED && status == CB_OK) {
         uint64_t deadline = t->deadline_ns;
         if (t->cancelled) {
-            status = cbi_fail(err, CB_ECANCELED, "Task %llu was cancelled while it waited for %llu bytes.",
+            status = cbi_fail(err, CB_ECANCELED,
+                              "Task %llu was cancelled while it waited for %llu bytes.",
                               (unsigned long long)t->id, (unsigned long long)r->bytes);
         } else if (deadline > 0 && cbi_sys_clock_ns() >= deadline) {
-            status = cbi_fail(err, CB_EDEADLINE, "Task %llu waited for %llu bytes until its deadline.",
-                              (unsigned long long)t->id, (unsigned long long)r->bytes);
+            status =
+                cbi_fail(err, CB_EDEADLINE, "Task %llu waited for %llu bytes until its deadline.",
+                         (unsigned long long)t->id, (unsigned long long)r->bytes);
         } else {
             cbi_parker_close(&w->parker);
             cbi_lock_give(&m->lock);
@@ -244,7 +257,8 @@ cb_status cbi_manager_acquire(cb_manager *m, cbi_waiter *w, cb_error *err) {
             CB_TRY(await(m, w, err));
         } else {
             cb_assert(r->verdict == CBI_LOST);
-            return cbi_fail(err, CB_ENOTFOUND, "key not found: %llu", (unsigned long long)w->task->id);
+            return cbi_fail(err, CB_ENOTFOUND, "key not found: %llu",
+                            (unsigned long long)w->task->id);
         }
     }
     return CB_OK;
@@ -270,16 +284,19 @@ cb_status cb_manager_acquire_storage(cb_manager *m, cb_mode mode, uint64_t bytes
     cbi_lock_give(&m->lock);
     (void)cbi_allocator_drop(m->allocators[mode], chain);
     if (w.request.verdict != CBI_GRANTED) {
-        return cbi_fail_bytes(err, CB_EBUDGET, bytes, most,
-                              "%llu bytes of storage memory cannot be had: at most %llu could be there, with every "
-                              "block evicted that may be.",
-                              (unsigned long long)bytes, (unsigned long long)most);
+        return cbi_fail_bytes(
+            err, CB_EBUDGET, bytes, most,
+            "%llu bytes of storage memory cannot be had: at most %llu could be there, with every "
+            "block evicted that may be.",
+            (unsigned long long)bytes, (unsigned long long)most);
     }
     return CB_OK;
 }
 
-cb_status cb_manager_acquire_unroll(cb_manager *m, cb_mode mode, uint64_t bytes, const void *block, cb_error *err) {
-    return cb_manager_acquire_storage(m, mode, bytes, block, err); /* the static policy has a limit here */
+cb_status cb_manager_acquire_unroll(cb_manager *m, cb_mode mode, uint64_t bytes, const void *block,
+                                    cb_error *err) {
+    return cb_manager_acquire_storage(m, mode, bytes, block,
+                                      err); /* the static policy has a limit here */
 }
 
 void cb_manager_release_storage(cb_manager *m, cb_mode mode, uint64_t bytes) {
@@ -322,9 +339,11 @@ void cbi_manager_draw(cb_manager *m, cb_mode mode, uint64_t bytes) {
         return;
     }
     uint64_t missing = bytes - spare;
-    uint64_t rounded = (missing + CB_PARENT_STEP_BYTES - 1) / CB_PARENT_STEP_BYTES * CB_PARENT_STEP_BYTES;
+    uint64_t rounded =
+        (missing + CB_PARENT_STEP_BYTES - 1) / CB_PARENT_STEP_BYTES * CB_PARENT_STEP_BYTES;
     uint64_t asked = rounded < room ? rounded : room;
-    m->drawn[mode] += asked; /* before the lock goes, so that two threads do not both think there is room */
+    m->drawn[mode] +=
+        asked; /* before the lock goes, so that two threads do not both think there is room */
     cbi_lock_give(&m->lock);
     uint64_t got = m->parent.acquire(m->parent.ctx, mode, asked);
     cb_assert(got <= asked);
@@ -343,8 +362,9 @@ void cbi_manager_return_spare(cb_manager *m, cb_mode mode) {
     uint64_t bytes = 0;
     cbi_block *chain = NULL;
     if (spare >= 2 * CB_PARENT_STEP_BYTES) {
-        bytes = cbi_arbiter_shrink(&m->arbiter, mode, spare / CB_PARENT_STEP_BYTES * CB_PARENT_STEP_BYTES -
-                                                          CB_PARENT_STEP_BYTES);
+        bytes = cbi_arbiter_shrink(&m->arbiter, mode,
+                                   spare / CB_PARENT_STEP_BYTES * CB_PARENT_STEP_BYTES -
+                                       CB_PARENT_STEP_BYTES);
         m->drawn[mode] -= bytes;
         chain = cbi_manager_shed(m, mode);
     }

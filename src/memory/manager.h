@@ -21,8 +21,9 @@ struct cb_ledger_entry {
 };
 
 /**
- * One lock guards a manager: its arbiter, its allocators' lists, the accounts and page tables of its tasks. Sections are short
- * and never call out; a page costs one of them. It is the innermost lock of the library but for none.
+ * One lock guards a manager: its arbiter, its allocators' lists, the accounts and page tables of
+ * its tasks. Sections are short and never call out; a page costs one of them. It is the innermost
+ * lock of the library but for none.
  */
 struct cb_manager {
     cbi_lock lock;
@@ -42,7 +43,7 @@ struct cb_manager {
     cb_parent parent;
     cb_warning_fn warn;
     void *warn_ctx;
-    cb_store store; /* choose NULL: none */
+    cb_store store;          /* choose NULL: none */
     cb_ledger_entry *tables; /* page tables of all tasks */
 };
 
@@ -67,13 +68,14 @@ static inline void cbi_manager_pass_on(cb_manager *m) {
     }
 }
 
-/** [locked] Everything that is accounted: ledger, pools, idle pages; without what lies in a hand, which is no memory now. */
+/** [locked] Everything that is accounted: ledger, pools, idle pages; without what lies in a hand,
+ *  which is no memory now. */
 static inline uint64_t cbi_manager_accounted(const cb_manager *m) {
     const cbi_arbiter *a = &m->arbiter;
     uint64_t bytes = m->ledger_bytes;
     for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
-        bytes += a->pools[CB_EXECUTION][mode].used + a->pools[CB_STORAGE][mode].used - a->hands[mode] +
-                 m->allocators[mode]->idle;
+        bytes += a->pools[CB_EXECUTION][mode].used + a->pools[CB_STORAGE][mode].used -
+                 a->hands[mode] + m->allocators[mode]->idle;
     }
     return bytes;
 }
@@ -86,7 +88,8 @@ static inline void cbi_manager_note_peak(cb_manager *m) {
     }
 }
 
-/** [locked] Idle pages lie in what nobody uses; what is above that comes out as a chain to be dropped without the lock. */
+/** [locked] Idle pages lie in what nobody uses; what is above that comes out as a chain to be
+ *  dropped without the lock. */
 static inline cbi_block *cbi_manager_shed(cb_manager *m, cb_mode mode) {
     const cbi_arbiter *a = &m->arbiter;
     uint64_t unused = a->total[mode] + a->hands[mode] - a->pools[CB_EXECUTION][mode].used -
@@ -97,16 +100,18 @@ static inline cbi_block *cbi_manager_shed(cb_manager *m, cb_mode mode) {
 }
 
 /**
- * [locked] Runs an execution request to its end: evicts and waits as the arbiter says, the lock not held meanwhile. The
- * request's party, mode, bytes, may_wait and the waiter's task are set. CB_OK: see request.granted and spill_bytes. CB_ECANCELED,
- * CB_EDEADLINE, CB_ENOTFOUND (Spark's rules, the task was emptied): nothing was granted.
+ * [locked] Runs an execution request to its end: evicts and waits as the arbiter says, the lock not
+ * held meanwhile. The request's party, mode, bytes, may_wait and the waiter's task are set. CB_OK:
+ * see request.granted and spill_bytes. CB_ECANCELED, CB_EDEADLINE, CB_ENOTFOUND (Spark's rules, the
+ * task was emptied): nothing was granted.
  */
 cb_status cbi_manager_acquire(cb_manager *m, cbi_waiter *w, cb_error *err);
 
 /** [locked] Draws from the parent what is missing for a request of so many bytes. */
 void cbi_manager_draw(cb_manager *m, cb_mode mode, uint64_t bytes);
 
-/** Returns to the parent what is free beyond a step or two. Takes the lock itself; nothing without a parent. */
+/** Returns to the parent what is free beyond a step or two. Takes the lock itself; nothing without
+ *  a parent. */
 void cbi_manager_return_spare(cb_manager *m, cb_mode mode);
 
 /** [locked] The entry has so many bytes from now on, come what may. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A task's page table: 8192 rows of {first byte, block, owner}. The first bytes lie in an array of their own, so that an
- * address becomes a pointer with one load (cb_address_data); the rest is needed only when pages come and go. Both arrays are
- * mapped at once and resident as far as rows were used: the lowest free number is always taken.
+ * A task's page table: 8192 rows of {first byte, block, owner}. The first bytes lie in an array of
+ * their own, so that an address becomes a pointer with one load (cb_address_data); the rest is
+ * needed only when pages come and go. Both arrays are mapped at once and resident as far as rows
+ * were used: the lowest free number is always taken.
  */
 #include "base/alloc.h"
 #include "base/sys.h"
@@ -13,14 +14,17 @@ static const size_t entries_bytes = CB_PAGE_TABLE_SIZE * sizeof(cbi_page_entry);
 
 /** What so many rows keep resident. */
 static uint64_t rows_bytes(uint32_t rows) {
-    return cbi_round_up(rows * sizeof(uint8_t *), 4096) + cbi_round_up(rows * sizeof(cbi_page_entry), 4096);
+    return cbi_round_up(rows * sizeof(uint8_t *), 4096) +
+           cbi_round_up(rows * sizeof(cbi_page_entry), 4096);
 }
 
-/** [locked] Native rules charge the rows to the ledger; Spark's budget knows nothing of such things. */
+/** [locked] Native rules charge the rows to the ledger; Spark's budget knows nothing of such
+ *  things. */
 static void charge_rows(cb_task *t, uint32_t rows) {
     cb_manager *m = t->manager;
     if (m->rules == CB_RULES_NATIVE) {
-        cbi_ledger_force(m->tables, m->tables->bytes - rows_bytes(t->table_rows) + rows_bytes(rows));
+        cbi_ledger_force(m->tables,
+                         m->tables->bytes - rows_bytes(t->table_rows) + rows_bytes(rows));
     }
     t->table_rows = rows;
 }
@@ -82,10 +86,11 @@ static void number_give(cb_task *t, uint32_t number) {
 }
 
 /** [locked] */
-static void row_set(cb_task *t, uint32_t number, cbi_block *block, cb_consumer *consumer, size_t bytes,
-                    size_t charge) {
+static void row_set(cb_task *t, uint32_t number, cbi_block *block, cb_consumer *consumer,
+                    size_t bytes, size_t charge) {
     t->bases[number] = block->base;
-    t->entries[number] = (cbi_page_entry){.block = block, .consumer = consumer, .bytes = bytes, .charge = charge};
+    t->entries[number] =
+        (cbi_page_entry){.block = block, .consumer = consumer, .bytes = bytes, .charge = charge};
 }
 
 /* ---- allocate ---- */
@@ -98,36 +103,42 @@ static size_t charge_of(const cb_manager *m, const cb_allocator *allocator, size
 static cb_status check_request(const cb_consumer *c, size_t bytes, cb_error *err) {
     const cb_manager *m = c->task->manager;
     if (bytes == 0 || bytes > CB_PAGE_BYTES_MAX) {
-        return cbi_fail_bytes(err, CB_EINVAL, bytes, CB_PAGE_BYTES_MAX, "Cannot allocate a page of %zu bytes.", bytes);
+        return cbi_fail_bytes(err, CB_EINVAL, bytes, CB_PAGE_BYTES_MAX,
+                              "Cannot allocate a page of %zu bytes.", bytes);
     }
     if (c->mode != m->mode) {
-        return cbi_fail(err, CB_EMISUSE, "Consumer \"%s\" cannot have pages: they come in the manager's mode only.",
+        return cbi_fail(err, CB_EMISUSE,
+                        "Consumer \"%s\" cannot have pages: they come in the manager's mode only.",
                         c->name);
     }
     if (cbi_task_is_spilling()) {
         cb_assert_debug(!cbi_task_is_spilling()); /* spilling never acquires */
-        return cbi_fail(err, CB_EMISUSE,
-                        "Consumer \"%s\" was asked for a page by a spill function: spilling must not acquire.", c->name);
+        return cbi_fail(
+            err, CB_EMISUSE,
+            "Consumer \"%s\" was asked for a page by a spill function: spilling must not acquire.",
+            c->name);
     }
     return CB_OK;
 }
 
 /** [locked] The bytes were granted: the number, and the block when an idle one fits. */
-static cb_status place(cb_consumer *c, size_t capacity, size_t charge, int32_t *number, cbi_block **block,
-                       cb_error *err) {
+static cb_status place(cb_consumer *c, size_t capacity, size_t charge, int32_t *number,
+                       cbi_block **block, cb_error *err) {
     cb_task *t = c->task;
     *number = number_take(t);
     if (CBI_UNLIKELY(*number < 0)) {
         (void)cbi_task_release(c, charge);
-        return cbi_fail(err, CB_EBUDGET, "Have already allocated a maximum of %d pages", (int)CB_PAGE_TABLE_SIZE);
+        return cbi_fail(err, CB_EBUDGET, "Have already allocated a maximum of %d pages",
+                        (int)CB_PAGE_TABLE_SIZE);
     }
     *block = cbi_allocator_reuse(t->manager->allocators[c->mode], capacity);
     return CB_OK;
 }
 
 /**
- * The system refused what the budget had granted: there is less memory than was thought. The grant is put aside so
- * that it is not tried with again, and the next round gets other bytes, perhaps by spilling.
+ * The system refused what the budget had granted: there is less memory than was thought. The grant
+ * is put aside so that it is not tried with again, and the next round gets other bytes, perhaps by
+ * spilling.
  */
 static void put_aside(cb_consumer *c, int32_t number, size_t charge) {
     cb_task *t = c->task;
@@ -138,7 +149,8 @@ static void put_aside(cb_consumer *c, int32_t number, size_t charge) {
     cbi_lock_give(&t->manager->lock);
 }
 
-/** Native: what was put aside is given back when the call ends, one way or the other; Spark keeps it until the task ends. */
+/** Native: what was put aside is given back when the call ends, one way or the other; Spark keeps
+ *  it until the task ends. */
 static void give_aside(cb_consumer *c, uint64_t bytes) {
     cb_task *t = c->task;
     cb_manager *m = t->manager;
@@ -152,11 +164,13 @@ static void give_aside(cb_consumer *c, uint64_t bytes) {
 }
 
 /** One round: *refused means that the system, not the budget, had nothing. */
-static cb_status allocate_once(cb_consumer *c, size_t bytes, cb_page *page, bool *refused, cb_error *err) {
+static cb_status allocate_once(cb_consumer *c, size_t bytes, cb_page *page, bool *refused,
+                               cb_error *err) {
     cb_task *t = c->task;
     cb_manager *m = t->manager;
     cb_allocator *allocator = m->allocators[c->mode];
-    size_t capacity = cbi_allocator_capacity(allocator, bytes), charge = charge_of(m, allocator, bytes);
+    size_t capacity = cbi_allocator_capacity(allocator, bytes),
+           charge = charge_of(m, allocator, bytes);
     uint64_t granted = 0;
     int32_t number = -1;
     cbi_block *block = NULL;
@@ -215,8 +229,9 @@ cb_status cb_page_alloc(cb_consumer *c, size_t bytes, cb_page *page, cb_error *e
     if (CBI_UNLIKELY(aside > 0)) {
         give_aside(c, aside);
         if (status == CB_EBUDGET) { /* the budget ran out only because of what the system refused */
-            return cbi_fail_bytes(err, CB_ENOMEM, bytes, 0, "The system refused a page of %zu bytes, after all spilled that would.",
-                                  bytes);
+            return cbi_fail_bytes(
+                err, CB_ENOMEM, bytes, 0,
+                "The system refused a page of %zu bytes, after all spilled that would.", bytes);
         }
     }
     return status;
@@ -233,13 +248,15 @@ static const char *find_misuse(const cb_consumer *c, const cb_page *page) {
         return "Called freePage() on a memory block that has already been freed";
     }
     const cbi_page_entry *entry = &c->task->entries[page->number];
-    if (entry->block == NULL || entry->block != page->block || entry->block->generation != page->generation) {
+    if (entry->block == NULL || entry->block != page->block ||
+        entry->block->generation != page->generation) {
         return "Called freePage() on a memory block that has already been freed";
     }
     return entry->consumer != c ? "Called freePage() on a page of another consumer" : NULL;
 }
 
-/** [locked] Takes a page out of the table; false: its block is not kept and must be dropped without the lock. */
+/** [locked] Takes a page out of the table; false: its block is not kept and must be dropped without
+ *  the lock. */
 static bool row_clear(cb_task *t, uint32_t number, cb_page *page) {
     cb_manager *m = t->manager;
     cbi_page_entry *entry = &t->entries[number];
@@ -310,7 +327,8 @@ cb_status cb_array_alloc(cb_consumer *c, size_t count, cb_array *array, cb_error
     }
     cb_page page;
     CB_TRY(cb_page_alloc(c, count * sizeof(uint64_t), &page, err));
-    *array = (cb_array){.items = (uint64_t *)(void *)cb_page_data(&page), .count = count, .page = page};
+    *array =
+        (cb_array){.items = (uint64_t *)(void *)cb_page_data(&page), .count = count, .page = page};
     return CB_OK;
 }
 

@@ -6,14 +6,15 @@
 #include "carbide/pool.h"
 
 /**
- * The books of one region (Spark: MemoryPool). No lock of its own: the arbiter's owner has one. size, used, held and
- * leaving are bytes; used + held <= size and leaving <= used always.
+ * The books of one region (Spark: MemoryPool). No lock of its own: the arbiter's owner has one.
+ * size, used, held and leaving are bytes; used + held <= size and leaving <= used always.
  */
 typedef struct cbi_pool {
     uint64_t size;
     uint64_t used;
-    uint64_t held;    /* promised to requests under way: neither used nor free */
-    uint64_t leaving; /* storage: in marked blocks, on their way out; still used until they are gone */
+    uint64_t held; /* promised to requests under way: neither used nor free */
+    uint64_t
+        leaving; /* storage: in marked blocks, on their way out; still used until they are gone */
     uint64_t used_peak;
 } cbi_pool;
 
@@ -29,7 +30,8 @@ static inline void cbi_pool_take(cbi_pool *pool, uint64_t bytes) {
     }
 }
 
-/** Gives back at most what is used and answers how much that was (a caller that gave too much is warned by who knows it). */
+/** Gives back at most what is used and answers how much that was (a caller that gave too much is
+ *  warned by who knows it). */
 static inline uint64_t cbi_pool_give(cbi_pool *pool, uint64_t bytes) {
     uint64_t given = bytes < pool->used ? bytes : pool->used;
     pool->used -= given;

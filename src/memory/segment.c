@@ -2,14 +2,16 @@
 /*
  * A range of addresses cut into segments.
  *
- * Which are free is in a bitmap (the truth, and what runs of several are found in) and, for those that were given back, also in a
- * stack threaded through an array of links, so that a single one is taken in a few instructions and is the one whose
- * memory was used last. Segments from `frontier` on were never taken and are in the bitmap only: a fresh pool of a million
- * segments touches none of its tables but the bitmap.
+ * Which are free is in a bitmap (the truth, and what runs of several are found in) and, for those
+ * that were given back, also in a stack threaded through an array of links, so that a single one is
+ * taken in a few instructions and is the one whose memory was used last. Segments from `frontier`
+ * on were never taken and are in the bitmap only: a fresh pool of a million segments touches none
+ * of its tables but the bitmap.
  *
- * Bytes come from the task: all at once (preallocate), or a step of neighbouring segments at a time. A step stays paid for when
- * its segments come back, since their memory is resident; when the task asks its consumers to spill, steps that are wholly
- * free are given back to the system and to the task.
+ * Bytes come from the task: all at once (preallocate), or a step of neighbouring segments at a
+ * time. A step stays paid for when its segments come back, since their memory is resident; when the
+ * task asks its consumers to spill, steps that are wholly free are given back to the system and to
+ * the task.
  */
 #include "carbide/segment.h"
 
@@ -81,15 +83,18 @@ static int64_t spill_steps(void *ctx, uint64_t bytes, cb_consumer *asker);
 
 static cb_status check_options(const cb_segment_pool_options *o, cb_error *err) {
     if (o->struct_size != sizeof *o || o->task == NULL) {
-        return cbi_fail(err, CB_EINVAL, "A segment pool needs a task, and options of %zu bytes.", sizeof *o);
+        return cbi_fail(err, CB_EINVAL, "A segment pool needs a task, and options of %zu bytes.",
+                        sizeof *o);
     }
     if (o->segment_bytes < SEGMENT_BYTES_MIN || (o->segment_bytes & (o->segment_bytes - 1)) != 0) {
-        return cbi_fail(err, CB_EINVAL, "A segment must have a power of two of at least %d bytes, not %zu.",
+        return cbi_fail(err, CB_EINVAL,
+                        "A segment must have a power of two of at least %d bytes, not %zu.",
                         (int)SEGMENT_BYTES_MIN, o->segment_bytes);
     }
-    if (o->segments_max == 0 || o->segments_max >= UINT32_MAX / 2 || o->segments_max > INT64_MAX / o->segment_bytes) {
-        return cbi_fail(err, CB_EINVAL, "A pool cannot have %zu segments of %zu bytes.", o->segments_max,
-                        o->segment_bytes);
+    if (o->segments_max == 0 || o->segments_max >= UINT32_MAX / 2 ||
+        o->segments_max > INT64_MAX / o->segment_bytes) {
+        return cbi_fail(err, CB_EINVAL, "A pool cannot have %zu segments of %zu bytes.",
+                        o->segments_max, o->segment_bytes);
     }
     return CB_OK;
 }
@@ -100,7 +105,8 @@ static cb_status create_parts(cb_segment_pool *p, const cb_segment_pool_options 
     p->links = cbi_calloc(p->count, sizeof *p->links);
     p->paid_bits = cbi_calloc(((size_t)steps_of(p) + BITS - 1) / BITS, sizeof *p->paid_bits);
     if (p->free_bits == NULL || p->links == NULL || p->paid_bits == NULL) {
-        return cbi_fail(err, CB_ENOMEM, "The system has no memory for the tables of %u segments.", p->count);
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory for the tables of %u segments.",
+                        p->count);
     }
     for (uint32_t i = 0; i < p->count; i++) {
         bit_set(p->free_bits, i);
@@ -116,12 +122,14 @@ static cb_status create_parts(cb_segment_pool *p, const cb_segment_pool_options 
     }
     p->base = cbi_map_pages(p->bytes, o->huge_pages);
     if (p->base == NULL) {
-        return cbi_fail_bytes(err, CB_ENOMEM, p->bytes, 0, "The system refused %zu bytes of addresses.", p->bytes);
+        return cbi_fail_bytes(err, CB_ENOMEM, p->bytes, 0,
+                              "The system refused %zu bytes of addresses.", p->bytes);
     }
     return CB_OK;
 }
 
-cb_status cb_segment_pool_create(const cb_segment_pool_options *o, cb_segment_pool **pool, cb_error *err) {
+cb_status cb_segment_pool_create(const cb_segment_pool_options *o, cb_segment_pool **pool,
+                                 cb_error *err) {
     CB_TRY(check_options(o, err));
     cb_segment_pool *p = cbi_calloc(1, sizeof *p);
     if (p == NULL) {
@@ -167,7 +175,8 @@ static uint64_t step_bytes(const cb_segment_pool *p, uint32_t step) {
     return begin + bytes <= p->bytes ? bytes : p->bytes - begin;
 }
 
-/** Bytes of the steps of segments [first, first + count) that are not paid for; they are from now on when `pay`. */
+/** Bytes of the steps of segments [first, first + count) that are not paid for; they are from now
+ *  on when `pay`. */
 static uint64_t unpaid(cb_segment_pool *p, uint32_t first, uint32_t count, bool pay) {
     if (p->preallocated) {
         return 0;
@@ -197,7 +206,8 @@ static int64_t spill_steps(void *ctx, uint64_t bytes, cb_consumer *asker) {
     for (uint32_t step = steps_of(p); step-- > 0 && released < bytes;) {
         if (bit_get(p->paid_bits, step) && step_is_free(p, step)) {
             bit_clear(p->paid_bits, step);
-            cbi_sys_discard(p->base + ((size_t)step << p->step_shift << p->shift), step_bytes(p, step));
+            cbi_sys_discard(p->base + ((size_t)step << p->step_shift << p->shift),
+                            step_bytes(p, step));
             released += step_bytes(p, step);
         }
     }
@@ -245,7 +255,8 @@ static void mark_taken(cb_segment_pool *p, uint32_t first, uint32_t count) {
         }
     }
     if (first + count > p->frontier) {
-        cb_assert(first <= p->frontier); /* first fit leaves no gap: all behind the frontier is free */
+        cb_assert(first <=
+                  p->frontier); /* first fit leaves no gap: all behind the frontier is free */
         p->frontier = first + count;
     }
     count_free(p, -(int64_t)count);
@@ -284,8 +295,9 @@ static uint32_t find_paid(const cb_segment_pool *p) {
 }
 
 /**
- * [pool's lock held] The lock is not held while the task is asked: an answer can take an eviction or the parent, which may come
- * back to this pool's spill function. What was got meanwhile is in *credit, whatever the pool looks like by then.
+ * [pool's lock held] The lock is not held while the task is asked: an answer can take an eviction
+ * or the parent, which may come back to this pool's spill function. What was got meanwhile is in
+ * *credit, whatever the pool looks like by then.
  */
 static uint32_t find_and_pay(cb_segment_pool *p, uint32_t count, uint64_t *credit) {
     for (;;) {

@@ -2,19 +2,22 @@
 /*
  * Tasks and their consumers: who must spill when memory is short.
  *
- * An acquiring thread asks the arbiter first; that may evict blocks and wait for other tasks (below the task's floor). If
- * it still has less than it wants, the task's own consumers are asked to spill: the smallest that holds what is missing (else
- * the largest), the asker itself last. The order is Spark's TaskMemoryManager's: a consumer that has just been spilled is small and
- * not asked again, so there are few and large spill files.
+ * An acquiring thread asks the arbiter first; that may evict blocks and wait for other tasks (below
+ * the task's floor). If it still has less than it wants, the task's own consumers are asked to
+ * spill: the smallest that holds what is missing (else the largest), the asker itself last. The
+ * order is Spark's TaskMemoryManager's: a consumer that has just been spilled is small and not
+ * asked again, so there are few and large spill files.
  *
- * What differs from the original is how. There, one lock is held over everything, spill functions included, which deadlocked with
- * the locks of consumers (SPARK-27341). Here no lock is held while a spill function runs; threads of one task that reclaim take
- * turns instead (a turn is not a lock: nothing but reclaiming needs it). What is released during a turn stays in the
- * task's hand until the asker has what it wanted (native rules), so no other task takes it in between (SPARK-35486), and
- * when others' arrival has lowered the share, the arbiter says how much to let go instead of granting 0 (SPARK-31720).
+ * What differs from the original is how. There, one lock is held over everything, spill functions
+ * included, which deadlocked with the locks of consumers (SPARK-27341). Here no lock is held while
+ * a spill function runs; threads of one task that reclaim take turns instead (a turn is not a lock:
+ * nothing but reclaiming needs it). What is released during a turn stays in the task's hand until
+ * the asker has what it wanted (native rules), so no other task takes it in between (SPARK-35486),
+ * and when others' arrival has lowered the share, the arbiter says how much to let go instead of
+ * granting 0 (SPARK-31720).
  *
- * A spill function must not acquire: it would wait for memory in order to free memory (SPARK-32901). A thread-local
- * mark catches it.
+ * A spill function must not acquire: it would wait for memory in order to free memory
+ * (SPARK-32901). A thread-local mark catches it.
  */
 #include "memory/task.h"
 
@@ -23,7 +26,8 @@
 #include "base/alloc.h"
 #include "base/sys.h"
 
-/* One instruction also in a shared library; the two words fit the space that loaders keep for late comers. */
+/* One instruction also in a shared library; the two words fit the space that loaders keep for late
+ * comers. */
 #define INITIAL_EXEC __attribute__((tls_model("initial-exec")))
 
 static _Thread_local uint32_t spill_depth INITIAL_EXEC;
@@ -35,7 +39,8 @@ bool cbi_task_is_spilling(void) {
 
 /* ---- from beginning to end ---- */
 
-cb_status cb_task_create(cb_manager *m, const cb_task_options *options, cb_task **task, cb_error *err) {
+cb_status cb_task_create(cb_manager *m, const cb_task_options *options, cb_task **task,
+                         cb_error *err) {
     cb_task *t = cbi_calloc(1, sizeof *t);
     if (t == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a task.");
@@ -184,7 +189,8 @@ static void account(cb_consumer *c, uint64_t bytes) {
     }
 }
 
-cb_status cb_consumer_create(cb_task *t, const cb_consumer_options *options, cb_consumer **consumer, cb_error *err) {
+cb_status cb_consumer_create(cb_task *t, const cb_consumer_options *options, cb_consumer **consumer,
+                             cb_error *err) {
     if (options->mode != CB_HEAP && options->mode != CB_OFF_HEAP) {
         return cbi_fail(err, CB_EINVAL, "A consumer's mode must be CB_HEAP or CB_OFF_HEAP, not %d.",
                         (int)options->mode);
@@ -248,8 +254,8 @@ uint64_t cb_consumer_peak(const cb_consumer *c) {
 /* ---- acquiring ---- */
 
 /** [locked] One request to the arbiter, with its waiting and evicting. Adds to *got. */
-static cb_status attempt(cb_consumer *c, uint64_t bytes, bool may_wait, uint64_t *got, uint64_t *hint,
-                         cb_error *err) {
+static cb_status attempt(cb_consumer *c, uint64_t bytes, bool may_wait, uint64_t *got,
+                         uint64_t *hint, cb_error *err) {
     cb_task *t = c->task;
     cbi_waiter w; /* on the fast path only what the arbiter reads is set */
     w.request.party = &t->party;
@@ -274,11 +280,12 @@ typedef struct reclaim {
     cb_consumer *asker;
     uint64_t bytes; /* wanted in all */
     uint64_t got;
-    uint64_t hint;  /* the arbiter's advice: to let go of so much */
+    uint64_t hint; /* the arbiter's advice: to let go of so much */
     bool native;
 } reclaim;
 
-/** [locked] The smallest that holds what is missing, else the largest; never the asker. NULL: nobody is left. */
+/** [locked] The smallest that holds what is missing, else the largest; never the asker. NULL:
+ *  nobody is left. */
 static cb_consumer *pick_victim(const reclaim *r, uint64_t missing) {
     cb_consumer *suffices = NULL, *largest = NULL;
     for (cb_consumer *c = r->asker->task->consumers; c != NULL; c = c->next) {
@@ -296,7 +303,8 @@ static cb_consumer *pick_victim(const reclaim *r, uint64_t missing) {
 }
 
 /** [locked] Runs a spill function without the lock. *released: what it says it released. */
-static cb_status spill(cb_consumer *c, uint64_t bytes, cb_consumer *asker, uint64_t *released, cb_error *err) {
+static cb_status spill(cb_consumer *c, uint64_t bytes, cb_consumer *asker, uint64_t *released,
+                       cb_error *err) {
     cb_manager *m = c->task->manager;
     int64_t answer = 0;
     if (c->spill != NULL) {
@@ -309,8 +317,9 @@ static cb_status spill(cb_consumer *c, uint64_t bytes, cb_consumer *asker, uint6
         c->spilling = false;
     }
     if (answer < 0) {
-        return cbi_fail(err, (cb_status)answer, "Consumer \"%s\" of task %llu failed to spill %llu bytes: %s.",
-                        c->name, (unsigned long long)c->task->id, (unsigned long long)bytes,
+        return cbi_fail(err, (cb_status)answer,
+                        "Consumer \"%s\" of task %llu failed to spill %llu bytes: %s.", c->name,
+                        (unsigned long long)c->task->id, (unsigned long long)bytes,
                         cb_status_text((cb_status)answer));
     }
     *released = (uint64_t)answer;
@@ -342,7 +351,8 @@ static cb_status spill_in_order(reclaim *r, cb_error *err) {
         c->key = used_of(c);
     }
     cb_consumer *victim;
-    while (r->got < r->bytes && !t->cancelled && (victim = pick_victim(r, r->bytes - r->got)) != NULL) {
+    while (r->got < r->bytes && !t->cancelled &&
+           (victim = pick_victim(r, r->bytes - r->got)) != NULL) {
         bool gained = false;
         CB_TRY(spill_and_take(r, victim, &gained, err));
         if (!gained) {
@@ -377,7 +387,8 @@ static cb_status reclaim_for(reclaim *r, cb_error *err) {
     }
     turn_give(t);
     if (status == CB_OK && r->native && r->got < r->bytes) {
-        /* All have spilled what they could: the task may be below its floor now and has a right to wait. */
+        /* All have spilled what they could: the task may be below its floor now and has a right to
+         * wait. */
         status = attempt(r->asker, r->bytes - r->got, true, &r->got, &r->hint, err);
     }
     return status;
@@ -388,7 +399,11 @@ cb_status cbi_task_acquire(cb_consumer *c, uint64_t bytes, uint64_t *granted, cb
     uint64_t got = 0, hint = 0;
     CB_TRY(attempt(c, bytes, true, &got, &hint, err));
     if (CBI_UNLIKELY(got < bytes)) {
-        reclaim r = {.asker = c, .bytes = bytes, .got = got, .hint = hint, .native = m->rules == CB_RULES_NATIVE};
+        reclaim r = {.asker = c,
+                     .bytes = bytes,
+                     .got = got,
+                     .hint = hint,
+                     .native = m->rules == CB_RULES_NATIVE};
         cb_status status = reclaim_for(&r, err);
         got = r.got;
         if (status != CB_OK) {
@@ -431,8 +446,10 @@ uint64_t cbi_task_release(cb_consumer *c, uint64_t bytes) {
 
 static cb_status misuse_while_spilling(const cb_consumer *c, cb_error *err) {
     cb_assert_debug(!cbi_task_is_spilling()); /* spilling never acquires */
-    return cbi_fail(err, CB_EMISUSE, "Consumer \"%s\" was asked for memory by a spill function: spilling must not acquire.",
-                    c->name);
+    return cbi_fail(
+        err, CB_EMISUSE,
+        "Consumer \"%s\" was asked for memory by a spill function: spilling must not acquire.",
+        c->name);
 }
 
 cb_status cb_consumer_acquire(cb_consumer *c, uint64_t bytes, uint64_t *granted, cb_error *err) {
@@ -464,10 +481,11 @@ cb_status cbi_task_refuse(cb_consumer *c, uint64_t asked, uint64_t had, cb_error
     (void)cbi_tree_write(m, NULL, tree, sizeof tree);
     cbi_lock_give(&m->lock);
     return cbi_fail_bytes(err, CB_EBUDGET, asked, had,
-                          "Consumer \"%s\" of task %llu asked for %llu bytes and could have had %llu, with all spilled "
+                          "Consumer \"%s\" of task %llu asked for %llu bytes and could have had "
+                          "%llu, with all spilled "
                           "that would.\n%s",
-                          c->name, (unsigned long long)c->task->id, (unsigned long long)asked, (unsigned long long)had,
-                          tree);
+                          c->name, (unsigned long long)c->task->id, (unsigned long long)asked,
+                          (unsigned long long)had, tree);
 }
 
 cb_status cb_consumer_acquire_all(cb_consumer *c, uint64_t bytes, cb_error *err) {
@@ -487,7 +505,8 @@ void cb_consumer_release(cb_consumer *c, uint64_t bytes) {
     cbi_lock_give(&m->lock);
     if (CBI_UNLIKELY(given < bytes)) {
         cbi_manager_warn(m,
-                         "Internal error: release called on %llu bytes but consumer \"%s\" of task %llu only has %llu.",
+                         "Internal error: release called on %llu bytes but consumer \"%s\" of task "
+                         "%llu only has %llu.",
                          (unsigned long long)bytes, c->name, (unsigned long long)c->task->id,
                          (unsigned long long)given);
     }
@@ -496,13 +515,15 @@ void cb_consumer_release(cb_consumer *c, uint64_t bytes) {
 
 /* ---- when the whole manager must shrink ---- */
 
-/** [locked] The consumer with most of the mode, over all tasks, that has not refused in this round. */
+/**
+ * [locked] The consumer with most of the mode, over all tasks, that has not refused in this round.
+ */
 static cb_consumer *pick_any(const cb_manager *m, cb_mode mode, uint64_t round) {
     cb_consumer *largest = NULL;
     for (const cb_task *t = m->tasks; t != NULL; t = t->next) {
         for (cb_consumer *c = t->consumers; c != NULL; c = c->next) {
-            if (c->mode == mode && c->spill != NULL && !c->spilling && c->shrink_round != round && used_of(c) > 0 &&
-                (largest == NULL || used_of(c) > used_of(largest))) {
+            if (c->mode == mode && c->spill != NULL && !c->spilling && c->shrink_round != round &&
+                used_of(c) > 0 && (largest == NULL || used_of(c) > used_of(largest))) {
                 largest = c;
             }
         }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Goal: whatever the system refuses, the memory core answers with an error and keeps its books. Method: one scenario that uses
- * everything is run with the first, second, third ... allocation failing (once, and from then on), until nothing
- * fails any more; afterwards nothing is held.
+ * Goal: whatever the system refuses, the memory core answers with an error and keeps its books.
+ * Method: one scenario that uses everything is run with the first, second, third ... allocation
+ * failing (once, and from then on), until nothing fails any more; afterwards nothing is held.
  */
 #include "../memory/memory_test.h"
 
@@ -40,8 +40,11 @@ static cb_status set_up(scene *s, cb_mode mode, cb_error *err) {
     CB_TRY(cb_ledger_set(entry, 1000, err));
     cb_task_options task = {.struct_size = sizeof task, .id = 1};
     CB_TRY(cb_task_create(s->manager, &task, &s->task, err));
-    cb_consumer_options consumer = {
-        .struct_size = sizeof consumer, .name = "holder", .mode = mode, .spill = free_held, .ctx = s};
+    cb_consumer_options consumer = {.struct_size = sizeof consumer,
+                                    .name = "holder",
+                                    .mode = mode,
+                                    .spill = free_held,
+                                    .ctx = s};
     CB_TRY(cb_consumer_create(s->task, &consumer, &s->holder, err));
     consumer.name = "asker";
     consumer.spill = NULL;

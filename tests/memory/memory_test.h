@@ -2,7 +2,9 @@
 #ifndef MEMORY_TEST_H
 #define MEMORY_TEST_H
 
-/* What the tests of the memory room share: cmocka with what it needs, and makers that cannot fail. */
+/*
+ * What the tests of the memory room share: cmocka with what it needs, and makers that cannot fail.
+ */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,13 +21,13 @@
 
 static const uint64_t KIB = 1024, MIB = 1024 * 1024;
 
-#define assert_ok(expr)                                            \
-    do {                                                           \
-        cb_error test_error_ = {0};                                \
-        cb_error *err = &test_error_;                              \
-        cb_status test_status_ = (expr);                           \
-        if (test_status_ != CB_OK)                                 \
-            fail_msg("%s: %s", #expr, test_error_.message);        \
+#define assert_ok(expr)                                                                            \
+    do {                                                                                           \
+        cb_error test_error_ = {0};                                                                \
+        cb_error *err = &test_error_;                                                              \
+        cb_status test_status_ = (expr);                                                           \
+        if (test_status_ != CB_OK)                                                                 \
+            fail_msg("%s: %s", #expr, test_error_.message);                                        \
     } while (0)
 
 static inline cb_manager *make_manager(const cb_manager_options *options) {
@@ -34,7 +36,8 @@ static inline cb_manager *make_manager(const cb_manager_options *options) {
     return m;
 }
 
-/** Native, off-heap: what each task takes for its page table is added, so that `bytes` are really there for `tasks`. */
+/** Native, off-heap: what each task takes for its page table is added, so that `bytes` are really
+ *  there for `tasks`. */
 static inline cb_manager *make_native(uint64_t bytes, unsigned tasks) {
     cb_manager_options options = cb_manager_options_native(bytes + tasks * 8 * KIB);
     return make_manager(&options);
@@ -57,7 +60,8 @@ static inline cb_task *make_task(cb_manager *m, uint64_t id) {
     return t;
 }
 
-static inline cb_consumer *make_consumer_of(cb_task *t, const char *name, cb_mode mode, cb_spill_fn spill, void *ctx) {
+static inline cb_consumer *make_consumer_of(cb_task *t, const char *name, cb_mode mode,
+                                            cb_spill_fn spill, void *ctx) {
     cb_consumer_options options = {
         .struct_size = sizeof options, .name = name, .mode = mode, .spill = spill, .ctx = ctx};
     cb_consumer *c = NULL;

@@ -113,7 +113,8 @@ static void test_more_sizes_than_classes_are_allocated_all_the_same(void **state
         }
     }
     assert_int_equal(cb_allocator_used(a), 0);
-    assert_int_equal(cb_allocator_trim(a, 0), 4096 * CBI_SIZE_CLASSES_MAX * (CBI_SIZE_CLASSES_MAX + 1) / 2);
+    assert_int_equal(cb_allocator_trim(a, 0),
+                     4096 * CBI_SIZE_CLASSES_MAX * (CBI_SIZE_CLASSES_MAX + 1) / 2);
     cb_allocator_destroy(a);
 }
 
@@ -142,8 +143,12 @@ static void test_freeing_with_the_other_modes_allocator_is_caught(void **state) 
     (void)state;
     cb_allocator *heap = make(CB_HEAP, false, 0), *off = make(CB_OFF_HEAP, false, 0);
     cb_page a = allocate(heap, 4096), b = allocate(off, 4096);
-    expect_misuse(heap, &b, "baseObject was null; are you trying to use the on-heap allocator to free off-heap memory?");
-    expect_misuse(off, &a, "baseObject not null; are you trying to use the off-heap allocator to free on-heap memory?");
+    expect_misuse(heap, &b,
+                  "baseObject was null; are you trying to use the on-heap allocator to free "
+                  "off-heap memory?");
+    expect_misuse(off, &a,
+                  "baseObject not null; are you trying to use the off-heap allocator to free "
+                  "on-heap memory?");
     assert_ok(cb_allocator_free(heap, &a, err));
     assert_ok(cb_allocator_free(off, &b, err));
     cb_allocator_destroy(heap);
@@ -200,7 +205,8 @@ static void test_more_than_the_machine_has_is_an_error(void **state) {
 
 static void test_huge_pages_are_aligned_for_them(void **state) {
     (void)state;
-    cb_allocator_options options = {.struct_size = sizeof options, .mode = CB_OFF_HEAP, .huge_pages = true};
+    cb_allocator_options options = {
+        .struct_size = sizeof options, .mode = CB_OFF_HEAP, .huge_pages = true};
     cb_allocator *a = NULL;
     assert_ok(cb_allocator_create(&options, &a, err));
     cb_page p = allocate(a, 5 * MIB);

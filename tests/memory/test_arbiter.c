@@ -97,7 +97,8 @@ static void test_new_task_lowers_the_floors_and_wakes(void **state) {
     cbi_arbiter_join(&a, &r.party);
     assert_int_equal(granted(&a, &p, 1000), 1000);
     assert_int_equal(ask(&a, &q, 400, CB_HEAP), CBI_BLOCKED); /* 200 free, the floor is 300 */
-    assert_int_equal(ask(&a, &r, 400, CB_HEAP), CBI_GRANTED); /* the floor is 200 now; it came last and is first */
+    assert_int_equal(ask(&a, &r, 400, CB_HEAP),
+                     CBI_GRANTED); /* the floor is 200 now; it came last and is first */
     assert_int_equal(r.request.granted, 200);
     assert_null(cbi_arbiter_next(&a));
     (void)cbi_arbiter_release(&a, &p.party, CB_HEAP, 200);
@@ -113,7 +114,8 @@ static void test_task_granted_nothing_counts_for_spark_only(void **state) {
         cbi_arbiter_join(&a, &p.party);
         cbi_arbiter_join(&a, &q.party);
         assert_int_equal(granted(&a, &p, 1000), 1000);
-        q.request = (cbi_request){.party = &q.party, .mode = CB_HEAP, .bytes = 10, .may_wait = false};
+        q.request =
+            (cbi_request){.party = &q.party, .mode = CB_HEAP, .bytes = 10, .may_wait = false};
         assert_int_equal(cbi_arbiter_acquire(&a, &q.request), CBI_GRANTED);
         assert_int_equal(q.request.granted, 0);
         assert_int_equal(a.tasks[CB_HEAP], rules == CB_RULES_SPARK ? 2 : 1);
@@ -235,7 +237,8 @@ static void test_passed_waiter_collects_in_the_end(void **state) {
         while (cbi_arbiter_next(&a) != NULL) {
         }
         if (big.request.verdict == CBI_BLOCKED) { /* somebody small always takes what came free */
-            small.request = (cbi_request){.party = &small.party, .mode = CB_HEAP, .bytes = 10, .may_wait = false};
+            small.request = (cbi_request){
+                .party = &small.party, .mode = CB_HEAP, .bytes = 10, .may_wait = false};
             (void)cbi_arbiter_acquire(&a, &small.request);
             (void)cbi_arbiter_release(&a, &small.party, CB_HEAP, small.request.granted);
             small.request.granted = 0;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Goal: no order of operations breaks the arbiter. Method: every order of a few tasks' and a store's operations is walked through,
- * states that were seen are not walked again. An eviction takes two steps, so that anything can happen in between.
+ * Goal: no order of operations breaks the arbiter. Method: every order of a few tasks' and a
+ * store's operations is walked through, states that were seen are not walked again. An eviction
+ * takes two steps, so that anything can happen in between.
  *
- * Checked in each state: the books (sum of what is held <= budget, pools add up), no lost wake-up (nobody waits who could go on),
- * the floor (nobody is sent to spill below 1/2N while others could release), the share, and progress: when all who run end,
- * nobody is left waiting; and under the native rules not all wait for each other.
+ * Checked in each state: the books (sum of what is held <= budget, pools add up), no lost wake-up
+ * (nobody waits who could go on), the floor (nobody is sent to spill below 1/2N while others could
+ * release), the share, and progress: when all who run end, nobody is left waiting; and under the
+ * native rules not all wait for each other.
  *
  * ctest-timeout: 300
  */
@@ -122,9 +124,10 @@ static uint64_t hash_of(const world *w) {
     }
     for (int i = 0; i < ACTORS; i++) {
         const actor *a = &w->actors[i];
-        mix(&h, a->party.bytes[0] << 48 | a->party.bytes[1] << 40 | a->party.hand[0] << 32 | a->party.hand[1] << 24 |
-                    (uint64_t)a->party.counted[0] << 17 | (uint64_t)a->party.counted[1] << 16 |
-                    (uint64_t)a->phase << 8 | (uint64_t)a->reclaims << 4 | a->left);
+        mix(&h, a->party.bytes[0] << 48 | a->party.bytes[1] << 40 | a->party.hand[0] << 32 |
+                    a->party.hand[1] << 24 | (uint64_t)a->party.counted[0] << 17 |
+                    (uint64_t)a->party.counted[1] << 16 | (uint64_t)a->phase << 8 |
+                    (uint64_t)a->reclaims << 4 | a->left);
         if (a->phase != RUNS) {
             mix(&h, a->request.bytes << 32 | a->request.held << 24 | a->request.marked << 16 |
                         (uint64_t)a->request.mode << 8 | a->request.evict_bytes);
@@ -153,11 +156,13 @@ static bool all_tasks_wait(const world *w) {
     return w->actors[STORE].phase == RUNS;
 }
 
-/** After a grant of less than was asked: only above the floor, or because nobody could have released. */
+/** After a grant of less than was asked: only above the floor, or because nobody could have
+ *  released. */
 static void check_grant(const world *w, const actor *a, bool waited) {
     const cbi_request *r = &a->request;
     const cbi_arbiter *b = &w->arbiter;
-    uint64_t mine = a->party.bytes[r->mode], n = b->tasks[r->mode] + (a->party.counted[r->mode] ? 0 : 1);
+    uint64_t mine = a->party.bytes[r->mode],
+             n = b->tasks[r->mode] + (a->party.counted[r->mode] ? 0 : 1);
     if (r->granted > 0) {
         assert_true(mine <= share_of(b, r->mode, n));
     }
@@ -175,7 +180,8 @@ static void check_waiters(const world *w) {
     }
     for (const cbi_request *r = a->first; r != NULL; r = r->next) {
         const cbi_pool *exec = &a->pools[CB_EXECUTION][r->mode];
-        uint64_t n = a->tasks[r->mode], mine = r->party->bytes[r->mode], share = share_of(a, r->mode, n);
+        uint64_t n = a->tasks[r->mode], mine = r->party->bytes[r->mode],
+                 share = share_of(a, r->mode, n);
         uint64_t room = share > mine ? share - mine : 0, spare = cbi_pool_free(exec) + r->held;
         uint64_t could = r->bytes < room ? r->bytes : room;
         could = could < spare ? could : spare;
@@ -200,26 +206,25 @@ static void pass_on(world *w) {
 
 static void note_verdict(world *w, actor *a) {
     switch (a->request.verdict) {
-    case CBI_BLOCKED:
-        a->phase = WAITS;
-        blocked_seen++;
-        break;
-    case CBI_EVICT:
-        a->phase = EVICTS;
-        break;
-    case CBI_GRANTED:
-    case CBI_REFUSED:
-    case CBI_LOST:
-        a->phase = RUNS;
-        if (a->request.party != NULL && a->request.verdict == CBI_GRANTED) {
-            check_grant(w, a, false);
-        }
-        break;
+        case CBI_BLOCKED:
+            a->phase = WAITS;
+            blocked_seen++;
+            break;
+        case CBI_EVICT: a->phase = EVICTS; break;
+        case CBI_GRANTED:
+        case CBI_REFUSED:
+        case CBI_LOST:
+            a->phase = RUNS;
+            if (a->request.party != NULL && a->request.verdict == CBI_GRANTED) {
+                check_grant(w, a, false);
+            }
+            break;
     }
 }
 
 static void acquire(world *w, actor *a, cb_mode mode, uint64_t bytes) {
-    a->request = (cbi_request){.party = &a->party, .mode = mode, .bytes = bytes, .may_wait = !a->reclaims};
+    a->request =
+        (cbi_request){.party = &a->party, .mode = mode, .bytes = bytes, .may_wait = !a->reclaims};
     (void)cbi_arbiter_acquire(&w->arbiter, &a->request);
     if (a->request.may_wait) {
         note_verdict(w, a);
@@ -254,47 +259,30 @@ static void take_hand(world *w, actor *a) {
 static void run(world *w, step s) {
     actor *a = &w->actors[s.actor];
     switch ((kind)s.kind) {
-    case ACQUIRE_1:
-        acquire(w, a, CB_HEAP, 1);
-        break;
-    case ACQUIRE_3:
-        acquire(w, a, CB_HEAP, 3);
-        break;
-    case ACQUIRE_OFF_3:
-        acquire(w, a, CB_OFF_HEAP, 3);
-        break;
-    case RELEASE_1:
-    case SIBLING_RELEASES:
-        (void)cbi_arbiter_release(&w->arbiter, &a->party, CB_HEAP, 1);
-        break;
-    case RELEASE_ALL:
-        (void)cbi_arbiter_release_all(&w->arbiter, &a->party);
-        break;
-    case RECLAIM:
-        cbi_arbiter_reclaim_begin(&w->arbiter, &a->party, CB_HEAP);
-        a->reclaims = true;
-        break;
-    case TAKE:
-        take_hand(w, a);
-        break;
-    case CANCEL:
-        cbi_arbiter_withdraw(&w->arbiter, &a->request);
-        a->phase = RUNS;
-        break;
-    case STORE_2:
-        a->request = (cbi_request){.mode = CB_HEAP, .bytes = 2};
-        (void)cbi_arbiter_acquire_storage(&w->arbiter, &a->request);
-        note_verdict(w, a);
-        break;
-    case UNSTORE_1:
-        (void)cbi_arbiter_release_storage(&w->arbiter, CB_HEAP, 1);
-        break;
-    case SETTLE_ALL:
-    case SETTLE_NONE:
-        settle(w, a, s.kind == SETTLE_ALL);
-        break;
-    case KINDS:
-        break;
+        case ACQUIRE_1: acquire(w, a, CB_HEAP, 1); break;
+        case ACQUIRE_3: acquire(w, a, CB_HEAP, 3); break;
+        case ACQUIRE_OFF_3: acquire(w, a, CB_OFF_HEAP, 3); break;
+        case RELEASE_1:
+        case SIBLING_RELEASES: (void)cbi_arbiter_release(&w->arbiter, &a->party, CB_HEAP, 1); break;
+        case RELEASE_ALL: (void)cbi_arbiter_release_all(&w->arbiter, &a->party); break;
+        case RECLAIM:
+            cbi_arbiter_reclaim_begin(&w->arbiter, &a->party, CB_HEAP);
+            a->reclaims = true;
+            break;
+        case TAKE: take_hand(w, a); break;
+        case CANCEL:
+            cbi_arbiter_withdraw(&w->arbiter, &a->request);
+            a->phase = RUNS;
+            break;
+        case STORE_2:
+            a->request = (cbi_request){.mode = CB_HEAP, .bytes = 2};
+            (void)cbi_arbiter_acquire_storage(&w->arbiter, &a->request);
+            note_verdict(w, a);
+            break;
+        case UNSTORE_1: (void)cbi_arbiter_release_storage(&w->arbiter, CB_HEAP, 1); break;
+        case SETTLE_ALL:
+        case SETTLE_NONE: settle(w, a, s.kind == SETTLE_ALL); break;
+        case KINDS: break;
     }
     pass_on(w);
 }
@@ -311,32 +299,28 @@ static bool is_enabled(const world *w, step s) {
         return false;
     }
     switch (k) {
-    case ACQUIRE_1:
-    case ACQUIRE_3:
-    case ACQUIRE_OFF_3:
-        return !store && a->phase == RUNS;
-    case RELEASE_1:
-        return !store && a->phase == RUNS && a->party.bytes[CB_HEAP] - a->party.hand[CB_HEAP] > 0;
-    case RELEASE_ALL:
-        return !store && a->phase == RUNS && !a->reclaims;
-    case SIBLING_RELEASES:
-        return !store && a->phase == WAITS && a->party.bytes[CB_HEAP] - a->party.hand[CB_HEAP] > 0;
-    case RECLAIM:
-        return !store && a->phase == RUNS && !a->reclaims && a->party.bytes[CB_HEAP] > 0;
-    case TAKE:
-        return !store && a->phase == RUNS && a->reclaims;
-    case CANCEL:
-        return !store && a->phase == WAITS;
-    case STORE_2:
-        return store && a->phase == RUNS;
-    case UNSTORE_1:
-        return store && a->phase == RUNS &&
-               w->arbiter.pools[CB_STORAGE][CB_HEAP].used > w->arbiter.pools[CB_STORAGE][CB_HEAP].leaving;
-    case SETTLE_ALL:
-    case SETTLE_NONE:
-        return a->phase == EVICTS;
-    case KINDS:
-        break;
+        case ACQUIRE_1:
+        case ACQUIRE_3:
+        case ACQUIRE_OFF_3: return !store && a->phase == RUNS;
+        case RELEASE_1:
+            return !store && a->phase == RUNS &&
+                   a->party.bytes[CB_HEAP] - a->party.hand[CB_HEAP] > 0;
+        case RELEASE_ALL: return !store && a->phase == RUNS && !a->reclaims;
+        case SIBLING_RELEASES:
+            return !store && a->phase == WAITS &&
+                   a->party.bytes[CB_HEAP] - a->party.hand[CB_HEAP] > 0;
+        case RECLAIM:
+            return !store && a->phase == RUNS && !a->reclaims && a->party.bytes[CB_HEAP] > 0;
+        case TAKE: return !store && a->phase == RUNS && a->reclaims;
+        case CANCEL: return !store && a->phase == WAITS;
+        case STORE_2: return store && a->phase == RUNS;
+        case UNSTORE_1:
+            return store && a->phase == RUNS &&
+                   w->arbiter.pools[CB_STORAGE][CB_HEAP].used >
+                       w->arbiter.pools[CB_STORAGE][CB_HEAP].leaving;
+        case SETTLE_ALL:
+        case SETTLE_NONE: return a->phase == EVICTS;
+        case KINDS: break;
     }
     return false;
 }
@@ -403,7 +387,8 @@ static void check_progress(world *w) {
             if (a->phase == RUNS && a->reclaims) {
                 run(w, (step){(uint8_t)i, TAKE});
             }
-            if (i < the_plan->tasks && a->phase == RUNS && a->party.bytes[CB_HEAP] + a->party.bytes[CB_OFF_HEAP] > 0) {
+            if (i < the_plan->tasks && a->phase == RUNS &&
+                a->party.bytes[CB_HEAP] + a->party.bytes[CB_OFF_HEAP] > 0) {
                 run(w, (step){(uint8_t)i, RELEASE_ALL});
                 moved = true;
             }
@@ -451,24 +436,34 @@ static void explore(const plan *p) {
     seen = NULL;
     seen_slots = 0;
     walk(path, 0);
-    print_message("%llu states, %llu steps, blocked %llu times, %llu standstills ended\n", (unsigned long long)states,
-                  (unsigned long long)steps_taken, (unsigned long long)blocked_seen, (unsigned long long)standstills);
+    print_message("%llu states, %llu steps, blocked %llu times, %llu standstills ended\n",
+                  (unsigned long long)states, (unsigned long long)steps_taken,
+                  (unsigned long long)blocked_seen, (unsigned long long)standstills);
     free(seen);
     seen = NULL;
     assert_true(blocked_seen > 0);
 }
 
-static const uint32_t execution_kinds = 1u << ACQUIRE_1 | 1u << ACQUIRE_3 | 1u << RELEASE_1 | 1u << RELEASE_ALL |
-                                        1u << SIBLING_RELEASES | 1u << CANCEL | 1u << SETTLE_ALL | 1u << SETTLE_NONE;
+static const uint32_t execution_kinds = 1u << ACQUIRE_1 | 1u << ACQUIRE_3 | 1u << RELEASE_1 |
+                                        1u << RELEASE_ALL | 1u << SIBLING_RELEASES | 1u << CANCEL |
+                                        1u << SETTLE_ALL | 1u << SETTLE_NONE;
 
 static void test_every_order_of_three_tasks_keeps_the_invariants(void **state) {
     (void)state;
-    explore(&(plan){.rules = CB_RULES_NATIVE, .tasks = 3, .operations = 4, .heap = 7, .kinds = execution_kinds});
+    explore(&(plan){.rules = CB_RULES_NATIVE,
+                    .tasks = 3,
+                    .operations = 4,
+                    .heap = 7,
+                    .kinds = execution_kinds});
 }
 
 static void test_every_order_of_four_tasks_keeps_the_invariants(void **state) {
     (void)state;
-    explore(&(plan){.rules = CB_RULES_NATIVE, .tasks = 4, .operations = 3, .heap = 8, .kinds = execution_kinds});
+    explore(&(plan){.rules = CB_RULES_NATIVE,
+                    .tasks = 4,
+                    .operations = 3,
+                    .heap = 8,
+                    .kinds = execution_kinds});
 }
 
 static void test_every_order_of_tasks_and_a_store_keeps_the_invariants(void **state) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Goal: under Spark's rules the arbiter answers as Spark 4.2's own classes did. Method: a small reader of the trace language
- * drives the arbiter with a store of named blocks, and each line is compared with what the original printed
- * (tests/memory/traces).
+ * Goal: under Spark's rules the arbiter answers as Spark 4.2's own classes did. Method: a small
+ * reader of the trace language drives the arbiter with a store of named blocks, and each line is
+ * compared with what the original printed (tests/memory/traces).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -94,8 +94,8 @@ static uint64_t evict(world *w, cb_mode mode, uint64_t bytes, const char *for_bl
     size_t kept = 0;
     for (size_t i = 0; i < w->block_count; i++) {
         if (victim[i]) {
-            append(w->evicted, sizeof w->evicted, "%s%s:%llu", w->evicted[0] != '\0' ? " " : "", w->blocks[i].name,
-                   (unsigned long long)w->blocks[i].bytes);
+            append(w->evicted, sizeof w->evicted, "%s%s:%llu", w->evicted[0] != '\0' ? " " : "",
+                   w->blocks[i].name, (unsigned long long)w->blocks[i].bytes);
         } else {
             w->blocks[kept++] = w->blocks[i];
         }
@@ -140,7 +140,8 @@ static task *find_task(world *w, int id) {
     return t;
 }
 
-static void acquire_execution(world *w, int id, uint64_t bytes, cb_mode mode, char *result, size_t cap) {
+static void acquire_execution(world *w, int id, uint64_t bytes, cb_mode mode, char *result,
+                              size_t cap) {
     task *t = find_task(w, id);
     if (t->blocked) {
         append(result, cap, "error:busy");
@@ -170,7 +171,8 @@ static bool acquire_storage(world *w, const char *name, uint64_t bytes, cb_mode 
     return r.verdict == CBI_GRANTED;
 }
 
-static void put_block(world *w, const char *name, uint64_t bytes, cb_mode mode, char *result, size_t cap) {
+static void put_block(world *w, const char *name, uint64_t bytes, cb_mode mode, char *result,
+                      size_t cap) {
     if (find_block(w, name) != NULL) {
         append(result, cap, "error:exists");
         return;
@@ -265,10 +267,11 @@ static void run_op(world *w, char *words[], int count, char *result, size_t cap)
     if (strcmp(op, "config") == 0) {
         append(result, cap, configure(w, words, count) ? "ok" : "error:IllegalArgumentException");
     } else if (strcmp(op, "acquireExecution") == 0) {
-        acquire_execution(w, atoi(words[1]), strtoull(words[2], NULL, 10), mode_of(words[3]), result, cap);
+        acquire_execution(w, atoi(words[1]), strtoull(words[2], NULL, 10), mode_of(words[3]),
+                          result, cap);
     } else if (strcmp(op, "releaseExecution") == 0) {
-        (void)cbi_arbiter_release(&w->arbiter, &find_task(w, atoi(words[1]))->party, mode_of(words[3]),
-                                  strtoull(words[2], NULL, 10));
+        (void)cbi_arbiter_release(&w->arbiter, &find_task(w, atoi(words[1]))->party,
+                                  mode_of(words[3]), strtoull(words[2], NULL, 10));
         append(result, cap, "ok");
     } else if (strcmp(op, "releaseAllExecution") == 0) {
         uint64_t freed = cbi_arbiter_release_all(&w->arbiter, &find_task(w, atoi(words[1]))->party);
@@ -277,12 +280,16 @@ static void run_op(world *w, char *words[], int count, char *result, size_t cap)
         put_block(w, words[1], strtoull(words[2], NULL, 10), mode_of(words[3]), result, cap);
     } else if (strcmp(op, "rawAcquireStorage") == 0) {
         append(result, cap,
-               acquire_storage(w, words[1], strtoull(words[2], NULL, 10), mode_of(words[3])) ? "true" : "false");
+               acquire_storage(w, words[1], strtoull(words[2], NULL, 10), mode_of(words[3]))
+                   ? "true"
+                   : "false");
     } else if (strcmp(op, "rawReleaseStorage") == 0) {
-        (void)cbi_arbiter_release_storage(&w->arbiter, mode_of(words[2]), strtoull(words[1], NULL, 10));
+        (void)cbi_arbiter_release_storage(&w->arbiter, mode_of(words[2]),
+                                          strtoull(words[1], NULL, 10));
         append(result, cap, "ok");
     } else if (strcmp(op, "maxStorage") == 0) {
-        append(result, cap, "%llu", (unsigned long long)cbi_arbiter_storage_max(&w->arbiter, mode_of(words[1])));
+        append(result, cap, "%llu",
+               (unsigned long long)cbi_arbiter_storage_max(&w->arbiter, mode_of(words[1])));
     } else if (strcmp(op, "state") == 0) {
         append(result, cap, "ok");
     } else if (!run_block_op(w, words, result, cap) && !run_unroll_op(w, words, result, cap)) {
@@ -295,11 +302,14 @@ static void run_op(world *w, char *words[], int count, char *result, size_t cap)
 static void append_state(const world *w, char *out, size_t cap) {
     static const char *const names[] = {"on", "off"};
     for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
-        const cbi_pool *exec = &w->arbiter.pools[CB_EXECUTION][mode], *stor = &w->arbiter.pools[CB_STORAGE][mode];
-        append(out, cap, "%s{exec=%llu/%llu stor=%llu/%llu} ", names[mode], (unsigned long long)exec->used,
-               (unsigned long long)exec->size, (unsigned long long)stor->used, (unsigned long long)stor->size);
+        const cbi_pool *exec = &w->arbiter.pools[CB_EXECUTION][mode],
+                       *stor = &w->arbiter.pools[CB_STORAGE][mode];
+        append(out, cap, "%s{exec=%llu/%llu stor=%llu/%llu} ", names[mode],
+               (unsigned long long)exec->used, (unsigned long long)exec->size,
+               (unsigned long long)stor->used, (unsigned long long)stor->size);
     }
-    append(out, cap, "unroll=%llu tasks{", (unsigned long long)(w->unroll[CB_HEAP] + w->unroll[CB_OFF_HEAP]));
+    append(out, cap, "unroll=%llu tasks{",
+           (unsigned long long)(w->unroll[CB_HEAP] + w->unroll[CB_OFF_HEAP]));
     const char *between = "";
     for (int id = 0; id < TASKS_MAX; id++) {
         const cbi_party *p = &w->tasks[id].party;
@@ -335,7 +345,8 @@ static void run_line(world *w, int number, char *line, char *out, size_t cap) {
 static FILE *open_trace(const char *name, const char *kind) {
     const char *source = getenv("CARBIDE_SOURCE");
     char path[512];
-    (void)snprintf(path, sizeof path, "%s/tests/memory/traces/%s.%s", source != NULL ? source : ".", name, kind);
+    (void)snprintf(path, sizeof path, "%s/tests/memory/traces/%s.%s", source != NULL ? source : ".",
+                   name, kind);
     FILE *file = fopen(path, "r");
     if (file == NULL) {
         fail_msg("%s is not there", path);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The manager's side: storage with a store that evicts, the ledger, a parent, shrinking, the tree, refused options. */
+/* The manager's side: storage with a store that evicts, the ledger, a parent, shrinking, the tree,
+ * refused options. */
 #include "memory_test.h"
 
 #include <pthread.h>
@@ -156,7 +157,8 @@ static void test_storage_evicts_for_a_new_block(void **state) {
     assert_true(put(&s, "c", 500, CB_HEAP)); /* a goes */
     assert_int_equal(s.blocks[0].bytes, 0);
     assert_int_equal(pool_of(m, CB_STORAGE, CB_HEAP).used, 800);
-    assert_false(put(&s, "b", 800, CB_HEAP)); /* its own kin does not go, c alone does not suffice */
+    assert_false(
+        put(&s, "b", 800, CB_HEAP)); /* its own kin does not go, c alone does not suffice */
     assert_int_equal(pool_of(m, CB_STORAGE, CB_HEAP).used, 800);
     cb_manager_release_all_storage(m);
     assert_int_equal(pool_of(m, CB_STORAGE, CB_HEAP).used, 0);
@@ -263,7 +265,8 @@ static void test_refused_eviction_with_waiters_does_not_spin(void **state) {
     cb_consumer *a = make_consumer_of(t, "a", CB_OFF_HEAP, NULL, NULL);
     cb_consumer *b = make_consumer_of(u, "b", CB_OFF_HEAP, NULL, NULL);
     assert_int_equal(acquire(a, 500), 500);
-    assert_ok(cb_manager_acquire_storage(m, CB_OFF_HEAP, 500, "x", err)); /* not in the store: cannot be chosen */
+    assert_ok(cb_manager_acquire_storage(m, CB_OFF_HEAP, 500, "x",
+                                         err)); /* not in the store: cannot be chosen */
     cb_task_set_deadline(u, cbi_sys_clock_ns() + 20000000);
     uint64_t granted;
     cb_status status = cb_consumer_acquire(b, 400, &granted, NULL);
@@ -469,7 +472,8 @@ static void test_shrink_takes_free_then_blocks_then_spills(void **state) {
     assert_int_equal(cb_manager_shrink(m, CB_OFF_HEAP, 250), 250);
     assert_in_range(cb_consumer_used(c), 250, 350);
     assert_int_equal(cb_manager_shrink(m, CB_OFF_HEAP, 10000), 350);
-    assert_int_equal(pool_of(m, CB_EXECUTION, CB_OFF_HEAP).size + pool_of(m, CB_STORAGE, CB_OFF_HEAP).size, 0);
+    assert_int_equal(
+        pool_of(m, CB_EXECUTION, CB_OFF_HEAP).size + pool_of(m, CB_STORAGE, CB_OFF_HEAP).size, 0);
     cb_manager_grow(m, CB_OFF_HEAP, 77);
     assert_int_equal(pool_of(m, CB_EXECUTION, CB_OFF_HEAP).free, 77);
     (void)cb_task_end(t, NULL, 0);

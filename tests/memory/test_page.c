@@ -104,7 +104,8 @@ static void test_all_page_numbers_can_be_used_and_no_more(void **state) {
     assert_non_null(strstr(err.message, "maximum of 8192 pages"));
     assert_int_equal(cb_consumer_used(c), 16 * CB_PAGE_TABLE_SIZE);
     cb_address last = cb_address_of(&pages[CB_PAGE_TABLE_SIZE - 1], 15);
-    assert_ptr_equal(cb_address_data(cb_task_page_table(t), last), cb_page_data(&pages[CB_PAGE_TABLE_SIZE - 1]) + 15);
+    assert_ptr_equal(cb_address_data(cb_task_page_table(t), last),
+                     cb_page_data(&pages[CB_PAGE_TABLE_SIZE - 1]) + 15);
     assert_int_equal(cb_page_free(c, &pages[77], NULL), CB_OK);
     more = alloc(c, 16);
     assert_int_equal(more.number, 77);
@@ -182,7 +183,8 @@ static void test_misuse_of_pages_is_caught(void **state) {
     assert_int_equal(again.number, copy.number);
     expect_misuse(c, &copy, "Called freePage() on a memory block that has already been freed");
     cb_page stranger = {.number = CB_PAGE_NONE};
-    expect_misuse(c, &stranger, "Called freePage() on memory that wasn't allocated with allocatePage()");
+    expect_misuse(c, &stranger,
+                  "Called freePage() on memory that wasn't allocated with allocatePage()");
     cb_page q;
     assert_int_equal(cb_page_alloc(heap, 4096, &q, NULL), CB_EMISUSE);
     assert_ok(cb_page_free(c, &again, err));

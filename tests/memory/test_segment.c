@@ -54,7 +54,8 @@ static void test_preallocated_pool_takes_all_its_bytes_at_once(void **state) {
 static void test_last_given_segment_is_taken_first(void **state) {
     (void)state;
     fixture f = make(4096, 10, true, MIB);
-    void *a = cb_segment_pool_take(f.pool, 1), *b = cb_segment_pool_take(f.pool, 1), *c = cb_segment_pool_take(f.pool, 1);
+    void *a = cb_segment_pool_take(f.pool, 1), *b = cb_segment_pool_take(f.pool, 1),
+         *c = cb_segment_pool_take(f.pool, 1);
     assert_int_equal(index_of(&f, c), 2); /* fresh ones from the low end */
     cb_segment_pool_give(f.pool, b, 1);
     cb_segment_pool_give(f.pool, a, 1);
@@ -67,7 +68,8 @@ static void test_last_given_segment_is_taken_first(void **state) {
 static void test_run_is_the_first_that_fits(void **state) {
     (void)state;
     fixture f = make(4096, 200, true, MIB);
-    void *a = cb_segment_pool_take(f.pool, 3), *b = cb_segment_pool_take(f.pool, 2), *c = cb_segment_pool_take(f.pool, 70);
+    void *a = cb_segment_pool_take(f.pool, 3), *b = cb_segment_pool_take(f.pool, 2),
+         *c = cb_segment_pool_take(f.pool, 70);
     assert_int_equal(index_of(&f, a), 0);
     assert_int_equal(index_of(&f, b), 3);
     assert_int_equal(index_of(&f, c), 5);
@@ -115,7 +117,8 @@ static void test_singles_and_runs_never_overlap(void **state) {
             in_use += count;
         } else if (owners > 0) {
             size_t who = (random >> 32) % owners;
-            cb_segment_pool_give(f.pool, cb_segment_pool_base(f.pool) + owner_first[who] * 4096, owner_count[who]);
+            cb_segment_pool_give(f.pool, cb_segment_pool_base(f.pool) + owner_first[who] * 4096,
+                                 owner_count[who]);
             memset(&taken[owner_first[who]], 0, owner_count[who]);
             in_use -= owner_count[who];
             owner_first[who] = owner_first[--owners];
@@ -179,8 +182,11 @@ static void test_bad_options_are_refused(void **state) {
     cb_manager *m = make_native(MIB, 1);
     cb_task *t = make_task(m, 1);
     cb_segment_pool *pool = NULL;
-    const cb_segment_pool_options good = {
-        .struct_size = sizeof good, .task = t, .segment_bytes = 4096, .segments_max = 1, .preallocate = true};
+    const cb_segment_pool_options good = {.struct_size = sizeof good,
+                                          .task = t,
+                                          .segment_bytes = 4096,
+                                          .segments_max = 1,
+                                          .preallocate = true};
     cb_segment_pool_options o = good;
     o.segment_bytes = 2048;
     assert_int_equal(cb_segment_pool_create(&o, &pool, NULL), CB_EINVAL);

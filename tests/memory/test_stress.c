@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Goal: many threads, tasks, consumers, blocks and evictions at once neither hang nor lose a byte, and never exceed the budget.
- * Method: each thread is a task that does random things for a while; some are cancelled or have deadlines; spill functions take
- * from who holds; a watchdog ends a hang with the memory tree. With an argument: that many seconds (default: about one).
+ * Goal: many threads, tasks, consumers, blocks and evictions at once neither hang nor lose a byte,
+ * and never exceed the budget. Method: each thread is a task that does random things for a while;
+ * some are cancelled or have deadlines; spill functions take from who holds; a watchdog ends a hang
+ * with the memory tree. With an argument: that many seconds (default: about one).
  *
  * ctest-timeout: 120
  */
@@ -21,7 +22,8 @@ static cb_manager *the_manager;
 static void hang(int sig) {
     (void)sig;
     static char tree[1 << 16];
-    size_t bytes = cb_manager_tree(the_manager, tree, sizeof tree); /* may hang too: then the test's own limit ends it */
+    size_t bytes = cb_manager_tree(
+        the_manager, tree, sizeof tree); /* may hang too: then the test's own limit ends it */
     (void)!write(STDERR_FILENO, tree, bytes < sizeof tree ? bytes : sizeof tree);
     abort();
 }
@@ -102,7 +104,8 @@ static void count(worker *w, cb_status status) {
     w->refusals += status == CB_EBUDGET;
     w->cancelled += status == CB_ECANCELED;
     w->deadlines += status == CB_EDEADLINE;
-    w->failures += status != CB_OK && status != CB_EBUDGET && status != CB_ECANCELED && status != CB_EDEADLINE;
+    w->failures +=
+        status != CB_OK && status != CB_EBUDGET && status != CB_ECANCELED && status != CB_EDEADLINE;
 }
 
 static void acquire_bytes(worker *w, hoard *h, uint64_t bytes) {
@@ -117,7 +120,8 @@ static void acquire_bytes(worker *w, hoard *h, uint64_t bytes) {
 static void add_page(worker *w, size_t bytes) {
     shelf *s = &w->shelf;
     cb_page page;
-    cb_status status = cb_page_alloc(s->consumer, bytes, &page, NULL); /* not under our lock: it may ask us to spill */
+    cb_status status = cb_page_alloc(s->consumer, bytes, &page,
+                                     NULL); /* not under our lock: it may ask us to spill */
     count(w, status);
     if (status != CB_OK) {
         return;
@@ -154,30 +158,23 @@ static void *work(void *ctx) {
         uint64_t r = next_random(w);
         hoard *h = &w->hoards[r & 1];
         switch ((r >> 1) % 8) {
-        case 0:
-        case 1:
-            acquire_bytes(w, h, 1 + (r >> 8) % (64 * 1024));
-            break;
-        case 2:
-        case 3:
-            cb_consumer_release(h->consumer, take_out(h, (r >> 8) % (64 * 1024)));
-            break;
-        case 4:
-            add_page(w, (1 + (r >> 8) % 16) * 4096);
-            break;
-        case 5:
-            (void)spill_shelf(&w->shelf, 0, NULL);
-            break;
-        case 6:
-            if ((r >> 8) % 16 == 0) {
-                let_go(w);
-            }
-            break;
-        default:
-            if ((r >> 8) % 64 == 0) {
-                cb_task_set_deadline(w->task, (r >> 16) % 2 == 0 ? 0 : cbi_sys_clock_ns() + 2000000);
-            }
-            break;
+            case 0:
+            case 1: acquire_bytes(w, h, 1 + (r >> 8) % (64 * 1024)); break;
+            case 2:
+            case 3: cb_consumer_release(h->consumer, take_out(h, (r >> 8) % (64 * 1024))); break;
+            case 4: add_page(w, (1 + (r >> 8) % 16) * 4096); break;
+            case 5: (void)spill_shelf(&w->shelf, 0, NULL); break;
+            case 6:
+                if ((r >> 8) % 16 == 0) {
+                    let_go(w);
+                }
+                break;
+            default:
+                if ((r >> 8) % 64 == 0) {
+                    cb_task_set_deadline(w->task,
+                                         (r >> 16) % 2 == 0 ? 0 : cbi_sys_clock_ns() + 2000000);
+                }
+                break;
         }
         w->operations++;
     }
@@ -298,15 +295,17 @@ static void run(size_t threads, size_t tasks, uint64_t budget, double storage_fr
     }
     stop_storing = true;
     assert_int_equal(pthread_join(storing, NULL), 0);
-    print_message("%zu threads, %zu tasks: %llu operations, %llu refused, %llu deadlines, %llu cancelled\n", threads,
-                  tasks, (unsigned long long)operations, (unsigned long long)refusals,
-                  (unsigned long long)deadlines, (unsigned long long)cancelled);
+    print_message(
+        "%zu threads, %zu tasks: %llu operations, %llu refused, %llu deadlines, %llu cancelled\n",
+        threads, tasks, (unsigned long long)operations, (unsigned long long)refusals,
+        (unsigned long long)deadlines, (unsigned long long)cancelled);
     for (size_t i = 0; i < tasks; i++) {
         char report[1024];
         assert_int_equal(cb_task_end(all[i], report, sizeof report), 0);
     }
     cb_manager_release_storage(m, CB_OFF_HEAP, the_cellar.stored);
-    cb_pool_stats exec = pool_of(m, CB_EXECUTION, CB_OFF_HEAP), stor = pool_of(m, CB_STORAGE, CB_OFF_HEAP);
+    cb_pool_stats exec = pool_of(m, CB_EXECUTION, CB_OFF_HEAP),
+                  stor = pool_of(m, CB_STORAGE, CB_OFF_HEAP);
     assert_int_equal(exec.used + exec.held + stor.used + stor.held, 0);
     assert_int_equal(exec.size + stor.size, budget + tasks * 8 * KIB);
     assert_true(cb_manager_accounted_peak(m) <= budget + tasks * 8 * KIB);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Goal: who spills, in which order, who waits, and how waits end. Method: consumers that release what they are told to and
- * write down who was asked.
+ * Goal: who spills, in which order, who waits, and how waits end. Method: consumers that release
+ * what they are told to and write down who was asked.
  */
 #include "memory_test.h"
 
@@ -15,10 +15,10 @@ static char asked[256]; /* "a:40 b:10 " */
 typedef struct actor {
     const char *name;
     cb_consumer *consumer;
-    uint64_t most;       /* releases at most so much at a time */
-    int64_t fails;       /* answers this status instead */
-    bool lies;           /* says it released, and did not */
-    cb_consumer *asker;  /* who asked last */
+    uint64_t most;      /* releases at most so much at a time */
+    int64_t fails;      /* answers this status instead */
+    bool lies;          /* says it released, and did not */
+    cb_consumer *asker; /* who asked last */
     void (*meanwhile)(struct actor *a);
     void *ctx;
 } actor;
@@ -26,7 +26,8 @@ typedef struct actor {
 static int64_t spill(void *ctx, uint64_t bytes, cb_consumer *asker) {
     actor *a = ctx;
     size_t length = strlen(asked);
-    (void)snprintf(asked + length, sizeof asked - length, "%s:%llu ", a->name, (unsigned long long)bytes);
+    (void)snprintf(asked + length, sizeof asked - length, "%s:%llu ", a->name,
+                   (unsigned long long)bytes);
     a->asker = asker;
     if (a->meanwhile != NULL) {
         a->meanwhile(a);
@@ -140,7 +141,8 @@ static void test_consumers_of_the_other_mode_are_not_asked(void **state) {
     cb_manager_destroy(m);
 }
 
-static void test_consumer_that_gives_little_is_asked_again_and_who_gives_nothing_is_not(void **state) {
+static void
+test_consumer_that_gives_little_is_asked_again_and_who_gives_nothing_is_not(void **state) {
     (void)state;
     cb_manager *m = make_native(1000, 1);
     cb_task *t = make_task(m, 1);
@@ -571,7 +573,8 @@ static void test_threads_of_one_task_reclaim_in_turns(void **state) {
     hoard.consumer = make_consumer_of(t, "hoard", CB_OFF_HEAP, spill_all, &hoard);
     waiting w[3];
     for (int i = 0; i < 3; i++) {
-        w[i] = (waiting){.consumer = make_consumer_of(t, "thread", CB_OFF_HEAP, NULL, NULL), .bytes = 300};
+        w[i] = (waiting){.consumer = make_consumer_of(t, "thread", CB_OFF_HEAP, NULL, NULL),
+                         .bytes = 300};
         assert_int_equal(pthread_create(&w[i].thread, NULL, acquire_with_spilling, &w[i]), 0);
     }
     for (int i = 0; i < 500; i++) {
@@ -592,7 +595,8 @@ int main(void) {
         cmocka_unit_test(test_smallest_consumer_that_suffices_spills_first),
         cmocka_unit_test(test_largest_spills_when_none_suffices_and_the_asker_last),
         cmocka_unit_test(test_consumers_of_the_other_mode_are_not_asked),
-        cmocka_unit_test(test_consumer_that_gives_little_is_asked_again_and_who_gives_nothing_is_not),
+        cmocka_unit_test(
+            test_consumer_that_gives_little_is_asked_again_and_who_gives_nothing_is_not),
         cmocka_unit_test(test_spill_that_only_says_so_does_not_loop),
         cmocka_unit_test(test_failed_spill_fails_the_asker_and_keeps_nothing),
         cmocka_unit_test(test_nothing_to_spill_is_a_partial_grant),
