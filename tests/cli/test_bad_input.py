@@ -74,7 +74,7 @@ class BadInput(h.Case):
 
     def test_a_row_larger_than_the_budget_ends_with_5_and_says_what_it_takes(self):
         source = self.write("in", b"a\n" + b"b" * (40 << 20) + b"\nc\n")
-        result = self.refused(h.BUDGET, "--memory", "16M", source, said=("in",))
+        result = self.refused(h.BUDGET, "--memory", "16M", source, said=("--memory",))
         self.assertRegex(result.text, r"\d+(\.\d+)? ?(M|MiB|bytes)", "the smallest budget that will do has to be named")
 
     def test_the_budget_that_is_named_will_do(self):

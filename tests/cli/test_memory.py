@@ -78,7 +78,7 @@ class Budget(h.Case):
     def test_fixed_records(self):
         source = self.generate("fixed", 600_000, "in")
         for memory in (8, 16, 64):
-            self.keeps(memory, ["--format", "fixed:100", "-k", "@0:10"], kind="fixed", source=source)
+            self.keeps(memory, ["--format", "fixed:100", "-k", "str@0+10"], kind="fixed", source=source)
 
     def test_gnu_keys_and_merges(self):
         source = self.generate("lines", 500_000, "in")

@@ -158,7 +158,7 @@ class Fixed(h.Case):
         rows = [data[i:i + 100] for i in range(0, len(data), 100)]
         source = self.write("in.bin", data)
         for memory in ("8M", "64M"):
-            result = self.sort("--format", "fixed:100", "--memory", memory, "-k", "@0:10", "-o",
+            result = self.sort("--format", "fixed:100", "--memory", memory, "-k", "str@0+10", "-o",
                                self.path("out"), source)
             self.assertEnded(result, 0)
             self.assertSameBytes(self.read("out"), b"".join(sorted(rows, key=lambda x: x[:10])), memory)

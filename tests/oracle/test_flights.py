@@ -73,7 +73,7 @@ class Flights(h.Case):
         db.execute(f"CREATE TABLE flights (row INTEGER PRIMARY KEY, {', '.join(n + (' NUMERIC' if n in INTEGERS else ' TEXT') for n in names)})")
         parsed = csv.reader(io.StringIO(data[end:].decode(), newline=""))
         db.executemany(f"INSERT INTO flights VALUES ({','.join('?' * (len(names) + 1))})",
-                       ([i, *(None if f in ("", "NA") else f for f in fields)] for i, fields in enumerate(parsed)))
+                       ([i, *(None if f == "" or (f == "NA" and n in INTEGERS) else f for n, f in zip(names, fields))] for i, fields in enumerate(parsed)))
         source = self.write("flights.csv", data)
         missing = sum(1 for row in db.execute("SELECT 1 FROM flights WHERE dep_delay IS NULL"))
         print(f"[{len(rows)} rows, {missing} without a delay] ", end="", file=sys.stderr, flush=True)
