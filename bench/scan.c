@@ -6,6 +6,11 @@
  * each level this processor has, best of many rounds over 1 MiB.
  *
  *     build/release/bench/scan [SECONDS_EACH]
+ *
+ * With files: how fast they are read and split into rows by a number of threads, each with its own
+ * buffer.
+ *
+ *     build/release/bench/scan THREADS BUFFER_KIB FILE...
  */
 
 #include <stdio.h>
@@ -14,6 +19,7 @@
 
 #include "base/sys.h"
 #include "format/csv.h"
+#include "format/format.h"
 #include "format/simd.h"
 
 enum { BENCH_BYTES = 1024 * 1024, BENCH_ROWS = 8192 };
@@ -92,7 +98,77 @@ static double bench_rate(const cbi_scan_ops *ops, const bench_case *c, cbi_rows 
     return (double)c->bytes / (double)best;
 }
 
+/* ---- whole files ---- */
+
+typedef struct bench_worker {
+    cbi_input *input;
+    size_t capacity;
+    uint64_t rows, bytes;
+    cb_error err;
+} bench_worker;
+
+static void bench_read(void *ctx) {
+    bench_worker *w = ctx;
+    static const uint32_t column = 0;
+    cbi_chunk chunk = {.buf = aligned_alloc(4096, w->capacity), .capacity = w->capacity};
+    cbi_rows rows = {.rows = malloc(BENCH_ROWS * sizeof(cbi_span)),
+                     .fields = malloc(BENCH_ROWS * sizeof(cbi_span)),
+                     .capacity = BENCH_ROWS};
+    cb_format_kind kind = cbi_input_format(w->input)->kind;
+    rows.field_count = kind == CB_FORMAT_CSV || kind == CB_FORMAT_TSV;
+    if (!chunk.buf || !rows.rows || !rows.fields)
+        abort();
+    memset(chunk.buf, 0, chunk.capacity);
+    while (cbi_input_next(w->input, &chunk, &w->err) == CB_OK && chunk.bytes != 0) {
+        for (size_t at = 0; at < chunk.bytes;) {
+            if (cbi_input_scan(w->input, &chunk, &at, &column, &rows, &w->err) != CB_OK)
+                break;
+            w->rows += rows.count;
+        }
+        w->bytes += chunk.bytes;
+    }
+    free(rows.rows);
+    free(rows.fields);
+    free(chunk.buf);
+}
+
+static int bench_files(unsigned threads, size_t capacity, const char *const *paths, size_t count) {
+    enum { THREADS_MAX = 64 };
+    static bench_worker workers[THREADS_MAX];
+    static cbi_thread ids[THREADS_MAX];
+    cbi_input_options options = {.paths = paths, .path_count = count, .field_separator = -1};
+    cb_error err = {0};
+    uint64_t start = cbi_sys_clock_ns(), rows = 0, bytes = 0;
+    cbi_input *input = NULL;
+    if (threads < 1 || threads > THREADS_MAX || capacity == 0)
+        return 2;
+    if (cbi_input_open(&options, &input, &err) != CB_OK) {
+        (void)fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    for (unsigned i = 0; i < threads; i++) {
+        workers[i] = (bench_worker){.input = input, .capacity = capacity};
+        if (cbi_thread_start(&ids[i], bench_read, &workers[i], "bench", &err) != CB_OK)
+            abort();
+    }
+    for (unsigned i = 0; i < threads; i++) {
+        cbi_thread_join(&ids[i]);
+        rows += workers[i].rows;
+        bytes += workers[i].bytes;
+        if (workers[i].err.status != CB_OK)
+            (void)fprintf(stderr, "%s\n", workers[i].err.message);
+    }
+    double seconds = (double)(cbi_sys_clock_ns() - start) / 1e9;
+    printf("%llu rows, %llu bytes, %.3f s, %.2f GB/s\n", (unsigned long long)rows,
+           (unsigned long long)bytes, seconds, (double)bytes / seconds / 1e9);
+    cbi_input_close(input);
+    return 0;
+}
+
 int main(int argc, char **argv) {
+    if (argc > 3)
+        return bench_files((unsigned)atoi(argv[1]), (size_t)atoi(argv[2]) * CBI_KIB,
+                           (const char *const *)argv + 3, (size_t)argc - 3);
     static uint8_t lines[BENCH_BYTES], uneven[BENCH_BYTES], plain[BENCH_BYTES], quoted[BENCH_BYTES];
     static cbi_span spans[BENCH_ROWS], fields[BENCH_ROWS * 9];
     static const uint32_t all[] = {0, 1, 2, 3, 4, 5, 6, 7, 8}, two[] = {2, 8};

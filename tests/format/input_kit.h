@@ -7,6 +7,7 @@
  * whole input with any number of threads into one text that says every row and field in order.
  */
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,11 +237,12 @@ static inline cb_status kit_read(kit_reading *r, unsigned threads, kit_text *out
     r->piece_count = 0;
     r->rows = 0;
     r->status = CB_OK;
-    if (threads == 0)
+    unsigned running = 0; /* one fewer when the system refuses one */
+    for (unsigned i = 0; i < threads; i++)
+        running += cbi_thread_start(&workers[running], kit_worker, r, "reader", NULL) == CB_OK;
+    if (running == 0)
         kit_worker(r);
-    for (unsigned i = 0; i < threads; i++)
-        assert_int_equal(cbi_thread_start(&workers[i], kit_worker, r, "reader", NULL), CB_OK);
-    for (unsigned i = 0; i < threads; i++)
+    for (unsigned i = 0; i < running; i++)
         cbi_thread_join(&workers[i]);
     if (r->piece_count != 0)
         qsort(r->pieces, r->piece_count, sizeof *r->pieces, kit_by_sequence);
