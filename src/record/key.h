@@ -7,7 +7,29 @@
 /**
  * Keys in their normalised form: a byte string whose memcmp order (shorter is less when one is a
  * prefix of the other) is the order asked for, over all keys of the row, directions and nulls
- * included. So the operators know bytes only.
+ * included. So the operators know bytes only. A key may have no bytes at all (an empty last text; a
+ * KEYDEF that ends before it begins).
+ *
+ * What a key's text may be:
+ *   F[.C][OPTS][,F[.C][OPTS]]      GNU KEYDEF, coreutils 9.1 in the C locale. In CSV and TSV F is a
+ * column and C a character of its content; without an end the key is that one column
+ *   NAME[:TYPE][:OPTION]...        a column by name; "NAME" in quotes, doubled inside, or name=NAME
+ * when the name begins with a digit (without a header name=N is column N) N[:TYPE][:OPTION]...
+ * column N; in lines field N without its blanks (at least one colon) TYPE@OFFSET[+LENGTH][:OPTION]
+ * fixed records; no TYPE is str Types: str    bytes. Empty ones are the smallest unless nulls= says
+ * otherwise num    decimal, exact at any length; 1e5 = 100000.0. Exponents count up to +-10^18 int
+ * num without a fraction other than zeros, without an exponent float  the nearest double, in IEEE
+ * total order (-nan -inf ... -0 0 ... inf nan) ver    GNU's version order human  1.5K = 1500, 1.5Ki
+ * = 1536, up to Q; a B may follow month  three letters of a name or more, or 1 to 12 time   ISO
+ * 8601 dates and times with fractions and zones, or seconds since 1970 (key_time.c has the list) u8
+ * i8, u|i 16|32|64 le|be, f 32|64 le|be   fixed records only Options: asc, desc, fold (ASCII; str
+ * and ver), nulls=first, nulls=last. For all types that can be misread, what is empty or unreadable
+ * is null, and nulls are last, also for desc, unless nulls=first. Blanks and a CR around a value do
+ * not count, except for str and ver.
+ *
+ * Global letters go to KEYDEFs without letters, to native keys that say nothing but a name, and to
+ * the whole row when there are no keys; a global r also turns native keys that say neither asc nor
+ * desc.
  */
 typedef struct cbi_keys cbi_keys;
 

@@ -166,7 +166,7 @@ static cb_status read_fixed(parser *p, size_t record_bytes) {
         return bad_at(p, start + n, FIXED_TEXT);
     part->place = CBI_KEY_AT_FIXED;
     find_binary(start, n, part);
-    const type_name *type = find_type(start, n);
+    const type_name *type = n ? find_type(start, n) : &type_names[0]; /* @0+10 is str@0+10 */
     bool text = part->bytes == 0;
     if (text && !type)
         return bad_at(p, start, "there is no such type; " FIXED_TEXT);

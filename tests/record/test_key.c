@@ -164,6 +164,7 @@ static void test_shapes_avoid_encoding_where_bytes_will_do(void **state) {
     check_shape(CB_FORMAT_CSV, "1", NULL, CBI_KEY_ENCODED, 0, 0, false);
     check_shape(CB_FORMAT_FIXED, NULL, NULL, CBI_KEY_ROW, 0, 0, false);
     check_shape(CB_FORMAT_FIXED, "str@0+10", NULL, CBI_KEY_SLICE, 0, 10, false);
+    check_shape(CB_FORMAT_FIXED, "@0+10", NULL, CBI_KEY_SLICE, 0, 10, false);
     check_shape(CB_FORMAT_FIXED, "str@90+10:desc", NULL, CBI_KEY_SLICE, 90, 10, true);
     check_shape(CB_FORMAT_FIXED, "str@5+10", "u32be@15", CBI_KEY_SLICE, 5, 14, false);
     check_shape(CB_FORMAT_FIXED, "u8@5:desc", "u64be@6:desc", CBI_KEY_SLICE, 5, 9, true);
