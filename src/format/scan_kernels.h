@@ -93,40 +93,99 @@ KERNEL_INLINE cbi_span kernel_field(const uint8_t *base, uint32_t start, uint32_
     return span;
 }
 
-/* One batch of positions. positions[0] is the end of the row before the first. */
-typedef struct kernel_batch {
+/* A scan between two batches. positions[0] is the end of the row before the first. */
+typedef struct kernel_scan {
+    size_t cursor;   /* of the next block */
+    uint32_t bad_at; /* the first place that breaks the rules, UINT32_MAX without one */
+    bool quotes;     /* seen so far: fields may have some */
+    kernel_carry carry;
     uint32_t count, row_count;
     uint32_t positions[KERNEL_POSITIONS + KERNEL_SLACK];
     uint16_t rows[KERNEL_POSITIONS + KERNEL_SLACK]; /* ordinals of row ends */
-} kernel_batch;
+} kernel_scan;
 
-/* Stage 2: what the batch found, until `limit` (the first bad place). Answers false when it stopped
- * before the last. */
-KERNEL_INLINE bool kernel_emit(const cbi_delimited *d, kernel_batch *batch, uint32_t limit,
-                               bool quotes, cbi_rows *rows, uint32_t *done, cbi_scan_stop *stop) {
-    const uint8_t *base = d->base;
-    const uint32_t *positions = batch->positions;
-    size_t fields = rows->field_count;
-    uint32_t previous = 0;
-    bool whole = true;
+/* The block at the cursor; *valid are the bytes that are there, copied so that nobody reads beyond
+ * them. */
+KERNEL_INLINE kernel_block kernel_next(const cbi_delimited *d, const kernel_scan *s,
+                                       uint64_t *valid) {
+    const uint8_t *p = d->base + s->cursor;
+    size_t left = d->bytes - s->cursor;
+    uint8_t tail[64] = {0};
+    *valid = ~(uint64_t)0;
+    if (CBI_LIKELY(left >= 64))
+        return kernel_load(p);
+    memcpy(tail, p, left);
+    *valid = ((uint64_t)1 << left) - 1;
+    return kernel_load(tail);
+}
 
-    for (uint32_t r = 0; r < batch->row_count; r++) {
-        uint32_t ordinal = batch->rows[r];
-        uint32_t start = positions[previous] + 1, end = positions[ordinal];
-        if (CBI_UNLIKELY(end >= limit || rows->count == rows->capacity)) {
-            *stop = end >= limit ? CBI_SCAN_EXACT : CBI_SCAN_FULL;
-            whole = false;
-            break;
-        }
-        if (CBI_UNLIKELY(ordinal - previous != d->columns)) {
-            bool blank = ordinal - previous == 1 &&
-                         (end == start || (d->strip_cr && end == start + 1 && base[start] == '\r'));
-            if (!blank) {
-                *stop = CBI_SCAN_EXACT;
-                whole = false;
-                break;
+/* Stage 1: blocks until the batch is full, or has more rows than there is room for, or something is
+ * bad. */
+KERNEL_INLINE void kernel_collect(const cbi_delimited *d, kernel_scan *s, size_t room,
+                                  const bool quoting) {
+    s->row_count = 0;
+    while (s->cursor < d->bytes && s->count <= KERNEL_POSITIONS && s->row_count <= room) {
+        uint64_t valid;
+        kernel_block block = kernel_next(d, s, &valid);
+        uint64_t term = kernel_eq(block, d->terminator) & valid;
+        uint64_t ends = (kernel_eq(block, d->separator) & valid) | term;
+        if (quoting) {
+            uint64_t quote = kernel_eq(block, '"') & valid, bad = 0;
+            if (quote | s->carry.inside | s->carry.closing | s->carry.closing_cr) {
+                s->quotes = true;
+                ends = kernel_quoted(block, quote, ends, term, d->strip_cr, &s->carry, &bad);
+                if (CBI_UNLIKELY((bad & valid) != 0))
+                    s->bad_at = (uint32_t)s->cursor + (uint32_t)__builtin_ctzll(bad);
+            } else {
+                s->carry.structural = ends >> 63;
             }
-            previous = ordinal;
+        }
+        for (uint64_t m = ends & term; m != 0; m &= m - 1) {
+            uint64_t below = (m & (0 - m)) - 1;
+            s->rows[s->row_count++] =
+                (uint16_t)(s->count + (uint32_t)__builtin_popcountll(ends & below));
+        }
+        s->count += kernel_flatten(ends, (uint32_t)s->cursor, s->positions + s->count);
+        if (CBI_UNLIKELY(s->bad_at != UINT32_MAX))
+            return; /* positions behind it mean nothing */
+        s->cursor += 64;
+    }
+}
+
+/* The last row of a file may lack its terminator, but not the end of its quotes. */
+KERNEL_INLINE void kernel_finish(const cbi_delimited *d, kernel_scan *s, const bool quoting) {
+    uint32_t last = s->positions[s->row_count ? s->rows[s->row_count - 1] : 0];
+    if (quoting && s->carry.inside) {
+        s->bad_at = (uint32_t)d->bytes;
+    } else if (last + 1 != (uint32_t)d->bytes) {
+        s->rows[s->row_count++] = (uint16_t)s->count;
+        s->positions[s->count++] = (uint32_t)d->bytes;
+    }
+}
+
+/* Stage 2: the rows of the batch up to the bad place. *done is the ordinal of the last row end that
+ * was taken; anything but END is why there was no next. */
+KERNEL_INLINE cbi_scan_stop kernel_emit(const cbi_delimited *d, const kernel_scan *s,
+                                        const bool quoting, cbi_rows *rows, uint32_t *done) {
+    const uint8_t *base = d->base;
+    const uint32_t *positions = s->positions;
+    const size_t fields = rows->field_count;
+    const bool quotes = quoting && s->quotes;
+    uint32_t previous = 0;
+
+    *done = 0;
+    for (uint32_t r = 0; r < s->row_count; r++) {
+        uint32_t ordinal = s->rows[r];
+        uint32_t start = positions[previous] + 1, end = positions[ordinal];
+        if (CBI_UNLIKELY(end >= s->bad_at))
+            return CBI_SCAN_EXACT;
+        if (CBI_UNLIKELY(rows->count == rows->capacity))
+            return CBI_SCAN_FULL;
+        if (CBI_UNLIKELY(ordinal - previous != d->columns)) {
+            bool cr = d->strip_cr && end == start + 1 && base[start] == '\r';
+            if (ordinal - previous != 1 || (end != start && !cr))
+                return CBI_SCAN_EXACT;
+            *done = previous = ordinal; /* a blank line is no row */
             continue;
         }
         cbi_span *out = rows->fields + rows->count * fields;
@@ -140,95 +199,41 @@ KERNEL_INLINE bool kernel_emit(const cbi_delimited *d, kernel_batch *batch, uint
                     kernel_field(base, positions[previous + c] + 1, positions[previous + c + 1],
                                  quotes, d->strip_cr && c + 1 == d->columns);
         }
-        previous = ordinal;
+        *done = previous = ordinal;
     }
-    *done = previous;
-    return whole;
+    return s->bad_at == UINT32_MAX ? CBI_SCAN_END : CBI_SCAN_EXACT;
 }
 
 KERNEL_INLINE cbi_scan_stop kernel_delimited(const cbi_delimited *d, size_t *at, cbi_rows *rows,
                                              const bool quoting) {
-    kernel_batch batch;
-    kernel_carry carry = {.structural = 1};
-    const uint8_t *base = d->base;
-    const size_t bytes = d->bytes;
-    size_t cursor = *at;
-    bool quotes = false; /* seen in this call: fields may have some */
-    uint8_t tail[64];
-
-    if (CBI_UNLIKELY(*at >= bytes))
+    kernel_scan s;
+    if (CBI_UNLIKELY(*at >= d->bytes))
         return CBI_SCAN_END;
     if (CBI_UNLIKELY(d->columns == 0 || d->columns > KERNEL_POSITIONS / 2))
         return CBI_SCAN_EXACT;
-    batch.positions[0] = (uint32_t)*at - 1;
-    batch.count = 1;
+    s.cursor = *at;
+    s.bad_at = UINT32_MAX;
+    s.quotes = false;
+    s.carry = (kernel_carry){.structural = 1};
+    s.positions[0] = (uint32_t)*at - 1;
+    s.count = 1;
     for (;;) {
-        uint32_t bad_at = UINT32_MAX;
-        size_t room = rows->capacity - rows->count;
-        batch.row_count = 0;
-        while (cursor < bytes && batch.count <= KERNEL_POSITIONS && batch.row_count <= room) {
-            const uint8_t *p = base + cursor;
-            uint64_t valid = ~(uint64_t)0;
-            if (CBI_UNLIKELY(bytes - cursor < 64)) {
-                memset(tail, 0, sizeof tail);
-                memcpy(tail, p, bytes - cursor);
-                p = tail;
-                valid = ((uint64_t)1 << (bytes - cursor)) - 1;
-            }
-            kernel_block block = kernel_load(p);
-            uint64_t term = kernel_eq(block, d->terminator) & valid;
-            uint64_t ends = (kernel_eq(block, d->separator) & valid) | term;
-            if (quoting) {
-                uint64_t quote = kernel_eq(block, '"') & valid;
-                if (quote | carry.inside | carry.closing | carry.closing_cr) {
-                    uint64_t bad;
-                    quotes = true;
-                    ends = kernel_quoted(block, quote, ends, term, d->strip_cr, &carry, &bad);
-                    bad &= valid;
-                    if (CBI_UNLIKELY(bad != 0)) {
-                        bad_at = (uint32_t)cursor + (uint32_t)__builtin_ctzll(bad);
-                    }
-                } else {
-                    carry.structural = ends >> 63;
-                }
-            }
-            for (uint64_t m = ends & term; m != 0; m &= m - 1) {
-                uint64_t below = (m & (0 - m)) - 1;
-                batch.rows[batch.row_count++] =
-                    (uint16_t)(batch.count + (uint32_t)__builtin_popcountll(ends & below));
-            }
-            batch.count += kernel_flatten(ends, (uint32_t)cursor, batch.positions + batch.count);
-            if (CBI_UNLIKELY(bad_at != UINT32_MAX))
-                break; /* positions behind it mean nothing */
-            cursor += 64;
-        }
-        if (bad_at == UINT32_MAX && cursor >= bytes) {
-            /* The last row of a file may lack its terminator. */
-            uint32_t last = batch.row_count ? batch.positions[batch.rows[batch.row_count - 1]]
-                                            : batch.positions[0];
-            if (quoting && carry.inside) {
-                bad_at = (uint32_t)bytes;
-            } else if (last + 1 != (uint32_t)bytes) {
-                batch.rows[batch.row_count++] = (uint16_t)batch.count;
-                batch.positions[batch.count++] = (uint32_t)bytes;
-            }
-        }
         uint32_t done = 0;
-        cbi_scan_stop stop = CBI_SCAN_END;
-        bool whole = kernel_emit(d, &batch, bad_at, quotes, rows, &done, &stop);
-        *at = (size_t)(uint32_t)(batch.positions[done] + 1);
-        if (!whole)
+        kernel_collect(d, &s, rows->capacity - rows->count, quoting);
+        if (s.cursor >= d->bytes && s.bad_at == UINT32_MAX)
+            kernel_finish(d, &s, quoting);
+        cbi_scan_stop stop = kernel_emit(d, &s, quoting, rows, &done);
+        *at = (size_t)(uint32_t)(s.positions[done] + 1);
+        if (stop != CBI_SCAN_END)
             return stop;
-        if (bad_at != UINT32_MAX)
-            return CBI_SCAN_EXACT;
-        if (cursor >= bytes) {
-            *at = bytes;
+        if (s.cursor >= d->bytes) {
+            *at = d->bytes;
             return CBI_SCAN_END;
         }
-        batch.count -= done;
-        if (batch.count > KERNEL_POSITIONS / 2 + KERNEL_SLACK)
+        s.count -= done;
+        if (s.count > KERNEL_POSITIONS / 2 + KERNEL_SLACK)
             return CBI_SCAN_EXACT; /* wider than any row may be here: ragged */
-        memmove(batch.positions, batch.positions + done, batch.count * sizeof batch.positions[0]);
+        memmove(s.positions, s.positions + done, s.count * sizeof s.positions[0]);
     }
 }
 
