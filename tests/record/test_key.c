@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keys.h"
 
+#include <errno.h>
+
+#include "base/alloc.h"
+#include "base/sys.h"
+
 /* ---- messages ---- */
 
 static void check_refusal(int format, const char *text, const char *words) {
@@ -240,6 +245,29 @@ static void test_binary_numbers_order_by_value(void **state) {
     check_binary("i32be@3", minus_one, two, 4);
 }
 
+/* ---- no memory ---- */
+
+static void test_keys_refused_memory_leave_nothing_behind(void **state) {
+    (void)state;
+    const char *const texts[] = {"price:num", "\"a:b\":desc", "1,1n", "city",
+                                 "2:ver",     "3,3",          "id",   "7"};
+    size_t held = cbi_alloc_bytes();
+    bool fired = true;
+    for (uint64_t n = 1; fired; n++) {
+        cbi_keys *keys = NULL;
+        cb_error err = {0};
+        cbi_fault_arm(CBI_FAULT_ALLOC, n, false, ENOMEM);
+        cb_status status = test_try_keys(CB_FORMAT_CSV, texts, 8, &keys, &err);
+        if (status == CB_OK)
+            status = cbi_keys_bind(keys, names, NAME_COUNT, &err);
+        fired = cbi_fault_fired();
+        cbi_fault_arm(0, 0, false, 0);
+        assert_int_equal(status, fired ? CB_ENOMEM : CB_OK);
+        cbi_keys_destroy(keys);
+        assert_int_equal(cbi_alloc_bytes(), held);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keys_say_what_is_wrong_and_where),
@@ -250,6 +278,7 @@ int main(void) {
         cmocka_unit_test(test_shapes_avoid_encoding_where_bytes_will_do),
         cmocka_unit_test(test_gnu_ties_go_to_the_row_unless_stable_or_unique),
         cmocka_unit_test(test_binary_numbers_order_by_value),
+        cmocka_unit_test(test_keys_refused_memory_leave_nothing_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
