@@ -276,7 +276,7 @@ KERNEL cbi_scan_stop kernel_lines(const uint8_t *base, size_t bytes, uint8_t ter
 #endif
 
 #define KERNEL_OPS(text)                                                                           \
-    {.name = text,                                                                                 \
+    {.name = (text),                                                                               \
      .lines = kernel_lines,                                                                        \
      .csv = kernel_csv,                                                                            \
      .tsv = kernel_tsv,                                                                            \
