@@ -243,6 +243,7 @@ cbi_block *cbi_allocator_shed(cb_allocator *a, uint64_t idle) {
     cbi_block *chain = NULL;
     while (a->idle > idle) {
         cbi_block *b = a->oldest;
+        cb_assert(b != NULL);
         idle_unlink(a, b, class_find(a, b->capacity));
         b->below = chain;
         chain = b;

@@ -114,7 +114,7 @@ static cb_status create_parts(cb_manager *m, const cb_manager_options *o, cb_err
                                         .idle_max = o->idle_max};
         CB_TRY(cbi_allocator_create(&options, &m->lock, &m->allocators[mode], err));
     }
-    return cb_ledger_add(m, "page tables", NULL, NULL, &m->tables, err);
+    return cb_ledger_add(m, "task page tables", NULL, NULL, &m->tables, err);
 }
 
 cb_status cb_manager_create(const cb_manager_options *o, cb_manager **manager, cb_error *err) {

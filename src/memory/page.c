@@ -325,7 +325,7 @@ cb_status cb_array_alloc(cb_consumer *c, size_t count, cb_array *array, cb_error
     if (count > CB_PAGE_BYTES_MAX / sizeof(uint64_t)) {
         return cbi_fail(err, CB_EINVAL, "An array of %zu elements does not fit in a page.", count);
     }
-    cb_page page;
+    cb_page page = {0};
     CB_TRY(cb_page_alloc(c, count * sizeof(uint64_t), &page, err));
     *array =
         (cb_array){.items = (uint64_t *)(void *)cb_page_data(&page), .count = count, .page = page};

@@ -10,22 +10,28 @@
 #include "memory_test.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <unistd.h>
+
+#include "base/lock.h"
 
 enum { THREADS_MAX = 64, PAGES = 6, WATCHDOG_SECONDS = 90 };
 
 static uint64_t run_ns = 1000000000;
 static cb_manager *the_manager;
 
-static void hang(int sig) {
-    (void)sig;
-    static char tree[1 << 16];
-    size_t bytes = cb_manager_tree(
-        the_manager, tree, sizeof tree); /* may hang too: then the test's own limit ends it */
-    (void)!write(STDERR_FILENO, tree, bytes < sizeof tree ? bytes : sizeof tree);
-    abort();
+static cbi_parker all_done;
+
+/** Ends the process when the tests do not. */
+static void *watch(void *ctx) {
+    (void)ctx;
+    uint64_t until = cbi_sys_clock_ns() + 4 * run_ns + WATCHDOG_SECONDS * (uint64_t)1000000000;
+    if (!cbi_parker_wait(&all_done, until)) {
+        static char tree[1 << 16];
+        (void)cb_manager_tree(the_manager, tree, sizeof tree);
+        (void)fputs(tree, stderr);
+        abort();
+    }
+    return NULL;
 }
 
 /* ---- what a task holds ---- */
@@ -339,13 +345,18 @@ int main(int argc, char **argv) {
     } else {
         run_ns /= 4;
     }
-    signal(SIGALRM, hang);
-    alarm((unsigned)(run_ns / 1000000000u) * 4 + WATCHDOG_SECONDS);
+    pthread_t watchdog;
+    if (pthread_create(&watchdog, NULL, watch, NULL) != 0) {
+        return 1;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_tasks_share_little_memory),
         cmocka_unit_test(test_tasks_and_blocks_share_memory),
         cmocka_unit_test(test_threads_of_few_tasks_share_memory),
         cmocka_unit_test(test_sixty_four_threads),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cbi_parker_open(&all_done);
+    pthread_join(watchdog, NULL);
+    return failed;
 }
