@@ -171,6 +171,7 @@ static void seek_deliver(cbi_chunk *chunk, const input_span *span, uint64_t offs
     chunk->file = span->file;
     chunk->file_offset = offset;
     memset(chunk->pending, 0, sizeof chunk->pending);
+    chunk->judged = 0;
 }
 
 cb_status input_seek_load(cbi_input *input, cbi_chunk *chunk, const input_span *span,
@@ -274,6 +275,7 @@ cb_status input_seek_next(cbi_input *input, cbi_chunk *chunk, cb_error *err) {
         chunk->pending[INPUT_PENDING_END] != INPUT_SAMPLE)
         return seek_again(input, chunk, err);
     memset(chunk->pending, 0, sizeof chunk->pending);
+    chunk->judged = 0;
     while (chunk->bytes == 0) {
         uint64_t number = atomic_fetch_add(&input->next_chunk, 1);
         if (number >= input->chunk_count)
@@ -348,6 +350,7 @@ cb_status cbi_input_sample(cbi_input *input, size_t i, size_t n, cbi_chunk *chun
     chunk->bytes = 0;
     chunk->sequence = i;
     memset(chunk->pending, 0, sizeof chunk->pending);
+    chunk->judged = 0;
     chunk->pending[INPUT_PENDING_END] = INPUT_SAMPLE;
     for (size_t f = 0; f < input->file_count; f++)
         total += input->files[f].size - input->files[f].data;

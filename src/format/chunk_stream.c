@@ -184,6 +184,7 @@ static cb_status stream_deliver(cbi_input *input, cbi_chunk *chunk, size_t bytes
     chunk->file = s->reader.file;
     chunk->file_offset = s->offset;
     memset(chunk->pending, 0, sizeof chunk->pending);
+    chunk->judged = 0;
     chunk->pending[INPUT_PENDING_START] = s->line;
     if (bytes != 0)
         chunk->sequence = s->sequence++;

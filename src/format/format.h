@@ -75,6 +75,7 @@ typedef struct cbi_chunk {
     size_t file;       /* index in paths */
     uint64_t file_offset; /* of rows, in the file's (uncompressed) bytes */
     uint64_t pending[4];  /* the input's own: what a too small buffer left behind */
+    size_t judged;        /* the input's own: malformed rows before this have been counted */
 } cbi_chunk;
 
 /**
@@ -108,9 +109,11 @@ cb_status cbi_input_sample(cbi_input *input, size_t i, size_t n, cbi_chunk *chun
  * TSV only, other formats have no fields. CB_EDATA: a malformed row, with file, line and column in
  * the message. bad_rows skip/file: they are left out (written to the file) and counted; so are rows
  * of a sample, uncounted. Lines with nothing on them are no rows in CSV and TSV of several columns.
+ * A caller that could not use all rows may set *at back to the first it lacks: no malformed row is
+ * counted or written twice.
  */
-cb_status cbi_input_scan(cbi_input *input, const cbi_chunk *chunk, size_t *at,
-                         const uint32_t *columns, cbi_rows *rows, cb_error *err);
+cb_status cbi_input_scan(cbi_input *input, cbi_chunk *chunk, size_t *at, const uint32_t *columns,
+                         cbi_rows *rows, cb_error *err);
 uint64_t cbi_input_rows_bad(const cbi_input *input);
 /** The path, or "standard input". */
 const char *cbi_input_name(const cbi_input *input, size_t file);

@@ -44,8 +44,8 @@ static cb_status scan_malformed(cbi_input *input, const cbi_chunk *chunk, size_t
 }
 
 /* The row at *at, exactly. */
-static cb_status scan_exact(cbi_input *input, const cbi_chunk *chunk, size_t *at,
-                            const uint32_t *columns, cbi_rows *rows, cb_error *err) {
+static cb_status scan_exact(cbi_input *input, cbi_chunk *chunk, size_t *at, const uint32_t *columns,
+                            cbi_rows *rows, cb_error *err) {
     cbi_csv_row row;
     cbi_span *fields = rows->field_count ? rows->fields + rows->count * rows->field_count : NULL;
     cbi_csv_read_row(&input->dialect, chunk->rows, *at, chunk->bytes, columns, rows->field_count,
@@ -56,13 +56,15 @@ static cb_status scan_exact(cbi_input *input, const cbi_chunk *chunk, size_t *at
     } else if (!chunk_is_sample(chunk)) {
         if (!input_lenient(input))
             return scan_malformed(input, chunk, *at, &row, err);
-        CB_TRY(input_bad_row(input, chunk->rows + *at, row.end - *at, true, err));
+        if (*at >= chunk->judged)
+            CB_TRY(input_bad_row(input, chunk->rows + *at, row.end - *at, true, err));
+        chunk->judged = cbi_max(chunk->judged, row.next);
     }
     *at = row.next;
     return CB_OK;
 }
 
-static cb_status scan_delimited(cbi_input *input, const cbi_chunk *chunk, size_t *at,
+static cb_status scan_delimited(cbi_input *input, cbi_chunk *chunk, size_t *at,
                                 const uint32_t *columns, cbi_rows *rows, cb_error *err) {
     const cbi_delimited d = {.base = chunk->rows,
                              .bytes = chunk->bytes,
@@ -83,8 +85,8 @@ static cb_status scan_delimited(cbi_input *input, const cbi_chunk *chunk, size_t
     return CB_OK;
 }
 
-cb_status cbi_input_scan(cbi_input *input, const cbi_chunk *chunk, size_t *at,
-                         const uint32_t *columns, cbi_rows *rows, cb_error *err) {
+cb_status cbi_input_scan(cbi_input *input, cbi_chunk *chunk, size_t *at, const uint32_t *columns,
+                         cbi_rows *rows, cb_error *err) {
     cb_assert(rows->capacity > 0);
     cb_assert(chunk->bytes <= INPUT_ROW_BYTES_MAX);
     rows->base = chunk->rows;
