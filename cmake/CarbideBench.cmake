@@ -11,3 +11,13 @@ foreach(file IN LISTS carbide_bench_sources)
     target_link_libraries(bench_${name} PRIVATE carbide_flags carbide Threads::Threads)
     target_link_options(bench_${name} PRIVATE -Wl,--as-needed)
 endforeach()
+
+# io_uring is only ever measured, beside the threads that are used instead (bench/io.c says why).
+find_path(CARBIDE_URING_INCLUDE_DIR liburing.h)
+find_library(CARBIDE_URING_LIBRARY uring)
+mark_as_advanced(CARBIDE_URING_INCLUDE_DIR CARBIDE_URING_LIBRARY)
+if(TARGET bench_io AND CARBIDE_URING_INCLUDE_DIR AND CARBIDE_URING_LIBRARY)
+    target_compile_definitions(bench_io PRIVATE CARBIDE_BENCH_LIBURING)
+    target_include_directories(bench_io SYSTEM PRIVATE "${CARBIDE_URING_INCLUDE_DIR}")
+    target_link_libraries(bench_io PRIVATE "${CARBIDE_URING_LIBRARY}")
+endif()

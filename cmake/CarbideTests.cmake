@@ -6,7 +6,8 @@
 #
 # The label of a test is its folder. A line "ctest-timeout: SECONDS", "ctest-labels: a;b" or "ctest-args: ..." in one of the
 # first 20 lines of a test (in a comment) says what differs: 120 s, the folder, none. A test that ends with 77 was
-# skipped and has said why. Labels with a meaning of their own: oracle (needs peers), long (more than a minute).
+# skipped and has said why. Labels with a meaning of their own: oracle (needs peers or data), long (minutes), fault (also by
+# a name with "fault" in it: the only ones that run in builds with CARBIDE_FAULTS).
 # Tests find CARBIDE (the command), CARBIDE_BUILD and CARBIDE_SOURCE in their environment.
 
 find_path(CMOCKA_INCLUDE_DIR cmocka.h)
@@ -61,6 +62,9 @@ endfunction()
 function(carbide_register_test name file room)
     carbide_test_setting("${file}" timeout 120 timeout)
     carbide_test_setting("${file}" labels "" labels)
+    if(name MATCHES "fault")
+        list(APPEND labels fault)
+    endif()
     if(CARBIDE_SANITIZE)
         math(EXPR timeout "${timeout} * 4")
     endif()
