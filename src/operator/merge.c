@@ -22,6 +22,7 @@ void cbi_builder_reset(cbi_builder *b) {
     b->used = 0;
     b->count = 0;
     b->row_bytes = 0;
+    b->sorted = false;
     b->entries = (cbi_entry *)(void *)(b->base + b->bytes);
 }
 
@@ -31,6 +32,7 @@ bool cbi_builder_add(cbi_builder *b, const cbi_stored *row) {
         return false;
     cbi_stored_put(b->layout, b->base + b->used, row->key, row->key_bytes, row->row, row->row_bytes, row->order);
     *--b->entries = (cbi_entry){.prefix = cbi_entry_prefix(b->layout, row), .ref = cbi_ref(0, b->used)};
+    b->sorted = false;
     b->used += bytes;
     b->count++;
     b->row_bytes += row->row_bytes;
@@ -38,7 +40,9 @@ bool cbi_builder_add(cbi_builder *b, const cbi_stored *row) {
 }
 
 void cbi_builder_sort(cbi_builder *b) {
-    cbi_order(b->entries, b->count, b->layout, b->base);
+    if (!b->sorted)
+        cbi_order(b->entries, b->count, b->layout, b->base);
+    b->sorted = true;
 }
 
 cb_status cbi_builder_flush(cbi_builder *b, cbi_partitions *runs, uint32_t index, bool unique, cb_error *err) {

@@ -19,12 +19,13 @@ typedef struct cbi_builder {
     cbi_entry *entries; /* the last one added; `count` of them up to the end */
     size_t count;
     uint64_t row_bytes;
+    bool sorted;        /* ordering changes prefixes, so it must not happen twice */
 } cbi_builder;
 
 void cbi_builder_init(cbi_builder *b, const cbi_layout *layout, uint8_t *memory, size_t bytes);
 /** false: full; nothing was added. */
 bool cbi_builder_add(cbi_builder *b, const cbi_stored *row);
-/** Orders what is there. */
+/** Orders what is there, if it is not ordered yet. */
 void cbi_builder_sort(cbi_builder *b);
 /** Puts everything at the end of run `index` and empties the builder (`sorted`: it was ordered already). */
 cb_status cbi_builder_flush(cbi_builder *b, cbi_partitions *runs, uint32_t index, bool unique, cb_error *err);

@@ -234,7 +234,7 @@ static void request_return(cbi_partitions *p, request *r, cb_status status, cons
 static bool extent_slot(partition *part) {
     if (part->extent_count < part->extent_capacity)
         return true;
-    uint32_t capacity = part->extent_capacity ? part->extent_capacity * 2 : 16;
+    uint32_t capacity = part->extent_capacity + part->extent_capacity / 2 + 16;
     cbi_extent *extents = cbi_realloc(part->extents, capacity * sizeof *extents);
     if (extents == NULL)
         return false;
@@ -755,6 +755,12 @@ cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment
     cb_status status = wait_until_written(p, part, err);
     if (status == CB_OK && part->loading == 0 && part->back == NULL && part->next_extent < part->extent_count) {
         status = load_extent(p, index, part->next_extent, true, err);
+        while (status == CB_EAGAIN && p->under_way > 0) { /* what is on its way out gives memory back */
+            cbi_cond_wait(&p->changed, &p->mutex);
+            status = stopped(p, err);
+            if (status == CB_OK)
+                status = load_extent(p, index, part->next_extent, true, err);
+        }
         if (status == CB_OK)
             part->next_extent++;
         else if (status == CB_EAGAIN)

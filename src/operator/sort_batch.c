@@ -180,7 +180,7 @@ cb_status cbi_worker_next_chunk(sort_worker *w, cb_error *err) {
         cb_status status = cbi_input_next(w->input, &w->chunk, &local);
         if (status == CB_OK)
             break;
-        if (status != CB_EBUDGET) {
+        if (status != CB_EBUDGET || local.bytes_had != w->chunk.capacity) { /* not the buffer: a decoder's window */
             if (err != NULL)
                 *err = local;
             return status;

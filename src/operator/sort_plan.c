@@ -48,9 +48,18 @@ bool cbi_sort_by_range(const cb_sort *s) {
     return s->o.action == CB_SORT_SORT && cbi_input_seekable(s->input) && cbi_input_bytes(s->input) > 0;
 }
 
+/* Places of what is on disk are kept in memory, 16 bytes an extent. */
+static size_t index_bytes(const cb_sort *s, uint64_t budget) {
+    size_t most = (size_t)(budget / 12);
+    if (!cbi_input_seekable(s->input) || s->o.action != CB_SORT_SORT)
+        return cbi_clamp((size_t)(budget / 24), 64 * CBI_KIB, 64 * CBI_MIB);
+    uint64_t extent = budget / 512 < 16 * CBI_KIB ? 16 * CBI_KIB : budget / 512;
+    return cbi_min((size_t)(cbi_input_bytes(s->input) / extent * 40), most);
+}
+
 static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_threads, uint64_t budget) {
     uint64_t bytes = s->baseline + CODE_LATER_BYTES + (uint64_t)(threads + io_threads) * STACK_TOUCHED_BYTES;
-    bytes += cbi_alloc_bytes() + 128 * CBI_KIB;
+    bytes += cbi_alloc_bytes() + 128 * CBI_KIB + index_bytes(s, budget);
     bytes += budget / 512; /* page tables of what is touched */
     bytes += budget / 64 < CBI_MIB ? budget / 64 : CBI_MIB; /* headroom */
     return bytes;
@@ -67,6 +76,11 @@ static size_t power_of_two_below(size_t n) {
     return p;
 }
 
+/* Entries (and the list of pieces) that a range of z->range_bytes needs, with a margin for uneven ranges. */
+static double entry_bytes(const cb_sort *s) {
+    return 1.5 * 1.125 * sizeof(cbi_entry) / clamp_double(s->sample.stored_bytes, 2, 1 << 30);
+}
+
 /* Scratch of one worker for the sizes chosen so far. */
 static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
     uint32_t const *columns;
@@ -79,9 +93,7 @@ static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
         encoded ? cbi_max((size_t)((double)z->batch_rows * (s->sample.key_bytes * 1.3 + 8)), z->chunk / 8) : 0;
     size_t in = z->chunk + z->batch_rows * row + z->batch_keys + (z->ranges + 2) * sizeof(uint32_t) + 512;
     z->writer_buffers = 3;
-    double stored = clamp_double(s->sample.stored_bytes, 3, 1 << 30);
-    size_t entries = (size_t)((double)z->range_bytes / stored * 1.5) + 256;
-    size_t out = z->writer_buffers * z->writer_buffer + entries * sizeof(cbi_entry) * 9 / 8;
+    size_t out = z->writer_buffers * z->writer_buffer + (size_t)((double)z->range_bytes * entry_bytes(s)) + 4096;
     size_t bytes = cbi_round_up(cbi_max(in, out), 4096);
     z->entries = (bytes - z->writer_buffers * z->writer_buffer) / sizeof(cbi_entry);
     return bytes;
@@ -89,6 +101,23 @@ static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
 
 static cbi_compression output_compression(const cb_sort *s) {
     return s->o.output == NULL ? CBI_COMPRESSION_NONE : cbi_compression_of_name(s->o.output);
+}
+
+/* How many ranges, of which size, for `total` stored bytes in `rest` bytes of segments. */
+static void choose_ranges(sort_sizes *z, double total, uint64_t rest) {
+    double ranges = total / (double)z->range_bytes + 1;
+    double small = clamp_double(total / RANGE_IN_MEMORY + 1, ranges, RANGES_MAX / 2);
+    double open = clamp_double(small, 1, RANGES_MAX) * 16 * 1024;
+    z->in_memory = total * 1.04 + open + 64 * 1024 <= (double)rest;
+    /* Small ranges are kinder to the cache, as long as what leaves at a time stays worth a request. */
+    double fine = clamp_double((double)rest / EXTENT_WORTH, 1, total / RANGE_FINE + 1);
+    double wanted = z->in_memory ? small : fine;
+    if (ranges < wanted) {
+        ranges = wanted;
+        z->range_bytes = (uint64_t)(total / ranges) + 4096;
+    }
+    double most = clamp_double((double)rest / 4 / 4096, 4, RANGES_MAX); /* open segments: a quarter of the memory */
+    z->ranges = (uint32_t)clamp_double(ranges, 1, most);
 }
 
 static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
@@ -105,7 +134,8 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     double total = (double)cbi_input_bytes(s->input) / clamp_double(s->sample.row_bytes + (double)cbi_row_overhead(s), 1, 1e18) *
                    (s->sample.stored_bytes + 0.4);
     bool by_range = cbi_sort_by_range(s);
-    for (unsigned round = 0; round < 3; round++) { /* sizes depend on each other: settles at once */
+    z->range_bytes = 0;
+    for (unsigned round = 0; round < 4; round++) { /* sizes depend on each other: settles at once */
         z->worker = worker_bytes(s, z);
         z->staging = cbi_round_up(cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
         z->shared = z->staging + cbi_sink_block_bytes(output_compression(s)) + cbi_sink_edge_bytes(threads) +
@@ -114,27 +144,14 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
         if (taken + 32 * 4096 > z->usable)
             return false;
         uint64_t rest = z->usable - taken;
-        z->range_bytes = (uint64_t)((double)rest / 1.35 / (threads + 2));
-        z->in_memory = false;
-        if (by_range) {
-            double ranges = total / (double)z->range_bytes + 1;
-            double open = clamp_double(ranges, 1, RANGES_MAX) * 16 * 1024;
-            if (total * 1.04 + open + 64 * 1024 <= (double)rest) {
-                z->in_memory = true;
-                double small = clamp_double(total / (double)RANGE_IN_MEMORY + 1, 1, RANGES_MAX / 2);
-                ranges = ranges > small ? ranges : small;
-                z->range_bytes = (uint64_t)(total / ranges) + 4096;
-            }
-            /* Small ranges are kinder to the cache, as long as what leaves at a time stays worth a request. */
-            double fine = clamp_double((double)rest / (double)EXTENT_WORTH, 1, total / (double)RANGE_FINE + 1);
-            if (!z->in_memory && ranges < fine) {
-                ranges = fine;
-                z->range_bytes = (uint64_t)(total / ranges) + 4096;
-            }
-            ranges = clamp_double(ranges, 1, RANGES_MAX);
-            double most = (double)rest / 4 / 4096; /* open segments: a quarter of the memory */
-            z->ranges = (uint32_t)clamp_double(ranges, 1, most > 4 ? most : 4);
+        if (round == 0) { /* ranges and the entries for them share what is left */
+            z->range_bytes = (uint64_t)((double)rest / (1.35 * (threads + 2) + threads * entry_bytes(s)));
+            if (by_range)
+                continue;
         }
+        z->in_memory = false;
+        if (by_range)
+            choose_ranges(z, total, rest);
         size_t segment = (size_t)(rest / 6 / z->ranges);
         z->segment = power_of_two_below(cbi_clamp(segment, 4096, z->in_memory ? 64 * CBI_KIB : 32 * CBI_KIB));
         z->segments = (size_t)(rest / z->segment);
