@@ -26,7 +26,7 @@ enum {
     SEGMENT_BYTES = 32 * 1024,
     SEGMENTS_MAX = 64,
     BATCHES = 24, /* in flight, all workers together */
-    
+
 };
 
 typedef struct slot {
@@ -56,15 +56,25 @@ _Noreturn static void die(const char *what) {
     exit(2);
 }
 
+/* Ten printable characters, two blanks, the row's number, two blanks, thirteen digits four times
+ * each. */
 static void fill_source(uint8_t *at, size_t bytes) {
     uint64_t seed = 42;
     for (size_t i = 0; i + 100 <= bytes; i += 100) {
-        char row[128];
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        (void)snprintf(row, sizeof row, "%010" PRIu64 "  %032" PRIX64 "  %.52s\r\n",
-                       (seed >> 30) % 10000000000u, (uint64_t)i / 100,
-                       "77779999000022224444DDDDDDDDEEEE00000000CCCC7777DDDD");
-        memcpy(at + i, row, 100);
+        uint8_t *row = at + i;
+        char number[33];
+        (void)snprintf(number, sizeof number, "%032zX", i / 100);
+        memset(row, ' ', 98);
+        memcpy(row + 12, number, 32);
+        for (unsigned k = 0; k < 10 + 13; k++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            if (k < 10) {
+                row[k] = (uint8_t)(' ' + (seed >> 33) % 95);
+            } else {
+                memset(row + 46 + (k - 10) * 4, "0123456789ABCDEF"[(seed >> 33) % 16], 4);
+            }
+        }
+        memcpy(row + 98, "\r\n", 2);
     }
 }
 

@@ -264,6 +264,43 @@ static void test_a_frame_larger_than_its_segment_is_not_let_in(void **state) {
     batch_free(&in);
 }
 
+/* Headers with a good check that say what cannot be: only a bug of ours could write them, and it is
+ * found, too. */
+static void test_contradictions_are_found(void **state) {
+    (void)state;
+    batch in = batch_make(1, 8192);
+    uint8_t bytes[8192] = {0};
+    const cbi_frame good = {.payload_bytes = 100,
+                            .stored_bytes = 100,
+                            .owner = origin.owner,
+                            .sequence = origin.sequence,
+                            .codec = CB_CODEC_NONE,
+                            .position = origin.position};
+    cbi_frame bad[5];
+    for (int i = 0; i < 5; i++) {
+        bad[i] = good;
+    }
+    bad[0].stored_bytes = 99;           /* raw, and yet shorter */
+    bad[1].codec = CB_CODEC_LZ4;        /* packed, and yet not shorter */
+    bad[2].codec = 7;                   /* no such codec */
+    bad[3].payload_bytes = 0xfffffff0u; /* nothing has room for it */
+    bad[3].stored_bytes = 0xfffffff0u;
+    bad[4].codec = CB_CODEC_LZ4; /* zeroes are no lz4 block of 200 bytes */
+    bad[4].payload_bytes = 200;
+    for (int i = 0; i < 5; i++) {
+        for (int packed = 0; packed < 2; packed++) {
+            extent e = {bytes, 4096, packed == 1};
+            size_t length = packed == 1 ? cbi_frame_packed_bytes(bad[i].stored_bytes) : 4096;
+            bad[i].hash =
+                cbi_frame_hash(bytes + CBI_FRAME_HEADER_BYTES,
+                               cbi_min(length, 4096) - CBI_FRAME_HEADER_BYTES, origin.salt);
+            cbi_frame_put(bytes, bad[i], origin.salt);
+            assert_status(take_back(&e, &in, &origin, NULL), CB_ECORRUPT);
+        }
+    }
+    batch_free(&in);
+}
+
 static void test_what_does_not_fit_in_the_staging_memory_is_not_packed(void **state) {
     (void)state;
     batch out = batch_make(4, 8192);
@@ -290,6 +327,7 @@ int main(void) {
         cmocka_unit_test(test_frames_in_another_order_are_found),
         cmocka_unit_test(test_an_extent_cut_or_grown_is_found),
         cmocka_unit_test(test_a_frame_larger_than_its_segment_is_not_let_in),
+        cmocka_unit_test(test_contradictions_are_found),
         cmocka_unit_test(test_what_does_not_fit_in_the_staging_memory_is_not_packed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

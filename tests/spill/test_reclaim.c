@@ -262,6 +262,30 @@ static void test_names_are_not_made_where_others_could_replace_them(void **state
     test_spill_close(&t);
 }
 
+static void test_another_users_things_are_left_alone(void **state) {
+    (void)state;
+    const uid_t nobody = 65534;
+    const char *folder = test_folder();
+    char path[TEST_PATH_MAX];
+    if (geteuid() != 0) {
+        skip(); /* only root can make another user's things */
+    }
+    assert_int_equal(mkdir(test_path(path, folder, "carbide-spill.2.00000000"), 0700), 0);
+    test_write_text(test_path(path, folder, "carbide-spill.2.00000000/owner"), "");
+    test_path(path, folder, "carbide-spill.2.00000000");
+    assert_int_equal(chown(path, nobody, nobody), 0);
+    int fd = open_folder(folder);
+    assert_int_equal(cbi_reclaim(fd), 0);
+    (void)cbi_sys_close(fd);
+    assert_int_equal(names_in(folder), 1);
+    /* Nor are names made in another user's folder. */
+    cb_error err;
+    test_spill t;
+    assert_int_equal(chown(folder, nobody, nobody), 0);
+    assert_status(test_spill_open(&t, named_options(&folder), &err), CB_EIO);
+    assert_non_null(strstr(err.message, "another user"));
+}
+
 /* Many processes make, use and reclaim in one folder at the same time; each must find its data
  * again. */
 static void test_many_processes_share_a_folder(void **state) {
@@ -326,6 +350,7 @@ int main(void) {
         cmocka_unit_test(test_an_empty_folder_without_an_owner_goes),
         cmocka_unit_test(test_names_and_files_are_private_whatever_the_umask),
         cmocka_unit_test(test_names_are_not_made_where_others_could_replace_them),
+        cmocka_unit_test(test_another_users_things_are_left_alone),
         cmocka_unit_test(test_many_processes_share_a_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

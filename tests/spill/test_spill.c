@@ -72,6 +72,32 @@ static void test_packed_segments_come_back_as_they_were(void **state) {
                TEST_SEGMENT_BYTES - CBI_FRAME_HEADER_BYTES);
 }
 
+/* Neighbours in memory are moved as one piece. */
+static void test_segments_that_touch_come_back_as_they_were(void **state) {
+    (void)state;
+    test_spill t;
+    assert_ok(test_spill_open(&t, options_with(CB_CODEC_NONE), NULL));
+    batch wide[2] = {batch_make(1, 8 * 8192), batch_make(1, 8 * 8192)};
+    batch out = {.count = 8};
+    batch in = {.count = 8};
+    for (uint32_t i = 0; i < 8; i++) {
+        out.segments[i] = (cbi_spill_segment){wide[0].segments[0].base + (size_t)i * 8192, 8192, 0};
+        in.segments[i] = (cbi_spill_segment){wide[1].segments[0].base + (size_t)i * 8192, 8192, 0};
+    }
+    cbi_extent extent;
+    for (uint32_t used = 8192 - 48; used > 3000; used -= 2500) {
+        for (uint32_t i = 0; i < 8; i++) {
+            batch_fill(&out, i, i == 3 ? 5 : used, i);
+        }
+        assert_ok(write_and_wait(t.spill, 1, used, &out, &extent, NULL));
+        assert_ok(read_and_wait(t.spill, 1, used, &extent, &in, NULL));
+        assert_same_payload(&out, &in);
+    }
+    batch_free(&wide[0]);
+    batch_free(&wide[1]);
+    test_spill_close(&t);
+}
+
 static void test_segments_larger_than_the_staging_memory_are_written_raw(void **state) {
     (void)state;
     round_trip(options_with(CB_CODEC_NONE), 1, 8 * 1024 * 1024, 0);
@@ -466,6 +492,7 @@ int main(void) {
         cmocka_unit_test_setup(test_partly_filled_segments_come_back_each_in_its_own, set_up),
         cmocka_unit_test_setup(test_more_segments_than_one_vector_holds, set_up),
         cmocka_unit_test_setup(test_packed_segments_come_back_as_they_were, set_up),
+        cmocka_unit_test_setup(test_segments_that_touch_come_back_as_they_were, set_up),
         cmocka_unit_test_setup(test_segments_larger_than_the_staging_memory_are_written_raw,
                                set_up),
         cmocka_unit_test_setup(test_buffered_and_named_files_do_the_same, set_up),
