@@ -2,31 +2,22 @@
 /*
  * Blocks from two sources, one bookkeeping.
  *
- * Heap blocks below MAPPED_BYTES_MIN come from the process heap, larger ones are mapped, as a C
- * library does by itself; the difference to off-heap is what the seeds make of it: the heap
- * allocator keeps freed blocks of 1 MiB and more by size and reuses the most recent one, and what
- * it keeps is held weakly, which here means that the budget may take it at any time
- * (cbi_allocator_shed). Off-heap blocks have exactly the size of their page; when freed they are
- * gone in the accounts, while the mapping may wait in a cache with a limit: a fault costs 1.7 us
- * per 4 KiB, an munmap and mmap 4 us.
+ * Heap blocks below CBI_MAPPED_BYTES_MIN come from the process heap, larger ones are mapped, as a C
+ * library does by itself; the difference to off-heap is what Spark makes of it: the heap allocator
+ * keeps freed blocks of 1 MiB and more by size and reuses the most recent one, and what it keeps is
+ * held weakly, which here means that the budget may take it at any time (cbi_allocator_shed).
+ * Off-heap blocks have exactly the size of their page; when freed they are gone in the accounts,
+ * while the mapping may wait in a cache with a limit: a fault costs 1.7 us per 4 KiB, an munmap and
+ * mmap 4 us.
  *
- * Idle blocks are in two lists: the stack of their size, from which they are reused, and the list
- * of all by time, from whose old end they are dropped.
+ * Idle blocks lie in stacks by size: the top is reused, and of all bottoms the oldest is dropped.
  */
 #include "memory/allocator.h"
-
-#include <string.h>
 
 #include "base/alloc.h"
 #include "base/sys.h"
 
-enum {
-    MAPPED_BYTES_MIN = 64 * 1024,
-    SYSTEM_PAGE_BYTES = 4096,
-    HEAP_ALIGNMENT = 64,
-    HUGE_BYTES = 2 * 1024 * 1024,
-    SLAB_BLOCKS = 64
-};
+enum { HEAP_ALIGNMENT = 64, HUGE_BYTES = 2 * 1024 * 1024, SLAB_BLOCKS = 64 };
 
 #ifdef CARBIDE_DEBUG
 static const bool fill_always = true;
@@ -57,13 +48,6 @@ cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lo
 cb_status cb_allocator_create(const cb_allocator_options *options, cb_allocator **allocator,
                               cb_error *err) {
     return cbi_allocator_create(options, NULL, allocator, err);
-}
-
-size_t cbi_allocator_capacity(const cb_allocator *allocator, size_t bytes) {
-    if (allocator->mode == CB_HEAP && bytes < MAPPED_BYTES_MIN) {
-        return cbi_round_up(bytes, 8);
-    }
-    return cbi_round_up(bytes, SYSTEM_PAGE_BYTES);
 }
 
 void *cbi_map_pages(size_t bytes, bool huge) {
@@ -141,7 +125,7 @@ cb_status cbi_allocator_fresh(cb_allocator *a, size_t capacity, cbi_block **bloc
     if (b == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a page's descriptor.");
     }
-    b->mapped = a->mode == CB_OFF_HEAP || capacity >= MAPPED_BYTES_MIN;
+    b->mapped = a->mode == CB_OFF_HEAP || capacity >= CBI_MAPPED_BYTES_MIN;
     b->raw =
         b->mapped ? cbi_map_pages(capacity, a->huge_pages) : cbi_alloc(capacity + HEAP_ALIGNMENT);
     cbi_lock_take(a->lock);
@@ -185,25 +169,16 @@ static cbi_size_class *class_find_or_make(cb_allocator *a, size_t capacity) {
     return class;
 }
 
-/** Takes an idle block out of both lists. */
-static void idle_unlink(cb_allocator *a, cbi_block *b, cbi_size_class *class) {
-    *(b->above != NULL ? &b->above->below : &class->top) = b->below;
-    if (b->below != NULL) {
-        b->below->above = b->above;
-    }
-    *(b->newer != NULL ? &b->newer->older : &a->newest) = b->older;
-    *(b->older != NULL ? &b->older->newer : &a->oldest) = b->newer;
-    b->above = b->below = b->newer = b->older = NULL;
-    a->idle -= b->capacity;
-}
-
 cbi_block *cbi_allocator_reuse(cb_allocator *a, size_t capacity) {
     cbi_size_class *class = a->idle > 0 ? class_find(a, capacity) : NULL;
     if (class == NULL || class->top == NULL) {
         return NULL;
     }
     cbi_block *b = class->top;
-    idle_unlink(a, b, class);
+    class->top = b->below;
+    *(b->below != NULL ? &b->below->above : &class->bottom) = NULL;
+    b->below = NULL;
+    a->idle -= capacity;
     a->used += capacity;
     return b;
 }
@@ -227,24 +202,38 @@ bool cbi_allocator_keep(cb_allocator *a, cbi_block *b) {
     if (class == NULL) {
         return false;
     }
+    b->stamp = ++a->frees;
+    b->above = NULL;
     b->below = class->top;
-    if (b->below != NULL) {
-        b->below->above = b;
-    }
+    *(b->below != NULL ? &b->below->above : &class->bottom) = b;
     class->top = b;
-    b->older = a->newest;
-    *(a->newest != NULL ? &a->newest->newer : &a->oldest) = b;
-    a->newest = b;
     a->idle += b->capacity;
     return true;
+}
+
+/** The class whose bottom was freed before all others'; there is something idle. */
+static cbi_size_class *class_of_oldest(cb_allocator *a) {
+    cbi_size_class *oldest = NULL;
+    for (uint32_t i = 0; i < CBI_SIZE_CLASSES_MAX; i++) {
+        cbi_size_class *class = &a->classes[i];
+        if (class->bottom != NULL &&
+            (oldest == NULL || class->bottom->stamp < oldest->bottom->stamp)) {
+            oldest = class;
+        }
+    }
+    return oldest;
 }
 
 cbi_block *cbi_allocator_shed(cb_allocator *a, uint64_t idle) {
     cbi_block *chain = NULL;
     while (a->idle > idle) {
-        cbi_block *b = a->oldest;
-        cb_assert(b != NULL);
-        idle_unlink(a, b, class_find(a, b->capacity));
+        cbi_size_class *class = class_of_oldest(a);
+        cb_assert(class != NULL);
+        cbi_block *b = class->bottom;
+        class->bottom = b->above;
+        *(b->above != NULL ? &b->above->below : &class->top) = NULL;
+        a->idle -= b->capacity;
+        b->above = NULL;
         b->below = chain;
         chain = b;
     }
@@ -270,28 +259,6 @@ uint64_t cbi_allocator_drop(cb_allocator *a, cbi_block *chain) {
 }
 
 /* ---- pages ---- */
-
-void cbi_allocator_enter(const cb_allocator *a, cbi_block *block, size_t bytes, cb_page *page) {
-    bool heap = a->mode == CB_HEAP;
-    *page = (cb_page){.base = heap ? block->base : NULL,
-                      .offset = heap ? 0 : (uint64_t)(uintptr_t)block->base,
-                      .bytes = bytes,
-                      .number = CB_PAGE_NONE,
-                      .generation = block->generation,
-                      .block = block};
-    if (CBI_UNLIKELY(a->debug_fill)) {
-        memset(block->base, CBI_DEBUG_NEW, bytes);
-    }
-}
-
-void cbi_allocator_leave(const cb_allocator *a, cbi_block *block, cb_page *page) {
-    if (CBI_UNLIKELY(a->debug_fill)) {
-        memset(block->base, CBI_DEBUG_FREED, page->bytes);
-    }
-    page->base = NULL;
-    page->offset = 0;
-    page->number = CB_PAGE_FREED_BY_ALLOCATOR;
-}
 
 cb_status cb_allocator_allocate(cb_allocator *a, size_t bytes, cb_page *page, cb_error *err) {
     if (bytes == 0 || bytes > SIZE_MAX / 2) {

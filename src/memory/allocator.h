@@ -2,6 +2,8 @@
 #ifndef CBI_ALLOCATOR_H
 #define CBI_ALLOCATOR_H
 
+#include <string.h>
+
 #include "base/lock.h"
 #include "carbide/allocator.h"
 
@@ -14,7 +16,13 @@
  * the manager's lock, so that a page costs one locked section and not three.
  */
 
-enum { CBI_SIZE_CLASSES_MAX = 32, CBI_DEBUG_NEW = 0xa5, CBI_DEBUG_FREED = 0x5a };
+enum {
+    CBI_SIZE_CLASSES_MAX = 32,
+    CBI_MAPPED_BYTES_MIN = 64 * 1024, /* heap blocks from here on are mapped */
+    CBI_SYSTEM_PAGE_BYTES = 4096,
+    CBI_DEBUG_NEW = 0xa5,
+    CBI_DEBUG_FREED = 0x5a
+};
 
 typedef struct cbi_block {
     uint8_t *base;
@@ -22,15 +30,15 @@ typedef struct cbi_block {
     uint32_t generation; /* raised by each free */
     bool mapped;         /* from the system; otherwise from the process heap, `raw` */
     void *raw;
-    struct cbi_block *above,
-        *below; /* idle: the stack of its size, most recent on top; else chains of descriptors */
-    struct cbi_block *newer, *older; /* idle: all sizes by time */
+    uint64_t stamp;          /* idle: when it was freed, counted in frees */
+    struct cbi_block *above; /* idle: in the stack of its size */
+    struct cbi_block *below; /* the same; otherwise chains of descriptors */
 } cbi_block;
 
-/** Idle blocks of one capacity, most recent on top. */
+/** Idle blocks of one capacity: reused from the top, the most recent; dropped from the bottom. */
 typedef struct cbi_size_class {
     size_t capacity;
-    cbi_block *top;
+    cbi_block *top, *bottom;
 } cbi_size_class;
 
 struct cb_allocator {
@@ -42,7 +50,7 @@ struct cb_allocator {
     uint64_t used, idle;
     cbi_size_class classes[CBI_SIZE_CLASSES_MAX];
     uint32_t class_hint; /* the one used last */
-    cbi_block *newest, *oldest;
+    uint64_t frees;
     cbi_block *spare;  /* descriptors, by `below` */
     cbi_block **slabs; /* arrays of descriptors */
     size_t slab_count;
@@ -53,7 +61,10 @@ cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lo
                                cb_allocator **allocator, cb_error *err);
 
 /** What backs a page of so many bytes. */
-size_t cbi_allocator_capacity(const cb_allocator *allocator, size_t bytes);
+static inline size_t cbi_allocator_capacity(const cb_allocator *allocator, size_t bytes) {
+    bool small = allocator->mode == CB_HEAP && bytes < CBI_MAPPED_BYTES_MIN;
+    return cbi_round_up(bytes, small ? 8 : CBI_SYSTEM_PAGE_BYTES);
+}
 
 /** [locked] An idle block of exactly that capacity, or NULL. It counts as used from now on. */
 cbi_block *cbi_allocator_reuse(cb_allocator *allocator, size_t capacity);
@@ -75,11 +86,30 @@ cbi_block *cbi_allocator_shed(cb_allocator *allocator, uint64_t idle);
 uint64_t cbi_allocator_drop(cb_allocator *allocator, cbi_block *chain);
 
 /** Makes a page of a block; fills it when debugging. */
-void cbi_allocator_enter(const cb_allocator *allocator, cbi_block *block, size_t bytes,
-                         cb_page *page);
+static inline void cbi_allocator_enter(const cb_allocator *allocator, cbi_block *block,
+                                       size_t bytes, cb_page *page) {
+    bool heap = allocator->mode == CB_HEAP;
+    page->base = heap ? block->base : NULL;
+    page->offset = heap ? 0 : (uint64_t)(uintptr_t)block->base;
+    page->bytes = bytes;
+    page->number = CB_PAGE_NONE;
+    page->generation = block->generation;
+    page->block = block;
+    if (CBI_UNLIKELY(allocator->debug_fill)) {
+        memset(block->base, CBI_DEBUG_NEW, bytes);
+    }
+}
 
 /** Fills what is freed, when debugging, and marks the page freed by the allocator. */
-void cbi_allocator_leave(const cb_allocator *allocator, cbi_block *block, cb_page *page);
+static inline void cbi_allocator_leave(const cb_allocator *allocator, const cbi_block *block,
+                                       cb_page *page) {
+    if (CBI_UNLIKELY(allocator->debug_fill)) {
+        memset(block->base, CBI_DEBUG_FREED, page->bytes);
+    }
+    page->base = NULL;
+    page->offset = 0;
+    page->number = CB_PAGE_FREED_BY_ALLOCATOR;
+}
 
 /** Anonymous memory, aligned to 2 MiB and advised when `huge` and large enough; NULL when refused.
  *  Undo with cbi_sys_unmap. */

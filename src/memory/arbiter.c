@@ -268,7 +268,7 @@ static bool consider(cbi_arbiter *a, cbi_request *r, bool must_answer) {
     return false;
 }
 
-cbi_verdict cbi_arbiter_acquire(cbi_arbiter *a, cbi_request *r) {
+cbi_verdict cbi_arbiter_acquire_shared(cbi_arbiter *a, cbi_request *r) {
     cb_assert_debug(r->bytes > 0 && r->party != NULL);
     r->granted = r->evict_bytes = r->spill_bytes = r->held = r->marked = 0;
     r->evicted = false;
@@ -448,7 +448,8 @@ static void pay_debt(cbi_arbiter *a, cb_mode mode) {
     }
 }
 
-uint64_t cbi_arbiter_release(cbi_arbiter *a, cbi_party *party, cb_mode mode, uint64_t bytes) {
+uint64_t cbi_arbiter_release_shared(cbi_arbiter *a, cbi_party *party, cb_mode mode,
+                                    uint64_t bytes) {
     bytes = least(bytes, party->bytes[mode] - party->hand[mode]);
     if (CBI_UNLIKELY(party->reclaims[mode] > 0)) {
         party->hand[mode] += bytes;

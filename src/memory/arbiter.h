@@ -112,7 +112,27 @@ void cbi_arbiter_join(cbi_arbiter *a, cbi_party *party);
 void cbi_arbiter_leave(cbi_arbiter *a, cbi_party *party);
 
 /** Execution memory: fill party, mode, bytes (not 0), may_wait. Everything else is set here. */
-cbi_verdict cbi_arbiter_acquire(cbi_arbiter *a, cbi_request *r);
+cbi_verdict cbi_arbiter_acquire_shared(cbi_arbiter *a, cbi_request *r);
+
+/**
+ * The same, with the commonest case in place: nobody else holds or waits, and it fits. Then it is
+ * within the share too, because share = total - min(storage used, region) >= size of the pool.
+ */
+static inline cbi_verdict cbi_arbiter_acquire(cbi_arbiter *a, cbi_request *r) {
+    cbi_party *party = r->party;
+    cbi_pool *exec = &a->pools[CB_EXECUTION][r->mode];
+    bool alone = a->tasks[r->mode] == (uint32_t)party->counted[r->mode] && a->first == NULL;
+    if (CBI_UNLIKELY(!alone || r->bytes > cbi_pool_free(exec))) {
+        return cbi_arbiter_acquire_shared(a, r);
+    }
+    party->counted[r->mode] = true;
+    a->tasks[r->mode] = 1;
+    cbi_pool_take(exec, r->bytes);
+    party->bytes[r->mode] += r->bytes;
+    r->granted = r->bytes;
+    r->spill_bytes = 0;
+    return r->verdict = CBI_GRANTED;
+}
 
 /** Storage memory: fill mode and bytes, party NULL. Never blocks. */
 cbi_verdict cbi_arbiter_acquire_storage(cbi_arbiter *a, cbi_request *r);
@@ -129,7 +149,23 @@ cbi_request *cbi_arbiter_next(cbi_arbiter *a);
 void cbi_arbiter_withdraw(cbi_arbiter *a, cbi_request *r);
 
 /** Answers what was released: less than asked when the party held less (the caller warns). */
-uint64_t cbi_arbiter_release(cbi_arbiter *a, cbi_party *party, cb_mode mode, uint64_t bytes);
+uint64_t cbi_arbiter_release_shared(cbi_arbiter *a, cbi_party *party, cb_mode mode, uint64_t bytes);
+
+/** The same, with the commonest case in place: nobody waits, reclaims or is in debt. */
+static inline uint64_t cbi_arbiter_release(cbi_arbiter *a, cbi_party *party, cb_mode mode,
+                                           uint64_t bytes) {
+    if (CBI_UNLIKELY(a->first != NULL || party->reclaims[mode] > 0 || a->debt[mode] > 0)) {
+        return cbi_arbiter_release_shared(a, party, mode, bytes);
+    }
+    bytes = bytes < party->bytes[mode] ? bytes : party->bytes[mode];
+    party->bytes[mode] -= bytes;
+    a->pools[CB_EXECUTION][mode].used -= bytes;
+    if (party->bytes[mode] == 0 && party->counted[mode]) {
+        party->counted[mode] = false;
+        a->tasks[mode]--;
+    }
+    return bytes;
+}
 uint64_t cbi_arbiter_release_all(cbi_arbiter *a, cbi_party *party);
 uint64_t cbi_arbiter_release_storage(cbi_arbiter *a, cb_mode mode, uint64_t bytes);
 void cbi_arbiter_release_all_storage(cbi_arbiter *a);

@@ -243,14 +243,9 @@ static cb_status await(cb_manager *m, cbi_waiter *w, cb_error *err) {
     return status;
 }
 
-cb_status cbi_manager_acquire(cb_manager *m, cbi_waiter *w, cb_error *err) {
+cb_status cbi_manager_finish(cb_manager *m, cbi_waiter *w, cb_error *err) {
     cbi_request *r = &w->request;
-    if (CBI_UNLIKELY(m->has_parent)) {
-        cbi_manager_draw(m, r->mode, r->bytes);
-    }
-    (void)cbi_arbiter_acquire(&m->arbiter, r);
-    cbi_manager_pass_on(m);
-    while (CBI_UNLIKELY(r->verdict != CBI_GRANTED)) {
+    while (r->verdict != CBI_GRANTED) {
         if (r->verdict == CBI_EVICT) {
             evict(m, w);
         } else if (r->verdict == CBI_BLOCKED) {
@@ -353,10 +348,7 @@ void cbi_manager_draw(cb_manager *m, cb_mode mode, uint64_t bytes) {
     cbi_manager_pass_on(m);
 }
 
-void cbi_manager_return_spare(cb_manager *m, cb_mode mode) {
-    if (CBI_LIKELY(!m->has_parent)) {
-        return;
-    }
+void cbi_manager_return_spare_slow(cb_manager *m, cb_mode mode) {
     cbi_lock_take(&m->lock);
     uint64_t spare = cbi_pool_free(&m->arbiter.pools[CB_EXECUTION][mode]);
     uint64_t bytes = 0;

@@ -99,20 +99,35 @@ static inline cbi_block *cbi_manager_shed(cb_manager *m, cb_mode mode) {
     return CBI_UNLIKELY(allocator->idle > unused) ? cbi_allocator_shed(allocator, unused) : NULL;
 }
 
+/** [locked] Draws from the parent what is missing for a request of so many bytes. */
+void cbi_manager_draw(cb_manager *m, cb_mode mode, uint64_t bytes);
+
+/** [locked] The long way of cbi_manager_acquire, after the arbiter's first answer. */
+cb_status cbi_manager_finish(cb_manager *m, cbi_waiter *w, cb_error *err);
+
 /**
  * [locked] Runs an execution request to its end: evicts and waits as the arbiter says, the lock not
  * held meanwhile. The request's party, mode, bytes, may_wait and the waiter's task are set. CB_OK:
  * see request.granted and spill_bytes. CB_ECANCELED, CB_EDEADLINE, CB_ENOTFOUND (Spark's rules, the
  * task was emptied): nothing was granted.
  */
-cb_status cbi_manager_acquire(cb_manager *m, cbi_waiter *w, cb_error *err);
-
-/** [locked] Draws from the parent what is missing for a request of so many bytes. */
-void cbi_manager_draw(cb_manager *m, cb_mode mode, uint64_t bytes);
+static inline cb_status cbi_manager_acquire(cb_manager *m, cbi_waiter *w, cb_error *err) {
+    if (CBI_UNLIKELY(m->has_parent)) {
+        cbi_manager_draw(m, w->request.mode, w->request.bytes);
+    }
+    cbi_verdict verdict = cbi_arbiter_acquire(&m->arbiter, &w->request);
+    cbi_manager_pass_on(m);
+    return CBI_LIKELY(verdict == CBI_GRANTED) ? CB_OK : cbi_manager_finish(m, w, err);
+}
 
 /** Returns to the parent what is free beyond a step or two. Takes the lock itself; nothing without
  *  a parent. */
-void cbi_manager_return_spare(cb_manager *m, cb_mode mode);
+void cbi_manager_return_spare_slow(cb_manager *m, cb_mode mode);
+static inline void cbi_manager_return_spare(cb_manager *m, cb_mode mode) {
+    if (CBI_UNLIKELY(m->has_parent)) {
+        cbi_manager_return_spare_slow(m, mode);
+    }
+}
 
 /** [locked] The entry has so many bytes from now on, come what may. */
 void cbi_ledger_force(cb_ledger_entry *entry, uint64_t bytes);

@@ -26,16 +26,10 @@
 #include "base/alloc.h"
 #include "base/sys.h"
 
-/* One instruction also in a shared library; the two words fit the space that loaders keep for late
- * comers. */
-#define INITIAL_EXEC __attribute__((tls_model("initial-exec")))
+_Thread_local uint32_t cbi_spill_depth;
 
-static _Thread_local uint32_t spill_depth INITIAL_EXEC;
-static _Thread_local const cb_task *turn_held INITIAL_EXEC; /* this thread has that task's turn */
-
-bool cbi_task_is_spilling(void) {
-    return spill_depth > 0;
-}
+/* This thread has that task's turn. */
+static _Thread_local const cb_task *turn_held __attribute__((tls_model("initial-exec")));
 
 /* ---- from beginning to end ---- */
 
@@ -176,19 +170,6 @@ cb_manager *cb_task_manager(const cb_task *t) {
 
 /* ---- consumers ---- */
 
-static uint64_t used_of(const cb_consumer *c) {
-    return atomic_load_explicit(&c->used, memory_order_relaxed);
-}
-
-/** [locked] */
-static void account(cb_consumer *c, uint64_t bytes) {
-    uint64_t used = used_of(c) + bytes;
-    atomic_store_explicit(&c->used, used, memory_order_relaxed);
-    if (used > atomic_load_explicit(&c->peak, memory_order_relaxed)) {
-        atomic_store_explicit(&c->peak, used, memory_order_relaxed);
-    }
-}
-
 cb_status cb_consumer_create(cb_task *t, const cb_consumer_options *options, cb_consumer **consumer,
                              cb_error *err) {
     if (options->mode != CB_HEAP && options->mode != CB_OFF_HEAP) {
@@ -228,7 +209,7 @@ void cb_consumer_destroy(cb_consumer *c) {
     if (!mine) {
         turn_take(m, t); /* who reclaims may be looking at it */
     }
-    (void)cbi_task_release(c, used_of(c));
+    (void)cbi_task_release(c, cbi_consumer_used(c));
     for (cb_consumer **at = &t->consumers; *at != NULL; at = &(*at)->next) {
         if (*at == c) {
             *at = c->next;
@@ -244,7 +225,7 @@ void cb_consumer_destroy(cb_consumer *c) {
 }
 
 uint64_t cb_consumer_used(const cb_consumer *c) {
-    return used_of(c);
+    return cbi_consumer_used(c);
 }
 
 uint64_t cb_consumer_peak(const cb_consumer *c) {
@@ -252,28 +233,6 @@ uint64_t cb_consumer_peak(const cb_consumer *c) {
 }
 
 /* ---- acquiring ---- */
-
-/** [locked] One request to the arbiter, with its waiting and evicting. Adds to *got. */
-static cb_status attempt(cb_consumer *c, uint64_t bytes, bool may_wait, uint64_t *got,
-                         uint64_t *hint, cb_error *err) {
-    cb_task *t = c->task;
-    cbi_waiter w; /* on the fast path only what the arbiter reads is set */
-    w.request.party = &t->party;
-    w.request.mode = c->mode;
-    w.request.bytes = bytes;
-    w.request.may_wait = may_wait;
-    w.task = t;
-    w.block = NULL;
-    w.next = NULL;
-    CB_TRY(cbi_manager_acquire(t->manager, &w, err));
-    *got += w.request.granted;
-    *hint = w.request.spill_bytes;
-    uint64_t held = t->party.bytes[CB_HEAP] + t->party.bytes[CB_OFF_HEAP];
-    if (held > t->peak) {
-        t->peak = held;
-    }
-    return CB_OK;
-}
 
 /** What one consumer is asked for, and by whom. */
 typedef struct reclaim {
@@ -310,9 +269,9 @@ static cb_status spill(cb_consumer *c, uint64_t bytes, cb_consumer *asker, uint6
     if (c->spill != NULL) {
         c->spilling = true;
         cbi_lock_give(&m->lock);
-        spill_depth++;
+        cbi_spill_depth++;
         answer = c->spill(c->ctx, bytes, asker);
-        spill_depth--;
+        cbi_spill_depth--;
         cbi_lock_take(&m->lock);
         c->spilling = false;
     }
@@ -338,7 +297,7 @@ static cb_status spill_and_take(reclaim *r, cb_consumer *victim, bool *gained, c
     r->got += cbi_arbiter_take_hand(&m->arbiter, &asker->task->party, asker->mode, missing);
     if (released > 0 && r->got < r->bytes) {
         /* Spark's rules may wait here, with the turn held, as the original does under its lock. */
-        CB_TRY(attempt(asker, r->bytes - r->got, !r->native, &r->got, &r->hint, err));
+        CB_TRY(cbi_task_attempt(asker, r->bytes - r->got, !r->native, &r->got, &r->hint, err));
     }
     *gained = r->native ? r->got > before : released > 0;
     return CB_OK;
@@ -348,7 +307,7 @@ static cb_status spill_and_take(reclaim *r, cb_consumer *victim, bool *gained, c
 static cb_status spill_in_order(reclaim *r, cb_error *err) {
     cb_task *t = r->asker->task;
     for (cb_consumer *c = t->consumers; c != NULL; c = c->next) {
-        c->key = used_of(c);
+        c->key = cbi_consumer_used(c);
     }
     cb_consumer *victim;
     while (r->got < r->bytes && !t->cancelled &&
@@ -358,7 +317,7 @@ static cb_status spill_in_order(reclaim *r, cb_error *err) {
         if (!gained) {
             victim->key = 0;
         } else if (r->native) {
-            victim->key = used_of(victim); /* Spark goes on with what it held at first */
+            victim->key = cbi_consumer_used(victim); /* Spark goes on with what it held at first */
         }
     }
     bool again = r->got < r->bytes && !t->cancelled;
@@ -377,7 +336,7 @@ static cb_status reclaim_for(reclaim *r, cb_error *err) {
     turn_take(m, t);
     cb_status status = CB_OK;
     if (r->native) { /* a sibling may have released while we waited for the turn */
-        status = attempt(r->asker, r->bytes - r->got, false, &r->got, &r->hint, err);
+        status = cbi_task_attempt(r->asker, r->bytes - r->got, false, &r->got, &r->hint, err);
     }
     if (status == CB_OK && r->got < r->bytes) {
         cbi_arbiter_reclaim_begin(&m->arbiter, &t->party, r->asker->mode);
@@ -389,31 +348,26 @@ static cb_status reclaim_for(reclaim *r, cb_error *err) {
     if (status == CB_OK && r->native && r->got < r->bytes) {
         /* All have spilled what they could: the task may be below its floor now and has a right to
          * wait. */
-        status = attempt(r->asker, r->bytes - r->got, true, &r->got, &r->hint, err);
+        status = cbi_task_attempt(r->asker, r->bytes - r->got, true, &r->got, &r->hint, err);
     }
     return status;
 }
 
-cb_status cbi_task_acquire(cb_consumer *c, uint64_t bytes, uint64_t *granted, cb_error *err) {
+cb_status cbi_task_acquire_rest(cb_consumer *c, uint64_t bytes, uint64_t *got, uint64_t hint,
+                                cb_error *err) {
     cb_manager *m = c->task->manager;
-    uint64_t got = 0, hint = 0;
-    CB_TRY(attempt(c, bytes, true, &got, &hint, err));
-    if (CBI_UNLIKELY(got < bytes)) {
-        reclaim r = {.asker = c,
-                     .bytes = bytes,
-                     .got = got,
-                     .hint = hint,
-                     .native = m->rules == CB_RULES_NATIVE};
-        cb_status status = reclaim_for(&r, err);
-        got = r.got;
-        if (status != CB_OK) {
-            (void)cbi_arbiter_release(&m->arbiter, &c->task->party, c->mode, got);
-            cbi_manager_pass_on(m);
-            return status;
-        }
+    reclaim r = {.asker = c,
+                 .bytes = bytes,
+                 .got = *got,
+                 .hint = hint,
+                 .native = m->rules == CB_RULES_NATIVE};
+    cb_status status = reclaim_for(&r, err);
+    if (status != CB_OK) {
+        (void)cbi_arbiter_release(&m->arbiter, &c->task->party, c->mode, r.got);
+        cbi_manager_pass_on(m);
+        return status;
     }
-    account(c, got);
-    *granted = got;
+    *got = r.got;
     return CB_OK;
 }
 
@@ -421,8 +375,8 @@ bool cbi_task_try_acquire(cb_consumer *c, uint64_t bytes) {
     cb_manager *m = c->task->manager;
     uint64_t got = 0, hint = 0;
     cbi_lock_take(&m->lock);
-    bool granted = attempt(c, bytes, false, &got, &hint, NULL) == CB_OK;
-    account(c, got);
+    bool granted = cbi_task_attempt(c, bytes, false, &got, &hint, NULL) == CB_OK;
+    cbi_consumer_account(c, got);
     if (got < bytes) {
         (void)cbi_task_release(c, got);
         granted = false;
@@ -432,16 +386,6 @@ bool cbi_task_try_acquire(cb_consumer *c, uint64_t bytes) {
     cbi_lock_give(&m->lock);
     (void)cbi_allocator_drop(m->allocators[c->mode], chain);
     return granted;
-}
-
-uint64_t cbi_task_release(cb_consumer *c, uint64_t bytes) {
-    cb_manager *m = c->task->manager;
-    uint64_t used = used_of(c);
-    uint64_t given = bytes < used ? bytes : used;
-    atomic_store_explicit(&c->used, used - given, memory_order_relaxed);
-    (void)cbi_arbiter_release(&m->arbiter, &c->task->party, c->mode, given);
-    cbi_manager_pass_on(m);
-    return given;
 }
 
 static cb_status misuse_while_spilling(const cb_consumer *c, cb_error *err) {
@@ -457,7 +401,7 @@ cb_status cb_consumer_acquire(cb_consumer *c, uint64_t bytes, uint64_t *granted,
     if (CBI_UNLIKELY(bytes == 0)) {
         return cbi_fail(err, CB_EMISUSE, "invalid number of bytes requested: 0");
     }
-    if (CBI_UNLIKELY(spill_depth > 0)) {
+    if (CBI_UNLIKELY(cbi_task_is_spilling())) {
         return misuse_while_spilling(c, err);
     }
     cbi_lock_take(&m->lock);
@@ -523,7 +467,8 @@ static cb_consumer *pick_any(const cb_manager *m, cb_mode mode, uint64_t round) 
     for (const cb_task *t = m->tasks; t != NULL; t = t->next) {
         for (cb_consumer *c = t->consumers; c != NULL; c = c->next) {
             if (c->mode == mode && c->spill != NULL && !c->spilling && c->shrink_round != round &&
-                used_of(c) > 0 && (largest == NULL || used_of(c) > used_of(largest))) {
+                cbi_consumer_used(c) > 0 &&
+                (largest == NULL || cbi_consumer_used(c) > cbi_consumer_used(largest))) {
                 largest = c;
             }
         }

@@ -60,20 +60,83 @@ struct cb_task {
         aside; /* granted, but the system had no memory: kept so that nobody tries with it again */
 };
 
-/** True in a spill function's thread. */
-bool cbi_task_is_spilling(void);
+/** Spill functions that this thread is in. One instruction to read, also in a shared library: the
+ *  word fits the space that loaders keep for late comers. */
+extern _Thread_local uint32_t cbi_spill_depth __attribute__((tls_model("initial-exec")));
+
+static inline bool cbi_task_is_spilling(void) {
+    return cbi_spill_depth > 0;
+}
+
+static inline uint64_t cbi_consumer_used(const cb_consumer *c) {
+    return atomic_load_explicit(&c->used, memory_order_relaxed);
+}
+
+/** [locked] */
+static inline void cbi_consumer_account(cb_consumer *c, uint64_t bytes) {
+    uint64_t used = cbi_consumer_used(c) + bytes;
+    atomic_store_explicit(&c->used, used, memory_order_relaxed);
+    if (used > atomic_load_explicit(&c->peak, memory_order_relaxed)) {
+        atomic_store_explicit(&c->peak, used, memory_order_relaxed);
+    }
+}
+
+/** [locked] One request to the arbiter, with its waiting and evicting. Adds to *got. */
+static inline cb_status cbi_task_attempt(cb_consumer *c, uint64_t bytes, bool may_wait,
+                                         uint64_t *got, uint64_t *hint, cb_error *err) {
+    cb_task *t = c->task;
+    cbi_waiter w; /* on the fast path only what the arbiter reads is set */
+    w.request.party = &t->party;
+    w.request.mode = c->mode;
+    w.request.bytes = bytes;
+    w.request.may_wait = may_wait;
+    w.task = t;
+    w.block = NULL;
+    w.next = NULL;
+    CB_TRY(cbi_manager_acquire(t->manager, &w, err));
+    *got += w.request.granted;
+    *hint = w.request.spill_bytes;
+    uint64_t held = t->party.bytes[CB_HEAP] + t->party.bytes[CB_OFF_HEAP];
+    if (held > t->peak) {
+        t->peak = held;
+    }
+    return CB_OK;
+}
+
+/** [locked] The rest of cbi_task_acquire when the first request brought too little: *got and `hint`
+ *  are what it answered. On failure nothing is kept. */
+cb_status cbi_task_acquire_rest(cb_consumer *consumer, uint64_t bytes, uint64_t *got, uint64_t hint,
+                                cb_error *err);
 
 /**
  * [locked] Gets up to `bytes` for the consumer and accounts them to it: asks the arbiter, has
  * consumers spill, waits. Answers as cb_consumer_acquire does.
  */
-cb_status cbi_task_acquire(cb_consumer *consumer, uint64_t bytes, uint64_t *granted, cb_error *err);
+static inline cb_status cbi_task_acquire(cb_consumer *c, uint64_t bytes, uint64_t *granted,
+                                         cb_error *err) {
+    uint64_t got = 0, hint = 0;
+    CB_TRY(cbi_task_attempt(c, bytes, true, &got, &hint, err));
+    if (CBI_UNLIKELY(got < bytes)) {
+        CB_TRY(cbi_task_acquire_rest(c, bytes, &got, hint, err));
+    }
+    cbi_consumer_account(c, got);
+    *granted = got;
+    return CB_OK;
+}
+
+/** [locked] Takes bytes off the consumer and gives them back; answers what it really held. */
+static inline uint64_t cbi_task_release(cb_consumer *c, uint64_t bytes) {
+    cb_manager *m = c->task->manager;
+    uint64_t used = cbi_consumer_used(c);
+    uint64_t given = bytes < used ? bytes : used;
+    atomic_store_explicit(&c->used, used - given, memory_order_relaxed);
+    (void)cbi_arbiter_release(&m->arbiter, &c->task->party, c->mode, given);
+    cbi_manager_pass_on(m);
+    return given;
+}
 
 /** What fits now: no spilling, no waiting, all or nothing. Takes the lock itself. */
 bool cbi_task_try_acquire(cb_consumer *consumer, uint64_t bytes);
-
-/** [locked] Takes bytes off the consumer and gives them back; answers what it really held. */
-uint64_t cbi_task_release(cb_consumer *consumer, uint64_t bytes);
 
 /** CB_EBUDGET with the memory tree. Takes the lock itself. */
 cb_status cbi_task_refuse(cb_consumer *consumer, uint64_t asked, uint64_t had, cb_error *err);
