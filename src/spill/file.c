@@ -19,7 +19,9 @@
  * Direct I/O is asked of every file and given up, for that file and for good, when a transfer is
  * refused with EINVAL. Buffered transfers are written out and dropped from the page cache at once,
  * by the I/O thread that made them: in a container the page cache is part of the budget, and with
- * several I/O threads the others go on meanwhile.
+ * several I/O threads the others go on meanwhile. For the same reason the kernel is told not to
+ * read ahead, which it would do behind an extent's end and nobody would drop (measured in a memory
+ * cgroup: 88 MiB of cache, 3 MiB without).
  */
 
 /* What open(O_TMPFILE) says where it does not exist: an old kernel sees a folder opened for
@@ -41,6 +43,9 @@ static int open_file(const cbi_places *places, const cbi_folder *folder, uint32_
                             O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0600);
     }
     *direct = fd >= 0 && !places->buffered && cbi_sys_set_direct(fd, true) >= 0;
+    if (fd >= 0 && !*direct) { /* whole extents are asked for; what lies behind one is another's */
+        (void)cbi_sys_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    }
     return fd;
 }
 
@@ -209,6 +214,7 @@ static int transfer(cbi_spill_file *file, transfer_fn fn, struct iovec *iov, int
         return result;
     }
     atomic_store(&file->direct, false);
+    (void)cbi_sys_fadvise(file->fd, 0, 0, POSIX_FADV_RANDOM);
     return fn(file->fd, again, count, offset);
 }
 
@@ -260,8 +266,8 @@ cb_status cbi_spill_space(const char *const *dirs, size_t count, uint64_t *free_
     uint64_t sum = 0;
     bool any_in_memory = false;
     for (size_t i = 0; i < count; i++) {
-        int fd;
-        struct stat st;
+        int fd = -1;
+        struct stat st = {0};
         CB_TRY(open_for_space(dirs[i], &fd, &st, err));
         uint64_t here = 0;
         bool memory = false;

@@ -152,13 +152,13 @@ static int write_piece(cbi_spill *spill, cbi_spill_file *file, struct iovec *iov
 }
 
 /* Pieces that touch in memory become one. */
-static void add_piece(struct iovec *iov, int *count, uint8_t *base, size_t bytes) {
+static void add_piece(struct iovec *iov, int *count, struct iovec piece) {
     struct iovec *last = *count > 0 ? &iov[*count - 1] : NULL;
-    if (last != NULL && (uint8_t *)last->iov_base + last->iov_len == base) {
-        last->iov_len += bytes;
+    if (last != NULL && (uint8_t *)last->iov_base + last->iov_len == piece.iov_base) {
+        last->iov_len += piece.iov_len;
         return;
     }
-    iov[(*count)++] = (struct iovec){base, bytes};
+    iov[(*count)++] = piece;
 }
 
 static int write_raw(cbi_spill *spill, const cbi_request *request, uint64_t place) {
@@ -172,7 +172,7 @@ static int write_raw(cbi_spill *spill, const cbi_request *request, uint64_t plac
         int count = 0;
         while (i < request->count && count < CBI_SPILL_VECTOR_MAX) {
             size_t length = cbi_frame_seal(&request->out[i], &origin, (uint16_t)i, done + bytes);
-            add_piece(iov, &count, request->out[i].base, length);
+            add_piece(iov, &count, (struct iovec){request->out[i].base, length});
             bytes += length;
             i++;
         }
@@ -336,7 +336,7 @@ static int read_raw(cbi_spill *spill, const cbi_request *request, cbi_spill_file
         int count = 0;
         while (i < request->count && count < CBI_SPILL_VECTOR_MAX && done + piece < bytes) {
             size_t length = cbi_min(request->in[i].capacity, bytes - done - piece);
-            add_piece(iov, &count, request->in[i].base, length);
+            add_piece(iov, &count, (struct iovec){request->in[i].base, length});
             piece += length;
             i++;
         }
