@@ -334,6 +334,9 @@ static void test_what_cannot_be_refused_is_a_debt_that_releases_pay(void **state
     assert_int_equal(acquire(c, 900), 900);
     cb_ledger_force(baseline, 300);
     assert_int_equal(cb_manager_debt(m), 200);
+    char tree[2048];
+    (void)cb_manager_tree(m, tree, sizeof tree);
+    assert_non_null(strstr(tree, ", 200 B over it"));
     cb_consumer_release(c, 150);
     assert_int_equal(cb_manager_debt(m), 50);
     assert_int_equal(acquire(c, 10), 0);
@@ -411,6 +414,18 @@ static cb_manager *make_child(parent *p, uint64_t limit) {
     return p->manager;
 }
 
+typedef struct holder {
+    cb_consumer *consumer;
+} holder;
+
+static int64_t release_to_anyone(void *ctx, uint64_t bytes, cb_consumer *asker) {
+    (void)asker;
+    holder *h = ctx;
+    uint64_t used = cb_consumer_used(h->consumer), released = bytes < used ? bytes : used;
+    cb_consumer_release(h->consumer, released);
+    return (int64_t)released;
+}
+
 static void test_manager_draws_from_its_parent_and_returns(void **state) {
     (void)state;
     parent p = {.has = 64 * MIB};
@@ -442,6 +457,47 @@ static void test_parent_that_has_nothing_is_a_refusal(void **state) {
     (void)cb_task_end(t, NULL, 0);
     cb_manager_destroy(m);
     assert_int_equal(p.has, 2 * MIB);
+}
+
+static void test_ledger_and_storage_draw_from_the_parent_too(void **state) {
+    (void)state;
+    parent p = {.has = 64 * MIB};
+    cb_manager *m = make_child(&p, 10 * MIB);
+    cb_ledger_entry *e = NULL;
+    assert_ok(cb_ledger_add(m, "stacks", NULL, NULL, &e, err));
+    assert_ok(cb_ledger_set(e, MIB + 1, err));
+    assert_int_equal(p.given, 2 * MIB);
+    assert_ok(cb_manager_acquire_storage(m, CB_OFF_HEAP, 3 * MIB, NULL, err));
+    assert_in_range(p.given, 4 * MIB + 1, 5 * MIB);
+    cb_manager_release_storage(m, CB_OFF_HEAP, 3 * MIB);
+    cb_manager_destroy(m);
+    assert_int_equal(p.has, 64 * MIB);
+}
+
+/** As Spark's TaskMemoryManager: before it gives, it has its other consumers spill, us too. */
+static void test_parent_may_have_the_manager_shrink_while_it_is_asked(void **state) {
+    (void)state;
+    parent p = {.has = 4 * MIB};
+    cb_manager *m = make_child(&p, 10 * MIB);
+    cb_task *t = make_task(m, 1);
+    holder h = {.consumer = NULL};
+    h.consumer = make_consumer_of(t, "holder", CB_OFF_HEAP, release_to_anyone, &h);
+    cb_consumer *c = make_consumer_of(t, "c", CB_OFF_HEAP, NULL, NULL);
+    assert_int_equal(acquire(h.consumer, 3 * MIB), 3 * MIB);
+    p.shrink_on_acquire = 2 * MIB;
+    assert_in_range(acquire(c, 2 * MIB), MIB, 2 * MIB);
+    assert_in_range(cb_consumer_used(h.consumer), 0, 2 * MIB);
+    uint64_t given = p.given;
+    assert_in_range(cb_manager_shrink(m, CB_OFF_HEAP, 64 * MIB), 1, given);
+    assert_true(p.given < given);
+    uint64_t before = p.given;
+    cb_manager_grow(m, CB_OFF_HEAP, MIB); /* the parent gives without being asked */
+    p.given += MIB;
+    p.has -= MIB;
+    assert_int_equal(p.given, before + MIB);
+    (void)cb_task_end(t, NULL, 0);
+    cb_manager_destroy(m);
+    assert_int_equal(p.has, 4 * MIB);
 }
 
 /* ---- shrinking ---- */
@@ -573,6 +629,8 @@ int main(void) {
         cmocka_unit_test(test_measured_entry_follows_its_measure),
         cmocka_unit_test(test_manager_draws_from_its_parent_and_returns),
         cmocka_unit_test(test_parent_that_has_nothing_is_a_refusal),
+        cmocka_unit_test(test_ledger_and_storage_draw_from_the_parent_too),
+        cmocka_unit_test(test_parent_may_have_the_manager_shrink_while_it_is_asked),
         cmocka_unit_test(test_shrink_takes_free_then_blocks_then_spills),
         cmocka_unit_test(test_options_that_break_a_rule_are_refused),
         cmocka_unit_test(test_page_size_follows_the_rules),

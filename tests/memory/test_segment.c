@@ -169,6 +169,27 @@ static void test_lazy_pool_gives_free_steps_back_when_asked(void **state) {
     finish(&f);
 }
 
+static void test_segment_that_is_paid_for_is_taken_when_nothing_else_can_be(void **state) {
+    (void)state;
+    fixture f = make(64 * KIB, 8, false, 512 * KIB);
+    void *s[8];
+    for (int i = 0; i < 8; i++) {
+        s[i] = cb_segment_pool_take(f.pool, 1);
+    }
+    cb_segment_pool_give(f.pool, s[0], 1);
+    for (int i = 4; i < 8; i++) {
+        cb_segment_pool_give(f.pool, s[i], 1); /* the second step is free, and on top */
+    }
+    cb_consumer *other = make_consumer_of(f.task, "other", CB_OFF_HEAP, NULL, NULL);
+    assert_int_equal(acquire(other, 256 * KIB), 256 * KIB);
+    assert_ptr_equal(cb_segment_pool_take(f.pool, 1), s[0]);
+    assert_null(cb_segment_pool_take(f.pool, 1));
+    assert_null(cb_segment_pool_take(f.pool, 2));
+    cb_consumer_release(other, 256 * KIB);
+    assert_non_null(cb_segment_pool_take(f.pool, 4));
+    finish(&f);
+}
+
 static void test_last_step_may_be_smaller(void **state) {
     (void)state;
     fixture f = make(4096, 70, false, MIB); /* 64 segments a step */
@@ -284,6 +305,7 @@ int main(void) {
         cmocka_unit_test(test_singles_and_runs_never_overlap),
         cmocka_unit_test(test_lazy_pool_pays_in_steps_as_segments_are_touched),
         cmocka_unit_test(test_lazy_pool_gives_free_steps_back_when_asked),
+        cmocka_unit_test(test_segment_that_is_paid_for_is_taken_when_nothing_else_can_be),
         cmocka_unit_test(test_last_step_may_be_smaller),
         cmocka_unit_test(test_bad_options_are_refused),
         cmocka_unit_test(test_second_give_ends_the_process),
