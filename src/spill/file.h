@@ -8,7 +8,7 @@ enum {
     CBI_SPILL_FOLDERS_MAX = 64,
     CBI_SPILL_FILES_MAX = 256, /* 8 bits of an extent's place */
     CBI_SPILL_GROUPS_MAX = 32, /* files a folder: neighbouring owners share one */
-    CBI_SPILL_OWNERS_PER_GROUP = 16,
+    CBI_SPILL_OWNERS_PER_GROUP = 32,
     CBI_SPILL_HOLES_MAX = 512,
     CBI_SPILL_VECTOR_MAX = 64 /* pieces of memory in one transfer */
 };

@@ -70,8 +70,9 @@ static void test_neighbouring_owners_share_a_file(void **state) {
     (void)state;
     const char *dir = test_folder();
     cbi_places *p = places_make(&dir, 1, 0);
-    assert_int_equal(cbi_place_file(reserve(p, 0, 8)), cbi_place_file(reserve(p, 15, 8)));
-    assert_int_not_equal(cbi_place_file(reserve(p, 15, 8)), cbi_place_file(reserve(p, 16, 8)));
+    const uint32_t next = CBI_SPILL_OWNERS_PER_GROUP;
+    assert_int_equal(cbi_place_file(reserve(p, 0, 8)), cbi_place_file(reserve(p, next - 1, 8)));
+    assert_int_not_equal(cbi_place_file(reserve(p, 0, 8)), cbi_place_file(reserve(p, next, 8)));
     places_free(p);
 }
 
@@ -102,10 +103,10 @@ static void test_at_the_limit_every_hole_and_tail_is_used(void **state) {
     (void)state;
     const char *dir = test_folder();
     cbi_places *p = places_make(&dir, 1, 24 * CBI_MIB);
-    /* Three files get 8 MiB each; all of it can be had by any owner. */
+    /* Three files share it; all of it can be had by any owner. */
     uint64_t first = reserve(p, 0, 2 * MIB_BLOCKS);
-    (void)reserve(p, 16, MIB_BLOCKS);
-    (void)reserve(p, 32, MIB_BLOCKS);
+    (void)reserve(p, CBI_SPILL_OWNERS_PER_GROUP, MIB_BLOCKS);
+    (void)reserve(p, 2 * CBI_SPILL_OWNERS_PER_GROUP, MIB_BLOCKS);
     for (unsigned i = 0; i < 20; i++) {
         (void)reserve(p, 0, MIB_BLOCKS);
     }
