@@ -70,6 +70,14 @@ void *cbi_map_pages(size_t bytes, bool huge) {
     return aligned;
 }
 
+/** Bytes of all allocators' pages that lie in small objects (cbi_alloc): they are pages, not
+ * objects. */
+static _Atomic size_t pages_in_small_objects;
+
+size_t cbi_allocator_small_bytes(void) {
+    return atomic_load_explicit(&pages_in_small_objects, memory_order_relaxed);
+}
+
 /* ---- descriptors ---- */
 
 static void descriptor_put(cb_allocator *a, cbi_block *block) {
@@ -137,6 +145,9 @@ cb_status cbi_allocator_fresh(cb_allocator *a, size_t capacity, cbi_block **bloc
     }
     a->used += capacity;
     cbi_lock_give(a->lock);
+    if (!b->mapped) {
+        atomic_fetch_add_explicit(&pages_in_small_objects, capacity, memory_order_relaxed);
+    }
     b->capacity = capacity;
     b->base = b->mapped ? b->raw : (uint8_t *)b->raw + (-(uintptr_t)b->raw & (HEAP_ALIGNMENT - 1));
     *block = b;
@@ -249,6 +260,7 @@ uint64_t cbi_allocator_drop(cb_allocator *a, cbi_block *chain) {
         if (b->mapped) {
             cbi_sys_unmap(b->raw, b->capacity);
         } else {
+            atomic_fetch_sub_explicit(&pages_in_small_objects, b->capacity, memory_order_relaxed);
             cbi_free(b->raw);
         }
         cbi_lock_take(a->lock);

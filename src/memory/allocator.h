@@ -111,6 +111,10 @@ static inline void cbi_allocator_leave(const cb_allocator *allocator, const cbi_
     page->number = CB_PAGE_FREED_BY_ALLOCATOR;
 }
 
+/** Bytes of pages, of all allocators, that lie in small objects (cbi_alloc) and so are in its
+ *  figure too. */
+size_t cbi_allocator_small_bytes(void);
+
 /** Anonymous memory, aligned to 2 MiB and advised when `huge` and large enough; NULL when refused.
  *  Undo with cbi_sys_unmap. */
 void *cbi_map_pages(size_t bytes, bool huge);

@@ -177,7 +177,7 @@ static void hold(cbi_arbiter *a, cbi_request *r, uint64_t bytes) {
 static cbi_verdict ask_to_evict(cbi_arbiter *a, cbi_request *r, uint64_t bytes) {
     cbi_pool *stor = storage(a, r->mode);
     r->evict_bytes = bytes;
-    r->marked = least(bytes, stor->used - stor->leaving);
+    r->marked = least(bytes, above(stor->used, stor->leaving));
     stor->leaving += r->marked;
     a->evicting++;
     return r->verdict = CBI_EVICT;

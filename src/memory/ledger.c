@@ -135,5 +135,6 @@ void cb_ledger_refresh(cb_manager *m) {
 
 uint64_t cb_ledger_small_objects(void *ctx) {
     (void)ctx;
-    return cbi_alloc_bytes();
+    size_t held = cbi_alloc_bytes(), pages = cbi_allocator_small_bytes();
+    return held > pages ? held - pages : 0;
 }

@@ -333,12 +333,9 @@ void cbi_manager_draw(cb_manager *m, cb_mode mode, uint64_t bytes) {
     if (bytes <= spare || room == 0) {
         return;
     }
-    uint64_t missing = bytes - spare;
-    uint64_t rounded =
-        (missing + CB_PARENT_STEP_BYTES - 1) / CB_PARENT_STEP_BYTES * CB_PARENT_STEP_BYTES;
-    uint64_t asked = rounded < room ? rounded : room;
-    m->drawn[mode] +=
-        asked; /* before the lock goes, so that two threads do not both think there is room */
+    uint64_t steps = (bytes - spare - 1) / CB_PARENT_STEP_BYTES + 1;
+    uint64_t asked = steps <= room / CB_PARENT_STEP_BYTES ? steps * CB_PARENT_STEP_BYTES : room;
+    m->drawn[mode] += asked; /* before the lock goes: two threads must not count on one room */
     cbi_lock_give(&m->lock);
     uint64_t got = m->parent.acquire(m->parent.ctx, mode, asked);
     cb_assert(got <= asked);

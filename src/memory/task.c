@@ -398,8 +398,9 @@ static cb_status misuse_while_spilling(const cb_consumer *c, cb_error *err) {
 
 cb_status cb_consumer_acquire(cb_consumer *c, uint64_t bytes, uint64_t *granted, cb_error *err) {
     cb_manager *m = c->task->manager;
-    if (CBI_UNLIKELY(bytes == 0)) {
-        return cbi_fail(err, CB_EMISUSE, "invalid number of bytes requested: 0");
+    if (CBI_UNLIKELY(bytes == 0 || bytes > INT64_MAX)) {
+        return cbi_fail(err, CB_EMISUSE, "invalid number of bytes requested: %lld",
+                        (long long)bytes);
     }
     if (CBI_UNLIKELY(cbi_task_is_spilling())) {
         return misuse_while_spilling(c, err);
@@ -460,12 +461,15 @@ void cb_consumer_release(cb_consumer *c, uint64_t bytes) {
 /* ---- when the whole manager must shrink ---- */
 
 /**
- * [locked] The consumer with most of the mode, over all tasks, that has not refused in this round.
+ * [locked] The consumer with most of the mode, over all tasks, that has not been asked in this
+ * round. Tasks whose turn another thread has are passed over and not waited for: that thread may be
+ * asking the same parent for memory, and each would wait for the other.
  */
 static cb_consumer *pick_any(const cb_manager *m, cb_mode mode, uint64_t round) {
     cb_consumer *largest = NULL;
     for (const cb_task *t = m->tasks; t != NULL; t = t->next) {
-        for (cb_consumer *c = t->consumers; c != NULL; c = c->next) {
+        bool busy = t->turn_taken && turn_held != t;
+        for (cb_consumer *c = t->consumers; c != NULL && !busy; c = c->next) {
             if (c->mode == mode && c->spill != NULL && !c->spilling && c->shrink_round != round &&
                 cbi_consumer_used(c) > 0 &&
                 (largest == NULL || cbi_consumer_used(c) > cbi_consumer_used(largest))) {
@@ -482,20 +486,18 @@ bool cbi_task_spill_any(cb_manager *m, cb_mode mode, uint64_t bytes) {
     if (cbi_task_is_spilling()) {
         return false; /* a spill function asked for memory in a roundabout way */
     }
-    bool released_some = false;
+    uint64_t released = 0;
     cbi_lock_take(&m->lock);
     cb_consumer *c;
-    while (!released_some && (c = pick_any(m, mode, round)) != NULL) {
+    while (released == 0 && (c = pick_any(m, mode, round)) != NULL) {
         cb_task *t = c->task;
         const cb_task *mine = turn_held; /* a parent may ask us while we reclaim */
         if (mine != t) {
-            turn_take(m, t);
+            turn_take(m, t); /* free, or it would not have been picked */
         }
-        cb_consumer *still = pick_any(m, mode, round); /* while we waited it may have gone */
-        uint64_t released = 0;
-        if (still == c) {
-            c->shrink_round = round;
-            released_some = spill(c, bytes, NULL, &released, NULL) == CB_OK && released > 0;
+        c->shrink_round = round;
+        if (spill(c, bytes, NULL, &released, NULL) != CB_OK) {
+            released = 0;
         }
         if (mine != t) {
             turn_give(t);
@@ -504,5 +506,5 @@ bool cbi_task_spill_any(cb_manager *m, cb_mode mode, uint64_t bytes) {
     }
     cbi_manager_pass_on(m);
     cbi_lock_give(&m->lock);
-    return released_some;
+    return released > 0;
 }

@@ -370,7 +370,16 @@ static void test_measured_entry_follows_its_measure(void **state) {
     assert_int_equal(pool_of(m, CB_EXECUTION, CB_OFF_HEAP).size, 977);
     assert_ok(cb_ledger_add(m, "small objects", cb_ledger_small_objects, NULL, &small, err));
     cb_ledger_refresh(m);
-    assert_true(cb_ledger_bytes(small) > 0);
+    uint64_t objects = cb_ledger_bytes(small);
+    assert_true(objects > 0);
+    cb_allocator_options options = {.struct_size = sizeof options, .mode = CB_HEAP};
+    cb_allocator *heap = NULL;
+    cb_page page;
+    assert_ok(cb_allocator_create(&options, &heap, err));
+    assert_ok(cb_allocator_allocate(heap, 60000, &page, err)); /* a page, not a small object */
+    assert_in_range(cb_ledger_small_objects(NULL), objects, objects + 20000);
+    assert_ok(cb_allocator_free(heap, &page, err));
+    cb_allocator_destroy(heap);
     cb_manager_destroy(m);
 }
 
