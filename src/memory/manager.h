@@ -66,6 +66,7 @@ static inline void cbi_manager_pass_on(cb_manager *m) {
             cbi_parker_open(&((cbi_waiter *)r)->parker);
         }
     }
+    cb_assert_slow((cbi_arbiter_check(&m->arbiter), true));
 }
 
 /** [locked] Everything that is accounted: ledger, pools, idle pages; without what lies in a hand,
