@@ -76,7 +76,7 @@ class Causes(h.Case):
 
     def test_2_a_table_that_doubles(self):
         """Tiny rows: the table of places is many times the rows. Then all equal and unique, where tables of keys would grow."""
-        rows = 6_000_000 if not h.LONG else 40_000_000
+        rows = 4_000_000 if not h.LONG else 40_000_000
         with open(self.path("in"), "wb") as f:
             block = b"".join(b"%c\n" % self.random.choice(b"abcdefghijklmnop") for _ in range(100_000))
             for _ in range(rows // 100_000):
@@ -85,7 +85,7 @@ class Causes(h.Case):
         self.holds(8, self.path("in"), want=want)
         self.holds(8, "-u", self.path("in"), want=self.sorted_by_gnu(self.path("in"), "-u"))
         with open(self.path("empty"), "wb") as f:
-            f.write(b"\n" * 8_000_000)
+            f.write(b"\n" * 5_000_000)
         self.holds(8, self.path("empty"), want=self.path("empty"))
 
     def test_3_fan_in_times_buffer(self):
@@ -129,7 +129,7 @@ class Causes(h.Case):
     def test_4b_more_budget_never_fails_where_less_was_enough(self):
         source = self.generate("lines", 300_000, "in")
         want = self.sorted_by_gnu(source)
-        for memory in list(range(8, 41, 2 if not h.LONG else 1)) + [80, 100, 200]:
+        for memory in list(range(8, 41, 4 if not h.LONG else 1)) + [80, 100, 200]:
             self.holds(memory, source, want=want, cgroups=False)
 
     def test_5_threads_that_each_think_the_budget_is_theirs(self):
@@ -139,8 +139,8 @@ class Causes(h.Case):
             self.holds(memory, "-j", threads, source, want=want, may_end_with=(0, h.BUDGET) if threads > 8 else (0,))
 
     def test_6_many_partitions_with_a_buffer_each(self):
-        """Input of a hundred times the budget wants many ranges; skew puts nearly all rows into one of them."""
-        rows = 20_000_000 if h.LONG else 5_000_000
+        """Input of dozens of times the budget wants many ranges; skew puts nearly all rows into one of them."""
+        rows = 20_000_000 if h.LONG else 3_000_000
         source = self.generate("lines", rows, "in")
         if h.LONG:
             self.holds(16, source, want=self.sorted_by_gnu(source), timeout=600)
@@ -151,8 +151,8 @@ class Causes(h.Case):
         os.unlink(source)
         skewed = self.path("skewed")
         with open(skewed, "wb") as f:
-            for i in range(900_000):
-                f.write(b"k%06d %s\n" % (0 if self.random.random() < 0.97 else self.random.randrange(10 ** 6), b"%07d" % (i * 7919 % 900_000) + b"." * 60))
+            for i in range(500_000):
+                f.write(b"k%06d %s\n" % (0 if self.random.random() < 0.97 else self.random.randrange(10 ** 6), b"%07d" % (i * 7919 % 500_000) + b"." * 60))
         self.holds(8, skewed, want=self.sorted_by_gnu(skewed))
         self.holds(8, "-t", " ", "-k", "1,1", skewed, want=self.sorted_by_gnu(skewed, "-s", "-t", " ", "-k", "1,1"))
 

@@ -31,7 +31,7 @@ class Started(h.Case):
         self.want = self.read("out")
 
     def start(self, *arguments, folder=None, temp=None, **kw):
-        return subprocess.Popen([h.CARBIDE, "sort", "--memory", "8M", "-T", temp or self.temp, *arguments, self.source], cwd=folder or self.dir,
+        return subprocess.Popen(h.with_room([h.CARBIDE, "sort", "--memory", "8M", "-T", temp or self.temp, *arguments, self.source]), cwd=folder or self.dir,
                                 env=h.C_LOCALE, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **kw)
 
     def end(self, process, limit=20):
@@ -69,10 +69,10 @@ class Signals(Started):
         self.assertGreater(stopped, 0, "no signal came in time")
 
     def test_interrupt_ends_it_with_130_and_leaves_nothing(self):
-        self.stop_by(signal.SIGINT, 100 if h.LONG else 12)
+        self.stop_by(signal.SIGINT, 100 if h.LONG else 12 if h.PLAIN else 4)
 
     def test_terminate_ends_it_with_143_and_leaves_nothing(self):
-        self.stop_by(signal.SIGTERM, 100 if h.LONG else 12)
+        self.stop_by(signal.SIGTERM, 100 if h.LONG else 12 if h.PLAIN else 4)
 
     def test_hang_up_leaves_nothing(self):
         self.stop_by(signal.SIGHUP, 20 if h.LONG else 4)
@@ -117,8 +117,9 @@ class Signals(Started):
 
     def test_usr1_asks_for_a_progress_line_and_harms_nothing(self):
         process = self.start("-o", self.path("out"))
+        time.sleep(self.whole * 0.3)
         for _ in range(5):
-            time.sleep(self.whole / 10)
+            time.sleep(self.whole / 20)
             if process.poll() is None:
                 process.send_signal(signal.SIGUSR1)
         said = process.stderr.read()
@@ -185,7 +186,7 @@ class Kill(Started):
 
     def test_kill_9_at_random_times_leaves_no_name_no_block_and_no_inode(self):
         with h.mounted("ext4", 300 << 20, self.path("disk")) as folder:
-            self.kill_loop(folder, 1000 if h.LONG else 50)
+            self.kill_loop(folder, 1000 if h.LONG else 50 if h.PLAIN else 10)
 
     def test_kill_9_while_streaming_runs_leaves_nothing(self):
         with h.mounted("ext4", 300 << 20, self.path("disk")) as folder:
@@ -200,7 +201,7 @@ class Kill(Started):
     def start_from(self, source, *arguments, folder=None, temp=None):
         with open(source, "rb") as f:
             feeder = subprocess.Popen(["cat"], stdin=f, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        process = subprocess.Popen([h.CARBIDE, "sort", "--memory", "8M", "-T", temp, *arguments, "-"], cwd=folder, env=h.C_LOCALE,
+        process = subprocess.Popen(h.with_room([h.CARBIDE, "sort", "--memory", "8M", "-T", temp, *arguments, "-"]), cwd=folder, env=h.C_LOCALE,
                                    stdin=feeder.stdout, stderr=subprocess.PIPE)
         feeder.stdout.close()
         self.addCleanup(feeder.wait)
