@@ -30,6 +30,8 @@ void cbi_sys_unmap(void *base, size_t bytes);
 void cbi_sys_advise_huge(void *base, size_t bytes);
 /** Gives the bytes back to the system now; the addresses stay valid and read as zero afterwards. */
 void cbi_sys_discard(void *base, size_t bytes);
+/** Makes them resident at once, which costs less than a fault each (a hint; at least one system page). */
+void cbi_sys_populate(void *base, size_t bytes);
 /** Lets the system take them when it wants (MADV_FREE). */
 void cbi_sys_free_lazily(void *base, size_t bytes);
 

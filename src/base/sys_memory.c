@@ -43,6 +43,15 @@ void cbi_sys_discard(void *base, size_t bytes) {
     cb_assert(failed == 0); /* callers count on zeroes */
 }
 
+void cbi_sys_populate(void *base, size_t bytes) {
+#ifdef MADV_POPULATE_WRITE
+    (void)madvise(base, bytes, MADV_POPULATE_WRITE); /* kernels before 5.14 do not know it */
+#else
+    (void)base;
+    (void)bytes;
+#endif
+}
+
 void cbi_sys_free_lazily(void *base, size_t bytes) {
     (void)madvise(base, bytes, MADV_FREE);
 }

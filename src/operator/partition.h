@@ -33,6 +33,7 @@ typedef struct cbi_partitions_options {
     size_t segments_max;       /* of the pool */
     cbi_spill *spill;          /* borrowed; NULL: nothing may leave */
     size_t batch_segments_max; /* most segments a spill request takes */
+    bool populate;             /* segments are new memory every time */
     size_t low_water;          /* segments that should be free or on their way out while rows come in */
     const atomic_bool *cancelled; /* borrowed */
 } cbi_partitions_options;

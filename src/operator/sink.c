@@ -326,8 +326,6 @@ static cb_status send_buffer(cbi_writer *w, cb_error *err) {
             atomic_fetch_and_explicit(&w->busy, ~(1u << w->current), memory_order_relaxed);
             return status;
         }
-        if (!s->direct)
-            drop_behind(s, w->offset + from, whole);
     }
     return CB_OK;
 }

@@ -21,7 +21,7 @@
 
 enum {
     STACK_TOUCHED_BYTES = 40 * 1024,
-    CODE_LATER_BYTES = 512 * 1024, /* code and data that are not resident at the start but will be */
+    CODE_LATER_BYTES = 896 * 1024, /* code and data that are not resident at the start but will be */
     CHUNK_MAX = 1 << 20,
     CHUNK_MIN = 32 << 10,
     RANGES_MAX = 4096,
@@ -106,7 +106,7 @@ static cbi_compression output_compression(const cb_sort *s) {
 /* How many ranges, of which size, for `total` stored bytes in `rest` bytes of segments. */
 static void choose_ranges(sort_sizes *z, double total, uint64_t rest) {
     double ranges = total / (double)z->range_bytes + 1;
-    double small = clamp_double(total / RANGE_IN_MEMORY + 1, ranges, RANGES_MAX / 2);
+    double small = clamp_double(total / RANGE_IN_MEMORY + 1, ranges, RANGES_MAX * 0.5);
     double open = clamp_double(small, 1, RANGES_MAX) * 16 * 1024;
     z->in_memory = total * 1.04 + open + 64 * 1024 <= (double)rest;
     /* Small ranges are kinder to the cache, as long as what leaves at a time stays worth a request. */
@@ -116,13 +116,16 @@ static void choose_ranges(sort_sizes *z, double total, uint64_t rest) {
         ranges = wanted;
         z->range_bytes = (uint64_t)(total / ranges) + 4096;
     }
+    double all = total * 1.2 + 64 * 1024; /* no range is larger than everything */
+    if ((double)z->range_bytes > all)
+        z->range_bytes = (uint64_t)all;
     double most = clamp_double((double)rest / 4 / 4096, 4, RANGES_MAX); /* open segments: a quarter of the memory */
     z->ranges = (uint32_t)clamp_double(ranges, 1, most);
 }
 
 static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     z->threads = threads;
-    z->io_threads = z->budget < 24 * CBI_MIB ? 1 : 2;
+    z->io_threads = z->budget < 12 * CBI_MIB ? 1 : z->budget < 40 * CBI_MIB ? 2 : 4;
     z->fixed = fixed_bytes(s, threads, z->io_threads, z->budget);
     if (z->fixed >= z->budget)
         return false;
@@ -152,7 +155,7 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
         z->in_memory = false;
         if (by_range)
             choose_ranges(z, total, rest);
-        size_t segment = (size_t)(rest / 6 / z->ranges);
+        size_t segment = (size_t)cbi_min(rest / 6 / z->ranges, rest / 64);
         z->segment = power_of_two_below(cbi_clamp(segment, 4096, z->in_memory ? 64 * CBI_KIB : 32 * CBI_KIB));
         z->segments = (size_t)(rest / z->segment);
     }

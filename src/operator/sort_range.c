@@ -406,6 +406,7 @@ cb_status cbi_sort_ranges(cb_sort *s, cb_error *err) {
                                       .segments_max = s->sizes.segments,
                                       .spill = s->spill,
                                       .batch_segments_max = s->sizes.batch_segments,
+                                      .populate = s->sizes.in_memory && s->sizes.segment >= 32 * CBI_KIB,
                                       .low_water = s->sizes.segments / 8,
                                       .cancelled = &s->stop};
     CB_TRY(cbi_partitions_create(&options, &s->parts, err));
