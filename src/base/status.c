@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define CBI_STATUS_IMPLEMENTATION
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -86,6 +86,7 @@ static inline uint8_t *cbi_stored_put(const cbi_layout *layout, uint8_t *p, cons
                                       uint64_t order) {
     p = cbi_varint_put(p, row_bytes);
     if (layout->shape == CBI_KEY_ENCODED) {
+        cb_assert_debug(key != NULL);
         p = cbi_varint_put(p, key_bytes);
         memcpy(p, key, key_bytes);
         p += key_bytes;
