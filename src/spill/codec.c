@@ -143,7 +143,7 @@ void cbi_codec_note_write(cbi_codec_model *model, uint64_t raw_bytes, uint64_t n
         .wall_ns = (double)(now_ns - model->window_wall_ns) / bytes,
         .busy_ns = (double)(busy_ns - model->window_busy_ns) / bytes,
         .cpu_ns = (double)(cpu_ns - model->window_cpu_ns) / bytes,
-        .ratio = model->sampled_stored > 0 ? raw / (double)model->sampled_stored : 1,
+        .ratio = cbi_codec_ratio(model),
         .compress_ns = model->sampled_raw > 0 ? (double)model->sampled_ns / raw : 0,
     };
     end_window(model, &figures);
@@ -164,6 +164,12 @@ void cbi_codec_note_sample(cbi_codec_model *model, uint64_t raw, uint64_t stored
 }
 
 bool cbi_codec_wants_sample(const cbi_codec_model *model) {
-    return model->wanted == CB_CODEC_AUTO && model->now == CB_CODEC_NONE &&
-           model->since_sample_bytes >= CBI_CODEC_SAMPLE_BYTES;
+    return model->wanted != CB_CODEC_NONE && model->since_sample_bytes >= CBI_CODEC_SAMPLE_BYTES;
+}
+
+double cbi_codec_ratio(const cbi_codec_model *model) {
+    if (model->sampled_stored == 0) {
+        return model->wanted == CB_CODEC_LZ4 ? 2 : 1;
+    }
+    return (double)model->sampled_raw / (double)model->sampled_stored;
 }

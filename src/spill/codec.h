@@ -44,7 +44,9 @@ void cbi_codec_note_write(cbi_codec_model *model, uint64_t raw_bytes, uint64_t n
                           uint64_t cpu_ns, uint64_t busy_ns);
 /** The result of a compression, asked for or as a sample. */
 void cbi_codec_note_sample(cbi_codec_model *model, uint64_t raw, uint64_t stored, uint64_t ns);
-/** Is a sample due? (AUTO, writing raw.) */
+/** Is a sample due? Whenever not much was compressed lately and there is a question. */
 bool cbi_codec_wants_sample(const cbi_codec_model *model);
+/** Raw bytes for each compressed one, as far as is known. */
+double cbi_codec_ratio(const cbi_codec_model *model);
 
 #endif

@@ -44,9 +44,9 @@ struct cbi_spill {
 
 enum {
     LZ4_STATE_BYTES = 20 * 1024, /* LZ4_sizeofState() is 16 KiB and a bit */
-    STAGED_SEGMENTS = 16,
+    STAGED_SEGMENTS = 32,
     STAGING_MIN_BYTES = 64 * 1024,
-    STAGING_MAX_BYTES = 1024 * 1024,
+    STAGING_MAX_BYTES = 512 * 1024,
     SAMPLE_MAX_BYTES = 32 * 1024
 };
 
@@ -236,8 +236,10 @@ static size_t pack_if_it_pays(cbi_spill *spill, unsigned thread, const cbi_reque
     cbi_mutex_lock(&spill->lock);
     cb_codec codec = spill->codec.now;
     bool sample = cbi_codec_wants_sample(&spill->codec);
+    double ratio = cbi_codec_ratio(&spill->codec);
     cbi_mutex_unlock(&spill->lock);
-    if (codec == CB_CODEC_LZ4) {
+    uint64_t expected = (uint64_t)((double)payload_bytes(request->out, request->count) / ratio);
+    if (codec == CB_CODEC_LZ4 && expected <= staging_capacity(spill)) {
         size_t packed =
             pack(spill, thread, request->out, request->count, request->owner, request->sequence);
         uint64_t raw = raw_blocks(request->out, request->count) * CBI_SPILL_ALIGN;

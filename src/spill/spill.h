@@ -46,6 +46,8 @@ typedef struct cbi_spill_options {
     bool buffered;
 } cbi_spill_options;
 
+/** Staging memory: 0 for CB_CODEC_NONE, else for each I/O thread up to 32 segments or 512 KiB, at
+ * least 64 KiB. A batch whose compressed frames do not fit is written raw. */
 size_t cbi_spill_staging_bytes(unsigned io_threads, size_t segment_bytes, cb_codec codec);
 cb_status cbi_spill_open(const cbi_spill_options *options, cbi_spill **spill, cb_error *err);
 /** Waits for what is under way, closes, leaves nothing. NULL is fine. */
