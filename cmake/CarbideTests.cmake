@@ -10,6 +10,7 @@
 # a name with "fault" in it: the only ones that run in builds with CARBIDE_FAULTS).
 # Tests find CARBIDE (the command), CARBIDE_BUILD and CARBIDE_SOURCE in their environment.
 
+set(CARBIDE_TEST_TIMEOUT_FACTOR 1 CACHE STRING "Multiplies every test's time limit (scripts/test --long)")
 find_path(CMOCKA_INCLUDE_DIR cmocka.h)
 find_library(CMOCKA_LIBRARY cmocka)
 mark_as_advanced(CMOCKA_INCLUDE_DIR CMOCKA_LIBRARY)
@@ -65,6 +66,7 @@ function(carbide_register_test name file room)
     if(name MATCHES "fault")
         list(APPEND labels fault)
     endif()
+    math(EXPR timeout "${timeout} * ${CARBIDE_TEST_TIMEOUT_FACTOR}")
     if(CARBIDE_SANITIZE)
         math(EXPR timeout "${timeout} * 4")
     endif()

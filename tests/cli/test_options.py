@@ -155,7 +155,7 @@ class Usage(h.Case):
     def test_the_environment_gives_a_budget_and_an_option_another(self):
         source = self.write("in", b"b\na\n")
         env = {**h.C_LOCALE, "CARBIDE_MEMORY": "99M"}
-        for arguments, want in (([], 99 << 20), (["-S", "77M"], 77 << 20), (["--memory", "78643K"], 78643 << 10)):
+        for arguments, want in (([], 99 << 20), (["-S", "78848K"], 77 << 20), (["--memory", "78643K"], 78643 << 10)):
             result = self.sort(*arguments, "--stats=stats", source, env=env, cwd=self.dir)
             self.assertEnded(result, 0)
             self.assertEqual(json.loads(self.read("stats"))["stats"]["budget_bytes"], want)
@@ -163,11 +163,11 @@ class Usage(h.Case):
 
     def test_explain_says_the_plan_and_writes_nothing(self):
         source = self.write("in", h.records(1000))
-        result = self.sort("--explain", "--stats=stats", "-S", "32M", "-o", "out", source, cwd=self.dir)
+        result = self.sort("--explain", "--stats=stats", "-S", "65536K", "-o", "out", source, cwd=self.dir)
         self.assertEnded(result, 0)
         self.assertFalse(os.path.exists(self.path("out")))
         plan = json.loads(self.read("stats"))["plan"]
-        self.assertEqual(plan["budget_bytes"], 32 << 20)
+        self.assertEqual(plan["budget_bytes"], 64 << 20)
         self.assertEqual(plan["input_bytes"], 100_000)
         self.assertIn(b"memory", result.out)
 
