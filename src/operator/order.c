@@ -155,6 +155,12 @@ static void sort_by_key(const order_ctx *o, cbi_entry *e, size_t n, size_t same)
 
 static void order_groups(const order_ctx *o, cbi_entry *e, size_t n, size_t depth, unsigned level);
 
+static void order_by_ref(cbi_entry *e, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        e[i].prefix = e[i].ref;
+    cbi_order_by_prefix(e, n);
+}
+
 /* All keys here are equal. */
 static void order_equal(const order_ctx *o, cbi_entry *e, size_t n) {
     if (!o->by_row && o->layout->tie == CBI_TIE_ROW) {
@@ -170,9 +176,19 @@ static void order_equal(const order_ctx *o, cbi_entry *e, size_t n) {
         order_groups(&rows, e, n, 8, 0);
         return;
     }
+    if (!o->layout->ordered) {
+        order_by_ref(e, n);
+        return;
+    }
     for (size_t i = 0; i < n; i++)
-        e[i].prefix = o->layout->ordered ? entry_open(o, &e[i]).order : e[i].ref;
+        e[i].prefix = entry_open(o, &e[i]).order;
     cbi_order_by_prefix(e, n);
+    for (size_t i = 0, j; i < n; i = j) {
+        for (j = i + 1; j < n && e[j].prefix == e[i].prefix; j++) {
+        }
+        if (j - i > 1)
+            order_by_ref(e + i, j - i);
+    }
 }
 
 static size_t common_bytes(const uint8_t *a, const uint8_t *b, size_t from, size_t to) {
