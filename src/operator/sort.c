@@ -62,6 +62,10 @@ static cb_status copy_options(cb_sort *s, const cb_sort_options *o, cb_error *er
     return CB_OK;
 }
 
+static bool in_range(unsigned value, unsigned last) {
+    return value <= last;
+}
+
 static cb_status check_options(const cb_sort_options *o, cb_error *err) {
     if (o->struct_size != sizeof *o)
         return cbi_fail(err, CB_EINVAL, "cb_sort_options: struct_size is %zu, this library knows %zu", o->struct_size,
@@ -72,6 +76,13 @@ static cb_status check_options(const cb_sort_options *o, cb_error *err) {
         return cbi_fail(err, CB_EINVAL, "only one input can be checked, and %zu are named", o->input_count);
     if (o->bad_rows == CB_BAD_ROWS_FILE && o->bad_rows_path == NULL)
         return cbi_fail(err, CB_EINVAL, "no file is named for malformed rows");
+    if ((o->input_count > 0 && o->inputs == NULL) || (o->key_count > 0 && o->keys == NULL) ||
+        (o->temp_dir_count > 0 && o->temp_dirs == NULL))
+        return cbi_fail(err, CB_EINVAL, "inputs, keys or temporary folders are counted but not given");
+    if (!in_range(o->action, CB_SORT_MERGE) || !in_range(o->format, CB_FORMAT_FIXED) ||
+        !in_range(o->header, CB_HEADER_NO) || !in_range(o->bad_rows, CB_BAD_ROWS_FILE) ||
+        !in_range(o->spill_codec, CB_CODEC_LZ4))
+        return cbi_fail(err, CB_EINVAL, "an action, format, header, bad_rows or spill_codec that does not exist");
     if (o->field_separator < -1 || o->field_separator > 255)
         return cbi_fail(err, CB_EINVAL, "the field separator must be one byte");
     return CB_OK;
@@ -403,9 +414,11 @@ cb_status cb_sort_run(cb_sort *s, cb_error *err) {
     atomic_store(&s->phase, CB_PHASE_DONE);
     cbi_mutex_unlock(&s->mutex);
     take_down(s);
+    cbi_mutex_lock(&s->mutex);
     s->end_ns = cbi_sys_clock_ns();
     s->stats.elapsed_ns = s->end_ns - s->start_ns;
     s->stats.rss_peak_bytes = cbi_sys_rss_peak();
+    cbi_mutex_unlock(&s->mutex);
     if (status != CB_OK && err != NULL)
         *err = local;
     return status;

@@ -289,9 +289,12 @@ static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *
         if (range_fits(s, want)) {
             cbi_partition_info info;
             cbi_partition_get_info(s->parts, want, &info);
+            s->exclusive = true; /* or another worker would come here for the same range meanwhile */
             cbi_mutex_unlock(&s->mutex);
             cb_status status = cbi_partitions_make_room(s->parts, want, info.segments_out + 1, err);
             cbi_mutex_lock(&s->mutex);
+            s->exclusive = false;
+            cbi_cond_broadcast(&s->changed);
             CB_TRY(status);
             status = cbi_partition_load(s->parts, want, err);
             if (status == CB_OK) {
@@ -376,7 +379,9 @@ static cb_status prepare_output(cb_sort *s, cb_error *err) {
         out += info.segments_out;
     }
     s->offsets[s->sizes.ranges] = at;
+    cbi_mutex_lock(&s->mutex); /* for those who look at the progress */
     s->bytes_out_total = at;
+    cbi_mutex_unlock(&s->mutex);
     s->cursor = header;
     if (out == 0)
         return CB_OK;
@@ -412,7 +417,6 @@ cb_status cbi_sort_ranges(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_partitions_create(&options, &s->parts, err));
     cbi_sort_phase(s, CB_PHASE_READ);
     CB_TRY(cbi_sort_in_workers(s, s->sizes.threads, read_in, err));
-    s->bytes_out_total = 0;
     CB_TRY(prepare_output(s, err));
     cbi_sort_phase(s, CB_PHASE_WRITE);
     CB_TRY(cbi_sort_open_output(s, s->o.unique ? 0 : s->bytes_out_total, err));

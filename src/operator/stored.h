@@ -10,7 +10,7 @@
  * The key is there when it is encoded; otherwise it is a part of the row itself. The order (8 bytes) is there in runs
  * when input order decides ties, since runs are merged long after their rows have lost their places. Rows of one chunk that go
  * to one range lie together as a piece: {order, bytes, rows} and then the rows. `order` is the place of the first
- * row in the input: 40 bits of chunk, 24 bits of row within that chunk's share of the range. So input order costs
+ * row in the input: 32 bits of chunk, 32 bits of row within that chunk's share of the range. So input order costs
  * 16 bytes a piece and nothing a row.
  */
 
@@ -21,9 +21,12 @@
 enum {
     CBI_PIECE_HEADER_BYTES = 16,
     CBI_VARINT_MAX = 5,
-    CBI_ORDER_ROW_BITS = 24,
+    CBI_ORDER_ROW_BITS = 32, /* a chunk that grew for a giant row may hold any number of small ones */
     CBI_ORDER_BYTES = 8
 };
+
+/** Row and key together: sizes in segments are 32 bits, and a segment's own bytes and rounding up come on top. */
+#define CBI_STORED_MAX ((uint64_t)4000 * CBI_MIB)
 
 /** What is needed to find keys in stored rows and to compare them. Plain data, immutable. */
 typedef struct cbi_layout {
