@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 # What the scripts beside this file share.
 
+# shellcheck disable=SC2034 # used by those who read this file
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '%s\n' "$*"; }
