@@ -115,7 +115,7 @@ static cb_status run_next(cbi_source *source, cbi_stored *row, bool *more, cb_er
                 *more = false;
                 return CB_OK;
             }
-            CB_TRY(cbi_partition_prefetch(s->runs, s->index, err));
+            CB_TRY(cbi_partition_prefetch(s->runs, s->index, 1, err));
         }
         open_segment(s);
     }

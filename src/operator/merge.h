@@ -27,7 +27,7 @@ void cbi_builder_init(cbi_builder *b, const cbi_layout *layout, uint8_t *memory,
 bool cbi_builder_add(cbi_builder *b, const cbi_stored *row);
 /** Orders what is there, if it is not ordered yet. */
 void cbi_builder_sort(cbi_builder *b);
-/** Puts everything at the end of run `index` and empties the builder (`sorted`: it was ordered already). */
+/** Puts everything, which is ordered, at the end of run `index` and empties the builder. */
 cb_status cbi_builder_flush(cbi_builder *b, cbi_partitions *runs, uint32_t index, bool unique, cb_error *err);
 void cbi_builder_reset(cbi_builder *b);
 

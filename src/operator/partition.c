@@ -55,6 +55,8 @@ struct cbi_partitions {
     cbi_spill_segment *request_segments;
 
     atomic_bool claim;              /* the same for those who look without the lock */
+    atomic_uint appending;          /* threads that may hold a segment nobody can see yet */
+    atomic_uint waiting;            /* threads in wait_for_memory */
     cbi_mutex mutex;                /* guards all below */
     cbi_cond changed;
     request *idle;
@@ -62,6 +64,7 @@ struct cbi_partitions {
     size_t leaving;                 /* pool segments on their way out */
     bool claimed;                   /* somebody collects contiguous segments */
     unsigned under_way;             /* requests */
+    atomic_uint in_hand;            /* segments on their way from wait_for_memory into a partition */
     cb_status failed;
     cb_error failure;
 };
@@ -115,6 +118,10 @@ void cbi_segments_give(cb_segment_pool *pool, cbi_segment *list) {
 void cbi_partitions_destroy(cbi_partitions *p) {
     if (p == NULL)
         return;
+    cbi_mutex_lock(&p->mutex);
+    while (p->under_way > 0)
+        cbi_cond_wait(&p->changed, &p->mutex);
+    cbi_mutex_unlock(&p->mutex);
     for (uint32_t i = 0; i < p->o.count; i++) {
         partition *part = &p->parts[i];
         cbi_segments_give(p->o.pool, part->first);
@@ -155,49 +162,58 @@ static void note_failure(cbi_partitions *p, cb_status status, const cb_error *er
 
 /* ---- leaving and coming back: requests to the spill ---- */
 
+/* A write's segments are free; its place is known when the books say so, which is the last thing that happens here: whoever
+ * waits for it may destroy everything at once. */
+static void write_done(request *r, cb_status status, const cbi_extent *extent) {
+    cbi_partitions *p = r->p;
+    partition *part = &p->parts[r->index];
+    if (status == CB_OK) {
+        cbi_mutex_lock(&part->lock);
+        uint32_t shape = part->extents[r->extent].segments;
+        part->extents[r->extent] = *extent;
+        if (shape & EXTENT_JUMBO)
+            part->extents[r->extent].segments = shape;
+        cbi_mutex_unlock(&part->lock);
+    }
+    p->leaving -= r->units;
+}
+
+/* What was read goes to the partition's list, in the order of the extent. */
+static void read_done(request *r, cb_status status) {
+    cbi_partitions *p = r->p;
+    partition *part = &p->parts[r->index];
+    cbi_mutex_lock(&part->lock);
+    for (uint32_t i = 0; i < r->count; i++) {
+        cbi_segment *segment = (cbi_segment *)(void *)r->segments[i].base;
+        segment->used = status == CB_OK ? r->segments[i].used : 0;
+        segment->units = (uint32_t)(r->segments[i].capacity / p->o.segment_bytes);
+        segment->next = NULL;
+        if (part->back_last != NULL)
+            part->back_last->next = segment;
+        else
+            part->back = segment;
+        part->back_last = segment;
+    }
+    cbi_mutex_unlock(&part->lock);
+    part->loading--;
+}
+
 static void request_done(void *ctx, cb_status status, const cbi_extent *extent, const cb_error *err) {
     request *r = ctx;
     cbi_partitions *p = r->p;
-    partition *part = &p->parts[r->index];
     if (r->write) {
-        if (status == CB_OK) {
-            cbi_mutex_lock(&p->mutex); /* who reads places holds this one */
-            cbi_mutex_lock(&part->lock);
-            uint32_t jumbo = part->extents[r->extent].segments & EXTENT_JUMBO;
-            uint32_t kept = part->extents[r->extent].segments;
-            part->extents[r->extent] = *extent;
-            if (jumbo)
-                part->extents[r->extent].segments = kept;
-            cbi_mutex_unlock(&part->lock);
-            cbi_mutex_unlock(&p->mutex);
-        }
         for (uint32_t i = 0; i < r->count; i++)
-            cb_segment_pool_give(p->o.pool, r->segments[i].base,
-                                 (r->segments[i].capacity) / p->o.segment_bytes);
-    } else {
-        cbi_mutex_lock(&part->lock);
-        for (uint32_t i = 0; i < r->count; i++) {
-            cbi_segment *segment = (cbi_segment *)(void *)r->segments[i].base;
-            segment->used = status == CB_OK ? r->segments[i].used : 0;
-            segment->units = (uint32_t)(r->segments[i].capacity / p->o.segment_bytes);
-            segment->next = NULL;
-            if (part->back_last != NULL)
-                part->back_last->next = segment;
-            else
-                part->back = segment;
-            part->back_last = segment;
-        }
-        cbi_mutex_unlock(&part->lock);
-        if (status == CB_OK && r->last_read)
-            cbi_spill_free(p->o.spill, extent);
+            cb_segment_pool_give(p->o.pool, r->segments[i].base, r->segments[i].capacity / p->o.segment_bytes);
+    } else if (status == CB_OK && r->last_read) {
+        cbi_spill_free(p->o.spill, extent);
     }
     cbi_mutex_lock(&p->mutex);
     if (status != CB_OK)
         note_failure(p, status, err);
     if (r->write)
-        p->leaving -= r->units;
+        write_done(r, status, extent);
     else
-        part->loading--;
+        read_done(r, status);
     p->under_way--;
     r->next = p->idle;
     p->idle = r;
@@ -316,6 +332,7 @@ static cb_status spill_batch(cbi_partitions *p, uint32_t index, cb_error *err) {
 static uint32_t choose_victim(cbi_partitions *p, unsigned worth) {
     uint32_t best = UINT32_MAX;
     unsigned most = 0;
+    worth = worth > 0 ? worth : 1; /* or the frontier would never move */
     for (uint32_t i = p->frontier; i < p->o.count; i++) {
         unsigned full = atomic_load_explicit(&p->parts[i].full, memory_order_relaxed);
         if (full > most) {
@@ -391,11 +408,38 @@ cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err) {
     return status;
 }
 
+/* One step towards `units` segments: lets something leave, or waits for what is on its way. p->mutex held. */
+static cb_status gain_memory(cbi_partitions *p, size_t units, cb_error *err) {
+    uint32_t victim = UINT32_MAX;
+    if (p->o.spill != NULL && (p->leaving < units + p->o.batch_segments_max || units > 1))
+        victim = choose_victim(p, units > 1 ? 1 : (unsigned)p->o.batch_segments_max / 2);
+    if (victim != UINT32_MAX)
+        return spill_batch(p, victim, err);
+    if (p->under_way > 0) {
+        cbi_cond_wait(&p->changed, &p->mutex);
+        return CB_OK;
+    }
+    bool in_hand = atomic_load(&p->in_hand) > 0; /* looked at first: they are in a partition when it is 0 */
+    if (p->o.spill != NULL && close_open(p, 0))
+        return CB_OK;
+    if (in_hand) {
+        (void)cbi_cond_wait_until(&p->changed, &p->mutex, cbi_sys_clock_ns() + 1000000);
+        return CB_OK;
+    }
+    size_t asked = units * p->o.segment_bytes, all = p->o.segments_max * p->o.segment_bytes;
+    return cbi_fail_bytes(err, CB_EBUDGET, asked, all,
+                          "%zu bytes of page memory in one piece are needed, and there are %zu in all", asked, all);
+}
+
 /*
  * Waits until `units` contiguous segments could be taken. Who needs more than one claims the pool: nobody else takes from it
  * (in this object) until it has them, or what leaves would never be in one piece.
+ *
+ * `for_partition`: the caller will put them into a partition and count in_hand down. Until then nobody can make them
+ * leave, which is no reason for another one to give up.
  */
-static cb_status wait_for_memory(cbi_partitions *p, size_t units, void **base, cb_error *err) {
+static cb_status wait_for_memory(cbi_partitions *p, size_t units, bool for_partition, void **base, cb_error *err) {
+    atomic_fetch_add(&p->waiting, 1);
     cbi_mutex_lock(&p->mutex);
     cb_status status = stopped(p, err);
     while (status == CB_OK && p->claimed) {
@@ -409,19 +453,7 @@ static cb_status wait_for_memory(cbi_partitions *p, size_t units, void **base, c
     }
     *base = NULL;
     while (status == CB_OK && (*base = cb_segment_pool_take(p->o.pool, units)) == NULL) {
-        uint32_t victim = UINT32_MAX;
-        if (p->o.spill != NULL && (p->leaving < units + p->o.batch_segments_max || units > 1))
-            victim = choose_victim(p, units > 1 ? 1 : (unsigned)p->o.batch_segments_max / 2);
-        if (victim != UINT32_MAX) {
-            status = spill_batch(p, victim, err);
-        } else if (p->under_way > 0) {
-            cbi_cond_wait(&p->changed, &p->mutex);
-        } else if (p->o.spill == NULL || !close_open(p, 0)) {
-            size_t asked = units * p->o.segment_bytes, all = p->o.segments_max * p->o.segment_bytes;
-            status = cbi_fail_bytes(err, CB_EBUDGET, asked, all,
-                                    "%zu bytes of page memory in one piece are needed, and there are %zu in all", asked,
-                                    all);
-        }
+        status = gain_memory(p, units, err);
         if (status == CB_OK)
             status = stopped(p, err);
     }
@@ -430,8 +462,8 @@ static cb_status wait_for_memory(cbi_partitions *p, size_t units, void **base, c
         atomic_store(&p->claim, false);
         cbi_cond_broadcast(&p->changed);
     }
-    if (status != CB_OK && *base != NULL)
-        cb_segment_pool_give(p->o.pool, *base, units);
+    if (status == CB_OK && for_partition)
+        atomic_fetch_add(&p->in_hand, 1);
     cbi_mutex_unlock(&p->mutex);
     return status;
 }
@@ -442,7 +474,7 @@ static inline void *take_quickly(cbi_partitions *p, size_t units) {
 }
 
 cb_status cbi_partitions_take(cbi_partitions *p, size_t units, void **base, cb_error *err) {
-    return wait_for_memory(p, units, base, err);
+    return wait_for_memory(p, units, false, base, err);
 }
 
 /* ---- rows come in ---- */
@@ -485,7 +517,17 @@ static void append_piece(cbi_partitions *p, partition *part, const cbi_group *g,
     *at = i;
 }
 
-cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_group *g, cb_error *err) {
+/* This thread has published what it took; who waits for that is told. */
+static void end_appending(cbi_partitions *p) {
+    atomic_fetch_sub(&p->appending, 1);
+    if (atomic_load(&p->waiting) == 0)
+        return;
+    cbi_mutex_lock(&p->mutex);
+    cbi_cond_broadcast(&p->changed);
+    cbi_mutex_unlock(&p->mutex);
+}
+
+static cb_status append_group(cbi_partitions *p, uint32_t index, const cbi_group *g, cb_error *err) {
     partition *part = &p->parts[index];
     uint32_t at = 0;
     cbi_mutex_lock(&part->lock);
@@ -501,9 +543,10 @@ cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_grou
         }
         size_t units = need <= p->payload ? 1 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
         void *base = take_quickly(p, units);
-        if (base == NULL) {
+        bool waited = base == NULL;
+        if (waited) {
             cbi_mutex_unlock(&part->lock);
-            CB_TRY(wait_for_memory(p, units, &base, err));
+            CB_TRY(wait_for_memory(p, units, true, &base, err));
             cbi_mutex_lock(&part->lock);
         }
         cbi_segment *segment = base;
@@ -514,11 +557,20 @@ cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_grou
             retire_open(part);
         part->open = segment;
         part->segments += units;
+        if (waited)
+            atomic_fetch_sub(&p->in_hand, 1);
     }
     if (part->open != NULL && part->open->units > 1)
         retire_open(part); /* giant rows stay alone, so that they leave and come back alone */
     cbi_mutex_unlock(&part->lock);
     return CB_OK;
+}
+
+cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_group *g, cb_error *err) {
+    atomic_fetch_add(&p->appending, 1);
+    cb_status status = append_group(p, index, g, err);
+    end_appending(p);
+    return status;
 }
 
 void cbi_partition_get_info(const cbi_partitions *p, uint32_t index, cbi_partition_info *info) {
@@ -735,19 +787,36 @@ static cb_status wait_until_written(cbi_partitions *p, const partition *part, cb
     return status;
 }
 
-cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, cb_error *err) {
+cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t depth, cb_error *err) {
     partition *part = &p->parts[index];
     cb_status status = CB_OK;
     cbi_mutex_lock(&p->mutex);
-    if (part->loading == 0 && part->back == NULL && part->next_extent < part->extent_count &&
-        part->extents[part->next_extent].blocks > 0) {
+    while (status == CB_OK && part->loading < depth && (depth > 1 || part->back == NULL) &&
+           part->next_extent < part->extent_count && part->extents[part->next_extent].blocks > 0) {
         status = load_extent(p, index, part->next_extent, true, err);
         if (status == CB_OK)
             part->next_extent++;
-        else if (status == CB_EAGAIN)
-            status = CB_OK;
     }
     cbi_mutex_unlock(&p->mutex);
+    return status == CB_EAGAIN ? CB_OK : status;
+}
+
+/* Nothing is on its way: fetches the next extent, for which memory must be found. p->mutex held. */
+static cb_status fetch_next(cbi_partitions *p, uint32_t index, cb_error *err) {
+    partition *part = &p->parts[index];
+    cb_status status = load_extent(p, index, part->next_extent, true, err);
+    while (status == CB_EAGAIN && p->under_way > 0) { /* what is on its way out gives memory back */
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = stopped(p, err);
+        if (status == CB_OK)
+            status = load_extent(p, index, part->next_extent, true, err);
+    }
+    if (status == CB_OK)
+        part->next_extent++;
+    else if (status == CB_EAGAIN)
+        status = cbi_fail_bytes(err, CB_EBUDGET, p->o.batch_segments_max * p->o.segment_bytes,
+                                cb_segment_pool_free_count(p->o.pool) * p->o.segment_bytes,
+                                "no page memory is left to read spilled rows back");
     return status;
 }
 
@@ -755,22 +824,9 @@ cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment
     partition *part = &p->parts[index];
     cbi_mutex_lock(&p->mutex);
     cb_status status = wait_until_written(p, part, err);
-    if (status == CB_OK && part->loading == 0 && part->back == NULL && part->next_extent < part->extent_count) {
-        status = load_extent(p, index, part->next_extent, true, err);
-        while (status == CB_EAGAIN && p->under_way > 0) { /* what is on its way out gives memory back */
-            cbi_cond_wait(&p->changed, &p->mutex);
-            status = stopped(p, err);
-            if (status == CB_OK)
-                status = load_extent(p, index, part->next_extent, true, err);
-        }
-        if (status == CB_OK)
-            part->next_extent++;
-        else if (status == CB_EAGAIN)
-            status = cbi_fail_bytes(err, CB_EBUDGET, p->o.batch_segments_max * p->o.segment_bytes,
-                                    cb_segment_pool_free_count(p->o.pool) * p->o.segment_bytes,
-                                    "no page memory is left to read spilled rows back");
-    }
-    while (status == CB_OK && part->loading > 0) {
+    if (status == CB_OK && part->loading == 0 && part->back == NULL && part->next_extent < part->extent_count)
+        status = fetch_next(p, index, err);
+    while (status == CB_OK && part->loading > 0 && part->back == NULL) {
         cbi_cond_wait(&p->changed, &p->mutex);
         status = stopped(p, err);
     }
@@ -808,13 +864,16 @@ cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored 
         size_t units =
             need <= p->payload ? 1 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
         void *base = take_quickly(p, units);
-        if (base == NULL) {
+        bool waited = base == NULL;
+        if (waited) {
             cbi_mutex_unlock(&part->lock);
-            CB_TRY(wait_for_memory(p, units, &base, err));
+            CB_TRY(wait_for_memory(p, units, true, &base, err));
             cbi_mutex_lock(&part->lock);
         }
         part->open = base;
         *part->open = (cbi_segment){.next = NULL, .used = 0, .units = (uint32_t)units};
+        if (waited)
+            atomic_fetch_sub(&p->in_hand, 1);
         part->segments += units;
         part->piece = NULL;
     }

@@ -39,7 +39,7 @@ typedef struct cbi_partitions_options {
 } cbi_partitions_options;
 
 cb_status cbi_partitions_create(const cbi_partitions_options *options, cbi_partitions **p, cb_error *err);
-/** Nothing may be under way any more (the spill is closed or idle). NULL is fine. */
+/** Waits for what is under way. NULL is fine. */
 void cbi_partitions_destroy(cbi_partitions *p);
 /** Bytes that create will take through cbi_alloc. */
 size_t cbi_partitions_bytes(uint32_t count, size_t batch_segments_max);
@@ -91,8 +91,9 @@ void cbi_partition_drop(cbi_partitions *p, uint32_t index);
  * gives them back with cbi_segments_give. One caller a partition. Waits.
  */
 cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment **segments, cb_error *err);
-/** Lets the part after that come in the background, if there is memory for it. */
-cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, cb_error *err);
+/** Lets parts after that come in the background, `depth` at a time, while there is memory for them. Only with a depth of 1
+ *  do they come in order. */
+cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t depth, cb_error *err);
 /** One row at the end of a run, which is written out batch by batch. One thread a run. */
 cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored *row, cb_error *err);
 /** The run is complete: the rest of it goes out as well. */

@@ -23,7 +23,8 @@ void cbi_worker_layout(sort_worker *w) {
     size_t rows = z->batch_rows;
     w->chunk = (cbi_chunk){.buf = carve(&at, z->chunk), .capacity = z->chunk};
     w->chunk_home = w->chunk.buf;
-    size_t fields = cbi_keys_columns(w->sort->keys, &w->sort->columns);
+    const uint32_t *columns; /* those of the sort, which every worker shares */
+    size_t fields = cbi_keys_columns(w->sort->keys, &columns);
     w->rows = (cbi_rows){.capacity = rows, .field_count = fields};
     w->rows.rows = (cbi_span *)(void *)carve(&at, rows * sizeof(cbi_span));
     w->rows.fields = (cbi_span *)(void *)carve(&at, rows * fields * sizeof(cbi_span));
@@ -64,9 +65,9 @@ bool cbi_sort_stopped(cb_sort *s) {
 }
 
 void cbi_sort_phase(cb_sort *s, cb_phase phase) {
-    uint64_t now = cbi_sys_clock_ns();
-    s->phase_ns[phase] = now;
-    atomic_store_explicit(&s->phase, (int)phase, memory_order_relaxed);
+    if (s->phase_ns[phase] == 0)
+        s->phase_ns[phase] = cbi_sys_clock_ns();
+    atomic_store_explicit(&s->phase, (int)phase, memory_order_release); /* cb_sort_progress looks at what it needs */
 }
 
 size_t cbi_row_overhead(const cb_sort *s) {
@@ -85,15 +86,18 @@ cb_status cbi_sort_in_workers(cb_sort *s, unsigned count, cbi_thread_fn fn, cb_e
     fn(&s->workers[0]);
     for (unsigned i = 1; i < count; i++)
         cbi_thread_join(&s->workers[i].thread);
-    if (s->failed != CB_OK && err != NULL)
+    cbi_mutex_lock(&s->mutex); /* somebody may be cancelling just now */
+    cb_status failed = s->failed;
+    if (failed != CB_OK && err != NULL)
         *err = s->failure;
-    return s->failed;
+    cbi_mutex_unlock(&s->mutex);
+    return failed;
 }
 
 /* One worker at a time holds memory for large rows: two could each wait for what the other has. */
 static bool take_token(sort_worker *w) {
     cb_sort *s = w->sort;
-    if (w->big_token)
+    if (w->big_token || s->o.action != CB_SORT_SORT) /* one thread reads sorted inputs, all of them */
         return true;
     cbi_mutex_lock(&s->mutex);
     while (s->big_taken && !cbi_sort_stopped(s))
@@ -208,6 +212,11 @@ static cb_status encode_keys(sort_worker *w, size_t *encoded, cb_error *err) {
         }
         if (bytes > room) { /* alone, in a place of its own */
             void *base;
+            if (bytes > CBI_STORED_MAX - w->rows.rows[0].bytes)
+                return cbi_fail(err, CB_EUNSUPPORTED,
+                                "%s: a row of %u bytes has a key of %zu; together they may have %llu",
+                                cbi_input_name(w->input, w->chunk.file), w->rows.rows[0].bytes, bytes,
+                                (unsigned long long)CBI_STORED_MAX);
             CB_TRY(take_segments(w, "the key of one row", bytes, &base, &w->big_key_units, err));
             w->keys_base = w->big_key = base;
             (void)cbi_keys_encode(w->sort->keys, &w->rows, 0, w->big_key, bytes);

@@ -161,7 +161,7 @@ cb_status cbi_sort_merge_inputs(cb_sort *s, cb_error *err) {
     if (m.readers == NULL || m.sources == NULL || m.tree == NULL)
         status = cbi_fail(err, CB_ENOMEM, "no memory to merge %zu inputs", inputs);
     if (status == CB_OK)
-        status = cbi_sort_open_runs(s, (uint32_t)(inputs / m.width * 2 + 16), err);
+        status = cbi_sort_open_runs(s, (uint32_t)(inputs / m.width * 2 + 16), s->sizes.run_batch, err);
     if (status == CB_OK)
         m.scratch = cb_segment_pool_take(s->pool, m.units);
     if (status == CB_OK && m.scratch == NULL)

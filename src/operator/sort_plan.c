@@ -15,7 +15,7 @@
  * Ranges. While results go out, each worker holds a range and some more are on their way in, so a range may take
  * segments / (workers + 2); ranges come out uneven by the luck of the sample, so 1.35 times less is aimed at. If everything fits
  * in memory ranges are made small instead, for the cache's sake. Each range needs an open segment, so segments get
- * smaller as ranges get more; when even that would take more than a quarter of the memory, there are fewer ranges than
+ * smaller as ranges get more; when even that would take more than a third of the memory, there are fewer ranges than
  * needed and each is done by runs and a merge of its own (one more pass over the disk).
  */
 
@@ -119,13 +119,13 @@ static void choose_ranges(sort_sizes *z, double total, uint64_t rest) {
     double all = total * 1.2 + 64 * 1024; /* no range is larger than everything */
     if ((double)z->range_bytes > all)
         z->range_bytes = (uint64_t)all;
-    double most = clamp_double((double)rest / 4 / 4096, 4, RANGES_MAX); /* open segments: a quarter of the memory */
+    double most = clamp_double((double)rest / 3 / 4096, 4, RANGES_MAX); /* open segments: a third of the memory */
     z->ranges = (uint32_t)clamp_double(ranges, 1, most);
 }
 
 static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     z->threads = threads;
-    z->io_threads = z->budget < 12 * CBI_MIB ? 1 : z->budget < 40 * CBI_MIB ? 2 : 4;
+    z->io_threads = z->budget < 40 * CBI_MIB ? 2 : 4;
     z->fixed = fixed_bytes(s, threads, z->io_threads, z->budget);
     if (z->fixed >= z->budget)
         return false;
@@ -194,6 +194,8 @@ cb_status cbi_sort_size(cb_sort *s, cb_error *err) {
     sort_sizes z = {.budget = s->o.memory_bytes};
     unsigned threads = s->o.threads != 0 ? s->o.threads : cbi_sys_cpus();
     threads = (unsigned)cbi_clamp(threads, 1, 64);
+    if (s->o.threads == 0 && z.budget < 12 * CBI_MIB)
+        threads = 1; /* what two would need is better spent on ranges */
     uint64_t bytes = cbi_input_bytes(s->input);
     if (cbi_input_seekable(s->input) && bytes < 512 * CBI_KIB)
         threads = 1; /* not worth a thread */
@@ -320,7 +322,8 @@ cb_status cbi_sort_measure(cb_sort *s, cb_error *err) {
     p.key = base + memory + read + tables;
 
     cb_status status = CB_OK;
-    for (; p.sample.count < 64; p.chunk.capacity *= 2) { /* larger spots for larger rows */
+    /* larger spots for larger rows */
+    for (; p.sample.count < 64; p.chunk.capacity = cbi_min(p.chunk.capacity * 2, read)) {
         s->sample = (sort_sample){.rows = 0};
         cbi_sample_init(&p.sample, base, memory);
         size_t spots = (size_t)cbi_clamp((size_t)(input / p.chunk.capacity / 2), 1, SAMPLE_SPOTS_MAX);

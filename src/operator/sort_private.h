@@ -105,6 +105,7 @@ struct cb_sort {
     uint32_t *run_slots;   /* complete runs */
     uint32_t *free_slots;  /* in the same allocation */
     uint32_t run_count, free_slot_count;
+    size_t run_batch;      /* segments of one request for runs */
 
     /* the second phase */
     cbi_mutex mutex;
@@ -167,7 +168,7 @@ cb_status cbi_sort_ranges(cb_sort *s, cb_error *err);
 cb_status cbi_sort_stream(cb_sort *s, cb_error *err);
 /* One range that does not fit or has too many rows, by runs and a merge; the caller is alone. */
 cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err);
-cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, cb_error *err);
+cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, size_t batch, cb_error *err);
 cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count, uint32_t *tree, cb_error *err);
 /* Everything that is in runs -> the output, by w's pen. All page memory is free. */
 cb_status cbi_sort_merge_runs(sort_worker *w, cb_error *err);

@@ -14,14 +14,15 @@
  * Rows in runs carry their place in the input where that decides ties, so the merge is stable whoever made which run.
  */
 
-cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, cb_error *err) {
+cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, size_t batch, cb_error *err) {
+    s->run_batch = batch;
     cbi_partitions_options options = {.count = slots,
                                       .layout = &s->run_layout,
                                       .pool = s->pool,
                                       .segment_bytes = s->sizes.segment,
                                       .segments_max = s->sizes.segments,
                                       .spill = s->spill,
-                                      .batch_segments_max = s->sizes.run_batch,
+                                      .batch_segments_max = batch,
                                       .cancelled = &s->stop};
     s->run_slots = cbi_alloc(2 * slots * sizeof *s->run_slots);
     if (s->run_slots == NULL)
@@ -98,7 +99,7 @@ static cb_status merge_slots(cb_sort *s, const uint32_t *slots, uint32_t count, 
     for (uint32_t i = 0; status == CB_OK && i < count; i++) {
         cbi_run_source_init(&sources[i], s->runs, s->pool, &s->run_layout, slots[i]);
         list[i] = &sources[i].source;
-        status = cbi_partition_prefetch(s->runs, slots[i], err);
+        status = cbi_partition_prefetch(s->runs, slots[i], 1, err);
     }
     if (status == CB_OK)
         status = cbi_merge(list, count, tree, &s->run_layout, s->o.unique, &s->stop, fn, ctx, err);
@@ -132,7 +133,7 @@ static void smallest_first(cb_sort *s, uint32_t count) {
 }
 
 static uint32_t fan_in(const cb_sort *s, size_t segments) {
-    size_t most = segments / (2 * s->sizes.run_batch + 1);
+    size_t most = segments / (2 * s->run_batch + 1);
     if (s->o.merge_width_max >= 2)
         most = cbi_min(most, s->o.merge_width_max);
     return (uint32_t)cbi_clamp(most, 2, 1 << 16);
@@ -289,17 +290,17 @@ static void flush_rest(void *ctx) {
         cbi_sort_fail(w->sort, status, &err);
 }
 
-/* Nothing was written out: the builders are merged where they are. */
-static cb_status merge_builders(cb_sort *s, cb_error *err) {
+/* Nothing was written out: `count` workers' builders are merged where they are. */
+static cb_status merge_builders(sort_worker *workers, unsigned count, sort_worker *writer, cb_error *err) {
+    cb_sort *s = writer->sort;
     cbi_builder_source sources[64];
     cbi_source *list[64];
     uint32_t tree[65];
-    for (unsigned i = 0; i < s->sizes.threads; i++) {
-        cbi_builder_source_init(&sources[i], &s->workers[i].builder);
+    for (unsigned i = 0; i < count; i++) {
+        cbi_builder_source_init(&sources[i], &workers[i].builder);
         list[i] = &sources[i].source;
     }
-    return cbi_merge(list, s->sizes.threads, tree, &s->run_layout, s->o.unique, &s->stop, cbi_sort_emit,
-                     &s->workers[0], err);
+    return cbi_merge(list, count, tree, &s->run_layout, s->o.unique, &s->stop, cbi_sort_emit, writer, err);
 }
 
 /* Opens the output, puts the header there, and leaves worker 0's pen ready for rows. */
@@ -329,7 +330,7 @@ static size_t run_reserve(const cb_sort *s, unsigned threads) {
 static cb_status merge_stream(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_sort_begin_output(s, err));
     if (s->run_count == 0) {
-        CB_TRY(merge_builders(s, err));
+        CB_TRY(merge_builders(s->workers, s->sizes.threads, &s->workers[0], err));
     } else {
         CB_TRY(cbi_sort_in_workers(s, s->sizes.threads, flush_rest, err));
         for (unsigned i = 0; i < s->sizes.threads; i++)
@@ -342,7 +343,7 @@ static cb_status merge_stream(cb_sort *s, cb_error *err) {
 cb_status cbi_sort_stream(cb_sort *s, cb_error *err) {
     unsigned threads = s->sizes.threads;
     uint32_t slots = (uint32_t)cbi_clamp((size_t)(s->sizes.usable / (32 * CBI_KIB)), 8 + 4 * threads, 8192);
-    CB_TRY(cbi_sort_open_runs(s, slots, err));
+    CB_TRY(cbi_sort_open_runs(s, slots, s->sizes.run_batch, err));
     size_t units = (s->sizes.segments - run_reserve(s, threads)) / threads;
     cb_status status = CB_OK;
     for (unsigned i = 0; status == CB_OK && i < threads; i++) {
@@ -362,14 +363,14 @@ cb_status cbi_sort_stream(cb_sort *s, cb_error *err) {
 
 /* ---- one range that is too large ---- */
 
-static cb_status read_range(sort_worker *w, uint32_t range, cb_error *err) {
+static cb_status read_range(sort_worker *w, uint32_t range, uint32_t depth, cb_error *err) {
     cb_sort *s = w->sort;
     for (;;) {
         cbi_segment *segments;
         CB_TRY(cbi_partition_next_part(s->parts, range, &segments, err));
         if (segments == NULL)
             return CB_OK;
-        cb_status status = cbi_partition_prefetch(s->parts, range, err);
+        cb_status status = cbi_partition_prefetch(s->parts, range, depth, err);
         for (cbi_segment *g = segments; g != NULL && status == CB_OK; g = g->next) {
             const uint8_t *at = cbi_segment_payload(g), *end = at + g->used;
             while (at < end && status == CB_OK) {
@@ -396,17 +397,28 @@ cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     cbi_partition_info info;
     cbi_partition_get_info(s->parts, range, &info);
     CB_TRY(cbi_partitions_make_room(s->parts, range - 1, s->sizes.segments, err));
-    s->passes = 2;
-    w->builder_units = s->sizes.segments - cbi_max(run_reserve(s, 2), 4 * s->sizes.batch_segments);
+    /* A third stays outside the builder: half of it for what is read, half for what is written. */
+    size_t outside = cbi_max(s->sizes.segments / 3, 4 * s->sizes.batch_segments);
+    uint32_t depth = (uint32_t)cbi_clamp(outside / 2 / s->sizes.batch_segments, 2, 9) - 1;
+    w->builder_units = s->sizes.segments - outside;
     uint64_t need = info.segments * s->sizes.segment + info.rows * (sizeof(cbi_entry) + CBI_ORDER_BYTES);
     uint64_t slots = 16 + 3 * (need / (w->builder_units * s->sizes.segment) + 1);
-    CB_TRY(cbi_sort_open_runs(s, (uint32_t)cbi_min((size_t)slots, 1 << 20), err));
+    /* A few runs, so larger batches than a stream of unknown length may use. */
+    size_t runs = (size_t)(need / (w->builder_units * s->sizes.segment)) + 3;
+    size_t batch = cbi_clamp(s->sizes.segments / (4 * runs), s->sizes.run_batch, cbi_max(outside / 8, 1));
+    CB_TRY(cbi_sort_open_runs(s, (uint32_t)cbi_min((size_t)slots, 1 << 20), batch, err));
     CB_TRY(take_builder(w, err));
-    cb_status status = read_range(w, range, err);
-    if (status == CB_OK)
+    cb_status status = read_range(w, range, depth, err);
+    bool whole = s->run_count == 0; /* it was too much for a worker's scratch only */
+    if (status == CB_OK && whole) {
+        cbi_builder_sort(&w->builder);
+        status = merge_builders(w, 1, w, err);
+    } else if (status == CB_OK) {
+        s->passes = 2;
         status = flush_builder(w, err);
+    }
     give_builder(w);
-    if (status == CB_OK)
+    if (status == CB_OK && !whole)
         status = cbi_sort_merge_runs(w, err);
     if (status != CB_OK)
         return status; /* requests may be under way: whoever closes the spill frees the rest */
