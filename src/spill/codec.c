@@ -152,6 +152,9 @@ void cbi_codec_note_write(cbi_codec_model *model, uint64_t raw_bytes, uint64_t n
 
 void cbi_codec_note_sample(cbi_codec_model *model, uint64_t raw, uint64_t stored, uint64_t ns) {
     enum { MEMORY_BYTES = 4 * 1024 * 1024 };
+    if (raw == 0) { /* an empty batch says nothing */
+        return;
+    }
     if (model->sampled_raw > MEMORY_BYTES) { /* the past counts half as much from here on */
         model->sampled_raw /= 2;
         model->sampled_stored /= 2;
@@ -168,7 +171,7 @@ bool cbi_codec_wants_sample(const cbi_codec_model *model) {
 }
 
 double cbi_codec_ratio(const cbi_codec_model *model) {
-    if (model->sampled_stored == 0) {
+    if (model->sampled_raw == 0 || model->sampled_stored == 0) {
         return model->wanted == CB_CODEC_LZ4 ? 2 : 1;
     }
     return (double)model->sampled_raw / (double)model->sampled_stored;

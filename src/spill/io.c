@@ -16,6 +16,10 @@
  * buffers are also what the worker that got its read will want, so every fifth turn is a write's if
  * one waits.
  *
+ * Small writes that wait one behind the other are performed as one: with the smallest budgets
+ * batches are 16 KiB, and the disk takes hardly less time for one than for 256 KiB (0.7 and 1 ms).
+ * They become neighbours in a file; each stays an extent of its own.
+ *
  * A callback may submit, too (the natural place to ask for the next piece). It must not wait for
  * room then: it runs on one of the threads that would have to make it. So there are slots kept for
  * it.
@@ -44,14 +48,31 @@ static cbi_request *pop(struct cbi_io_list *list) {
     return request;
 }
 
+/* A write, and the small ones waiting right behind it. */
+static cbi_request *take_writes(cbi_io *io) {
+    cbi_request *first = pop(&io->writes);
+    cbi_request *last = first;
+    size_t bytes = first->bytes;
+    while (first->mergeable && io->writes.head != NULL && io->writes.head->mergeable &&
+           bytes + io->writes.head->bytes <= CBI_IO_MERGE_BYTES) {
+        last->next = pop(&io->writes);
+        last = last->next;
+        bytes += last->bytes;
+    }
+    last->next = NULL;
+    return first;
+}
+
 static cbi_request *take_next(cbi_io *io) {
     bool read =
         io->reads.head != NULL && (io->writes.head == NULL || io->reads_in_row < READS_IN_ROW_MAX);
     io->reads_in_row = read ? io->reads_in_row + 1 : 0;
     if (read) {
-        return pop(&io->reads);
+        cbi_request *request = pop(&io->reads);
+        request->next = NULL;
+        return request;
     }
-    return io->writes.head != NULL ? pop(&io->writes) : NULL;
+    return io->writes.head != NULL ? take_writes(io) : NULL;
 }
 
 /* One thing less under way. Whoever waits to say farewell may be waiting for just that. */
@@ -63,14 +84,17 @@ static void end_work(cbi_io *io) {
     }
 }
 
-static void run_request(cbi_io *io, unsigned thread, cbi_request *slot) {
-    cbi_request request = *slot;
+static void run_requests(cbi_io *io, unsigned thread, cbi_request *first) {
     cbi_mutex_unlock(&io->lock);
-    io->work.perform(io->work.ctx, thread, &request);
+    io->work.perform(io->work.ctx, thread, first);
     cbi_mutex_lock(&io->lock);
-    slot->next = io->unused;
-    io->unused = slot;
-    end_work(io);
+    while (first != NULL) {
+        cbi_request *slot = first;
+        first = slot->next;
+        slot->next = io->unused;
+        io->unused = slot;
+        end_work(io);
+    }
 }
 
 static void run_chores(cbi_io *io) {
@@ -91,7 +115,7 @@ static void run_thread(void *ctx) {
     for (;;) {
         cbi_request *slot = take_next(io);
         if (slot != NULL) {
-            run_request(io, self->index, slot);
+            run_requests(io, self->index, slot);
         } else if (io->closing && io->used == 0) {
             break; /* nobody uses a file any more, so that farewell may close them */
         } else if (io->chore && !io->closing) {

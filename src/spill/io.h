@@ -7,14 +7,16 @@
 enum {
     CBI_IO_THREADS_MAX = 8,
     CBI_IO_DEPTH = 64,
-    CBI_IO_RESERVE = 64 /* for submissions from callbacks */
+    CBI_IO_RESERVE = 64,            /* for submissions from callbacks */
+    CBI_IO_MERGE_BYTES = 256 * 1024 /* small writes that are performed together, at most */
 };
 
 typedef enum cbi_io_kind { CBI_IO_WRITE, CBI_IO_READ, CBI_IO_OUTPUT } cbi_io_kind;
 
 /** One request, by value: the queue copies it. */
 typedef struct cbi_request {
-    struct cbi_request *next; /* the queue's own */
+    struct cbi_request *next; /* the queue's own; in `perform`: the next one of those merged */
+    bool mergeable;           /* WRITE */
     cbi_io_kind kind;
     uint32_t owner, sequence, count;
     const cbi_spill_segment *out; /* WRITE */
@@ -22,7 +24,7 @@ typedef struct cbi_request {
     cbi_extent extent;            /* READ */
     int fd;                       /* OUTPUT */
     const uint8_t *buf;
-    size_t bytes;
+    size_t bytes; /* OUTPUT, WRITE */
     uint64_t offset;
     cbi_spill_done_fn done;
     void *ctx;
@@ -30,10 +32,11 @@ typedef struct cbi_request {
 
 /** What the threads do. All are called with no lock held. */
 typedef struct cbi_io_work {
-    void (*perform)(void *ctx, unsigned thread,
-                    const cbi_request *request); /* calls request->done */
-    bool (*chore)(void *ctx);    /* something for quiet moments; false: nothing left */
-    void (*farewell)(void *ctx); /* each thread's last act */
+    void (*perform)(
+        void *ctx, unsigned thread,
+        const cbi_request *request); /* one, or a list of merged ones; calls each `done` */
+    bool (*chore)(void *ctx);        /* something for quiet moments; false: nothing left */
+    void (*farewell)(void *ctx);     /* each thread's last act */
     void *ctx;
 } cbi_io_work;
 

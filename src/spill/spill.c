@@ -47,7 +47,8 @@ enum {
     STAGED_SEGMENTS = 32,
     STAGING_MIN_BYTES = 64 * 1024,
     STAGING_MAX_BYTES = 512 * 1024,
-    SAMPLE_MAX_BYTES = 32 * 1024
+    SAMPLE_MAX_BYTES = 32 * 1024,
+    MERGEABLE_BYTES = 64 * 1024 /* larger writes are worth a request of their own */
 };
 
 /* ---- staging ---- */
@@ -161,40 +162,6 @@ static void add_piece(struct iovec *iov, int *count, struct iovec piece) {
     iov[(*count)++] = piece;
 }
 
-static int write_raw(cbi_spill *spill, const cbi_request *request, uint64_t place) {
-    cbi_spill_file *file = &spill->places.files[cbi_place_file(place)];
-    cbi_frame_origin origin = origin_of(spill, request, place);
-    uint64_t start = cbi_place_block(place) * CBI_SPILL_ALIGN;
-    struct iovec iov[CBI_SPILL_VECTOR_MAX];
-    uint64_t done = 0;
-    for (uint32_t i = 0; i < request->count;) {
-        uint64_t bytes = 0;
-        int count = 0;
-        while (i < request->count && count < CBI_SPILL_VECTOR_MAX) {
-            size_t length = cbi_frame_seal(&request->out[i], &origin, (uint16_t)i, done + bytes);
-            add_piece(iov, &count, (struct iovec){request->out[i].base, length});
-            bytes += length;
-            i++;
-        }
-        int result = write_piece(spill, file, iov, count, start + done, bytes);
-        if (result < 0) {
-            return result;
-        }
-        done += bytes;
-    }
-    return 0;
-}
-
-static int write_packed(cbi_spill *spill, unsigned thread, const cbi_request *request,
-                        uint64_t place, size_t packed) {
-    cbi_frame_origin origin = origin_of(spill, request, place);
-    uint8_t *staging = staging_of(spill, thread);
-    size_t bytes = cbi_frames_seal_packed(staging, packed, &origin);
-    struct iovec iov = {staging, bytes};
-    return write_piece(spill, &spill->places.files[cbi_place_file(place)], &iov, 1,
-                       cbi_place_block(place) * CBI_SPILL_ALIGN, bytes);
-}
-
 static uint64_t payload_bytes(const cbi_spill_segment *segments, uint32_t count) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -209,6 +176,65 @@ static uint64_t raw_blocks(const cbi_spill_segment *segments, uint32_t count) {
         sum += cbi_frame_raw_bytes(segments[i].used) / CBI_SPILL_ALIGN;
     }
     return sum;
+}
+
+/* Frames on their way to one stretch of a file. */
+typedef struct stretch {
+    cbi_spill_file *file;
+    uint64_t at;    /* of what is not written yet */
+    uint64_t bytes; /* sealed and not written yet */
+    int count;
+    struct iovec iov[CBI_SPILL_VECTOR_MAX];
+} stretch;
+
+static int stretch_flush(cbi_spill *spill, stretch *s) {
+    int result = s->count == 0 ? 0 : write_piece(spill, s->file, s->iov, s->count, s->at, s->bytes);
+    s->at += s->bytes;
+    s->bytes = 0;
+    s->count = 0;
+    return result;
+}
+
+static int write_raw_one(cbi_spill *spill, const cbi_request *request, uint64_t place, stretch *s) {
+    cbi_frame_origin origin = origin_of(spill, request, place);
+    uint64_t offset = 0;
+    for (uint32_t i = 0; i < request->count; i++) {
+        if (s->count == CBI_SPILL_VECTOR_MAX) {
+            int result = stretch_flush(spill, s);
+            if (result < 0) {
+                return result;
+            }
+        }
+        size_t length = cbi_frame_seal(&request->out[i], &origin, (uint16_t)i, offset);
+        add_piece(s->iov, &s->count, (struct iovec){request->out[i].base, length});
+        s->bytes += length;
+        offset += length;
+    }
+    return 0;
+}
+
+/* The whole list, one batch behind the other. */
+static int write_raw(cbi_spill *spill, const cbi_request *request, uint64_t place) {
+    stretch s = {.file = &spill->places.files[cbi_place_file(place)],
+                 .at = cbi_place_block(place) * CBI_SPILL_ALIGN};
+    for (; request != NULL; request = request->next) {
+        int result = write_raw_one(spill, request, place, &s);
+        if (result < 0) {
+            return result;
+        }
+        place += raw_blocks(request->out, request->count);
+    }
+    return stretch_flush(spill, &s);
+}
+
+static int write_packed(cbi_spill *spill, unsigned thread, const cbi_request *request,
+                        uint64_t place, size_t packed) {
+    cbi_frame_origin origin = origin_of(spill, request, place);
+    uint8_t *staging = staging_of(spill, thread);
+    size_t bytes = cbi_frames_seal_packed(staging, packed, &origin);
+    struct iovec iov = {staging, bytes};
+    return write_piece(spill, &spill->places.files[cbi_place_file(place)], &iov, 1,
+                       cbi_place_block(place) * CBI_SPILL_ALIGN, bytes);
 }
 
 /* Compresses into the thread's staging memory; 0: it does not fit there. */
@@ -253,47 +279,54 @@ static size_t pack_if_it_pays(cbi_spill *spill, unsigned thread, const cbi_reque
     return 0;
 }
 
-static cb_status write_batch(cbi_spill *spill, unsigned thread, const cbi_request *request,
-                             cbi_extent *extent, cb_error *err) {
-    size_t packed = pack_if_it_pays(spill, thread, request);
-    uint64_t blocks = packed > 0 ? cbi_round_up(packed, CBI_SPILL_ALIGN) / CBI_SPILL_ALIGN
-                                 : raw_blocks(request->out, request->count);
-    uint64_t place;
+/* All of the list lies in one stretch; answers where it begins. */
+static cb_status write_batches(cbi_spill *spill, unsigned thread, const cbi_request *first,
+                               uint64_t *place, uint64_t *packed_blocks, cb_error *err) {
+    size_t packed = first->next == NULL ? pack_if_it_pays(spill, thread, first) : 0;
+    uint64_t blocks = cbi_round_up(packed, CBI_SPILL_ALIGN) / CBI_SPILL_ALIGN;
+    uint64_t payload = 0;
+    for (const cbi_request *r = first; r != NULL; r = r->next) {
+        payload += payload_bytes(r->out, r->count);
+        blocks += packed > 0 ? 0 : raw_blocks(r->out, r->count);
+    }
     for (;;) {
-        CB_TRY(cbi_places_reserve(&spill->places, request->owner, blocks, &place, err));
-        int result = packed > 0 ? write_packed(spill, thread, request, place, packed)
-                                : write_raw(spill, request, place);
+        CB_TRY(cbi_places_reserve(&spill->places, first->owner, blocks, place, err));
+        int result = packed > 0 ? write_packed(spill, thread, first, *place, packed)
+                                : write_raw(spill, first, *place);
         if (result >= 0) {
             break;
         }
         bool full = result == -ENOSPC || result == -EDQUOT || result == -EFBIG;
-        bool another = cbi_places_refused(&spill->places, place, blocks, full);
+        bool another = cbi_places_refused(&spill->places, *place, blocks, full);
         if (!full || !another) {
-            return cbi_places_fail(&spill->places, place, result, "writing",
+            return cbi_places_fail(&spill->places, *place, result, "writing",
                                    blocks * CBI_SPILL_ALIGN, err);
         }
     }
-    note_written(spill, payload_bytes(request->out, request->count), blocks * CBI_SPILL_ALIGN);
-    *extent = (cbi_extent){
-        .place = place | (packed > 0 ? CBI_PLACE_PACKED : 0),
-        .blocks = (uint32_t)blocks,
-        .segments = request->count,
-    };
+    note_written(spill, payload, blocks * CBI_SPILL_ALIGN);
+    *packed_blocks = packed > 0 ? blocks : 0;
     return CB_OK;
 }
 
-static void perform_write(cbi_spill *spill, unsigned thread, const cbi_request *request) {
+static void perform_write(cbi_spill *spill, unsigned thread, const cbi_request *first) {
     cb_error err = {.status = CB_OK};
-    cbi_extent extent = {0, 0, 0};
+    uint64_t place = 0;
+    uint64_t packed = 0;
     cb_status status = failed_before(spill, &spill->write_failure, &err);
     if (status == CB_OK) {
-        status = write_batch(spill, thread, request, &extent, &err);
+        status = write_batches(spill, thread, first, &place, &packed, &err);
         if (status != CB_OK) {
             keep_failure(spill, &spill->write_failure, &err);
         }
     }
-    request->done(request->ctx, status, status == CB_OK ? &extent : NULL,
-                  status == CB_OK ? NULL : &err);
+    for (const cbi_request *r = first; r != NULL; r = r->next) {
+        uint64_t blocks = packed > 0 ? packed : raw_blocks(r->out, r->count);
+        cbi_extent extent = {.place = place | (packed > 0 ? CBI_PLACE_PACKED : 0),
+                             .blocks = (uint32_t)blocks,
+                             .segments = r->count};
+        place += blocks;
+        r->done(r->ctx, status, status == CB_OK ? &extent : NULL, status == CB_OK ? NULL : &err);
+    }
 }
 
 static void perform_output(cbi_spill *spill, const cbi_request *request) {
@@ -527,6 +560,14 @@ static cb_status check_segments(const cbi_spill_segment *segments, uint32_t coun
                           "a batch to spill has no segments, too many, or one that is not aligned");
 }
 
+/* Packed batches go through the staging memory one by one. */
+static bool writes_lz4(cbi_spill *spill) {
+    cbi_mutex_lock(&spill->lock);
+    bool lz4 = spill->codec.now == CB_CODEC_LZ4;
+    cbi_mutex_unlock(&spill->lock);
+    return lz4;
+}
+
 cb_status cbi_spill_write(cbi_spill *spill, uint32_t owner, uint32_t sequence,
                           const cbi_spill_segment *segments, uint32_t count, cbi_spill_done_fn done,
                           void *ctx, cb_error *err) {
@@ -536,11 +577,15 @@ cb_status cbi_spill_write(cbi_spill *spill, uint32_t owner, uint32_t sequence,
             return cbi_fail(err, CB_EMISUSE, "a segment to spill says it holds more than it can");
         }
     }
-    if (raw_blocks(segments, count) > UINT32_MAX) {
+    uint64_t blocks = raw_blocks(segments, count);
+    if (blocks > UINT32_MAX) {
         return cbi_fail(err, CB_EMISUSE, "a batch to spill is larger than an extent can be");
     }
     CB_TRY(failed_before(spill, &spill->write_failure, err));
+    size_t bytes = (size_t)blocks * CBI_SPILL_ALIGN;
     cbi_request request = {.kind = CBI_IO_WRITE,
+                           .bytes = bytes,
+                           .mergeable = bytes <= MERGEABLE_BYTES && !writes_lz4(spill),
                            .owner = owner,
                            .sequence = sequence,
                            .out = segments,

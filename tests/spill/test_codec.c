@@ -120,6 +120,17 @@ static void test_orders_are_obeyed(void **state) {
     assert_false(cbi_codec_wants_sample(&model));
 }
 
+static void test_empty_batches_say_nothing(void **state) {
+    (void)state;
+    cbi_codec_model model;
+    cbi_codec_init(&model, CB_CODEC_AUTO, 2);
+    cbi_codec_note_sample(&model, 0, 4096, 1000);
+    assert_true(cbi_codec_ratio(&model) == 1);
+    cbi_codec_note_sample(&model, 3000, 1000, 1000);
+    cbi_codec_note_sample(&model, 0, 4096, 1000);
+    assert_true(cbi_codec_ratio(&model) == 3);
+}
+
 static void test_the_prediction_is_the_slower_of_disk_and_cores(void **state) {
     (void)state;
     cbi_codec_figures f = {
@@ -137,6 +148,7 @@ int main(void) {
         cmocka_unit_test(test_a_trial_finds_out_that_the_cores_are_not_ours),
         cmocka_unit_test(test_what_does_not_compress_is_never_tried),
         cmocka_unit_test(test_orders_are_obeyed),
+        cmocka_unit_test(test_empty_batches_say_nothing),
         cmocka_unit_test(test_the_prediction_is_the_slower_of_disk_and_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,12 +32,16 @@ static void perform(void *ctx, unsigned thread, const cbi_request *request) {
     while (!s->open) {
         cbi_cond_wait(&s->changed, &s->lock);
     }
-    if (s->performed < sizeof s->order) {
-        s->order[s->performed] = request->kind == CBI_IO_READ ? 'r' : 'w';
+    for (const cbi_request *r = request; r != NULL; r = r->next) {
+        if (s->performed < sizeof s->order) {
+            s->order[s->performed] = r->kind == CBI_IO_READ ? 'r' : r == request ? 'w' : '+';
+        }
+        s->performed++;
     }
-    s->performed++;
     cbi_mutex_unlock(&s->lock);
-    request->done(request->ctx, CB_OK, NULL, NULL);
+    for (const cbi_request *r = request; r != NULL; r = r->next) {
+        r->done(r->ctx, CB_OK, NULL, NULL);
+    }
     cbi_mutex_lock(&s->lock);
     s->performing--;
     cbi_mutex_unlock(&s->lock);
@@ -138,6 +142,33 @@ static void test_reads_go_first_but_writes_do_not_starve(void **state) {
     scene_fini(&s);
     assert_int_equal(s.performed, 14);
     assert_memory_equal(s.order, "wrrrrwrrrrwrrw", 14);
+}
+
+static void submit_write(scene *s, size_t bytes, bool mergeable) {
+    cbi_request r = {
+        .kind = CBI_IO_WRITE, .bytes = bytes, .mergeable = mergeable, .done = nothing_done};
+    assert_ok(cbi_io_submit(s->io, &r, NULL));
+}
+
+static void test_small_writes_that_wait_together_go_together(void **state) {
+    (void)state;
+    scene s;
+    scene_init(&s, 1, false);
+    submit_write(&s, 16384, true);
+    wait_performing(&s, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        submit_write(&s, 16384, true);
+    }
+    submit_write(&s, 16384, false);
+    for (unsigned i = 0; i < 3; i++) {
+        submit_write(&s, CBI_IO_MERGE_BYTES / 2, true);
+    }
+    submit(&s, CBI_IO_OUTPUT);
+    submit(&s, CBI_IO_READ);
+    scene_open(&s);
+    scene_fini(&s);
+    assert_memory_equal(s.order, "wrw++ww+ww", 10);
+    assert_int_equal(s.performed, 10);
 }
 
 typedef struct filler {
@@ -250,6 +281,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_everything_submitted_is_performed_before_the_end),
         cmocka_unit_test(test_reads_go_first_but_writes_do_not_starve),
+        cmocka_unit_test(test_small_writes_that_wait_together_go_together),
         cmocka_unit_test(test_a_full_queue_makes_the_submitter_wait),
         cmocka_unit_test(test_a_callback_may_submit_and_is_never_made_to_wait),
         cmocka_unit_test(test_chores_are_done_in_quiet_moments),

@@ -183,6 +183,40 @@ static void test_several_folders_are_striped(void **state) {
     test_spill_close(&t);
 }
 
+/* Many at once, so that they are merged; each is an extent of its own all the same. */
+static void test_small_batches_written_together_come_back_one_by_one(void **state) {
+    (void)state;
+    enum { BATCHES = 200, SEGMENTS = 3 };
+    cbi_spill_options options = options_with(CB_CODEC_NONE);
+    options.io_threads = 1;
+    test_spill t;
+    assert_ok(test_spill_open(&t, options, NULL));
+    static batch out[BATCHES];
+    static answer answers[BATCHES];
+    for (uint32_t i = 0; i < BATCHES; i++) {
+        out[i] = batch_make(SEGMENTS, 8192);
+        for (uint32_t k = 0; k < SEGMENTS; k++) {
+            batch_fill(&out[i], k, (i * 977 + k * 3001) % batch_room(&out[i], k), i * 8 + k);
+        }
+        answer_init(&answers[i]);
+        assert_ok(cbi_spill_write(t.spill, i, i + 1, out[i].segments, SEGMENTS, answer_done,
+                                  &answers[i], NULL));
+    }
+    batch in = batch_make(SEGMENTS, 8192);
+    for (uint32_t i = 0; i < BATCHES; i++) {
+        assert_ok(answer_wait(&answers[i]));
+        assert_ok(read_and_wait(t.spill, i, i + 1, &answers[i].extent, &in, NULL));
+        assert_same_payload(&out[i], &in);
+        cbi_spill_free(t.spill, &answers[i].extent);
+        batch_free(&out[i]);
+    }
+    cbi_spill_stats stats;
+    cbi_spill_get_stats(t.spill, &stats);
+    assert_int_equal(stats.live_bytes, 0);
+    batch_free(&in);
+    test_spill_close(&t);
+}
+
 /* ---- somebody else's extent ---- */
 
 static void test_an_extent_of_another_owner_is_not_given_out(void **state) {
@@ -499,6 +533,7 @@ int main(void) {
         cmocka_unit_test_setup(test_lz4_takes_less_space_and_noise_is_kept_raw, set_up),
         cmocka_unit_test_setup(test_only_the_padding_of_the_last_block_is_touched, set_up),
         cmocka_unit_test_setup(test_several_folders_are_striped, set_up),
+        cmocka_unit_test_setup(test_small_batches_written_together_come_back_one_by_one, set_up),
         cmocka_unit_test_setup(test_an_extent_of_another_owner_is_not_given_out, set_up),
         cmocka_unit_test_setup(test_nonsense_is_refused_at_once, set_up),
         cmocka_unit_test_setup(test_options_that_cannot_be_are_refused, set_up),
