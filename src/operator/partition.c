@@ -175,6 +175,8 @@ static void write_done(request *r, cb_status status, const cbi_extent *extent) {
             part->extents[r->extent].segments = shape;
         cbi_mutex_unlock(&part->lock);
     }
+    for (uint32_t i = 0; i < r->count; i++) /* together with the next line, or they would count twice for a moment */
+        cb_segment_pool_give(p->o.pool, r->segments[i].base, r->segments[i].capacity / p->o.segment_bytes);
     p->leaving -= r->units;
 }
 
@@ -201,12 +203,8 @@ static void read_done(request *r, cb_status status) {
 static void request_done(void *ctx, cb_status status, const cbi_extent *extent, const cb_error *err) {
     request *r = ctx;
     cbi_partitions *p = r->p;
-    if (r->write) {
-        for (uint32_t i = 0; i < r->count; i++)
-            cb_segment_pool_give(p->o.pool, r->segments[i].base, r->segments[i].capacity / p->o.segment_bytes);
-    } else if (status == CB_OK && r->last_read) {
+    if (!r->write && status == CB_OK && r->last_read)
         cbi_spill_free(p->o.spill, extent);
-    }
     cbi_mutex_lock(&p->mutex);
     if (status != CB_OK)
         note_failure(p, status, err);
@@ -595,19 +593,20 @@ cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t seg
     uint32_t i = p->o.count;
     for (;;) {
         status = stopped(p, err);
-        if (status != CB_OK || cb_segment_pool_free_count(p->o.pool) + p->leaving >= segments)
+        size_t free_now = cb_segment_pool_free_count(p->o.pool);
+        if (status != CB_OK || free_now >= segments)
             break;
         while (i > above + 1 && atomic_load_explicit(&p->parts[i - 1].full, memory_order_relaxed) == 0)
             i--;
-        if (i <= above + 1)
+        if (free_now + p->leaving < segments && i > above + 1) {
+            status = spill_batch(p, i - 1, err);
+            if (status != CB_OK)
+                break;
+        } else if (p->leaving > 0) { /* what has just come back may be counted twice: looked at again after that */
+            cbi_cond_wait(&p->changed, &p->mutex);
+        } else {
             break;
-        status = spill_batch(p, i - 1, err);
-        if (status != CB_OK)
-            break;
-    }
-    while (status == CB_OK && p->leaving > 0 && cb_segment_pool_free_count(p->o.pool) < segments) {
-        cbi_cond_wait(&p->changed, &p->mutex);
-        status = stopped(p, err);
+        }
     }
     cbi_mutex_unlock(&p->mutex);
     return status;

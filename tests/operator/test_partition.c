@@ -153,6 +153,7 @@ static void read_parts(stage *s, cbi_partitions *p, uint32_t index, uint32_t dep
     cbi_partition_drop(p, index);
 }
 
+/* As the sort does it: whole if it can be, otherwise in parts. */
 static void read_whole(stage *s, cbi_partitions *p, uint32_t index, seen *sight) {
     cbi_partition_info info;
     cbi_partition_get_info(p, index, &info);
@@ -161,7 +162,13 @@ static void read_whole(stage *s, cbi_partitions *p, uint32_t index, seen *sight)
         return;
     }
     assert_ok(cbi_partitions_make_room(p, index, info.segments_out + 1, NULL));
-    assert_ok(cbi_partition_load(p, index, NULL));
+    cb_status status = cbi_partition_load(p, index, NULL);
+    if (sight->giants && status == CB_EAGAIN) { /* memory enough, but not in one piece */
+        assert_ok(cbi_partition_unload(p, index, NULL));
+        read_parts(s, p, index, 1, sight);
+        return;
+    }
+    assert_ok(status);
     cbi_segment *list;
     assert_ok(cbi_partition_wait(p, index, &list, NULL));
     look_at(&kit_encoded, list, index, sight);
