@@ -30,6 +30,17 @@ static inline cbi_stored kit_stored(const void *key, size_t key_bytes, const voi
                         .order = order};
 }
 
+static inline unsigned kit_names_in(const char *folder) {
+    char command[TEST_PATH_MAX + 32];
+    (void)snprintf(command, sizeof command, "ls -A '%s' | wc -l", folder);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    unsigned count = 0;
+    assert_int_equal(fscanf(pipe, "%u", &count), 1);
+    (void)pclose(pipe);
+    return count;
+}
+
 /* ---- stage ---- */
 
 enum { KIT_SEGMENT = 4096 };
@@ -45,7 +56,10 @@ typedef struct stage {
 } stage;
 
 static inline void stage_open(stage *s, size_t segments, uint64_t disk_limit) {
-    *s = (stage){.segments = segments, .folder = test_folder()};
+    static const char *folder; /* one a program: every stage must leave it empty */
+    if (folder == NULL)
+        folder = test_folder();
+    *s = (stage){.segments = segments, .folder = folder};
     cb_manager_options options = cb_manager_options_native(segments * KIT_SEGMENT + 64 * CBI_KIB);
     assert_ok(cb_manager_create(&options, &s->manager, NULL));
     cb_task_options task = {.struct_size = sizeof task, .id = 1, .name = "test"};
@@ -75,6 +89,7 @@ static inline void stage_close(stage *s, cbi_partitions *p) {
     cb_segment_pool_destroy(s->pool);
     assert_int_equal(cb_task_end(s->task, NULL, 0), 0);
     cb_manager_destroy(s->manager);
+    assert_int_equal(kit_names_in(s->folder), 0);
 }
 
 static inline cbi_partitions *stage_partitions(stage *s, uint32_t count, const cbi_layout *layout,
@@ -91,17 +106,6 @@ static inline cbi_partitions *stage_partitions(stage *s, uint32_t count, const c
     cbi_partitions *p = NULL;
     assert_ok(cbi_partitions_create(&options, &p, NULL));
     return p;
-}
-
-static inline unsigned kit_names_in(const char *folder) {
-    char command[TEST_PATH_MAX + 32];
-    (void)snprintf(command, sizeof command, "ls -A '%s' | wc -l", folder);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    unsigned count = 0;
-    assert_int_equal(fscanf(pipe, "%u", &count), 1);
-    (void)pclose(pipe);
-    return count;
 }
 
 #endif
