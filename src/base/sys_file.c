@@ -177,7 +177,8 @@ int cbi_sys_space(int fd, uint64_t *free_bytes, bool *in_memory) {
     if (result < 0) {
         return -errno;
     }
-    uint64_t blocks = geteuid() == 0 ? fs.f_bfree : fs.f_bavail;
+    /* What is reserved is not counted even for root: whether root may use it depends on the mount. */
+    uint64_t blocks = fs.f_bavail;
     /* A tmpfs without a size reports no blocks at all and takes whatever memory there is. */
     *free_bytes = fs.f_blocks == 0 ? UINT64_MAX : blocks * (uint64_t)fs.f_bsize;
     *in_memory = (long)fs.f_type == TMPFS_KIND || (long)fs.f_type == ramfs_kind;
