@@ -147,10 +147,9 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
         if (taken + 32 * 4096 > z->usable)
             return false;
         uint64_t rest = z->usable - taken;
-        if (round == 0) { /* ranges and the entries for them share what is left */
+        if (round == 0 && by_range) { /* ranges and the entries for them share what is left */
             z->range_bytes = (uint64_t)((double)rest / (1.35 * (threads + 2) + threads * entry_bytes(s)));
-            if (by_range)
-                continue;
+            continue;
         }
         z->in_memory = false;
         if (by_range)
