@@ -3,16 +3,19 @@
 /*
  * launch: runs one command and measures it from outside.
  *
- * What wait4 says of a child's peak memory includes what the parent had before exec, so the one who measures has to be
- * small: this program is a few hundred KiB, a Python script would be 10 MiB. With --cgroup the child runs in a
- * memory cgroup of its own (v1 or v2) whose limit IS the given figure, without swap: code, stacks, page tables and
- * the page cache that it dirties are all inside. The cgroup is removed afterwards.
+ * What wait4 says of a child's peak memory includes what the parent had before exec, so the one who
+ * measures has to be small: this program is a few hundred KiB, a Python script would be 10 MiB.
+ * With --cgroup the child runs in a memory cgroup of its own (v1 or v2) whose limit IS the given
+ * figure, without swap: code, stacks, page tables and the page cache that it dirties are all
+ * inside. The cgroup is removed afterwards.
  *
- *     launch [--cgroup BYTES] [--timeout SECONDS] [--json FILE] [--in FILE] [--out FILE] [--err FILE] [--] COMMAND...
- *     launch --probe         says whether a memory cgroup can be made here: prints v1, v2 or none
+ *     launch [--cgroup BYTES] [--timeout SECONDS] [--json FILE] [--in FILE] [--out FILE] [--err
+ * FILE] [--] COMMAND... launch --probe         says whether a memory cgroup can be made here:
+ * prints v1, v2 or none
  *
- * The result is one line of JSON on FILE (standard error without --json). launch itself ends with 0 when the child
- * was started, whatever became of it; 125 when no cgroup could be made, 126 when the child could not be started.
+ * The result is one line of JSON on FILE (standard error without --json). launch itself ends with 0
+ * when the child was started, whatever became of it; 125 when no cgroup could be made, 126 when the
+ * child could not be started.
  */
 
 #include <errno.h>
@@ -148,9 +151,10 @@ static bool cgroup_try(cgroup *group, int version, const char *parent, uint64_t 
 }
 
 /*
- * Where memory cgroups are mounted stands in /proc/self/mounts, where this process is in /proc/self/cgroup. The first
- * place that takes a new group wins: the mount's root, this process's own group, and the group above it (v2
- * gives no controllers to a group that holds processes itself).
+ * Where memory cgroups are mounted stands in /proc/self/mounts, where this process is in
+ * /proc/self/cgroup. The first place that takes a new group wins: the mount's root, this process's
+ * own group, and the group above it (v2 gives no controllers to a group that holds processes
+ * itself).
  */
 static bool cgroup_own_folder(char *out, int version, const char *mount) {
     FILE *f = fopen("/proc/self/cgroup", "re");
@@ -167,7 +171,8 @@ static bool cgroup_own_folder(char *out, int version, const char *mount) {
             continue;
         }
         *path++ = '\0';
-        bool mine = version == 2 ? strcmp(controllers, ":") == 0 : strstr(controllers, "memory") != NULL;
+        bool mine =
+            version == 2 ? strcmp(controllers, ":") == 0 : strstr(controllers, "memory") != NULL;
         if (mine) {
             int n = snprintf(out, PATH_SPACE, "%s%s", mount, path);
             found = n > 0 && n < PATH_SPACE;
@@ -239,7 +244,9 @@ static double seconds_now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static double seconds_of(struct timeval t) { return (double)t.tv_sec + (double)t.tv_usec / 1e6; }
+static double seconds_of(struct timeval t) {
+    return (double)t.tv_sec + (double)t.tv_usec / 1e6;
+}
 
 static void redirect(const char *path, int flags, int to) {
     if (path == NULL) {
@@ -281,7 +288,8 @@ static void on_alarm(int signal_number) {
     kill(-child_group, SIGKILL);
 }
 
-static void print_result(const request *r, const cgroup *group, int status, const struct rusage *use, double wall) {
+static void print_result(const request *r, const cgroup *group, int status,
+                         const struct rusage *use, double wall) {
     FILE *f = r->json == NULL ? stderr : fopen(r->json, "we");
     if (f == NULL) {
         fprintf(stderr, "launch: cannot write %s: %s\n", r->json, strerror(errno));
@@ -295,12 +303,15 @@ static void print_result(const request *r, const cgroup *group, int status, cons
         peak = file_number(group->path, "memory.peak");
         kills = file_field(group->path, "memory.events", "oom_kill");
     }
-    fprintf(f, "{\"wall_s\": %.4f, \"user_s\": %.4f, \"sys_s\": %.4f, \"rss_peak_kib\": %ld, ", wall,
-            seconds_of(use->ru_utime), seconds_of(use->ru_stime), use->ru_maxrss);
-    fprintf(f, "\"exit\": %d, \"signal\": %d, \"timed_out\": %s, ", WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+    fprintf(f, "{\"wall_s\": %.4f, \"user_s\": %.4f, \"sys_s\": %.4f, \"rss_peak_kib\": %ld, ",
+            wall, seconds_of(use->ru_utime), seconds_of(use->ru_stime), use->ru_maxrss);
+    fprintf(f, "\"exit\": %d, \"signal\": %d, \"timed_out\": %s, ",
+            WIFEXITED(status) ? WEXITSTATUS(status) : -1,
             WIFSIGNALED(status) ? WTERMSIG(status) : 0, timed_out ? "true" : "false");
     fprintf(f, "\"read_blocks\": %ld, \"written_blocks\": %ld, ", use->ru_inblock, use->ru_oublock);
-    fprintf(f, "\"cgroup\": %d, \"cgroup_limit\": %" PRIu64 ", \"cgroup_peak\": %" PRIu64 ", \"oom_kills\": %" PRIu64 "}\n",
+    fprintf(f,
+            "\"cgroup\": %d, \"cgroup_limit\": %" PRIu64 ", \"cgroup_peak\": %" PRIu64
+            ", \"oom_kills\": %" PRIu64 "}\n",
             group->version, r->cgroup_bytes, peak, kills);
     if (r->json != NULL) {
         fclose(f);
@@ -330,7 +341,8 @@ static int run(const request *r, const cgroup *group) {
         alarm(r->timeout_s);
     }
     int reason = 0;
-    ssize_t told = read(report[0], &reason, sizeof reason); /* ends with exec: close-on-exec shuts the other side */
+    ssize_t told = read(report[0], &reason,
+                        sizeof reason); /* ends with exec: close-on-exec shuts the other side */
     int status = 0;
     struct rusage use;
     while (wait4(child, &status, 0, &use) < 0 && errno == EINTR) {
@@ -350,15 +362,16 @@ static uint64_t parse_bytes(const char *text) {
     char *end;
     uint64_t n = strtoull(text, &end, 10);
     switch (*end) {
-    case 'K': return n << 10;
-    case 'M': return n << 20;
-    case 'G': return n << 30;
-    default: return n;
+        case 'K': return n << 10;
+        case 'M': return n << 20;
+        case 'G': return n << 30;
+        default: return n;
     }
 }
 
 static int usage(void) {
-    fputs("usage: launch [--cgroup BYTES] [--timeout SECONDS] [--json FILE] [--in FILE] [--out FILE] [--err FILE]\n"
+    fputs("usage: launch [--cgroup BYTES] [--timeout SECONDS] [--json FILE] [--in FILE] [--out "
+          "FILE] [--err FILE]\n"
           "              [--] COMMAND...\n"
           "       launch --probe\n",
           stderr);
@@ -414,7 +427,9 @@ int main(int argc, char **argv) {
     r.argv = argv + i;
     cgroup group = {.version = 0};
     if (r.cgroup_bytes != 0 && !cgroup_make(&group, r.cgroup_bytes)) {
-        fputs("launch: NO MEMORY CGROUP CAN BE MADE HERE (not root, or none delegated): nothing was run\n", stderr);
+        fputs("launch: NO MEMORY CGROUP CAN BE MADE HERE (not root, or none delegated): nothing "
+              "was run\n",
+              stderr);
         return EXIT_NO_CGROUP;
     }
     int answer = run(&r, &group);

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What bench/ needs that must be fast and must not be carbide: inputs, a judge of outputs, the limits of the machine.
+ * What bench/ needs that must be fast and must not be carbide: inputs, a judge of outputs, the
+ * limits of the machine.
  *
- *     tool gen-lines ROWS SEED FILE       100-byte text records in the sort benchmark's shape, CRLF ends
- *     tool gen-fixed ROWS SEED FILE       100-byte binary records, 10-byte random key
- *     tool gen-csv   ROWS SEED FILE       nine columns: id1..id3 strings, id4..id6 and v1, v2 integers, v3 decimal
- *     tool check     KIND FILE            KIND: lines, fixed (key: bytes 0-9), csv (id3 ascending, v3 descending, header)
- *     tool limits    FOLDER [BYTES]       direct disk bandwidth and memcpy
+ *     tool gen-lines ROWS SEED FILE       100-byte text records in the sort benchmark's shape, CRLF
+ * ends tool gen-fixed ROWS SEED FILE       100-byte binary records, 10-byte random key tool gen-csv
+ * ROWS SEED FILE       nine columns: id1..id3 strings, id4..id6 and v1, v2 integers, v3 decimal
+ *     tool check     KIND FILE            KIND: lines, fixed (key: bytes 0-9), csv (id3 ascending,
+ * v3 descending, header) tool limits    FOLDER [BYTES]       direct disk bandwidth and memcpy
  *
- * check prints JSON: rows, bytes, whether they are in order (and the first row that is not), and the sum of the rows' hashes, which is
- * the same for any order of the same rows. The carriage return before a line feed is left out of hash and order, because
- * some peers read CRLF and write LF.
+ * check prints JSON: rows, bytes, whether they are in order (and the first row that is not), and
+ * the sum of the rows' hashes, which is the same for any order of the same rows. The carriage
+ * return before a line feed is left out of hash and order, because some peers read CRLF and write
+ * LF.
  */
 
 #include <errno.h>
@@ -28,7 +30,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RECORD = 100, KEY = 10, OUT_SPACE = 1 << 20, CSV_FIELDS = 9, CSV_STRING = 2, CSV_NUMBER = 8 };
+enum {
+    RECORD = 100,
+    KEY = 10,
+    OUT_SPACE = 1 << 20,
+    CSV_FIELDS = 9,
+    CSV_STRING = 2,
+    CSV_NUMBER = 8
+};
 
 static _Noreturn void die(const char *what) {
     fprintf(stderr, "tool: %s: %s\n", what, strerror(errno));
@@ -121,7 +130,8 @@ static void gen_fixed(char *r, uint64_t row, uint64_t *seed) {
     }
 }
 
-/* The number's shortest form, never whole, never below 0.001: every engine writes it as it stands here. */
+/* The number's shortest form, never whole, never below 0.001: every engine writes it as it stands
+ * here. */
 static int gen_decimal(char *out, size_t space, uint64_t *seed) {
     uint64_t micros = 1000 + random_next(seed) % (100u * 1000000u - 1000);
     if (micros % 1000000 == 0) {
@@ -137,10 +147,12 @@ static int gen_decimal(char *out, size_t space, uint64_t *seed) {
 static size_t gen_csv_row(char *out, size_t space, uint64_t rows, uint64_t *seed) {
     enum { K = 100 };
     uint64_t groups = rows / K + 1;
-    int n = snprintf(out, space, "id%03" PRIu64 ",id%03" PRIu64 ",id%010" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64
-                                 ",%" PRIu64 ",%" PRIu64 ",",
-                     1 + random_next(seed) % K, 1 + random_next(seed) % K, 1 + random_next(seed) % groups,
-                     1 + random_next(seed) % K, 1 + random_next(seed) % K, 1 + random_next(seed) % groups,
+    int n = snprintf(out, space,
+                     "id%03" PRIu64 ",id%03" PRIu64 ",id%010" PRIu64 ",%" PRIu64 ",%" PRIu64
+                     ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",",
+                     1 + random_next(seed) % K, 1 + random_next(seed) % K,
+                     1 + random_next(seed) % groups, 1 + random_next(seed) % K,
+                     1 + random_next(seed) % K, 1 + random_next(seed) % groups,
                      1 + random_next(seed) % 5, 1 + random_next(seed) % 15);
     n += gen_decimal(out + n, space - (size_t)n, seed);
     out[n++] = '\n';
@@ -174,7 +186,8 @@ static int generate(const char *kind, uint64_t rows, uint64_t seed, const char *
 
 /* ---- checking ---- */
 
-/* Order-independent and good enough to see one changed byte among 1e8 rows; not against an adversary. */
+/* Order-independent and good enough to see one changed byte among 1e8 rows; not against an
+ * adversary. */
 static uint64_t hash_row(const unsigned char *p, size_t n) {
     uint64_t h = 0x9e3779b97f4a7c15u ^ n;
     for (; n >= 8; p += 8, n -= 8) {
@@ -247,15 +260,16 @@ typedef enum check_kind { CHECK_LINES, CHECK_FIXED, CHECK_CSV } check_kind;
 
 static bool rows_in_order(check_kind kind, span a, span b) {
     switch (kind) {
-    case CHECK_FIXED: return memcmp(a.at, b.at, KEY) <= 0;
-    case CHECK_CSV: return csv_in_order(a, b);
-    case CHECK_LINES: break;
+        case CHECK_FIXED: return memcmp(a.at, b.at, KEY) <= 0;
+        case CHECK_CSV: return csv_in_order(a, b);
+        case CHECK_LINES: break;
     }
     return span_compare(a, b) <= 0;
 }
 
 /* The next row, and where the one after it begins. */
-static const unsigned char *row_next(check_kind kind, const unsigned char *at, const unsigned char *end, span *row) {
+static const unsigned char *row_next(check_kind kind, const unsigned char *at,
+                                     const unsigned char *end, span *row) {
     if (kind == CHECK_FIXED) {
         size_t n = (size_t)(end - at) < RECORD ? (size_t)(end - at) : RECORD;
         *row = (span){at, n};
@@ -280,7 +294,8 @@ static int check(const char *kind_name, const char *path) {
         die(path);
     }
     size_t bytes = (size_t)st.st_size;
-    const unsigned char *base = bytes == 0 ? NULL : mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    const unsigned char *base =
+        bytes == 0 ? NULL : mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (base == MAP_FAILED) {
         die("mmap");
     }
@@ -303,8 +318,8 @@ static int check(const char *kind_name, const char *path) {
         previous = row;
         rows++;
     }
-    printf("{\"rows\": %" PRIu64 ", \"bytes\": %zu, \"sum\": \"%016" PRIx64 "\", \"ordered\": %s, \"disorder_row\": %" PRIu64
-           "}\n",
+    printf("{\"rows\": %" PRIu64 ", \"bytes\": %zu, \"sum\": \"%016" PRIx64
+           "\", \"ordered\": %s, \"disorder_row\": %" PRIu64 "}\n",
            rows, bytes, sum, disorder == 0 ? "true" : "false", disorder);
     return 0;
 }
@@ -344,7 +359,10 @@ static double io_rate(int fd, bool writing, uint64_t bytes) {
     uint64_t share = bytes / IO_THREADS / IO_REQUEST * IO_REQUEST;
     double start = seconds_now();
     for (int i = 0; i < IO_THREADS; i++) {
-        jobs[i] = (io_job){.fd = fd, .writing = writing, .from = (uint64_t)i * share, .to = (uint64_t)(i + 1) * share};
+        jobs[i] = (io_job){.fd = fd,
+                           .writing = writing,
+                           .from = (uint64_t)i * share,
+                           .to = (uint64_t)(i + 1) * share};
         if (pthread_create(&threads[i], NULL, io_work, &jobs[i]) != 0) {
             die("thread");
         }
@@ -392,7 +410,8 @@ static int limits(const char *folder, uint64_t bytes) {
     double written = io_rate(fd, true, bytes);
     double read = io_rate(fd, false, bytes);
     close(fd);
-    printf("{\"direct\": %s, \"write_bytes_s\": %.0f, \"read_bytes_s\": %.0f, \"memcpy_bytes_s\": %.0f}\n",
+    printf("{\"direct\": %s, \"write_bytes_s\": %.0f, \"read_bytes_s\": %.0f, \"memcpy_bytes_s\": "
+           "%.0f}\n",
            direct ? "true" : "false", written, read, memcpy_rate());
     return 0;
 }
@@ -407,7 +426,8 @@ int main(int argc, char **argv) {
     if ((argc == 3 || argc == 4) && strcmp(argv[1], "limits") == 0) {
         return limits(argv[2], argc == 4 ? strtoull(argv[3], NULL, 10) : (uint64_t)1 << 30);
     }
-    fputs("usage: tool gen-lines|gen-fixed|gen-csv ROWS SEED FILE | check lines|fixed|csv FILE | limits FOLDER [BYTES]\n",
+    fputs("usage: tool gen-lines|gen-fixed|gen-csv ROWS SEED FILE | check lines|fixed|csv FILE | "
+          "limits FOLDER [BYTES]\n",
           stderr);
     return 2;
 }

@@ -2,7 +2,8 @@
 #ifndef CARBIDE_EXPORT_H
 #define CARBIDE_EXPORT_H
 
-/** What a public declaration carries: visible outside the shared library, and its answer must be looked at. */
+/** What a public declaration carries: visible outside the shared library, and its answer must be
+ * looked at. */
 #if defined(__GNUC__)
 #define CB_API __attribute__((visibility("default")))
 #define CB_MUST_USE __attribute__((warn_unused_result))

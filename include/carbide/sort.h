@@ -10,13 +10,15 @@
 
 CB_EXTERN_C_BEGIN
 
-/** What the bytes of the inputs are. AUTO goes by the first input's name (.csv, .tsv, lines otherwise). */
+/** What the bytes of the inputs are. AUTO goes by the first input's name (.csv, .tsv, lines
+ * otherwise). */
 typedef enum cb_format_kind {
     CB_FORMAT_AUTO = 0,
     CB_FORMAT_LINES, /**< rows end with LF (or NUL, see zero_terminated) */
-    CB_FORMAT_CSV,   /**< RFC 4180: quoted fields may hold separators, quotes (doubled) and line ends */
-    CB_FORMAT_TSV,   /**< fields end with TAB, no quoting; backslash sequences are not interpreted */
-    CB_FORMAT_FIXED  /**< every record has record_bytes bytes */
+    CB_FORMAT_CSV,  /**< RFC 4180: quoted fields may hold separators, quotes (doubled) and line ends
+                     */
+    CB_FORMAT_TSV,  /**< fields end with TAB, no quoting; backslash sequences are not interpreted */
+    CB_FORMAT_FIXED /**< every record has record_bytes bytes */
 } cb_format_kind;
 
 typedef enum cb_codec { CB_CODEC_AUTO = 0, CB_CODEC_NONE, CB_CODEC_LZ4 } cb_codec;
@@ -32,8 +34,8 @@ typedef enum cb_sort_action {
 typedef enum cb_bad_rows { CB_BAD_ROWS_ERROR = 0, CB_BAD_ROWS_SKIP, CB_BAD_ROWS_FILE } cb_bad_rows;
 
 /**
- * Everything a sort can be told. Zero-initialise, set struct_size, set what is wanted. All pointers are borrowed
- * until cb_sort_create returns (it copies).
+ * Everything a sort can be told. Zero-initialise, set struct_size, set what is wanted. All pointers
+ * are borrowed until cb_sort_create returns (it copies).
  */
 typedef struct cb_sort_options {
     size_t struct_size;
@@ -41,7 +43,8 @@ typedef struct cb_sort_options {
 
     const char *const *inputs; /**< paths; "-" is standard input; none = standard input */
     size_t input_count;
-    const char *output; /**< path; NULL or "-" is standard output. A file appears whole or not at all; it may be an input */
+    const char *output; /**< path; NULL or "-" is standard output. A file appears whole or not at
+                           all; it may be an input */
 
     cb_format_kind format;
     size_t record_bytes; /**< CB_FORMAT_FIXED */
@@ -51,47 +54,51 @@ typedef struct cb_sort_options {
     const char *bad_rows_path; /**< CB_BAD_ROWS_FILE */
 
     /**
-     * Keys, most significant first; none = the whole row. Each is `NAME[:TYPE][:OPTION]...` or a GNU KEYDEF
-     * (begins with a digit), e.g. "price:num:desc", "2,2nr", "name=2:int". Types: str num int float ver human
-     * month time u8 u16le u32le u64le i..le/be f32le f64be ... (@OFFSET for fixed). Options: asc desc fold
-     * nulls=first nulls=last.
+     * Keys, most significant first; none = the whole row. Each is `NAME[:TYPE][:OPTION]...` or a
+     * GNU KEYDEF (begins with a digit), e.g. "price:num:desc", "2,2nr", "name=2:int". Types: str
+     * num int float ver human month time u8 u16le u32le u64le i..le/be f32le f64be ... (@OFFSET for
+     * fixed). Options: asc desc fold nulls=first nulls=last.
      */
     const char *const *keys;
     size_t key_count;
-    const char *global_order; /**< GNU ordering letters for keys that have none and for the whole row: any of bdfgiMhnRrV; or NULL */
+    const char *global_order; /**< GNU ordering letters for keys that have none and for the whole
+                                 row: any of bdfgiMhnRrV; or NULL */
     int field_separator;      /**< -1 = the format's own (GNU: runs of blanks); else a byte */
 
-    bool gnu;     /**< GNU sort's rules in the C locale: last-resort comparison, its messages */
-    bool unique;  /**< one row (the first in input order) of each set with equal keys */
-    bool stable;  /**< native sorts are stable anyway; for gnu: no last-resort comparison */
+    bool gnu;    /**< GNU sort's rules in the C locale: last-resort comparison, its messages */
+    bool unique; /**< one row (the first in input order) of each set with equal keys */
+    bool stable; /**< native sorts are stable anyway; for gnu: no last-resort comparison */
 
-    uint64_t memory_bytes; /**< budget of the whole process; 0 = auto */
-    unsigned threads;      /**< 0 = one per usable CPU */
+    uint64_t memory_bytes;  /**< budget of the whole process; 0 = auto */
+    unsigned threads;       /**< 0 = one per usable CPU */
     size_t merge_width_max; /**< 0 = what the budget allows (GNU --batch-size) */
-    const char *const *temp_dirs; /**< none: CARBIDE_TMPDIR, TMPDIR, else the output's folder, else /var/tmp */
+    const char *const
+        *temp_dirs; /**< none: CARBIDE_TMPDIR, TMPDIR, else the output's folder, else /var/tmp */
     size_t temp_dir_count;
     uint64_t temp_limit_bytes; /**< 0 = what the disks have */
     cb_codec spill_codec;
 
-    uint64_t baseline_bytes; /**< what the host process holds besides the sort; 0 = measure resident memory at create */
+    uint64_t baseline_bytes; /**< what the host process holds besides the sort; 0 = measure resident
+                                memory at create */
 } cb_sort_options;
 
 /** What is expected before the work starts. */
 typedef struct cb_sort_plan {
     size_t struct_size;
-    uint64_t input_bytes;      /**< 0 = not known (streams) */
-    uint64_t rows_estimate;    /**< 0 = not known */
+    uint64_t input_bytes;   /**< 0 = not known (streams) */
+    uint64_t rows_estimate; /**< 0 = not known */
     uint64_t budget_bytes;
-    uint64_t budget_min_bytes; /**< the smallest budget that will do for what is known of this input */
+    uint64_t
+        budget_min_bytes; /**< the smallest budget that will do for what is known of this input */
     uint64_t temp_bytes_estimate;
     uint64_t temp_bytes_free;
-    uint32_t ranges;           /**< partitions by key range; 0 when runs are merged */
-    uint32_t runs_estimate;    /**< sorted runs, when ranges cannot be sampled */
-    uint32_t passes_estimate;  /**< times a row is written to temporary files */
+    uint32_t ranges;          /**< partitions by key range; 0 when runs are merged */
+    uint32_t runs_estimate;   /**< sorted runs, when ranges cannot be sampled */
+    uint32_t passes_estimate; /**< times a row is written to temporary files */
     uint32_t threads;
     size_t segment_bytes;
-    bool in_memory;            /**< nothing is expected to spill */
-    char method[64];           /**< "range partition", "runs and merge", "merge", "check" */
+    bool in_memory;  /**< nothing is expected to spill */
+    char method[64]; /**< "range partition", "runs and merge", "merge", "check" */
 } cb_sort_plan;
 
 typedef enum cb_phase {
@@ -121,44 +128,49 @@ typedef struct cb_sort_stats {
     uint64_t rows_in, rows_out, rows_bad;
     uint64_t bytes_in, bytes_out;
     uint64_t budget_bytes;
-    uint64_t accounted_peak_bytes; /**< the ledger's highest figure: baseline, stacks, pages, small objects, codecs */
+    uint64_t accounted_peak_bytes; /**< the ledger's highest figure: baseline, stacks, pages, small
+                                      objects, codecs */
     uint64_t rss_peak_bytes;       /**< of the process, from the system */
     uint64_t spilled_bytes;        /**< rows' bytes handed to temporary files */
     uint64_t spilled_stored_bytes; /**< what they took there */
     uint32_t ranges, runs, passes;
     uint32_t threads;
     uint64_t elapsed_ns, sample_ns, read_ns, merge_ns, write_ns;
-    const char *codec; /**< "none", "lz4" (a constant) */
+    const char *codec;               /**< "none", "lz4" (a constant) */
     bool direct_temp, direct_output; /**< direct I/O was used */
 } cb_sort_stats;
 
 typedef struct cb_sort cb_sort;
 
-/** Checks the options, opens nothing yet. CB_EINVAL with the reason; *sort is written on success only. Owned by the
- *  caller, cb_sort_destroy frees it. */
-CB_API CB_MUST_USE cb_status cb_sort_create(const cb_sort_options *options, cb_sort **sort, cb_error *err);
+/** Checks the options, opens nothing yet. CB_EINVAL with the reason; *sort is written on success
+ * only. Owned by the caller, cb_sort_destroy frees it. */
+CB_API CB_MUST_USE cb_status cb_sort_create(const cb_sort_options *options, cb_sort **sort,
+                                            cb_error *err);
 
-/** Opens the inputs, samples, plans; changes nothing on disk. Blocks for the sampling. Streams are not read. The sort can be
- *  run afterwards, by this plan. CB_ENOSPC, CB_EBUDGET: *plan says what is known. */
+/** Opens the inputs, samples, plans; changes nothing on disk. Blocks for the sampling. Streams are
+ * not read. The sort can be run afterwards, by this plan. CB_ENOSPC, CB_EBUDGET: *plan says what is
+ * known. */
 CB_API CB_MUST_USE cb_status cb_sort_explain(cb_sort *sort, cb_sort_plan *plan, cb_error *err);
 
 /**
- * Does the work; blocks until it is done, failed or cancelled. Once per object. Failure leaves the output as it was
- * and nothing behind. CB_EBUDGET: err->bytes_had is the smallest budget that will do. CB_ENOSPC: temporary space.
- * CB_EDATA: malformed rows. CB_EDISORDER: check found disorder.
+ * Does the work; blocks until it is done, failed or cancelled. Once per object. Failure leaves the
+ * output as it was and nothing behind. CB_EBUDGET: err->bytes_had is the smallest budget that will
+ * do. CB_ENOSPC: temporary space. CB_EDATA: malformed rows. CB_EDISORDER: check found disorder.
  */
 CB_API CB_MUST_USE cb_status cb_sort_run(cb_sort *sort, cb_error *err);
 
 /** Any thread, while cb_sort_run runs and after. Never blocks. */
 CB_API void cb_sort_progress(const cb_sort *sort, cb_progress *progress);
 
-/** Any thread, not a signal handler: the run ends soon with CB_ECANCELED. A read that waits for a pipe's writer is not cut short. */
+/** Any thread, not a signal handler: the run ends soon with CB_ECANCELED. A read that waits for a
+ * pipe's writer is not cut short. */
 CB_API void cb_sort_cancel(cb_sort *sort);
 
 /** After cb_sort_run. */
 CB_API void cb_sort_get_stats(const cb_sort *sort, cb_sort_stats *stats);
 
-/** The memory tree as text: budget -> task -> consumer, used, peak. As much as fits in `bytes`, always terminated. */
+/** The memory tree as text: budget -> task -> consumer, used, peak. As much as fits in `bytes`,
+ * always terminated. */
 CB_API void cb_sort_memory_tree(const cb_sort *sort, char *text, size_t bytes);
 
 /** NULL is fine. Not while cb_sort_run runs. */

@@ -10,8 +10,9 @@
 #include "base/sys.h"
 
 /*
- * What a block really takes is asked of the C library (malloc_usable_size) and not remembered beside it: no header of
- * ours, and what rounding wastes is counted too. One word of chunk header is added, which is what glibc keeps.
+ * What a block really takes is asked of the C library (malloc_usable_size) and not remembered
+ * beside it: no header of ours, and what rounding wastes is counted too. One word of chunk header
+ * is added, which is what glibc keeps.
  */
 enum { CHUNK_HEADER_BYTES = sizeof(size_t) };
 

@@ -5,9 +5,10 @@
 #include "base/base.h"
 
 /**
- * Small objects of the library itself (handles, tables, the state of codecs): the only place that calls malloc.
- * Counted in one process-wide figure, which the ledger charges to the budget. Bulk data never comes from here;
- * it comes in pages and segments (src/memory). Any thread. NULL when the system refuses (or a test says so).
+ * Small objects of the library itself (handles, tables, the state of codecs): the only place that
+ * calls malloc. Counted in one process-wide figure, which the ledger charges to the budget. Bulk
+ * data never comes from here; it comes in pages and segments (src/memory). Any thread. NULL when
+ * the system refuses (or a test says so).
  */
 void *cbi_alloc(size_t bytes);
 void *cbi_calloc(size_t count, size_t bytes);
@@ -15,7 +16,8 @@ void *cbi_realloc(void *ptr, size_t bytes);
 void cbi_free(void *ptr); /* NULL is fine */
 char *cbi_strdup(const char *s);
 
-/** Bytes now held through this file, headers of the C library included as far as they can be known. */
+/** Bytes now held through this file, headers of the C library included as far as they can be known.
+ */
 size_t cbi_alloc_bytes(void);
 
 #endif

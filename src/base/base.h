@@ -19,20 +19,22 @@
 #define CBI_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define CBI_CACHE_LINE 64
 
-/** Runs `expr`; on anything but CB_OK the enclosing function returns it. The only hidden control flow in the house. */
-#define CB_TRY(expr)                                \
-    do {                                            \
-        cb_status cbi_try_status_ = (expr);         \
-        if (CBI_UNLIKELY(cbi_try_status_ != CB_OK)) \
-            return cbi_try_status_;                 \
+/** Runs `expr`; on anything but CB_OK the enclosing function returns it. The only hidden control
+ * flow in the house. */
+#define CB_TRY(expr)                                                                               \
+    do {                                                                                           \
+        cb_status cbi_try_status_ = (expr);                                                        \
+        if (CBI_UNLIKELY(cbi_try_status_ != CB_OK))                                                \
+            return cbi_try_status_;                                                                \
     } while (0)
 
 /**
- * Three prices of assertion. cb_assert stays in release builds: a broken invariant ends the process before it can
- * write a wrong byte. cb_assert_debug is for hot paths, cb_assert_slow for whole-structure checks.
+ * Three prices of assertion. cb_assert stays in release builds: a broken invariant ends the process
+ * before it can write a wrong byte. cb_assert_debug is for hot paths, cb_assert_slow for
+ * whole-structure checks.
  */
 _Noreturn void cbi_assert_failed(const char *expr, const char *file, int line, const char *func);
-#define cb_assert(expr) \
+#define cb_assert(expr)                                                                            \
     (CBI_LIKELY(expr) ? (void)0 : cbi_assert_failed(#expr, __FILE__, __LINE__, __func__))
 #ifdef CARBIDE_DEBUG
 #define cb_assert_debug(expr) cb_assert(expr)
@@ -45,19 +47,22 @@ _Noreturn void cbi_assert_failed(const char *expr, const char *file, int line, c
 #define cb_assert_slow(expr) ((void)0)
 #endif
 
-/** Fills `err` (if any) and returns `status`, so that `return cbi_fail(...)` reads as one thought. */
+/** Fills `err` (if any) and returns `status`, so that `return cbi_fail(...)` reads as one thought.
+ */
 cb_status cbi_fail(cb_error *err, cb_status status, const char *fmt, ...) CBI_PRINTF(3, 4);
 /**
- * The same for a failed system call (errno or the -errno of a cbi_sys_* answer): ": <strerror>" is appended. ENOMEM
- * becomes CB_ENOMEM, every other errno becomes `status`; but CB_ENOSPC (a write of temporary data) is kept for ENOSPC,
- * EDQUOT and EFBIG, and any other errno is CB_EIO then.
+ * The same for a failed system call (errno or the -errno of a cbi_sys_* answer): ": <strerror>" is
+ * appended. ENOMEM becomes CB_ENOMEM, every other errno becomes `status`; but CB_ENOSPC (a write of
+ * temporary data) is kept for ENOSPC, EDQUOT and EFBIG, and any other errno is CB_EIO then.
  */
-cb_status cbi_fail_sys(cb_error *err, cb_status status, int sys_errno, const char *fmt, ...) CBI_PRINTF(4, 5);
+cb_status cbi_fail_sys(cb_error *err, cb_status status, int sys_errno, const char *fmt, ...)
+    CBI_PRINTF(4, 5);
 /** A refusal with its two figures. */
-cb_status cbi_fail_bytes(cb_error *err, cb_status status, uint64_t asked, uint64_t had, const char *fmt, ...)
-    CBI_PRINTF(5, 6);
+cb_status cbi_fail_bytes(cb_error *err, cb_status status, uint64_t asked, uint64_t had,
+                         const char *fmt, ...) CBI_PRINTF(5, 6);
 
-/* What a reader knows and the static analyser does not: they answer the status that they were given, which is no success. */
+/* What a reader knows and the static analyser does not: they answer the status that they were
+ * given, which is no success. */
 #if defined(__clang_analyzer__) && !defined(CBI_STATUS_IMPLEMENTATION)
 #define cbi_fail(err, status, ...) ((void)cbi_fail(err, status, __VA_ARGS__), (status))
 #define cbi_fail_sys(err, status, ...) ((void)cbi_fail_sys(err, status, __VA_ARGS__), (status))
@@ -67,9 +72,15 @@ cb_status cbi_fail_bytes(cb_error *err, cb_status status, uint64_t asked, uint64
 static inline size_t cbi_round_up(size_t n, size_t power_of_two) {
     return (n + power_of_two - 1) & ~(power_of_two - 1);
 }
-static inline size_t cbi_min(size_t a, size_t b) { return a < b ? a : b; }
-static inline size_t cbi_max(size_t a, size_t b) { return a > b ? a : b; }
-static inline size_t cbi_clamp(size_t n, size_t low, size_t high) { return n < low ? low : n > high ? high : n; }
+static inline size_t cbi_min(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+static inline size_t cbi_max(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+static inline size_t cbi_clamp(size_t n, size_t low, size_t high) {
+    return n < low ? low : n > high ? high : n;
+}
 
 /* Unaligned access without aliasing trouble; compilers turn these into one instruction. */
 static inline uint64_t cbi_load_u64(const void *p) {
@@ -82,8 +93,14 @@ static inline uint32_t cbi_load_u32(const void *p) {
     __builtin_memcpy(&v, p, sizeof v);
     return v;
 }
-static inline void cbi_store_u64(void *p, uint64_t v) { __builtin_memcpy(p, &v, sizeof v); }
-static inline void cbi_store_u32(void *p, uint32_t v) { __builtin_memcpy(p, &v, sizeof v); }
-static inline uint64_t cbi_load_be64(const void *p) { return __builtin_bswap64(cbi_load_u64(p)); }
+static inline void cbi_store_u64(void *p, uint64_t v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+static inline void cbi_store_u32(void *p, uint32_t v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+static inline uint64_t cbi_load_be64(const void *p) {
+    return __builtin_bswap64(cbi_load_u64(p));
+}
 
 #endif

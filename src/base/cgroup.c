@@ -9,13 +9,16 @@
 #include "base/proc_file.h"
 
 /*
- * Where a process's limit stands takes two files to find. /proc/self/cgroup has its path in each hierarchy, as seen from
- * the root of the cgroup namespace; /proc/self/mountinfo says where the hierarchy is mounted and which of its groups the
- * mount shows (a container often sees its own group as the top). The group's own folder is the mount point plus what
- * is left of the path when the mount's root is taken off; where that folder is not there, the mount point is the best
- * there is. From there all ancestors count: any of them may be the tight one, and v1 does not pass limits down.
+ * Where a process's limit stands takes two files to find. /proc/self/cgroup has its path in each
+ * hierarchy, as seen from the root of the cgroup namespace; /proc/self/mountinfo says where the
+ * hierarchy is mounted and which of its groups the mount shows (a container often sees its own
+ * group as the top). The group's own folder is the mount point plus what is left of the path when
+ * the mount's root is taken off; where that folder is not there, the mount point is the best there
+ * is. From there all ancestors count: any of them may be the tight one, and v1 does not pass limits
+ * down.
  *
- * A machine may have v1 and v2 mounted at once, with memory in either of them; both are asked and the tighter one counts.
+ * A machine may have v1 and v2 mounted at once, with memory in either of them; both are asked and
+ * the tighter one counts.
  */
 enum { PATH_BYTES = 1024, FULL_PATH_BYTES = 3 * PATH_BYTES };
 
@@ -164,7 +167,8 @@ static uint64_t read_stat(const char *folder, const char *name) {
     return cbi_proc_number(path, name, &value) ? value : 0;
 }
 
-/* Charged bytes less file pages that are clean: those the kernel drops at once when it needs the room. */
+/* Charged bytes less file pages that are clean: those the kernel drops at once when it needs the
+ * room. */
 static uint64_t memory_used(const char *folder, int version) {
     bool v1 = version == 1;
     uint64_t used = read_limit(folder, v1 ? "memory.usage_in_bytes" : "memory.current");
@@ -183,7 +187,8 @@ static void take_memory(const char *folder, const hierarchy *h, cbi_cgroup *grou
     uint64_t limit = UINT64_MAX;
     if (h->version == 1) {
         limit = read_limit(folder, "memory.limit_in_bytes");
-    } else { /* above "high" a process is slowed down until it stands still: a limit in all but name */
+    } else { /* above "high" a process is slowed down until it stands still: a limit in all but name
+              */
         uint64_t max = read_limit(folder, "memory.max");
         uint64_t high = read_limit(folder, "memory.high");
         limit = max < high ? max : high;

@@ -9,13 +9,15 @@
 #include <string.h>
 
 /*
- * One counter for all kinds that are armed. A test runs its scenario with n = 1, 2, 3 ... until nothing fires any more:
- * then every call that the scenario makes has failed once. Threads make the order of calls vary from run to run, which
- * is fine: each run is a valid history, and the loop ends all the same.
+ * One counter for all kinds that are armed. A test runs its scenario with n = 1, 2, 3 ... until
+ * nothing fires any more: then every call that the scenario makes has failed once. Threads make the
+ * order of calls vary from run to run, which is fine: each run is a valid history, and the loop
+ * ends all the same.
  *
  * A command that is run as a whole is armed by its environment before main:
- *     CARBIDE_FAULT=KINDS:N:once|ever:ERRNO    KINDS: a number or names joined by '+' (alloc+write); ERRNO: name or number
- *     CARBIDE_FAULT_REPORT=FILE                at exit "count COUNT fired 0|1" is written there
+ *     CARBIDE_FAULT=KINDS:N:once|ever:ERRNO    KINDS: a number or names joined by '+'
+ * (alloc+write); ERRNO: name or number CARBIDE_FAULT_REPORT=FILE                at exit "count
+ * COUNT fired 0|1" is written there
  */
 static atomic_uint armed_kinds;
 static _Atomic uint64_t calls;
@@ -64,9 +66,9 @@ typedef struct name_value {
 } name_value;
 
 static const name_value kind_names[] = {
-    {"alloc", CBI_FAULT_ALLOC}, {"open", CBI_FAULT_OPEN},     {"read", CBI_FAULT_READ},
-    {"write", CBI_FAULT_WRITE}, {"file", CBI_FAULT_FILE},     {"thread", CBI_FAULT_THREAD},
-    {"short", CBI_FAULT_SHORT}, {"all", CBI_FAULT_ALL},       {NULL, 0},
+    {"alloc", CBI_FAULT_ALLOC}, {"open", CBI_FAULT_OPEN}, {"read", CBI_FAULT_READ},
+    {"write", CBI_FAULT_WRITE}, {"file", CBI_FAULT_FILE}, {"thread", CBI_FAULT_THREAD},
+    {"short", CBI_FAULT_SHORT}, {"all", CBI_FAULT_ALL},   {NULL, 0},
 };
 static const name_value errno_names[] = {
     {"EIO", EIO},       {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT}, {"EFBIG", EFBIG},
@@ -157,8 +159,7 @@ void cbi_fault_arm(unsigned kinds, uint64_t n, bool for_ever, int sys_errno) {
     (void)sys_errno;
 }
 
-void cbi_fault_arm_from_environment(void) {
-}
+void cbi_fault_arm_from_environment(void) {}
 
 uint64_t cbi_fault_count(void) {
     return 0;

@@ -5,8 +5,8 @@
 #include "base/sys.h"
 
 /**
- * Asked by each call of src/base before it goes to the system: 0 = go on, otherwise the errno to fail with.
- * Costs nothing in builds without CARBIDE_FAULTS.
+ * Asked by each call of src/base before it goes to the system: 0 = go on, otherwise the errno to
+ * fail with. Costs nothing in builds without CARBIDE_FAULTS.
  */
 #ifdef CARBIDE_FAULTS
 int cbi_fault_next(unsigned kind);

@@ -8,9 +8,8 @@
 
 const char *cb_status_name(cb_status status) {
     switch (status) {
-#define STATUS_NAME(name, value, text) \
-    case name:                         \
-        return #name;
+#define STATUS_NAME(name, value, text)                                                             \
+    case name: return #name;
         CB_STATUS_MAP(STATUS_NAME)
 #undef STATUS_NAME
     }
@@ -19,9 +18,8 @@ const char *cb_status_name(cb_status status) {
 
 const char *cb_status_text(cb_status status) {
     switch (status) {
-#define STATUS_TEXT(name, value, text) \
-    case name:                         \
-        return text;
+#define STATUS_TEXT(name, value, text)                                                             \
+    case name: return text;
         CB_STATUS_MAP(STATUS_TEXT)
 #undef STATUS_TEXT
     }

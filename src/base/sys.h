@@ -13,14 +13,15 @@
 
 /*
  * The only place that talks to the operating system. Everything here can be made to fail by a test:
- * see cbi_fault_* at the end. Calls answer as the system does (negative = -errno), EINTR and short transfers are
- * handled here and nowhere else.
+ * see cbi_fault_* at the end. Calls answer as the system does (negative = -errno), EINTR and short
+ * transfers are handled here and nowhere else.
  */
 
 /* ---- memory ---- */
 
-/** For a process that is carbide's own, once, before it has threads: makes the C library's heap strict (one arena, freed
- *  memory goes back to the system), so that small objects take what they are counted for. */
+/** For a process that is carbide's own, once, before it has threads: makes the C library's heap
+ * strict (one arena, freed memory goes back to the system), so that small objects take what they
+ * are counted for. */
 void cbi_sys_start(void);
 
 /** Anonymous private memory, zeroed, page aligned; NULL when refused. */
@@ -30,7 +31,8 @@ void cbi_sys_unmap(void *base, size_t bytes);
 void cbi_sys_advise_huge(void *base, size_t bytes);
 /** Gives the bytes back to the system now; the addresses stay valid and read as zero afterwards. */
 void cbi_sys_discard(void *base, size_t bytes);
-/** Makes them resident at once, which costs less than a fault each (a hint; at least one system page). */
+/** Makes them resident at once, which costs less than a fault each (a hint; at least one system
+ * page). */
 void cbi_sys_populate(void *base, size_t bytes);
 /** Lets the system take them when it wants (MADV_FREE). */
 void cbi_sys_free_lazily(void *base, size_t bytes);
@@ -48,7 +50,8 @@ ssize_t cbi_sys_read_some(int fd, void *buf, size_t bytes);
 /** Writes everything: 0 or -errno. */
 int cbi_sys_pwrite(int fd, const void *buf, size_t bytes, uint64_t offset);
 int cbi_sys_write(int fd, const void *buf, size_t bytes);
-/** Vectors; the array is consumed (changed). Everything is transferred: 0 or -errno. preadv answers -EIO at the end of the file. */
+/** Vectors; the array is consumed (changed). Everything is transferred: 0 or -errno. preadv answers
+ * -EIO at the end of the file. */
 int cbi_sys_pwritev(int fd, struct iovec *iov, int count, uint64_t offset);
 int cbi_sys_preadv(int fd, struct iovec *iov, int count, uint64_t offset);
 int cbi_sys_fstat(int fd, struct stat *st);
@@ -64,21 +67,26 @@ int cbi_sys_realpath(const char *path, char *resolved);
 int cbi_sys_access(const char *path, int mode);
 int cbi_sys_unlink(const char *path);
 int cbi_sys_mkdir(const char *path, mode_t mode);
-/** Relative to an open folder, so that nobody can swap the path underneath. mkdirat sets `mode` whatever the umask is. */
+/** Relative to an open folder, so that nobody can swap the path underneath. mkdirat sets `mode`
+ * whatever the umask is. */
 int cbi_sys_mkdirat(int dir, const char *name, mode_t mode);
 int cbi_sys_unlinkat(int dir, const char *name, int flags);
-/** Calls `fn` for each name in the folder but "." and ".."; names that come or go meanwhile may or may not be among them. */
+/** Calls `fn` for each name in the folder but "." and ".."; names that come or go meanwhile may or
+ * may not be among them. */
 typedef void (*cbi_sys_name_fn)(void *ctx, const char *name);
 int cbi_sys_list(int dir, cbi_sys_name_fn fn, void *ctx);
 int cbi_sys_fadvise(int fd, uint64_t offset, uint64_t bytes, int advice);
 /** Where the next read of `fd` begins; -ESPIPE for what has no places. */
 int cbi_sys_position(int fd, uint64_t *offset);
-/** Whether the byte there can be read without waiting for a disk: it is in the page cache. false when not known. */
+/** Whether the byte there can be read without waiting for a disk: it is in the page cache. false
+ * when not known. */
 bool cbi_sys_cached(int fd, uint64_t offset);
 int cbi_sys_sync_range(int fd, uint64_t offset, uint64_t bytes, unsigned flags);
 int cbi_sys_set_direct(int fd, bool on);
-int cbi_sys_lock_exclusive(int fd); /* open-file-description lock, does not wait: -EAGAIN when held */
-/** Free bytes for this user on the file system of `fd`; and whether that file system lives in memory. */
+int cbi_sys_lock_exclusive(
+    int fd); /* open-file-description lock, does not wait: -EAGAIN when held */
+/** Free bytes for this user on the file system of `fd`; and whether that file system lives in
+ * memory. */
 int cbi_sys_space(int fd, uint64_t *free_bytes, bool *in_memory);
 
 /* ---- clock ---- */
@@ -89,7 +97,9 @@ void cbi_sys_sleep_ns(uint64_t ns);
 
 /* ---- threads ---- */
 
-enum { CBI_THREAD_STACK_BYTES = 256 * 1024 }; /* address space; what is touched is what is counted */
+enum {
+    CBI_THREAD_STACK_BYTES = 256 * 1024
+}; /* address space; what is touched is what is counted */
 
 typedef struct cbi_thread {
     pthread_t id;
@@ -97,7 +107,8 @@ typedef struct cbi_thread {
 } cbi_thread;
 typedef void (*cbi_thread_fn)(void *ctx);
 /** All signals are blocked in the new thread. CB_ETHREAD when the system refuses. */
-cb_status cbi_thread_start(cbi_thread *thread, cbi_thread_fn fn, void *ctx, const char *name, cb_error *err);
+cb_status cbi_thread_start(cbi_thread *thread, cbi_thread_fn fn, void *ctx, const char *name,
+                           cb_error *err);
 void cbi_thread_join(cbi_thread *thread); /* nothing when it never ran */
 
 typedef pthread_mutex_t cbi_mutex;
@@ -116,15 +127,17 @@ void cbi_cond_broadcast(cbi_cond *c);
 
 /* ---- what this process has and may have ---- */
 
-unsigned cbi_sys_cpus(void);            /* allowed by affinity and by the cgroup's quota, at least 1 */
+unsigned cbi_sys_cpus(void); /* allowed by affinity and by the cgroup's quota, at least 1 */
 uint64_t cbi_sys_memory_total(void);
 uint64_t cbi_sys_memory_available(void);
-/** The tightest memory limit of this process's cgroup and its ancestors, v1 or v2; UINT64_MAX when there is none. */
+/** The tightest memory limit of this process's cgroup and its ancestors, v1 or v2; UINT64_MAX when
+ * there is none. */
 uint64_t cbi_sys_cgroup_limit(void);
-/** What that tightest cgroup uses now without what the kernel can drop at once (clean file pages); 0 when unknown. */
+/** What that tightest cgroup uses now without what the kernel can drop at once (clean file pages);
+ * 0 when unknown. */
 uint64_t cbi_sys_cgroup_used(void);
-uint64_t cbi_sys_rss(void);             /* now */
-uint64_t cbi_sys_rss_peak(void);        /* VmHWM */
+uint64_t cbi_sys_rss(void);      /* now */
+uint64_t cbi_sys_rss_peak(void); /* VmHWM */
 
 typedef struct cbi_cpu {
     bool avx2;
@@ -135,17 +148,19 @@ const cbi_cpu *cbi_sys_cpu(void); /* CARBIDE_CPU=baseline|avx2 lowers it, for te
 /* ---- faults: every call above goes through one counter ---- */
 
 /**
- * In builds with CARBIDE_FAULTS the n-th call of the chosen kinds fails with `sys_errno`, once or from then on.
- * kinds: a bit set of CBI_FAULT_*. The command of such a build reads CARBIDE_FAULT=KINDS:N:once|ever:ERRNO.
+ * In builds with CARBIDE_FAULTS the n-th call of the chosen kinds fails with `sys_errno`, once or
+ * from then on. kinds: a bit set of CBI_FAULT_*. The command of such a build reads
+ * CARBIDE_FAULT=KINDS:N:once|ever:ERRNO.
  */
 enum {
-    CBI_FAULT_ALLOC = 1,  /* cbi_alloc & co, cbi_sys_map */
+    CBI_FAULT_ALLOC = 1, /* cbi_alloc & co, cbi_sys_map */
     CBI_FAULT_OPEN = 2,
     CBI_FAULT_READ = 4,
     CBI_FAULT_WRITE = 8,
-    CBI_FAULT_FILE = 16,  /* stat, fallocate, truncate, sync, rename, link, unlink, mkdir, space */
+    CBI_FAULT_FILE = 16, /* stat, fallocate, truncate, sync, rename, link, unlink, mkdir, space */
     CBI_FAULT_THREAD = 32,
-    CBI_FAULT_SHORT = 64, /* reads and writes transfer one byte less than could be; never an error */
+    CBI_FAULT_SHORT =
+        64, /* reads and writes transfer one byte less than could be; never an error */
     CBI_FAULT_ALL = 63
 };
 void cbi_fault_arm(unsigned kinds, uint64_t n, bool for_ever, int sys_errno);

@@ -10,22 +10,23 @@
 #include "base/sys.h"
 
 /*
- * Every transfer here ends in one of three ways: all bytes moved, the file ended, an errno. Interrupted calls are made
- * again, short ones are continued, and a descriptor that somebody else made non-blocking (a terminal shared with another
- * program) is waited for. The fault counter is asked once per call to the system, so that what comes after a short
- * transfer can fail as well.
+ * Every transfer here ends in one of three ways: all bytes moved, the file ended, an errno.
+ * Interrupted calls are made again, short ones are continued, and a descriptor that somebody else
+ * made non-blocking (a terminal shared with another program) is waited for. The fault counter is
+ * asked once per call to the system, so that what comes after a short transfer can fail as well.
  */
 
-/* The first errno of a call that has no loop of its own: ask the fault counter, call, make it again when interrupted. */
-#define SYS_CALL(result, kind, call)                   \
-    do {                                               \
-        int sys_fault_ = CBI_FAULT(kind);              \
-        if (sys_fault_ != 0) {                         \
-            (result) = -1;                             \
-            errno = sys_fault_;                        \
-        } else {                                       \
-            (result) = (call);                         \
-        }                                              \
+/* The first errno of a call that has no loop of its own: ask the fault counter, call, make it again
+ * when interrupted. */
+#define SYS_CALL(result, kind, call)                                                               \
+    do {                                                                                           \
+        int sys_fault_ = CBI_FAULT(kind);                                                          \
+        if (sys_fault_ != 0) {                                                                     \
+            (result) = -1;                                                                         \
+            errno = sys_fault_;                                                                    \
+        } else {                                                                                   \
+            (result) = (call);                                                                     \
+        }                                                                                          \
     } while ((result) < 0 && errno == EINTR)
 
 static int answer(int result) {
@@ -177,7 +178,8 @@ int cbi_sys_space(int fd, uint64_t *free_bytes, bool *in_memory) {
     if (result < 0) {
         return -errno;
     }
-    /* What is reserved is not counted even for root: whether root may use it depends on the mount. */
+    /* What is reserved is not counted even for root: whether root may use it depends on the mount.
+     */
     uint64_t blocks = fs.f_bavail;
     /* A tmpfs without a size reports no blocks at all and takes whatever memory there is. */
     *free_bytes = fs.f_blocks == 0 ? UINT64_MAX : blocks * (uint64_t)fs.f_bsize;
@@ -188,8 +190,8 @@ int cbi_sys_space(int fd, uint64_t *free_bytes, bool *in_memory) {
 /* ---- transfers ---- */
 
 /*
- * How much of `bytes` this call asks the system for. The fault build cuts it short where it is armed to; a direct transfer
- * is cut by a block, as the system does it.
+ * How much of `bytes` this call asks the system for. The fault build cuts it short where it is
+ * armed to; a direct transfer is cut by a block, as the system does it.
  */
 static size_t transfer_size(int fd, size_t bytes) {
 #ifdef CARBIDE_FAULTS
@@ -207,7 +209,8 @@ static size_t transfer_size(int fd, size_t bytes) {
     return bytes;
 }
 
-/* After a failed transfer: true = make the call again. Waits while a non-blocking descriptor is not ready. */
+/* After a failed transfer: true = make the call again. Waits while a non-blocking descriptor is not
+ * ready. */
 static bool should_retry(int fd, short event) {
     if (errno == EINTR) {
         return true;
@@ -243,8 +246,8 @@ static ssize_t transfer_once(transfer_kind kind, int fd, void *buf, size_t bytes
 }
 
 /*
- * A direct read ends off a block boundary only where the file ends; going on from there is refused with EINVAL by some
- * file systems instead of being answered with "no more".
+ * A direct read ends off a block boundary only where the file ends; going on from there is refused
+ * with EINVAL by some file systems instead of being answered with "no more".
  */
 static bool is_direct_end(size_t done) {
     return errno == EINVAL && done % 512 != 0;

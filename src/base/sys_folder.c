@@ -7,7 +7,8 @@
 #include "base/fault.h"
 #include "base/sys.h"
 
-/* Folders by descriptor: what is made, removed and listed here cannot be moved to another place by swapping a path. */
+/* Folders by descriptor: what is made, removed and listed here cannot be moved to another place by
+ * swapping a path. */
 
 static int result_or_errno(int result) {
     return result < 0 ? -errno : result;
@@ -21,7 +22,8 @@ int cbi_sys_mkdirat(int dir, const char *name, mode_t mode) {
     if (mkdirat(dir, name, mode) < 0) {
         return -errno;
     }
-    /* The umask can only have taken bits away; a folder that its owner may not enter is of no use. */
+    /* The umask can only have taken bits away; a folder that its owner may not enter is of no use.
+     */
     int result = result_or_errno(fchmodat(dir, name, mode, 0));
     if (result < 0) {
         (void)unlinkat(dir, name, AT_REMOVEDIR);

@@ -53,7 +53,8 @@ uint64_t cbi_sys_cgroup_used(void) {
     return group.memory_used;
 }
 
-/* Both out of one file: statm is quicker, but its figure and VmHWM are summed in different ways by some kernels. */
+/* Both out of one file: statm is quicker, but its figure and VmHWM are summed in different ways by
+ * some kernels. */
 uint64_t cbi_sys_rss(void) {
     return read_kib("/proc/self/status", "VmRSS:");
 }

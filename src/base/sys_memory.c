@@ -6,9 +6,9 @@
 #include "base/sys.h"
 
 /*
- * glibc's defaults are made for speed with memory to spare: an arena for each thread, a threshold for mmap that climbs
- * to 32 MiB as blocks are freed, and freed memory kept. A budget wants the opposite; small objects are few here, so
- * one arena costs nothing that could be measured.
+ * glibc's defaults are made for speed with memory to spare: an arena for each thread, a threshold
+ * for mmap that climbs to 32 MiB as blocks are freed, and freed memory kept. A budget wants the
+ * opposite; small objects are few here, so one arena costs nothing that could be measured.
  */
 void cbi_sys_start(void) {
 #ifdef __GLIBC__

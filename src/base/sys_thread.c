@@ -41,7 +41,7 @@ void cbi_sys_sleep_ns(uint64_t ns) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define STACK_FACTOR 4
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
     __has_feature(memory_sanitizer)
 #define STACK_FACTOR 4
 #endif
@@ -64,7 +64,8 @@ static void *run_thread(void *arg) {
     return NULL;
 }
 
-/* Signals belong to the thread that main runs in: a new thread inherits a mask that blocks them all. */
+/* Signals belong to the thread that main runs in: a new thread inherits a mask that blocks them
+ * all. */
 static int create_with_signals_blocked(pthread_t *id, const pthread_attr_t *attr,
                                        thread_start *start) {
     sigset_t all;

@@ -2,13 +2,13 @@
 #include "operator/merge.h"
 
 /*
- * One merge, by a tree of losers: each inner node holds the loser of the match played there, the winner goes on. The next row
- * of the winner's source plays the log2(k) losers on its way up and nobody else. Matches are decided by the 8-byte prefix; only
- * equal prefixes look at the rows.
+ * One merge, by a tree of losers: each inner node holds the loser of the match played there, the
+ * winner goes on. The next row of the winner's source plays the log2(k) losers on its way up and
+ * nobody else. Matches are decided by the 8-byte prefix; only equal prefixes look at the rows.
  *
- * `unique` must compare a row with the last one that was let through, whose memory may belong to a part that its source has
- * finished. So sources keep finished parts until told that nobody looks at them any more (release), which is when
- * another row has become the last one.
+ * `unique` must compare a row with the last one that was let through, whose memory may belong to a
+ * part that its source has finished. So sources keep finished parts until told that nobody looks at
+ * them any more (release), which is when another row has become the last one.
  */
 
 /* ---- builder ---- */
@@ -30,8 +30,10 @@ bool cbi_builder_add(cbi_builder *b, const cbi_stored *row) {
     size_t bytes = cbi_stored_bytes(b->layout, row->key_bytes, row->row_bytes);
     if (b->used + bytes + (b->count + 1) * sizeof(cbi_entry) > b->bytes)
         return false;
-    cbi_stored_put(b->layout, b->base + b->used, row->key, row->key_bytes, row->row, row->row_bytes, row->order);
-    *--b->entries = (cbi_entry){.prefix = cbi_entry_prefix(b->layout, row), .ref = cbi_ref(0, b->used)};
+    cbi_stored_put(b->layout, b->base + b->used, row->key, row->key_bytes, row->row, row->row_bytes,
+                   row->order);
+    *--b->entries =
+        (cbi_entry){.prefix = cbi_entry_prefix(b->layout, row), .ref = cbi_ref(0, b->used)};
     b->sorted = false;
     b->used += bytes;
     b->count++;
@@ -45,7 +47,8 @@ void cbi_builder_sort(cbi_builder *b) {
     b->sorted = true;
 }
 
-cb_status cbi_builder_flush(cbi_builder *b, cbi_partitions *runs, uint32_t index, bool unique, cb_error *err) {
+cb_status cbi_builder_flush(cbi_builder *b, cbi_partitions *runs, uint32_t index, bool unique,
+                            cb_error *err) {
     cbi_stored last = {.key = NULL};
     for (size_t i = 0; i < b->count; i++) {
         if (i + 8 < b->count)
@@ -123,8 +126,8 @@ static cb_status run_next(cbi_source *source, cbi_stored *row, bool *more, cb_er
     return CB_OK;
 }
 
-void cbi_run_source_init(cbi_run_source *s, cbi_partitions *runs, cb_segment_pool *pool, const cbi_layout *layout,
-                         uint32_t index) {
+void cbi_run_source_init(cbi_run_source *s, cbi_partitions *runs, cb_segment_pool *pool,
+                         const cbi_layout *layout, uint32_t index) {
     *s = (cbi_run_source){.source = {.next = run_next, .release = run_release},
                           .runs = runs,
                           .pool = pool,
@@ -161,9 +164,12 @@ static inline cb_status advance(cbi_source *s, const cbi_layout *layout, cb_erro
     return CB_OK;
 }
 
-/* Plays all matches below `node`; inner nodes are 1..count-1, leaves count..2*count-1. Answers the winner. */
-static uint32_t play(cbi_source **sources, uint32_t count, uint32_t *tree, const cbi_layout *layout) {
-    /* Bottom-up without recursion: each new leaf climbs until it meets an empty node, where it waits for its sibling. */
+/* Plays all matches below `node`; inner nodes are 1..count-1, leaves count..2*count-1. Answers the
+ * winner. */
+static uint32_t play(cbi_source **sources, uint32_t count, uint32_t *tree,
+                     const cbi_layout *layout) {
+    /* Bottom-up without recursion: each new leaf climbs until it meets an empty node, where it
+     * waits for its sibling. */
     for (uint32_t i = 0; i < count; i++)
         tree[i] = UINT32_MAX;
     uint32_t champion = 0;
@@ -186,8 +192,9 @@ static uint32_t play(cbi_source **sources, uint32_t count, uint32_t *tree, const
     return champion;
 }
 
-cb_status cbi_merge(cbi_source **sources, uint32_t count, uint32_t *tree, const cbi_layout *layout, bool unique,
-                    const atomic_bool *cancelled, cbi_row_fn fn, void *ctx, cb_error *err) {
+cb_status cbi_merge(cbi_source **sources, uint32_t count, uint32_t *tree, const cbi_layout *layout,
+                    bool unique, const atomic_bool *cancelled, cbi_row_fn fn, void *ctx,
+                    cb_error *err) {
     if (count == 0)
         return CB_OK;
     for (uint32_t i = 0; i < count; i++)
@@ -200,7 +207,8 @@ cb_status cbi_merge(cbi_source **sources, uint32_t count, uint32_t *tree, const 
         cbi_source *s = sources[winner];
         if ((n & 4095) == 0 && atomic_load_explicit(cancelled, memory_order_relaxed))
             return cbi_fail(err, CB_ECANCELED, "cancelled");
-        if (!unique || last.key == NULL || last_prefix != s->prefix || !cbi_same_key(&last, &s->row))
+        if (!unique || last.key == NULL || last_prefix != s->prefix ||
+            !cbi_same_key(&last, &s->row))
             CB_TRY(fn(ctx, &s->row, err));
         /* The current row, or its equal, is the last one now; nothing older is looked at again. */
         last = s->row;

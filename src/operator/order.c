@@ -4,28 +4,36 @@
 /*
  * Sorting {8-byte prefix, ref} pairs in cache.
  *
- * First by prefix: an in-place radix sort from the top (American flag), whose digit is taken from the highest bits in
- * which the prefixes of the group really differ. The rows of one range share their leading bits, so a fixed first byte
- * would put them all in one bucket.
+ * First by prefix: an in-place radix sort from the top (American flag), whose digit is taken from
+ * the highest bits in which the prefixes of the group really differ. The rows of one range share
+ * their leading bits, so a fixed first byte would put them all in one bucket.
  *
- * Then every group of equal prefixes by what follows. A small group is compared; a large one has the length that all
- * its keys share measured first (one pass at memory speed), takes the 8 bytes after that as its new prefixes and goes round
- * again: a million keys that agree in 4 KiB cost one pass and not 512. Keys that end inside a prefix look like keys with
- * zeros there; groups with such keys are compared in full, so the padding can never decide.
+ * Then every group of equal prefixes by what follows. A small group is compared; a large one has
+ * the length that all its keys share measured first (one pass at memory speed), takes the 8 bytes
+ * after that as its new prefixes and goes round again: a million keys that agree in 4 KiB cost one
+ * pass and not 512. Keys that end inside a prefix look like keys with zeros there; groups with such
+ * keys are compared in full, so the padding can never decide.
  *
- * At the end only equal keys are left together: they are ordered by input (the order they carry, or ref) or by the rows' bytes,
- * with the same machinery, the row taking the key's place.
+ * At the end only equal keys are left together: they are ordered by input (the order they carry, or
+ * ref) or by the rows' bytes, with the same machinery, the row taking the key's place.
  *
- * Recursion: radix at most 8 deep in digits; groups at most DEPTH_MAX, then comparison (a heap sort, since hostile keys
- * could make a quicksort quadratic). DEPTH_MAX only bites for keys that differ ever later.
+ * Recursion: radix at most 8 deep in digits; groups at most DEPTH_MAX, then comparison (a heap
+ * sort, since hostile keys could make a quicksort quadratic). DEPTH_MAX only bites for keys that
+ * differ ever later.
  */
 
-enum { INSERTION_MAX = 24, COMPARE_MAX = 16, DEPTH_MAX = 48, RADIX_BITS = 8, BUCKETS = 1 << RADIX_BITS };
+enum {
+    INSERTION_MAX = 24,
+    COMPARE_MAX = 16,
+    DEPTH_MAX = 48,
+    RADIX_BITS = 8,
+    BUCKETS = 1 << RADIX_BITS
+};
 
 typedef struct order_ctx {
     const cbi_layout *layout;
     const uint8_t *base;
-    bool by_row;   /* the tie level: rows' bytes take the keys' place */
+    bool by_row; /* the tie level: rows' bytes take the keys' place */
     bool inverted;
 } order_ctx;
 
@@ -102,7 +110,8 @@ static inline cbi_stored entry_open(const order_ctx *o, const cbi_entry *e) {
     return s;
 }
 
-/* Everything decided: key from `same` bytes on, the tie rule, the ref. Never 0 for different entries. */
+/* Everything decided: key from `same` bytes on, the tie rule, the ref. Never 0 for different
+ * entries. */
 static bool entry_less(const order_ctx *o, const cbi_entry *a, const cbi_entry *b, size_t same) {
     cbi_stored x = entry_open(o, a), y = entry_open(o, b);
     int c = cbi_compare_bytes(x.key, x.key_bytes, y.key, y.key_bytes, same);

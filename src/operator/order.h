@@ -5,9 +5,9 @@
 #include "operator/stored.h"
 
 /**
- * What is really sorted: the first 8 bytes of the key and where the row lies. `ref` holds the place of the row's
- * piece in input order (24 bits) above its offset from a base (40 bits): so for rows with equal keys a smaller ref is
- * an earlier row, and nothing else is needed to be stable.
+ * What is really sorted: the first 8 bytes of the key and where the row lies. `ref` holds the place
+ * of the row's piece in input order (24 bits) above its offset from a base (40 bits): so for rows
+ * with equal keys a smaller ref is an earlier row, and nothing else is needed to be stable.
  */
 typedef struct cbi_entry {
     uint64_t prefix;
@@ -30,8 +30,9 @@ static inline uint64_t cbi_entry_prefix(const cbi_layout *layout, const cbi_stor
 }
 
 /**
- * Puts entries in order: key, then the tie rule, then the order that rows carry (runs), then ref. In place, no allocation; prefixes are not what they were
- * afterwards. Recursion is bounded. One thread an array.
+ * Puts entries in order: key, then the tie rule, then the order that rows carry (runs), then ref.
+ * In place, no allocation; prefixes are not what they were afterwards. Recursion is bounded. One
+ * thread an array.
  */
 void cbi_order(cbi_entry *entries, size_t count, const cbi_layout *layout, const uint8_t *base);
 

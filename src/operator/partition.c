@@ -6,34 +6,41 @@
 /*
  * Partition first.
  *
- * A partition is a list of full segments, one open segment that rows are appended to, and a list of extents that
- * have left for disk. Workers bring the rows of a chunk grouped by partition, so that a lock is taken once for some thirty
- * rows and each group is one sequential copy.
+ * A partition is a list of full segments, one open segment that rows are appended to, and a list of
+ * extents that have left for disk. Workers bring the rows of a chunk grouped by partition, so that
+ * a lock is taken once for some thirty rows and each group is one sequential copy.
  *
- * Who leaves. Everything below the frontier stays in memory as long as it can: with a budget of half the data, half of the
- * partitions never touch the disk. At or above the frontier the partition with most full segments goes, as one extent,
- * if it has enough of them to be worth a request; otherwise the frontier moves down by one partition. Only when it has
- * reached the bottom do small extents go. Writing starts at the low-water mark, not when memory has run out, so the disk
- * works while rows still come in; a worker that finds no free segment waits for one that is on its way.
+ * Who leaves. Everything below the frontier stays in memory as long as it can: with a budget of
+ * half the data, half of the partitions never touch the disk. At or above the frontier the
+ * partition with most full segments goes, as one extent, if it has enough of them to be worth a
+ * request; otherwise the frontier moves down by one partition. Only when it has reached the bottom
+ * do small extents go. Writing starts at the low-water mark, not when memory has run out, so the
+ * disk works while rows still come in; a worker that finds no free segment waits for one that is on
+ * its way.
  *
- * Locks: p->mutex (victims, requests, waiting) before a partition's lock. Neither is held over a call into the spill, whose
- * callbacks take both.
+ * Locks: p->mutex (victims, requests, waiting) before a partition's lock. Neither is held over a
+ * call into the spill, whose callbacks take both.
  */
 
-enum { REQUESTS = 64, EXTENT_JUMBO = 0x40000000, EXTENT_LOADED = 0x20000000, EXTENT_UNITS = 0x1fffffff };
+enum {
+    REQUESTS = 64,
+    EXTENT_JUMBO = 0x40000000,
+    EXTENT_LOADED = 0x20000000,
+    EXTENT_UNITS = 0x1fffffff
+};
 
 typedef struct partition {
     cbi_mutex lock;
-    cbi_segment *open;              /* being filled; not in the list */
-    cbi_segment *first, *last;      /* full, oldest first */
-    cbi_segment *back, *back_last;  /* came back from disk */
-    uint8_t *piece;                 /* cbi_partition_put: the piece that grows in the open segment */
-    atomic_uint full;               /* pool segments in the list */
+    cbi_segment *open;             /* being filled; not in the list */
+    cbi_segment *first, *last;     /* full, oldest first */
+    cbi_segment *back, *back_last; /* came back from disk */
+    uint8_t *piece;                /* cbi_partition_put: the piece that grows in the open segment */
+    atomic_uint full;              /* pool segments in the list */
     uint64_t rows, row_bytes, pieces, segments, segments_out;
-    cbi_extent *extents;            /* .segments: EXTENT_JUMBO | units for a giant row, EXTENT_LOADED */
+    cbi_extent *extents; /* .segments: EXTENT_JUMBO | units for a giant row, EXTENT_LOADED */
     uint32_t extent_count, extent_capacity;
-    uint32_t next_extent;           /* cbi_partition_next_part */
-    uint32_t loading;               /* read requests under way */
+    uint32_t next_extent; /* cbi_partition_next_part */
+    uint32_t loading;     /* read requests under way */
 } partition;
 
 typedef struct request {
@@ -42,29 +49,29 @@ typedef struct request {
     uint32_t index, extent;
     uint32_t count;
     bool write;
-    bool last_read;                 /* nobody will read that extent again */
-    uint32_t units;                 /* pool segments in the batch */
-    cbi_spill_segment *segments;    /* batch_segments_max */
+    bool last_read;              /* nobody will read that extent again */
+    uint32_t units;              /* pool segments in the batch */
+    cbi_spill_segment *segments; /* batch_segments_max */
 } request;
 
 struct cbi_partitions {
     cbi_partitions_options o;
-    uint32_t payload;               /* of one segment */
+    uint32_t payload; /* of one segment */
     partition *parts;
     request *requests;
     cbi_spill_segment *request_segments;
 
-    atomic_bool claim;              /* the same for those who look without the lock */
-    atomic_uint appending;          /* threads that may hold a segment nobody can see yet */
-    atomic_uint waiting;            /* threads in wait_for_memory */
-    cbi_mutex mutex;                /* guards all below */
+    atomic_bool claim;     /* the same for those who look without the lock */
+    atomic_uint appending; /* threads that may hold a segment nobody can see yet */
+    atomic_uint waiting;   /* threads in wait_for_memory */
+    cbi_mutex mutex;       /* guards all below */
     cbi_cond changed;
     request *idle;
     uint32_t frontier;
-    size_t leaving;                 /* pool segments on their way out */
-    bool claimed;                   /* somebody collects contiguous segments */
-    unsigned under_way;             /* requests */
-    atomic_uint in_hand;            /* segments on their way from wait_for_memory into a partition */
+    size_t leaving;      /* pool segments on their way out */
+    bool claimed;        /* somebody collects contiguous segments */
+    unsigned under_way;  /* requests */
+    atomic_uint in_hand; /* segments on their way from wait_for_memory into a partition */
     cb_status failed;
     cb_error failure;
 };
@@ -74,7 +81,8 @@ size_t cbi_partitions_bytes(uint32_t count, size_t batch_segments_max) {
            REQUESTS * (sizeof(request) + batch_segments_max * sizeof(cbi_spill_segment));
 }
 
-cb_status cbi_partitions_create(const cbi_partitions_options *o, cbi_partitions **out, cb_error *err) {
+cb_status cbi_partitions_create(const cbi_partitions_options *o, cbi_partitions **out,
+                                cb_error *err) {
     cbi_partitions *p = cbi_calloc(1, sizeof *p);
     if (p == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for the partition table");
@@ -162,8 +170,8 @@ static void note_failure(cbi_partitions *p, cb_status status, const cb_error *er
 
 /* ---- leaving and coming back: requests to the spill ---- */
 
-/* A write's segments are free; its place is known when the books say so, which is the last thing that happens here: whoever
- * waits for it may destroy everything at once. */
+/* A write's segments are free; its place is known when the books say so, which is the last thing
+ * that happens here: whoever waits for it may destroy everything at once. */
 static void write_done(request *r, cb_status status, const cbi_extent *extent) {
     cbi_partitions *p = r->p;
     partition *part = &p->parts[r->index];
@@ -175,8 +183,10 @@ static void write_done(request *r, cb_status status, const cbi_extent *extent) {
             part->extents[r->extent].segments = shape;
         cbi_mutex_unlock(&part->lock);
     }
-    for (uint32_t i = 0; i < r->count; i++) /* together with the next line, or they would count twice for a moment */
-        cb_segment_pool_give(p->o.pool, r->segments[i].base, r->segments[i].capacity / p->o.segment_bytes);
+    for (uint32_t i = 0; i < r->count;
+         i++) /* together with the next line, or they would count twice for a moment */
+        cb_segment_pool_give(p->o.pool, r->segments[i].base,
+                             r->segments[i].capacity / p->o.segment_bytes);
     p->leaving -= r->units;
 }
 
@@ -200,7 +210,8 @@ static void read_done(request *r, cb_status status) {
     part->loading--;
 }
 
-static void request_done(void *ctx, cb_status status, const cbi_extent *extent, const cb_error *err) {
+static void request_done(void *ctx, cb_status status, const cbi_extent *extent,
+                         const cb_error *err) {
     request *r = ctx;
     cbi_partitions *p = r->p;
     if (!r->write && status == CB_OK && r->last_read)
@@ -269,9 +280,10 @@ static void detach_batch(cbi_partitions *p, partition *part, request *r) {
         part->first = segment->next;
         if (part->first == NULL)
             part->last = NULL;
-        r->segments[r->count++] = (cbi_spill_segment){.base = (uint8_t *)segment,
-                                                      .capacity = segment->units * (uint32_t)p->o.segment_bytes,
-                                                      .used = segment->used};
+        r->segments[r->count++] =
+            (cbi_spill_segment){.base = (uint8_t *)segment,
+                                .capacity = segment->units * (uint32_t)p->o.segment_bytes,
+                                .used = segment->used};
         r->units += segment->units;
         if (jumbo)
             break;
@@ -293,8 +305,8 @@ static cb_status spill_batch(cbi_partitions *p, uint32_t index, cb_error *err) {
         detach_batch(p, part, r);
         if (r->count > 0) {
             r->extent = part->extent_count++;
-            part->extents[r->extent] = (cbi_extent){
-                .segments = r->units > r->count ? EXTENT_JUMBO | r->units : r->count};
+            part->extents[r->extent] =
+                (cbi_extent){.segments = r->units > r->count ? EXTENT_JUMBO | r->units : r->count};
             part->segments_out += r->units;
         }
     }
@@ -314,10 +326,12 @@ static cb_status spill_batch(cbi_partitions *p, uint32_t index, cb_error *err) {
     }
     cbi_mutex_unlock(&p->mutex);
     cb_error local;
-    cb_status status = cbi_spill_write(p->o.spill, index, r->extent, r->segments, r->count, request_done, r, &local);
+    cb_status status = cbi_spill_write(p->o.spill, index, r->extent, r->segments, r->count,
+                                       request_done, r, &local);
     if (status != CB_OK) {
         for (uint32_t i = 0; i < r->count; i++)
-            cb_segment_pool_give(p->o.pool, r->segments[i].base, r->segments[i].capacity / p->o.segment_bytes);
+            cb_segment_pool_give(p->o.pool, r->segments[i].base,
+                                 r->segments[i].capacity / p->o.segment_bytes);
         request_return(p, r, status, &local);
         if (err != NULL)
             *err = local;
@@ -326,7 +340,8 @@ static cb_status spill_batch(cbi_partitions *p, uint32_t index, cb_error *err) {
     return status;
 }
 
-/* The partition that should leave next, or UINT32_MAX. `worth` segments make a request worth its while. p->mutex held. */
+/* The partition that should leave next, or UINT32_MAX. `worth` segments make a request worth its
+ * while. p->mutex held. */
 static uint32_t choose_victim(cbi_partitions *p, unsigned worth) {
     uint32_t best = UINT32_MAX;
     unsigned most = 0;
@@ -363,7 +378,8 @@ static void retire_open(partition *part) {
     atomic_fetch_add_explicit(&part->full, open->units, memory_order_relaxed);
 }
 
-/* Closes the open segments of partitions at or above the frontier, so that they can leave. p->mutex held. */
+/* Closes the open segments of partitions at or above the frontier, so that they can leave. p->mutex
+ * held. */
 static bool close_open(cbi_partitions *p, uint32_t from) {
     bool any = false;
     for (uint32_t i = from; i < p->o.count; i++) {
@@ -406,7 +422,8 @@ cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err) {
     return status;
 }
 
-/* One step towards `units` segments: lets something leave, or waits for what is on its way. p->mutex held. */
+/* One step towards `units` segments: lets something leave, or waits for what is on its way.
+ * p->mutex held. */
 static cb_status gain_memory(cbi_partitions *p, size_t units, cb_error *err) {
     uint32_t victim = UINT32_MAX;
     if (p->o.spill != NULL && (p->leaving < units + p->o.batch_segments_max || units > 1))
@@ -417,7 +434,8 @@ static cb_status gain_memory(cbi_partitions *p, size_t units, cb_error *err) {
         cbi_cond_wait(&p->changed, &p->mutex);
         return CB_OK;
     }
-    bool in_hand = atomic_load(&p->in_hand) > 0; /* looked at first: they are in a partition when it is 0 */
+    bool in_hand =
+        atomic_load(&p->in_hand) > 0; /* looked at first: they are in a partition when it is 0 */
     if (p->o.spill != NULL && close_open(p, 0))
         return CB_OK;
     if (in_hand) {
@@ -425,18 +443,21 @@ static cb_status gain_memory(cbi_partitions *p, size_t units, cb_error *err) {
         return CB_OK;
     }
     size_t asked = units * p->o.segment_bytes, all = p->o.segments_max * p->o.segment_bytes;
-    return cbi_fail_bytes(err, CB_EBUDGET, asked, all,
-                          "%zu bytes of page memory in one piece are needed, and there are %zu in all", asked, all);
+    return cbi_fail_bytes(
+        err, CB_EBUDGET, asked, all,
+        "%zu bytes of page memory in one piece are needed, and there are %zu in all", asked, all);
 }
 
 /*
- * Waits until `units` contiguous segments could be taken. Who needs more than one claims the pool: nobody else takes from it
- * (in this object) until it has them, or what leaves would never be in one piece.
+ * Waits until `units` contiguous segments could be taken. Who needs more than one claims the pool:
+ * nobody else takes from it (in this object) until it has them, or what leaves would never be in
+ * one piece.
  *
- * `for_partition`: the caller will put them into a partition and count in_hand down. Until then nobody can make them
- * leave, which is no reason for another one to give up.
+ * `for_partition`: the caller will put them into a partition and count in_hand down. Until then
+ * nobody can make them leave, which is no reason for another one to give up.
  */
-static cb_status wait_for_memory(cbi_partitions *p, size_t units, bool for_partition, void **base, cb_error *err) {
+static cb_status wait_for_memory(cbi_partitions *p, size_t units, bool for_partition, void **base,
+                                 cb_error *err) {
     atomic_fetch_add(&p->waiting, 1);
     cbi_mutex_lock(&p->mutex);
     cb_status status = stopped(p, err);
@@ -468,7 +489,9 @@ static cb_status wait_for_memory(cbi_partitions *p, size_t units, bool for_parti
 
 /* The quick way, which respects a claim. */
 static inline void *take_quickly(cbi_partitions *p, size_t units) {
-    return atomic_load_explicit(&p->claim, memory_order_relaxed) ? NULL : cb_segment_pool_take(p->o.pool, units);
+    return atomic_load_explicit(&p->claim, memory_order_relaxed)
+               ? NULL
+               : cb_segment_pool_take(p->o.pool, units);
 }
 
 cb_status cbi_partitions_take(cbi_partitions *p, size_t units, void **base, cb_error *err) {
@@ -525,7 +548,8 @@ static void end_appending(cbi_partitions *p) {
     cbi_mutex_unlock(&p->mutex);
 }
 
-static cb_status append_group(cbi_partitions *p, uint32_t index, const cbi_group *g, cb_error *err) {
+static cb_status append_group(cbi_partitions *p, uint32_t index, const cbi_group *g,
+                              cb_error *err) {
     partition *part = &p->parts[index];
     uint32_t at = 0;
     cbi_mutex_lock(&part->lock);
@@ -539,7 +563,10 @@ static cb_status append_group(cbi_partitions *p, uint32_t index, const cbi_group
             }
             retire_open(part);
         }
-        size_t units = need <= p->payload ? 1 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
+        size_t units =
+            need <= p->payload
+                ? 1
+                : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
         void *base = take_quickly(p, units);
         bool waited = base == NULL;
         if (waited) {
@@ -564,7 +591,8 @@ static cb_status append_group(cbi_partitions *p, uint32_t index, const cbi_group
     return CB_OK;
 }
 
-cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_group *g, cb_error *err) {
+cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_group *g,
+                               cb_error *err) {
     atomic_fetch_add(&p->appending, 1);
     cb_status status = append_group(p, index, g, err);
     end_appending(p);
@@ -584,7 +612,8 @@ void cbi_partition_get_info(const cbi_partitions *p, uint32_t index, cbi_partiti
 
 /* ---- coming back ---- */
 
-cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t segments, cb_error *err) {
+cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t segments,
+                                   cb_error *err) {
     if (p->o.spill == NULL)
         return CB_OK;
     cb_status status = CB_OK;
@@ -596,13 +625,15 @@ cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t seg
         size_t free_now = cb_segment_pool_free_count(p->o.pool);
         if (status != CB_OK || free_now >= segments)
             break;
-        while (i > above + 1 && atomic_load_explicit(&p->parts[i - 1].full, memory_order_relaxed) == 0)
+        while (i > above + 1 &&
+               atomic_load_explicit(&p->parts[i - 1].full, memory_order_relaxed) == 0)
             i--;
         if (free_now + p->leaving < segments && i > above + 1) {
             status = spill_batch(p, i - 1, err);
             if (status != CB_OK)
                 break;
-        } else if (p->leaving > 0) { /* what has just come back may be counted twice: looked at again after that */
+        } else if (p->leaving > 0) { /* what has just come back may be counted twice: looked at
+                                        again after that */
             cbi_cond_wait(&p->changed, &p->mutex);
         } else {
             break;
@@ -612,14 +643,16 @@ cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t seg
     return status;
 }
 
-/* Free segments for one extent, as the request's list; false when there are not enough (none kept). */
+/* Free segments for one extent, as the request's list; false when there are not enough (none kept).
+ */
 static bool take_for_extent(cbi_partitions *p, uint32_t shape, request *r) {
     if (shape & EXTENT_JUMBO) {
         uint32_t units = shape & EXTENT_UNITS;
         void *base = cb_segment_pool_take(p->o.pool, units);
         if (base == NULL)
             return false;
-        r->segments[0] = (cbi_spill_segment){.base = base, .capacity = units * (uint32_t)p->o.segment_bytes};
+        r->segments[0] =
+            (cbi_spill_segment){.base = base, .capacity = units * (uint32_t)p->o.segment_bytes};
         r->count = 1;
         r->units = units;
         return true;
@@ -631,14 +664,17 @@ static bool take_for_extent(cbi_partitions *p, uint32_t shape, request *r) {
                 cb_segment_pool_give(p->o.pool, r->segments[i].base, 1);
             return false;
         }
-        r->segments[i] = (cbi_spill_segment){.base = base, .capacity = (uint32_t)p->o.segment_bytes};
+        r->segments[i] =
+            (cbi_spill_segment){.base = base, .capacity = (uint32_t)p->o.segment_bytes};
     }
     r->count = r->units = shape;
     return true;
 }
 
-/* Reads one extent behind the caller's back. CB_EAGAIN: no memory now. p->mutex held on entry and exit. */
-static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent, bool last_read, cb_error *err) {
+/* Reads one extent behind the caller's back. CB_EAGAIN: no memory now. p->mutex held on entry and
+ * exit. */
+static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent, bool last_read,
+                             cb_error *err) {
     partition *part = &p->parts[index];
     request *r = request_take(p);
     cbi_extent place = part->extents[extent];
@@ -657,11 +693,12 @@ static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent,
     if (place.segments & EXTENT_JUMBO)
         place.segments = 1;
     cb_error local;
-    cb_status status =
-        cbi_spill_read(p->o.spill, index, extent, &place, r->segments, r->count, request_done, r, &local);
+    cb_status status = cbi_spill_read(p->o.spill, index, extent, &place, r->segments, r->count,
+                                      request_done, r, &local);
     if (status != CB_OK) {
         for (uint32_t i = 0; i < r->count; i++)
-            cb_segment_pool_give(p->o.pool, r->segments[i].base, r->segments[i].capacity / p->o.segment_bytes);
+            cb_segment_pool_give(p->o.pool, r->segments[i].base,
+                                 r->segments[i].capacity / p->o.segment_bytes);
         request_return(p, r, status, &local);
         if (err != NULL)
             *err = local;
@@ -691,7 +728,8 @@ cb_status cbi_partition_load(cbi_partitions *p, uint32_t index, cb_error *err) {
         cbi_mutex_unlock(&p->mutex);
         return CB_EAGAIN;
     }
-    /* Writes of this very partition may still be under way: their places are not known before they are done. */
+    /* Writes of this very partition may still be under way: their places are not known before they
+     * are done. */
     cb_status status = stopped(p, err);
     while (status == CB_OK && p->leaving > 0) {
         bool known = true;
@@ -733,7 +771,8 @@ cb_status cbi_partition_unload(cbi_partitions *p, uint32_t index, cb_error *err)
     return status;
 }
 
-cb_status cbi_partition_wait(cbi_partitions *p, uint32_t index, cbi_segment **segments, cb_error *err) {
+cb_status cbi_partition_wait(cbi_partitions *p, uint32_t index, cbi_segment **segments,
+                             cb_error *err) {
     partition *part = &p->parts[index];
     cbi_mutex_lock(&p->mutex);
     cb_status status = stopped(p, err);
@@ -819,11 +858,13 @@ static cb_status fetch_next(cbi_partitions *p, uint32_t index, cb_error *err) {
     return status;
 }
 
-cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment **segments, cb_error *err) {
+cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment **segments,
+                                  cb_error *err) {
     partition *part = &p->parts[index];
     cbi_mutex_lock(&p->mutex);
     cb_status status = wait_until_written(p, part, err);
-    if (status == CB_OK && part->loading == 0 && part->back == NULL && part->next_extent < part->extent_count)
+    if (status == CB_OK && part->loading == 0 && part->back == NULL &&
+        part->next_extent < part->extent_count)
         status = fetch_next(p, index, err);
     while (status == CB_OK && part->loading > 0 && part->back == NULL) {
         cbi_cond_wait(&p->changed, &p->mutex);
@@ -849,19 +890,23 @@ cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment
 
 /* ---- rows one by one, in order: runs ---- */
 
-cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored *row, cb_error *err) {
+cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored *row,
+                            cb_error *err) {
     partition *part = &p->parts[index];
     size_t bytes = cbi_stored_bytes(p->o.layout, row->key_bytes, row->row_bytes);
     cbi_mutex_lock(&part->lock);
     if (part->open != NULL) {
-        size_t room = part->open->units * p->o.segment_bytes - CBI_FRAME_HEADER_BYTES - part->open->used;
+        size_t room =
+            part->open->units * p->o.segment_bytes - CBI_FRAME_HEADER_BYTES - part->open->used;
         if (bytes + (part->piece == NULL ? CBI_PIECE_HEADER_BYTES : 0) > room)
             retire_open(part);
     }
     if (part->open == NULL) {
         size_t need = bytes + CBI_PIECE_HEADER_BYTES;
         size_t units =
-            need <= p->payload ? 1 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
+            need <= p->payload
+                ? 1
+                : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
         void *base = take_quickly(p, units);
         bool waited = base == NULL;
         if (waited) {
@@ -883,8 +928,8 @@ cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored 
         open->used += CBI_PIECE_HEADER_BYTES;
         part->pieces++;
     }
-    (void)cbi_stored_put(p->o.layout, cbi_segment_payload(open) + open->used, row->key, row->key_bytes, row->row,
-                         row->row_bytes, row->order);
+    (void)cbi_stored_put(p->o.layout, cbi_segment_payload(open) + open->used, row->key,
+                         row->key_bytes, row->row, row->row_bytes, row->order);
     open->used += (uint32_t)bytes;
     cbi_store_u32(part->piece + 8, cbi_load_u32(part->piece + 8) + 1);
     cbi_store_u32(part->piece + 12, cbi_load_u32(part->piece + 12) + (uint32_t)bytes);
@@ -893,7 +938,8 @@ cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored 
     bool full = open->units > 1;
     if (full)
         retire_open(part);
-    bool relieve = atomic_load_explicit(&part->full, memory_order_relaxed) >= p->o.batch_segments_max;
+    bool relieve =
+        atomic_load_explicit(&part->full, memory_order_relaxed) >= p->o.batch_segments_max;
     cbi_mutex_unlock(&part->lock);
     if (!relieve)
         return CB_OK;

@@ -8,8 +8,9 @@
 #include "spill/spill.h"
 
 /*
- * The partitions of an operator: rows go in from any thread, whole partitions leave when memory is short (the highest
- * first, then whichever holds most), and each comes back complete. Order among partitions is their index.
+ * The partitions of an operator: rows go in from any thread, whole partitions leave when memory is
+ * short (the highest first, then whichever holds most), and each comes back complete. Order among
+ * partitions is their index.
  */
 
 typedef struct cbi_partitions cbi_partitions;
@@ -34,68 +35,80 @@ typedef struct cbi_partitions_options {
     cbi_spill *spill;          /* borrowed; NULL: nothing may leave */
     size_t batch_segments_max; /* most segments a spill request takes */
     bool populate;             /* segments are new memory every time */
-    size_t low_water;          /* segments that should be free or on their way out while rows come in */
+    size_t low_water; /* segments that should be free or on their way out while rows come in */
     const atomic_bool *cancelled; /* borrowed */
 } cbi_partitions_options;
 
-cb_status cbi_partitions_create(const cbi_partitions_options *options, cbi_partitions **p, cb_error *err);
+cb_status cbi_partitions_create(const cbi_partitions_options *options, cbi_partitions **p,
+                                cb_error *err);
 /** Waits for what is under way. NULL is fine. */
 void cbi_partitions_destroy(cbi_partitions *p);
 /** Bytes that create will take through cbi_alloc. */
 size_t cbi_partitions_bytes(uint32_t count, size_t batch_segments_max);
 
-/** Rows of one chunk for one partition: rows[which[i]] for i in [0, count), keys beside them when encoded. */
+/** Rows of one chunk for one partition: rows[which[i]] for i in [0, count), keys beside them when
+ * encoded. */
 typedef struct cbi_group {
-    const uint8_t *base;      /* of the row spans */
+    const uint8_t *base; /* of the row spans */
     const cbi_span *rows;
-    const uint8_t *key_base;  /* of the key spans; NULL when not encoded */
+    const uint8_t *key_base; /* of the key spans; NULL when not encoded */
     const cbi_span *keys;
     const uint32_t *which;
     uint32_t count;
-    uint64_t order;           /* of the first row */
+    uint64_t order; /* of the first row */
 } cbi_group;
 
 /** Any thread. Blocks while memory is short and segments are on their way out. */
-cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_group *group, cb_error *err);
-/** Contiguous segments for the caller; lets partitions leave until they are there. Blocks. CB_EBUDGET: never. */
+cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_group *group,
+                               cb_error *err);
+/** Contiguous segments for the caller; lets partitions leave until they are there. Blocks.
+ * CB_EBUDGET: never. */
 cb_status cbi_partitions_take(cbi_partitions *p, size_t units, void **base, cb_error *err);
-/** Starts writing when fewer segments than the low water mark are free. Any thread; seldom blocks. */
+/** Starts writing when fewer segments than the low water mark are free. Any thread; seldom blocks.
+ */
 cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err);
 
 /** What a partition holds in all. After the last append. */
 typedef struct cbi_partition_info {
     uint64_t rows;
-    uint64_t row_bytes;      /* of the rows alone */
+    uint64_t row_bytes; /* of the rows alone */
     uint64_t pieces;
-    uint64_t segments;       /* pool segments it takes when it is whole in memory */
-    uint64_t segments_out;   /* of these, on disk */
+    uint64_t segments;     /* pool segments it takes when it is whole in memory */
+    uint64_t segments_out; /* of these, on disk */
 } cbi_partition_info;
 void cbi_partition_get_info(const cbi_partitions *p, uint32_t index, cbi_partition_info *info);
 
-/** Writes out what higher partitions (index > `above`) hold until `segments` are free or nothing is left to write; waits. */
-cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t segments, cb_error *err);
+/** Writes out what higher partitions (index > `above`) hold until `segments` are free or nothing is
+ * left to write; waits. */
+cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t segments,
+                                   cb_error *err);
 
 /**
- * Starts to bring a partition back. CB_EAGAIN: not enough free segments now, nothing started. One caller a partition.
+ * Starts to bring a partition back. CB_EAGAIN: not enough free segments now, nothing started. One
+ * caller a partition.
  */
 cb_status cbi_partition_load(cbi_partitions *p, uint32_t index, cb_error *err);
 /** Forgets what a load has brought so far (it stays on disk). */
 cb_status cbi_partition_unload(cbi_partitions *p, uint32_t index, cb_error *err);
 /** Waits until it is whole; answers its segments (a list). */
-cb_status cbi_partition_wait(cbi_partitions *p, uint32_t index, cbi_segment **segments, cb_error *err);
+cb_status cbi_partition_wait(cbi_partitions *p, uint32_t index, cbi_segment **segments,
+                             cb_error *err);
 /** Gives its memory back. */
 void cbi_partition_drop(cbi_partitions *p, uint32_t index);
 
 /**
- * A partition that does not fit, or a run: its next part, oldest first; NULL at the end. The segments are the caller's, who
- * gives them back with cbi_segments_give. One caller a partition. Waits.
+ * A partition that does not fit, or a run: its next part, oldest first; NULL at the end. The
+ * segments are the caller's, who gives them back with cbi_segments_give. One caller a partition.
+ * Waits.
  */
-cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment **segments, cb_error *err);
-/** Lets parts after that come in the background, `depth` at a time, while there is memory for them. Only with a depth of 1
- *  do they come in order. */
+cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment **segments,
+                                  cb_error *err);
+/** Lets parts after that come in the background, `depth` at a time, while there is memory for them.
+ * Only with a depth of 1 do they come in order. */
 cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t depth, cb_error *err);
 /** One row at the end of a run, which is written out batch by batch. One thread a run. */
-cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored *row, cb_error *err);
+cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored *row,
+                            cb_error *err);
 /** The run is complete: the rest of it goes out as well. */
 cb_status cbi_partition_put_end(cbi_partitions *p, uint32_t index, cb_error *err);
 /** Read to its end: the slot is as new. */

@@ -10,13 +10,15 @@
 #include "base/alloc.h"
 
 /*
- * Direct I/O wants whole 4 KiB blocks, ranges end anywhere. A block that two ranges share is put together in memory
- * (an edge) and written by whoever brings its last byte. A block is incomplete only where a range that is being written
- * meets its neighbours, so 2 a writer and one more are enough, however many ranges there are.
+ * Direct I/O wants whole 4 KiB blocks, ranges end anywhere. A block that two ranges share is put
+ * together in memory (an edge) and written by whoever brings its last byte. A block is incomplete
+ * only where a range that is being written meets its neighbours, so 2 a writer and one more are
+ * enough, however many ranges there are.
  *
- * A file appears whole or not at all: it is written without a name (O_TMPFILE; a hidden name where that is not to be had) in
- * the folder where it will live, synced, and then given its name. A file of that name is replaced in one step by rename, which
- * needs a name for a moment; its mode is kept.
+ * A file appears whole or not at all: it is written without a name (O_TMPFILE; a hidden name where
+ * that is not to be had) in the folder where it will live, synced, and then given its name. A file
+ * of that name is replaced in one step by rename, which needs a name for a moment; its mode is
+ * kept.
  */
 
 enum { BLOCK = 4096 };
@@ -32,8 +34,8 @@ struct cbi_sink {
     cbi_compression compression;
     int fd;
     bool positional, direct, own_fd, named;
-    char *target;       /* where the name goes; NULL for streams */
-    char *temp;         /* a name that is there now (fallback), or for the moment of replacing */
+    char *target; /* where the name goes; NULL for streams */
+    char *temp;   /* a name that is there now (fallback), or for the moment of replacing */
     mode_t mode;
     bool replace;
     atomic_ullong written;
@@ -45,10 +47,10 @@ struct cbi_sink {
     cb_status failed;
     cb_error failure;
 
-    uint64_t cursor;    /* streams into regular files: bytes so far */
+    uint64_t cursor; /* streams into regular files: bytes so far */
     uint64_t dropped;
     cbi_compressor *compressor;
-    size_t block_fill;  /* compressed streams: bytes in block_memory */
+    size_t block_fill; /* compressed streams: bytes in block_memory */
     bool any_block;
 };
 
@@ -59,7 +61,8 @@ size_t cbi_sink_edge_bytes(unsigned writers) {
 size_t cbi_sink_block_bytes(cbi_compression c) {
     if (c == CBI_COMPRESSION_NONE)
         return 0;
-    return CBI_COMPRESS_BLOCK_BYTES + cbi_round_up(cbi_compress_bound(c, CBI_COMPRESS_BLOCK_BYTES), BLOCK);
+    return CBI_COMPRESS_BLOCK_BYTES +
+           cbi_round_up(cbi_compress_bound(c, CBI_COMPRESS_BLOCK_BYTES), BLOCK);
 }
 
 static char *folder_of(const char *path) {
@@ -211,8 +214,8 @@ static cb_status write_failed(cbi_sink *s, int error, cb_error *err) {
                         (unsigned long long)cbi_sink_bytes(s));
 }
 
-/* Without direct I/O dirty pages would pile up in the page cache, which counts in a container: starts writing these bytes and
- * drops those before. */
+/* Without direct I/O dirty pages would pile up in the page cache, which counts in a container:
+ * starts writing these bytes and drops those before. */
 static void drop_behind(cbi_sink *s, uint64_t offset, uint64_t bytes) {
     enum { WINDOW = 8 << 20 };
     (void)cbi_sys_sync_range(s->fd, offset, bytes, SYNC_FILE_RANGE_WRITE);
@@ -220,13 +223,15 @@ static void drop_behind(cbi_sink *s, uint64_t offset, uint64_t bytes) {
         return;
     uint64_t behind = (offset - WINDOW) & ~(uint64_t)(BLOCK - 1);
     (void)cbi_sys_sync_range(s->fd, behind, bytes,
-                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                 SYNC_FILE_RANGE_WAIT_AFTER);
     (void)cbi_sys_fadvise(s->fd, behind, bytes, POSIX_FADV_DONTNEED);
 }
 
 /* ---- positional ---- */
 
-static cb_status edge_put(cbi_sink *s, uint64_t offset, const uint8_t *data, size_t bytes, cb_error *err) {
+static cb_status edge_put(cbi_sink *s, uint64_t offset, const uint8_t *data, size_t bytes,
+                          cb_error *err) {
     uint64_t block = offset / BLOCK;
     edge *slot = NULL, *unused = NULL;
     cbi_mutex_lock(&s->mutex);
@@ -257,8 +262,10 @@ static cb_status edge_put(cbi_sink *s, uint64_t offset, const uint8_t *data, siz
     return done < 0 ? write_failed(s, done, err) : CB_OK;
 }
 
-void cbi_writer_init(cbi_writer *w, cbi_sink *sink, uint8_t *memory, size_t buffer_bytes, unsigned buffers) {
-    *w = (cbi_writer){.sink = sink, .memory = memory, .buffer_bytes = buffer_bytes, .buffers = buffers};
+void cbi_writer_init(cbi_writer *w, cbi_sink *sink, uint8_t *memory, size_t buffer_bytes,
+                     unsigned buffers) {
+    *w = (cbi_writer){
+        .sink = sink, .memory = memory, .buffer_bytes = buffer_bytes, .buffers = buffers};
     atomic_init(&w->busy, 0);
     w->start = w->at = memory;
     w->end = memory + buffer_bytes;
@@ -275,7 +282,8 @@ static cb_status wait_for_buffers(cbi_writer *w, unsigned mask, cb_error *err) {
     return sink_failed(s, err);
 }
 
-/* The buffer's number travels in the low bits of the writer's address, which is aligned: no allocation a request. */
+/* The buffer's number travels in the low bits of the writer's address, which is aligned: no
+ * allocation a request. */
 static void *pack_ctx(cbi_writer *w, unsigned buffer) {
     cb_assert(((uintptr_t)w & 7) == 0 && buffer < 8);
     return (void *)((uintptr_t)w | buffer);
@@ -320,8 +328,8 @@ static cb_status send_buffer(cbi_writer *w, cb_error *err) {
         CB_TRY(edge_put(s, w->offset + from + whole, base + from + whole, to - from - whole, err));
     if (whole > 0) {
         atomic_fetch_or_explicit(&w->busy, 1u << w->current, memory_order_relaxed);
-        cb_status status = cbi_spill_pwrite(s->o.io, s->fd, base + from, whole, w->offset + from, written,
-                                            pack_ctx(w, w->current), err);
+        cb_status status = cbi_spill_pwrite(s->o.io, s->fd, base + from, whole, w->offset + from,
+                                            written, pack_ctx(w, w->current), err);
         if (status != CB_OK) {
             atomic_fetch_and_explicit(&w->busy, ~(1u << w->current), memory_order_relaxed);
             return status;
@@ -429,13 +437,15 @@ static cb_status give_name(cbi_sink *s, cb_error *err) {
         if (done == 0)
             return CB_OK;
         if (done != -EEXIST) /* somebody was faster: replace it */
-            return cbi_fail_sys(err, CB_EIO, -done, "cannot give the result its name %s", s->o.path);
+            return cbi_fail_sys(err, CB_EIO, -done, "cannot give the result its name %s",
+                                s->o.path);
     }
     if (!s->named) {
         CB_TRY(name_beside(s, err));
         done = cbi_sys_linkat_fd(s->fd, s->temp);
         if (done < 0)
-            return cbi_fail_sys(err, CB_EIO, -done, "cannot give the result its name %s", s->o.path);
+            return cbi_fail_sys(err, CB_EIO, -done, "cannot give the result its name %s",
+                                s->o.path);
         s->named = true;
     }
     done = cbi_sys_rename(s->temp, s->target);

@@ -9,19 +9,20 @@
 #include "spill/spill.h"
 
 /*
- * Where results go. A regular file is written by all workers at once at places known beforehand (with direct I/O where the
- * file system takes it), beside its name, and gets its name when it is whole. Anything else (pipes, devices, compressed files) is
- * one stream that workers write to in turn.
+ * Where results go. A regular file is written by all workers at once at places known beforehand
+ * (with direct I/O where the file system takes it), beside its name, and gets its name when it is
+ * whole. Anything else (pipes, devices, compressed files) is one stream that workers write to in
+ * turn.
  */
 
 typedef struct cbi_sink cbi_sink;
 
 typedef struct cbi_sink_options {
-    const char *path;       /* NULL or "-": standard output */
-    cbi_spill *io;          /* borrowed; its threads write behind */
+    const char *path; /* NULL or "-": standard output */
+    cbi_spill *io;    /* borrowed; its threads write behind */
     unsigned writers;
-    uint8_t *edge_memory;   /* cbi_sink_edge_bytes(writers), 4 KiB aligned */
-    uint8_t *block_memory;  /* cbi_sink_block_bytes(compression) */
+    uint8_t *edge_memory;    /* cbi_sink_edge_bytes(writers), 4 KiB aligned */
+    uint8_t *block_memory;   /* cbi_sink_block_bytes(compression) */
     uint64_t bytes_expected; /* 0 = not known; space is reserved for them */
 } cbi_sink_options;
 
@@ -49,8 +50,10 @@ typedef struct cbi_writer {
     atomic_uint busy;          /* bit i: buffer i is being written */
 } cbi_writer;
 
-/** `memory`: `buffers` (2 to 8) buffers of `buffer_bytes` (a multiple of 4 KiB), 4 KiB aligned, the caller's. */
-void cbi_writer_init(cbi_writer *w, cbi_sink *sink, uint8_t *memory, size_t buffer_bytes, unsigned buffers);
+/** `memory`: `buffers` (2 to 8) buffers of `buffer_bytes` (a multiple of 4 KiB), 4 KiB aligned, the
+ * caller's. */
+void cbi_writer_init(cbi_writer *w, cbi_sink *sink, uint8_t *memory, size_t buffer_bytes,
+                     unsigned buffers);
 /** Starts at `offset` (positional sinks; streams go on where the last writer ended). */
 cb_status cbi_writer_begin(cbi_writer *w, uint64_t offset, cb_error *err);
 cb_status cbi_writer_put_slow(cbi_writer *w, const uint8_t *data, size_t bytes, cb_error *err);
@@ -59,7 +62,8 @@ cb_status cbi_writer_end(cbi_writer *w, cb_error *err);
 /** Waits until all its buffers are written. */
 cb_status cbi_writer_drain(cbi_writer *w, cb_error *err);
 
-static inline cb_status cbi_writer_put(cbi_writer *w, const uint8_t *data, size_t bytes, cb_error *err) {
+static inline cb_status cbi_writer_put(cbi_writer *w, const uint8_t *data, size_t bytes,
+                                       cb_error *err) {
     if (CBI_LIKELY(bytes <= (size_t)(w->end - w->at))) {
         memcpy(w->at, data, bytes);
         w->at += bytes;
@@ -69,8 +73,8 @@ static inline cb_status cbi_writer_put(cbi_writer *w, const uint8_t *data, size_
 }
 
 /** A row and, when `terminated`, its terminator. */
-static inline cb_status cbi_writer_put_row(cbi_writer *w, const uint8_t *row, size_t bytes, bool terminated,
-                                           uint8_t terminator, cb_error *err) {
+static inline cb_status cbi_writer_put_row(cbi_writer *w, const uint8_t *row, size_t bytes,
+                                           bool terminated, uint8_t terminator, cb_error *err) {
     if (CBI_LIKELY(bytes < (size_t)(w->end - w->at))) {
         memcpy(w->at, row, bytes);
         w->at += bytes;

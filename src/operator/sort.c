@@ -5,11 +5,12 @@
 #include "operator/sort_private.h"
 
 /*
- * The sort as an object: options in, work done, figures out. What is here is the order of things; the work is in
- * sort_plan.c (sizes), sort_range.c (range partition), sort_runs.c (runs and merge), sort_merge.c (sorted inputs).
+ * The sort as an object: options in, work done, figures out. What is here is the order of things;
+ * the work is in sort_plan.c (sizes), sort_range.c (range partition), sort_runs.c (runs and merge),
+ * sort_merge.c (sorted inputs).
  *
- * Everything large is taken from one task of one manager before the first row is read, so a run cannot fail for memory half-way
- * except by a row that is too large for the plan.
+ * Everything large is taken from one task of one manager before the first row is read, so a run
+ * cannot fail for memory half-way except by a row that is too large for the plan.
  */
 
 /* ---- options ---- */
@@ -31,7 +32,8 @@ static const char *copy_text(char **at, const char *text) {
     return copy;
 }
 
-static const char *const *copy_list(const char ***slots, char **at, const char *const *list, size_t count) {
+static const char *const *copy_list(const char ***slots, char **at, const char *const *list,
+                                    size_t count) {
     const char **copy = *slots;
     *slots += count + 1;
     for (size_t i = 0; i < count; i++)
@@ -68,21 +70,26 @@ static bool in_range(unsigned value, unsigned last) {
 
 static cb_status check_options(const cb_sort_options *o, cb_error *err) {
     if (o->struct_size != sizeof *o)
-        return cbi_fail(err, CB_EINVAL, "cb_sort_options: struct_size is %zu, this library knows %zu", o->struct_size,
-                        sizeof *o);
+        return cbi_fail(err, CB_EINVAL,
+                        "cb_sort_options: struct_size is %zu, this library knows %zu",
+                        o->struct_size, sizeof *o);
     if (o->format == CB_FORMAT_FIXED && (o->record_bytes == 0 || o->record_bytes > CBI_GIB))
-        return cbi_fail(err, CB_EINVAL, "fixed records must have 1 to %zu bytes, not %zu", CBI_GIB, o->record_bytes);
+        return cbi_fail(err, CB_EINVAL, "fixed records must have 1 to %zu bytes, not %zu", CBI_GIB,
+                        o->record_bytes);
     if (o->action == CB_SORT_CHECK && o->input_count > 1)
-        return cbi_fail(err, CB_EINVAL, "only one input can be checked, and %zu are named", o->input_count);
+        return cbi_fail(err, CB_EINVAL, "only one input can be checked, and %zu are named",
+                        o->input_count);
     if (o->bad_rows == CB_BAD_ROWS_FILE && o->bad_rows_path == NULL)
         return cbi_fail(err, CB_EINVAL, "no file is named for malformed rows");
     if ((o->input_count > 0 && o->inputs == NULL) || (o->key_count > 0 && o->keys == NULL) ||
         (o->temp_dir_count > 0 && o->temp_dirs == NULL))
-        return cbi_fail(err, CB_EINVAL, "inputs, keys or temporary folders are counted but not given");
+        return cbi_fail(err, CB_EINVAL,
+                        "inputs, keys or temporary folders are counted but not given");
     if (!in_range(o->action, CB_SORT_MERGE) || !in_range(o->format, CB_FORMAT_FIXED) ||
         !in_range(o->header, CB_HEADER_NO) || !in_range(o->bad_rows, CB_BAD_ROWS_FILE) ||
         !in_range(o->spill_codec, CB_CODEC_LZ4))
-        return cbi_fail(err, CB_EINVAL, "an action, format, header, bad_rows or spill_codec that does not exist");
+        return cbi_fail(err, CB_EINVAL,
+                        "an action, format, header, bad_rows or spill_codec that does not exist");
     if (o->field_separator < -1 || o->field_separator > 255)
         return cbi_fail(err, CB_EINVAL, "the field separator must be one byte");
     return CB_OK;
@@ -111,7 +118,8 @@ cb_status cb_sort_create(const cb_sort_options *o, cb_sort **sort, cb_error *err
 
 /* ---- what it stands on ---- */
 
-cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input **input, cb_error *err) {
+cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input **input,
+                              cb_error *err) {
     static const char *const standard[] = {"-"};
     bool none = s->o.input_count == 0;
     cbi_input_options options = {.paths = none ? standard : s->o.inputs + first,
@@ -163,12 +171,14 @@ static cb_status make_keys(cb_sort *s, cb_error *err) {
 static cb_status make_memory(cb_sort *s, cb_error *err) {
     cb_manager_options options = cb_manager_options_native(s->o.memory_bytes);
     CB_TRY(cb_manager_create(&options, &s->manager, err));
-    CB_TRY(cb_ledger_add(s->manager, "baseline: code, libraries, main stack", NULL, NULL, &s->ledger_baseline, err));
+    CB_TRY(cb_ledger_add(s->manager, "baseline: code, libraries, main stack", NULL, NULL,
+                         &s->ledger_baseline, err));
     cb_ledger_force(s->ledger_baseline, s->baseline);
     cb_task_options task = {.struct_size = sizeof task, .id = 1, .name = "sort"};
     CB_TRY(cb_task_create(s->manager, &task, &s->task, err));
-    cb_consumer_options consumer = {
-        .struct_size = sizeof consumer, .name = "workers' scratch and staging", .mode = CB_OFF_HEAP};
+    cb_consumer_options consumer = {.struct_size = sizeof consumer,
+                                    .name = "workers' scratch and staging",
+                                    .mode = CB_OFF_HEAP};
     return cb_consumer_create(s->task, &consumer, &s->consumer, err);
 }
 
@@ -182,7 +192,8 @@ static cb_status make_ready(cb_sort *s, cb_error *err) {
     const sort_sizes *z = &s->sizes;
     CB_TRY(cb_ledger_add(s->manager, "thread stacks", NULL, NULL, &s->ledger_stacks, err));
     cb_ledger_force(s->ledger_stacks, (uint64_t)(z->threads + z->io_threads) * 40 * CBI_KIB);
-    CB_TRY(cb_ledger_add(s->manager, "small objects and codecs", measure_objects, NULL, &s->ledger_objects, err));
+    CB_TRY(cb_ledger_add(s->manager, "small objects and codecs", measure_objects, NULL,
+                         &s->ledger_objects, err));
     CB_TRY(cb_ledger_add(s->manager, "page tables", NULL, NULL, &s->ledger_tables, err));
     cb_ledger_force(s->ledger_tables, z->budget / 512);
     cb_ledger_refresh(s->manager);
@@ -204,8 +215,8 @@ static cb_status make_ready(cb_sort *s, cb_error *err) {
     if (s->workers == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for %u workers", z->threads);
     for (unsigned i = 0; i < z->threads; i++)
-        s->workers[i] =
-            (sort_worker){.sort = s, .input = s->input, .index = i, .scratch = base + i * z->worker};
+        s->workers[i] = (sort_worker){
+            .sort = s, .input = s->input, .index = i, .scratch = base + i * z->worker};
     cbi_spill_options spill = {.dirs = s->o.temp_dirs,
                                .dir_count = s->o.temp_dir_count,
                                .limit_bytes = s->o.temp_limit_bytes,
@@ -219,7 +230,8 @@ static cb_status make_ready(cb_sort *s, cb_error *err) {
 }
 
 cb_status cbi_sort_open_output(cb_sort *s, uint64_t bytes_expected, cb_error *err) {
-    uint8_t *shared = cb_page_data(&s->scratch_page) + s->sizes.worker * s->sizes.threads + s->sizes.staging;
+    uint8_t *shared =
+        cb_page_data(&s->scratch_page) + s->sizes.worker * s->sizes.threads + s->sizes.staging;
     cbi_sink_options options = {.path = s->o.output,
                                 .io = s->spill,
                                 .writers = s->sizes.threads,
@@ -243,7 +255,8 @@ static cb_status choose_temp_dirs(cb_sort *s, cb_error *err) {
     if (dir == NULL || *dir == 0)
         dir = getenv("TMPDIR");
     const char *output = s->o.output;
-    if ((dir == NULL || *dir == 0) && output != NULL && strcmp(output, "-") != 0 && strncmp(output, "/dev/", 5) != 0) {
+    if ((dir == NULL || *dir == 0) && output != NULL && strcmp(output, "-") != 0 &&
+        strncmp(output, "/dev/", 5) != 0) {
         const char *slash = strrchr(output, '/');
         size_t bytes = slash == NULL ? 1 : slash == output ? 1 : (size_t)(slash - output);
         s->temp_dir_text = cbi_alloc(bytes + 1);
@@ -255,7 +268,8 @@ static cb_status choose_temp_dirs(cb_sort *s, cb_error *err) {
     }
     uint64_t bytes_free;
     bool in_memory = false;
-    if (dir != NULL && dir == s->temp_dir_text) { /* nobody asked for it: not when it lives in memory */
+    if (dir != NULL &&
+        dir == s->temp_dir_text) { /* nobody asked for it: not when it lives in memory */
         if (cbi_spill_space(&dir, 1, &bytes_free, &in_memory, NULL) != CB_OK || in_memory)
             dir = NULL;
     }
@@ -269,16 +283,18 @@ static cb_status check_space(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
     if (plan->temp_bytes_estimate == 0)
         return CB_OK;
     bool in_memory = false;
-    CB_TRY(cbi_spill_space(s->o.temp_dirs, s->o.temp_dir_count, &plan->temp_bytes_free, &in_memory, err));
+    CB_TRY(cbi_spill_space(s->o.temp_dirs, s->o.temp_dir_count, &plan->temp_bytes_free, &in_memory,
+                           err));
     if (s->o.temp_limit_bytes != 0 && s->o.temp_limit_bytes < plan->temp_bytes_free)
         plan->temp_bytes_free = s->o.temp_limit_bytes;
     if (plan->temp_bytes_estimate <= plan->temp_bytes_free)
         return CB_OK;
     return cbi_fail_bytes(err, CB_ENOSPC, plan->temp_bytes_estimate, plan->temp_bytes_free,
-                          "about %llu bytes of temporary space will be needed and %llu are free in %s; name a larger folder "
+                          "about %llu bytes of temporary space will be needed and %llu are free in "
+                          "%s; name a larger folder "
                           "with -T, or give more memory",
-                          (unsigned long long)plan->temp_bytes_estimate, (unsigned long long)plan->temp_bytes_free,
-                          s->o.temp_dirs[0]);
+                          (unsigned long long)plan->temp_bytes_estimate,
+                          (unsigned long long)plan->temp_bytes_free, s->o.temp_dirs[0]);
 }
 
 /* Everything up to the plan; opens inputs, writes nothing. */
@@ -288,7 +304,8 @@ static cb_status prepare(cb_sort *s, cb_error *err) {
     bool alone = s->o.action == CB_SORT_MERGE;
     cbi_sort_phase(s, CB_PHASE_SAMPLE);
     cbi_input *input;
-    CB_TRY(cbi_sort_open_input(s, 0, alone && s->o.input_count > 0 ? 1 : s->o.input_count, &input, err));
+    CB_TRY(cbi_sort_open_input(s, 0, alone && s->o.input_count > 0 ? 1 : s->o.input_count, &input,
+                               err));
     cbi_mutex_lock(&s->mutex);
     s->input = input;
     cbi_mutex_unlock(&s->mutex);

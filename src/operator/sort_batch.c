@@ -4,8 +4,8 @@
 /*
  * What every worker does whatever the method: its scratch, its chunks, rows and their keys.
  *
- * A worker's scratch is used twice. While rows come in it holds the chunk and what was found in it; while results go out
- * it holds entries and output buffers.
+ * A worker's scratch is used twice. While rows come in it holds the chunk and what was found in it;
+ * while results go out it holds entries and output buffers.
  *
  *     in   | chunk | rows | fields | keys | range_of | which | counts | key bytes ...|
  *     out  | output buffers | entries, pieces ...                                     |
@@ -28,7 +28,8 @@ void cbi_worker_layout(sort_worker *w) {
     w->rows = (cbi_rows){.capacity = rows, .field_count = fields};
     w->rows.rows = (cbi_span *)(void *)carve(&at, rows * sizeof(cbi_span));
     w->rows.fields = (cbi_span *)(void *)carve(&at, rows * fields * sizeof(cbi_span));
-    w->keys = (cbi_span *)(void *)carve(&at, w->sort->layout.shape == CBI_KEY_ENCODED ? rows * sizeof(cbi_span) : 0);
+    w->keys = (cbi_span *)(void *)carve(
+        &at, w->sort->layout.shape == CBI_KEY_ENCODED ? rows * sizeof(cbi_span) : 0);
     w->range_of = (uint32_t *)(void *)carve(&at, rows * sizeof(uint32_t));
     w->which = (uint32_t *)(void *)carve(&at, rows * sizeof(uint32_t));
     w->counts = (uint32_t *)(void *)carve(&at, (z->ranges + 2) * sizeof(uint32_t));
@@ -67,7 +68,8 @@ bool cbi_sort_stopped(cb_sort *s) {
 void cbi_sort_phase(cb_sort *s, cb_phase phase) {
     if (s->phase_ns[phase] == 0)
         s->phase_ns[phase] = cbi_sys_clock_ns();
-    atomic_store_explicit(&s->phase, (int)phase, memory_order_release); /* cb_sort_progress looks at what it needs */
+    atomic_store_explicit(&s->phase, (int)phase,
+                          memory_order_release); /* cb_sort_progress looks at what it needs */
 }
 
 size_t cbi_row_overhead(const cb_sort *s) {
@@ -77,7 +79,8 @@ size_t cbi_row_overhead(const cb_sort *s) {
 cb_status cbi_sort_in_workers(cb_sort *s, unsigned count, cbi_thread_fn fn, cb_error *err) {
     for (unsigned i = 1; i < count; i++) {
         cb_error local;
-        cb_status status = cbi_thread_start(&s->workers[i].thread, fn, &s->workers[i], "carbide-work", &local);
+        cb_status status =
+            cbi_thread_start(&s->workers[i].thread, fn, &s->workers[i], "carbide-work", &local);
         if (status != CB_OK) {
             cbi_sort_fail(s, status, &local);
             break;
@@ -97,7 +100,8 @@ cb_status cbi_sort_in_workers(cb_sort *s, unsigned count, cbi_thread_fn fn, cb_e
 /* One worker at a time holds memory for large rows: two could each wait for what the other has. */
 static bool take_token(sort_worker *w) {
     cb_sort *s = w->sort;
-    if (w->big_token || s->o.action != CB_SORT_SORT) /* one thread reads sorted inputs, all of them */
+    if (w->big_token ||
+        s->o.action != CB_SORT_SORT) /* one thread reads sorted inputs, all of them */
         return true;
     cbi_mutex_lock(&s->mutex);
     while (s->big_taken && !cbi_sort_stopped(s))
@@ -137,8 +141,8 @@ static void give_big_key(sort_worker *w) {
 }
 
 /* Contiguous segments for a row, or the key of one, that the usual buffers cannot hold. */
-static cb_status take_segments(sort_worker *w, const char *what, uint64_t bytes, void **base, size_t *units,
-                               cb_error *err) {
+static cb_status take_segments(sort_worker *w, const char *what, uint64_t bytes, void **base,
+                               size_t *units, cb_error *err) {
     cb_sort *s = w->sort;
     if (!take_token(w))
         return cbi_fail(err, CB_ECANCELED, "cancelled");
@@ -156,9 +160,11 @@ static cb_status take_segments(sort_worker *w, const char *what, uint64_t bytes,
         return CB_OK;
     uint64_t least = cbi_sort_least_budget(s, bytes);
     return cbi_fail_bytes(err, CB_EBUDGET, bytes, least,
-                          "%s: %s has %llu bytes or more, too much for a budget of %llu bytes; --memory %lluM will do",
+                          "%s: %s has %llu bytes or more, too much for a budget of %llu bytes; "
+                          "--memory %lluM will do",
                           cbi_input_name(w->input, w->chunk.file), what, (unsigned long long)bytes,
-                          (unsigned long long)s->sizes.budget, (unsigned long long)(least / CBI_MIB));
+                          (unsigned long long)s->sizes.budget,
+                          (unsigned long long)(least / CBI_MIB));
 }
 
 static cb_status take_big(sort_worker *w, uint64_t bytes, cb_error *err) {
@@ -184,7 +190,8 @@ cb_status cbi_worker_next_chunk(sort_worker *w, cb_error *err) {
         cb_status status = cbi_input_next(w->input, &w->chunk, &local);
         if (status == CB_OK)
             break;
-        if (status != CB_EBUDGET || local.bytes_had != w->chunk.capacity) { /* not the buffer: a decoder's window */
+        if (status != CB_EBUDGET ||
+            local.bytes_had != w->chunk.capacity) { /* not the buffer: a decoder's window */
             if (err != NULL)
                 *err = local;
             return status;
@@ -199,7 +206,8 @@ void cbi_worker_end_input(sort_worker *w) {
     give_big_key(w);
 }
 
-/* Encoded keys of the batch; answers in *encoded how many have one, fewer when the bytes for them ran out. */
+/* Encoded keys of the batch; answers in *encoded how many have one, fewer when the bytes for them
+ * ran out. */
 static cb_status encode_keys(sort_worker *w, size_t *encoded, cb_error *err) {
     size_t used = 0;
     give_big_key(w);
@@ -213,10 +221,11 @@ static cb_status encode_keys(sort_worker *w, size_t *encoded, cb_error *err) {
         if (bytes > room) { /* alone, in a place of its own */
             void *base;
             if (bytes > CBI_STORED_MAX - w->rows.rows[0].bytes)
-                return cbi_fail(err, CB_EUNSUPPORTED,
-                                "%s: a row of %u bytes has a key of %zu; together they may have %llu",
-                                cbi_input_name(w->input, w->chunk.file), w->rows.rows[0].bytes, bytes,
-                                (unsigned long long)CBI_STORED_MAX);
+                return cbi_fail(
+                    err, CB_EUNSUPPORTED,
+                    "%s: a row of %u bytes has a key of %zu; together they may have %llu",
+                    cbi_input_name(w->input, w->chunk.file), w->rows.rows[0].bytes, bytes,
+                    (unsigned long long)CBI_STORED_MAX);
             CB_TRY(take_segments(w, "the key of one row", bytes, &base, &w->big_key_units, err));
             w->keys_base = w->big_key = base;
             (void)cbi_keys_encode(w->sort->keys, &w->rows, 0, w->big_key, bytes);
@@ -233,7 +242,8 @@ static cb_status encode_keys(sort_worker *w, size_t *encoded, cb_error *err) {
 
 cb_status cbi_worker_next_rows(sort_worker *w, size_t *at, cb_error *err) {
     w->rows.count = 0;
-    while (w->rows.count == 0 && *at < w->chunk.bytes) /* rows that are left out leave empty batches */
+    while (w->rows.count == 0 &&
+           *at < w->chunk.bytes) /* rows that are left out leave empty batches */
         CB_TRY(cbi_input_scan(w->input, &w->chunk, at, w->sort->columns, &w->rows, err));
     if (w->sort->layout.shape != CBI_KEY_ENCODED || w->rows.count == 0)
         return CB_OK;
@@ -247,7 +257,8 @@ cb_status cbi_worker_next_rows(sort_worker *w, size_t *at, cb_error *err) {
 }
 
 cbi_stored cbi_worker_row(const sort_worker *w, size_t i) {
-    cbi_stored row = {.row = w->rows.base + w->rows.rows[i].offset, .row_bytes = w->rows.rows[i].bytes};
+    cbi_stored row = {.row = w->rows.base + w->rows.rows[i].offset,
+                      .row_bytes = w->rows.rows[i].bytes};
     if (w->sort->layout.shape == CBI_KEY_ENCODED) {
         row.key = w->keys_base + w->keys[i].offset;
         row.key_bytes = w->keys[i].bytes;

@@ -5,9 +5,9 @@
 /*
  * Inputs that are sorted already: merging them (-m) and checking that one is (-c).
  *
- * Each input is read by a reader of two halves, used in turn, so that the row before the current one stays readable even
- * when the current one begins a new chunk. If the memory does not allow a reader for every input, groups of them are
- * merged into runs first.
+ * Each input is read by a reader of two halves, used in turn, so that the row before the current
+ * one stays readable even when the current one begins a new chunk. If the memory does not allow a
+ * reader for every input, groups of them are merged into runs first.
  */
 
 typedef struct reader {
@@ -17,7 +17,7 @@ typedef struct reader {
     bool own_input;
     sort_worker half[2];
     unsigned now;
-    size_t at, row;      /* in the chunk, in the batch */
+    size_t at, row; /* in the chunk, in the batch */
     uint64_t order;
     bool ended;
 } reader;
@@ -31,14 +31,16 @@ static cb_status reader_next(cbi_source *source, cbi_stored *row, bool *more, cb
         sort_worker *old = &r->half[r->now], *w = &r->half[r->now ^ 1];
         r->row = 0;
         if (r->at < old->chunk.bytes) {
-            /* The same chunk goes on: the other half looks at it, so that the old batch's keys stay. */
+            /* The same chunk goes on: the other half looks at it, so that the old batch's keys
+             * stay. */
             w->chunk.rows = old->chunk.rows;
             w->chunk.bytes = old->chunk.bytes;
             w->chunk.file = old->chunk.file;
             w->chunk.file_offset = old->chunk.file_offset;
             w->chunk.sequence = old->chunk.sequence;
         } else {
-            if (old->chunk.rows >= w->chunk.buf && old->chunk.rows < w->chunk.buf + w->chunk.capacity) {
+            if (old->chunk.rows >= w->chunk.buf &&
+                old->chunk.rows < w->chunk.buf + w->chunk.capacity) {
                 /* The chunk lies in the other half's buffer: read into this one's. */
                 uint8_t *buf = old->chunk.buf;
                 size_t capacity = old->chunk.capacity, big_units = old->big_units;
@@ -74,10 +76,16 @@ static cb_status reader_next(cbi_source *source, cbi_stored *row, bool *more, cb
     return CB_OK;
 }
 
-static void reader_init(reader *r, cb_sort *s, cbi_input *input, bool own, uint8_t *scratch, uint64_t order) {
-    *r = (reader){.source = {.next = reader_next}, .sort = s, .input = input, .own_input = own, .order = order};
+static void reader_init(reader *r, cb_sort *s, cbi_input *input, bool own, uint8_t *scratch,
+                        uint64_t order) {
+    *r = (reader){.source = {.next = reader_next},
+                  .sort = s,
+                  .input = input,
+                  .own_input = own,
+                  .order = order};
     for (unsigned h = 0; h < 2; h++) {
-        r->half[h] = (sort_worker){.sort = s, .input = input, .scratch = scratch + h * s->sizes.worker};
+        r->half[h] =
+            (sort_worker){.sort = s, .input = input, .scratch = scratch + h * s->sizes.worker};
         cbi_worker_layout(&r->half[h]);
     }
 }
@@ -98,8 +106,8 @@ typedef struct merge_work {
     cbi_source **sources;
     uint32_t *tree;
     uint8_t *scratch;
-    size_t units;    /* pool segments of all scratch */
-    uint32_t width;  /* readers at a time */
+    size_t units;   /* pool segments of all scratch */
+    uint32_t width; /* readers at a time */
 } merge_work;
 
 static cb_status open_reader(cb_sort *s, merge_work *m, uint32_t slot, size_t path, cb_error *err) {
@@ -107,15 +115,16 @@ static cb_status open_reader(cb_sort *s, merge_work *m, uint32_t slot, size_t pa
     if (path > 0) {
         CB_TRY(cbi_sort_open_input(s, path, 1, &input, err));
         size_t a_bytes, b_bytes;
-        const uint8_t *a = cbi_input_header(s->input, &a_bytes), *b = cbi_input_header(input, &b_bytes);
+        const uint8_t *a = cbi_input_header(s->input, &a_bytes),
+                      *b = cbi_input_header(input, &b_bytes);
         if (a_bytes != b_bytes || (a_bytes > 0 && memcmp(a, b, a_bytes) != 0)) {
             cbi_input_close(input);
-            return cbi_fail(err, CB_EDATA, "%s:1:1: the header differs from that of %s", s->o.inputs[path],
-                            s->o.inputs[0]);
+            return cbi_fail(err, CB_EDATA, "%s:1:1: the header differs from that of %s",
+                            s->o.inputs[path], s->o.inputs[0]);
         }
     }
-    reader_init(&m->readers[slot], s, input, path > 0, m->scratch + (size_t)slot * 2 * s->sizes.worker,
-                (uint64_t)path << 44);
+    reader_init(&m->readers[slot], s, input, path > 0,
+                m->scratch + (size_t)slot * 2 * s->sizes.worker, (uint64_t)path << 44);
     m->sources[slot] = &m->readers[slot].source;
     return CB_OK;
 }
@@ -142,7 +151,8 @@ static cb_status merge_directly(cb_sort *s, merge_work *m, cb_error *err) {
     uint32_t n = (uint32_t)cbi_max(s->o.input_count, 1);
     for (uint32_t i = 0; i < n; i++)
         CB_TRY(open_reader(s, m, i, i, err));
-    return cbi_merge(m->sources, n, m->tree, &s->run_layout, s->o.unique, &s->stop, cbi_sort_emit, &s->workers[0], err);
+    return cbi_merge(m->sources, n, m->tree, &s->run_layout, s->o.unique, &s->stop, cbi_sort_emit,
+                     &s->workers[0], err);
 }
 
 cb_status cbi_sort_merge_inputs(cb_sort *s, cb_error *err) {
@@ -161,7 +171,8 @@ cb_status cbi_sort_merge_inputs(cb_sort *s, cb_error *err) {
     if (m.readers == NULL || m.sources == NULL || m.tree == NULL)
         status = cbi_fail(err, CB_ENOMEM, "no memory to merge %zu inputs", inputs);
     if (status == CB_OK)
-        status = cbi_sort_open_runs(s, (uint32_t)(inputs / m.width * 2 + 16), s->sizes.run_batch, err);
+        status =
+            cbi_sort_open_runs(s, (uint32_t)(inputs / m.width * 2 + 16), s->sizes.run_batch, err);
     if (status == CB_OK)
         m.scratch = cb_segment_pool_take(s->pool, m.units);
     if (status == CB_OK && m.scratch == NULL)
@@ -195,7 +206,8 @@ static cb_status disorder(cb_sort *s, uint64_t number, const cbi_stored *row, cb
     size_t header;
     (void)cbi_input_header(s->input, &header);
     return cbi_fail(err, CB_EDISORDER, "%s:%llu: disorder: %.*s", cbi_input_name(s->input, 0),
-                    (unsigned long long)(number + (header > 0 ? 1 : 0)), shown, (const char *)row->row);
+                    (unsigned long long)(number + (header > 0 ? 1 : 0)), shown,
+                    (const char *)row->row);
 }
 
 cb_status cbi_sort_check(cb_sort *s, cb_error *err) {
@@ -204,7 +216,8 @@ cb_status cbi_sort_check(cb_sort *s, cb_error *err) {
     uint8_t *scratch = cb_segment_pool_take(s->pool, units);
     if (scratch == NULL)
         return cbi_fail_bytes(err, CB_EBUDGET, units * s->sizes.segment, s->sizes.budget * 2,
-                              "a budget of %llu bytes is too small", (unsigned long long)s->sizes.budget);
+                              "a budget of %llu bytes is too small",
+                              (unsigned long long)s->sizes.budget);
     reader_init(&r, s, s->input, false, scratch, 0);
     cbi_sort_phase(s, CB_PHASE_READ);
     cbi_stored before = {.key = NULL}, row;

@@ -10,18 +10,21 @@
  *            + threads x worker scratch
  *            + segments
  *
- * The work comes in by chunks of up to 1 MiB, which stay in the second-level cache while their rows are sorted by range.
+ * The work comes in by chunks of up to 1 MiB, which stay in the second-level cache while their rows
+ * are sorted by range.
  *
- * Ranges. While results go out, each worker holds a range and some more are on their way in, so a range may take
- * segments / (workers + 2); ranges come out uneven by the luck of the sample, so 1.35 times less is aimed at. If everything fits
- * in memory ranges are made small instead, for the cache's sake. Each range needs an open segment, so segments get
- * smaller as ranges get more; when even that would take more than a third of the memory, there are fewer ranges than
- * needed and each is done by runs and a merge of its own (one more pass over the disk).
+ * Ranges. While results go out, each worker holds a range and some more are on their way in, so a
+ * range may take segments / (workers + 2); ranges come out uneven by the luck of the sample,
+ * so 1.35 times less is aimed at. If everything fits in memory ranges are made small instead, for
+ * the cache's sake. Each range needs an open segment, so segments get smaller as ranges get more;
+ * when even that would take more than a third of the memory, there are fewer ranges than needed and
+ * each is done by runs and a merge of its own (one more pass over the disk).
  */
 
 enum {
     STACK_TOUCHED_BYTES = 40 * 1024,
-    CODE_LATER_BYTES = 896 * 1024, /* code and data that are not resident at the start but will be */
+    CODE_LATER_BYTES =
+        896 * 1024, /* code and data that are not resident at the start but will be */
     CHUNK_MAX = 1 << 20,
     CHUNK_MIN = 32 << 10,
     RANGES_MAX = 4096,
@@ -45,7 +48,8 @@ uint64_t cbi_sort_auto_budget(void) {
 }
 
 bool cbi_sort_by_range(const cb_sort *s) {
-    return s->o.action == CB_SORT_SORT && cbi_input_seekable(s->input) && cbi_input_bytes(s->input) > 0;
+    return s->o.action == CB_SORT_SORT && cbi_input_seekable(s->input) &&
+           cbi_input_bytes(s->input) > 0;
 }
 
 /* Places of what is on disk are kept in memory, 16 bytes an extent. */
@@ -57,10 +61,12 @@ static size_t index_bytes(const cb_sort *s, uint64_t budget) {
     return cbi_min((size_t)(cbi_input_bytes(s->input) / extent * 40), most);
 }
 
-static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_threads, uint64_t budget) {
-    uint64_t bytes = s->baseline + CODE_LATER_BYTES + (uint64_t)(threads + io_threads) * STACK_TOUCHED_BYTES;
+static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_threads,
+                            uint64_t budget) {
+    uint64_t bytes =
+        s->baseline + CODE_LATER_BYTES + (uint64_t)(threads + io_threads) * STACK_TOUCHED_BYTES;
     bytes += cbi_alloc_bytes() + 128 * CBI_KIB + index_bytes(s, budget);
-    bytes += budget / 512; /* page tables of what is touched */
+    bytes += budget / 512;                                  /* page tables of what is touched */
     bytes += budget / 64 < CBI_MIB ? budget / 64 : CBI_MIB; /* headroom */
     return bytes;
 }
@@ -76,7 +82,8 @@ static size_t power_of_two_below(size_t n) {
     return p;
 }
 
-/* Entries (and the list of pieces) that a range of z->range_bytes needs, with a margin for uneven ranges. */
+/* Entries (and the list of pieces) that a range of z->range_bytes needs, with a margin for uneven
+ * ranges. */
 static double entry_bytes(const cb_sort *s) {
     return 1.5 * 1.125 * sizeof(cbi_entry) / clamp_double(s->sample.stored_bytes, 2, 1 << 30);
 }
@@ -88,12 +95,17 @@ static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
     bool encoded = s->layout.shape == CBI_KEY_ENCODED;
     size_t row = sizeof(cbi_span) * (1 + fields + (encoded ? 1 : 0)) + 2 * sizeof(uint32_t);
     double mean = clamp_double(s->sample.row_bytes + 1, 4, 1 << 20);
-    z->batch_rows = cbi_clamp((size_t)((double)z->chunk / mean * 1.3) + 64, 64, z->chunk / row + 64);
-    z->batch_keys =
-        encoded ? cbi_max((size_t)((double)z->batch_rows * (s->sample.key_bytes * 1.3 + 8)), z->chunk / 8) : 0;
-    size_t in = z->chunk + z->batch_rows * row + z->batch_keys + (z->ranges + 2) * sizeof(uint32_t) + 512;
+    z->batch_rows =
+        cbi_clamp((size_t)((double)z->chunk / mean * 1.3) + 64, 64, z->chunk / row + 64);
+    z->batch_keys = encoded
+                        ? cbi_max((size_t)((double)z->batch_rows * (s->sample.key_bytes * 1.3 + 8)),
+                                  z->chunk / 8)
+                        : 0;
+    size_t in =
+        z->chunk + z->batch_rows * row + z->batch_keys + (z->ranges + 2) * sizeof(uint32_t) + 512;
     z->writer_buffers = 3;
-    size_t out = z->writer_buffers * z->writer_buffer + (size_t)((double)z->range_bytes * entry_bytes(s)) + 4096;
+    size_t out = z->writer_buffers * z->writer_buffer +
+                 (size_t)((double)z->range_bytes * entry_bytes(s)) + 4096;
     size_t bytes = cbi_round_up(cbi_max(in, out), 4096);
     z->entries = (bytes - z->writer_buffers * z->writer_buffer) / sizeof(cbi_entry);
     return bytes;
@@ -109,7 +121,8 @@ static void choose_ranges(sort_sizes *z, double total, uint64_t rest) {
     double small = clamp_double(total / RANGE_IN_MEMORY + 1, ranges, RANGES_MAX * 0.5);
     double open = clamp_double(small, 1, RANGES_MAX) * 16 * 1024;
     z->in_memory = total * 1.04 + open + 64 * 1024 <= (double)rest;
-    /* Small ranges are kinder to the cache, as long as what leaves at a time stays worth a request. */
+    /* Small ranges are kinder to the cache, as long as what leaves at a time stays worth a request.
+     */
     double fine = clamp_double((double)rest / EXTENT_WORTH, 1, total / RANGE_FINE + 1);
     double wanted = z->in_memory ? small : fine;
     if (ranges < wanted) {
@@ -119,7 +132,8 @@ static void choose_ranges(sort_sizes *z, double total, uint64_t rest) {
     double all = total * 1.2 + 64 * 1024; /* no range is larger than everything */
     if ((double)z->range_bytes > all)
         z->range_bytes = (uint64_t)all;
-    double most = clamp_double((double)rest / 3 / 4096, 4, RANGES_MAX); /* open segments: a third of the memory */
+    double most = clamp_double((double)rest / 3 / 4096, 4,
+                               RANGES_MAX); /* open segments: a third of the memory */
     z->ranges = (uint32_t)clamp_double(ranges, 1, most);
 }
 
@@ -130,35 +144,42 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     if (z->fixed >= z->budget)
         return false;
     z->usable = z->budget - z->fixed;
-    z->chunk = power_of_two_below(cbi_clamp((size_t)(z->usable / 24 / threads), CHUNK_MIN, CHUNK_MAX));
-    z->writer_buffer = power_of_two_below(cbi_clamp((size_t)(z->usable / 64 / threads * 2), 32 * CBI_KIB, CBI_MIB));
+    z->chunk =
+        power_of_two_below(cbi_clamp((size_t)(z->usable / 24 / threads), CHUNK_MIN, CHUNK_MAX));
+    z->writer_buffer = power_of_two_below(
+        cbi_clamp((size_t)(z->usable / 64 / threads * 2), 32 * CBI_KIB, CBI_MIB));
     z->segment = 64 * CBI_KIB;
     z->ranges = 1;
-    double total = (double)cbi_input_bytes(s->input) / clamp_double(s->sample.row_bytes + (double)cbi_row_overhead(s), 1, 1e18) *
+    double total = (double)cbi_input_bytes(s->input) /
+                   clamp_double(s->sample.row_bytes + (double)cbi_row_overhead(s), 1, 1e18) *
                    (s->sample.stored_bytes + 0.4);
     bool by_range = cbi_sort_by_range(s);
     z->range_bytes = 0;
     for (unsigned round = 0; round < 4; round++) { /* sizes depend on each other: settles at once */
         z->worker = worker_bytes(s, z);
-        z->staging = cbi_round_up(cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
-        z->shared = z->staging + cbi_sink_block_bytes(output_compression(s)) + cbi_sink_edge_bytes(threads) +
-                    cbi_compressor_bytes(output_compression(s));
+        z->staging = cbi_round_up(
+            cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
+        z->shared = z->staging + cbi_sink_block_bytes(output_compression(s)) +
+                    cbi_sink_edge_bytes(threads) + cbi_compressor_bytes(output_compression(s));
         uint64_t taken = z->shared + (uint64_t)threads * z->worker;
         if (taken + 32 * 4096 > z->usable)
             return false;
         uint64_t rest = z->usable - taken;
         if (round == 0 && by_range) { /* ranges and the entries for them share what is left */
-            z->range_bytes = (uint64_t)((double)rest / (1.35 * (threads + 2) + threads * entry_bytes(s)));
+            z->range_bytes =
+                (uint64_t)((double)rest / (1.35 * (threads + 2) + threads * entry_bytes(s)));
             continue;
         }
         z->in_memory = false;
         if (by_range)
             choose_ranges(z, total, rest);
         size_t segment = (size_t)cbi_min(rest / 6 / z->ranges, rest / 64);
-        z->segment = power_of_two_below(cbi_clamp(segment, 4096, z->in_memory ? 64 * CBI_KIB : 32 * CBI_KIB));
+        z->segment = power_of_two_below(
+            cbi_clamp(segment, 4096, z->in_memory ? 64 * CBI_KIB : 32 * CBI_KIB));
         z->segments = (size_t)(rest / z->segment);
     }
-    size_t staging = cbi_round_up(cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
+    size_t staging =
+        cbi_round_up(cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
     if (staging > z->staging) { /* the last round chose another size of segments */
         z->segments -= cbi_min(z->segments, (staging - z->staging) / z->segment + 1);
         z->shared += staging - z->staging;
@@ -169,7 +190,8 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     return z->segments >= 24;
 }
 
-/* The smallest budget from `from` on that has a plan with `pages` bytes of page memory for one thread. */
+/* The smallest budget from `from` on that has a plan with `pages` bytes of page memory for one
+ * thread. */
 static uint64_t least_budget(const cb_sort *s, uint64_t from, unsigned threads, double pages) {
     sort_sizes z = {.budget = from};
     while (z.budget < (uint64_t)1 << 42 &&
@@ -179,7 +201,8 @@ static uint64_t least_budget(const cb_sort *s, uint64_t from, unsigned threads, 
 }
 
 double cbi_sort_row_factor(const cb_sort *s) {
-    /* its chunk, its key, both again in a partition; streams: what a builder leaves free, and buffers that double */
+    /* its chunk, its key, both again in a partition; streams: what a builder leaves free, and
+     * buffers that double */
     double keys = s->layout.shape == CBI_KEY_ENCODED ? 2 : 1;
     return cbi_sort_by_range(s) ? 2.2 * keys : 20 * keys;
 }
@@ -205,7 +228,8 @@ cb_status cbi_sort_size(cb_sort *s, cb_error *err) {
         }
         uint64_t least = least_budget(s, z.budget, 1, 0);
         return cbi_fail_bytes(err, CB_EBUDGET, least, least,
-                              "a budget of %llu bytes is too small: the program itself takes %llu, and %llu is the least "
+                              "a budget of %llu bytes is too small: the program itself takes %llu, "
+                              "and %llu is the least "
                               "that will do; use --memory %lluM or more",
                               (unsigned long long)z.budget, (unsigned long long)z.fixed,
                               (unsigned long long)least, (unsigned long long)(least / CBI_MIB));
@@ -234,18 +258,21 @@ static cb_status sample_chunk(sampler *p, cb_error *err) {
         p->rows.count = 0;
         size_t before = at;
         cb_status status = cbi_input_scan(s->input, &p->chunk, &at, s->columns, &p->rows, NULL);
-        if (status == CB_EDATA) /* a spot inside a quoted field reads as nonsense; the real pass will judge */
+        if (status ==
+            CB_EDATA) /* a spot inside a quoted field reads as nonsense; the real pass will judge */
             return CB_OK;
         if (status != CB_OK)
             return cbi_fail(err, status, "sampling failed");
         for (size_t i = 0; i < p->rows.count && taken < p->row_limit; i++, taken++) {
-            cbi_stored row = {.row = p->rows.base + p->rows.rows[i].offset, .row_bytes = p->rows.rows[i].bytes};
+            cbi_stored row = {.row = p->rows.base + p->rows.rows[i].offset,
+                              .row_bytes = p->rows.rows[i].bytes};
             if (s->layout.shape == CBI_KEY_ENCODED) {
                 size_t bytes = cbi_keys_encode(s->keys, &p->rows, i, p->key, p->key_capacity);
                 row.key = p->key;
                 row.key_bytes = (uint32_t)cbi_min(bytes, p->key_capacity);
                 s->sample.key_bytes += (double)bytes;
-                s->sample.stored_bytes += (double)cbi_stored_bytes(&s->layout, (uint32_t)bytes, row.row_bytes);
+                s->sample.stored_bytes +=
+                    (double)cbi_stored_bytes(&s->layout, (uint32_t)bytes, row.row_bytes);
             } else {
                 cbi_slice(&s->layout, &row);
                 s->sample.stored_bytes += (double)cbi_stored_bytes(&s->layout, 0, row.row_bytes);
@@ -265,7 +292,8 @@ static cb_status sample_chunk(sampler *p, cb_error *err) {
     return CB_OK;
 }
 
-/* Spots in an order that spreads any beginning of it over the whole input, so that running out of memory is no bias. */
+/* Spots in an order that spreads any beginning of it over the whole input, so that running out of
+ * memory is no bias. */
 static cb_status sample_spots(sampler *p, size_t spots, cb_error *err) {
     size_t step = (size_t)((double)spots * 0.6180339887) | 1;
     while (step > 1) { /* must have no common factor with spots */
@@ -291,7 +319,9 @@ static cb_status sample_spots(sampler *p, size_t spots, cb_error *err) {
 }
 
 cb_status cbi_sort_measure(cb_sort *s, cb_error *err) {
-    s->sample = (sort_sample){.row_bytes = 80, .stored_bytes = 90, .key_bytes = s->layout.shape == CBI_KEY_ENCODED ? 16 : 0};
+    s->sample = (sort_sample){.row_bytes = 80,
+                              .stored_bytes = 90,
+                              .key_bytes = s->layout.shape == CBI_KEY_ENCODED ? 16 : 0};
     if (!cbi_sort_by_range(s))
         return CB_OK;
     uint64_t fixed = fixed_bytes(s, 1, 1, s->o.memory_bytes);
@@ -325,7 +355,8 @@ cb_status cbi_sort_measure(cb_sort *s, cb_error *err) {
     for (; p.sample.count < 64; p.chunk.capacity = cbi_min(p.chunk.capacity * 2, read)) {
         s->sample = (sort_sample){.rows = 0};
         cbi_sample_init(&p.sample, base, memory);
-        size_t spots = (size_t)cbi_clamp((size_t)(input / p.chunk.capacity / 2), 1, SAMPLE_SPOTS_MAX);
+        size_t spots =
+            (size_t)cbi_clamp((size_t)(input / p.chunk.capacity / 2), 1, SAMPLE_SPOTS_MAX);
         size_t want = (size_t)(input / (s->o.memory_bytes / 8 + 1) * 16);
         spots = cbi_min(spots, cbi_clamp(want, SAMPLE_SPOTS_MIN * 4, SAMPLE_SPOTS_MAX));
         p.row_limit = cbi_clamp(memory / spots / 48, 1, SAMPLE_ROWS_A_SPOT);
@@ -349,7 +380,8 @@ cb_status cbi_sort_measure(cb_sort *s, cb_error *err) {
     if (status == CB_OK) {
         cbi_splitters_destroy(s->splitters);
         s->splitters = NULL;
-        status = cbi_splitters_create(&p.sample, s->sizes.ranges, s->layout.inverted, &s->splitters, err);
+        status = cbi_splitters_create(&p.sample, s->sizes.ranges, s->layout.inverted, &s->splitters,
+                                      err);
     }
     if (status == CB_OK)
         s->sizes.ranges = cbi_splitters_ranges(s->splitters);
@@ -369,7 +401,8 @@ void cbi_sort_fill_plan(cb_sort *s, cb_sort_plan *plan) {
     plan->threads = z->threads;
     plan->segment_bytes = z->segment;
     plan->budget_min_bytes = least_budget(s, 2 * CBI_MIB, 1, 0);
-    double rows = (double)plan->input_bytes / clamp_double(s->sample.row_bytes + (double)cbi_row_overhead(s), 1, 1e18);
+    double rows = (double)plan->input_bytes /
+                  clamp_double(s->sample.row_bytes + (double)cbi_row_overhead(s), 1, 1e18);
     double total = rows * s->sample.stored_bytes;
     uint64_t pages = (uint64_t)z->segments * z->segment;
     const char *method = "runs and merge";
@@ -386,14 +419,16 @@ void cbi_sort_fill_plan(cb_sort *s, cb_sort_plan *plan) {
         plan->passes_estimate = z->in_memory ? 0 : small_ranges ? 1 : 2;
         if (!z->in_memory) {
             double stays = (double)pages / 4;
-            plan->temp_bytes_estimate = (uint64_t)(total * (plan->passes_estimate == 2 ? 2.05 : 1.03));
+            plan->temp_bytes_estimate =
+                (uint64_t)(total * (plan->passes_estimate == 2 ? 2.05 : 1.03));
             if (plan->passes_estimate == 1 && total > stays)
                 plan->temp_bytes_estimate -= (uint64_t)cbi_min((size_t)stays, (size_t)(total / 8));
         }
         if (!small_ranges)
             plan->runs_estimate = (uint32_t)(total / ((double)pages * 0.7)) + 1;
     } else if (plan->input_bytes > 0 && s->o.action == CB_SORT_SORT) {
-        plan->runs_estimate = (uint32_t)((double)plan->input_bytes / ((double)pages * 0.7 / z->threads)) + 1;
+        plan->runs_estimate =
+            (uint32_t)((double)plan->input_bytes / ((double)pages * 0.7 / z->threads)) + 1;
         plan->passes_estimate = plan->runs_estimate > z->threads ? 1 : 0;
         plan->temp_bytes_estimate = plan->passes_estimate ? plan->input_bytes * 21 / 20 : 0;
         plan->in_memory = plan->passes_estimate == 0;

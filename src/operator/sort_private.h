@@ -13,27 +13,28 @@
 #include "operator/sink.h"
 #include "operator/splitters.h"
 
-/* How a sort divides its budget: made before it starts, so that results and peak do not depend on timing. In bytes. */
+/* How a sort divides its budget: made before it starts, so that results and peak do not depend on
+ * timing. In bytes. */
 typedef struct sort_sizes {
     uint64_t budget;
-    uint64_t fixed;         /* baseline, stacks, small objects, tables, headroom */
-    uint64_t usable;        /* pages */
+    uint64_t fixed;  /* baseline, stacks, small objects, tables, headroom */
+    uint64_t usable; /* pages */
     unsigned threads, io_threads;
-    size_t chunk;           /* a worker's input buffer */
-    size_t batch_rows;      /* rows looked at together */
-    size_t batch_keys;      /* bytes for their encoded keys */
+    size_t chunk;      /* a worker's input buffer */
+    size_t batch_rows; /* rows looked at together */
+    size_t batch_keys; /* bytes for their encoded keys */
     size_t writer_buffer;
     unsigned writer_buffers;
-    size_t entries;         /* rows a worker can order at once */
-    size_t worker;          /* scratch a worker, the larger of its two uses */
-    size_t staging;         /* the spill's */
-    size_t shared;          /* staging + output blocks */
+    size_t entries; /* rows a worker can order at once */
+    size_t worker;  /* scratch a worker, the larger of its two uses */
+    size_t staging; /* the spill's */
+    size_t shared;  /* staging + output blocks */
     size_t segment;
     size_t segments;
-    size_t batch_segments;  /* of one spill request */
-    size_t run_batch;       /* the same for runs: smaller, so that many can be merged at once */
+    size_t batch_segments; /* of one spill request */
+    size_t run_batch;      /* the same for runs: smaller, so that many can be merged at once */
     uint32_t ranges;
-    uint64_t range_bytes;   /* aimed at */
+    uint64_t range_bytes; /* aimed at */
     bool in_memory;
 } sort_sizes;
 
@@ -48,12 +49,12 @@ typedef struct sort_sample {
 
 typedef struct sort_worker {
     cb_sort *sort;
-    cbi_input *input;      /* the sort's, or one of several sorted ones */
+    cbi_input *input; /* the sort's, or one of several sorted ones */
     cbi_thread thread;
     unsigned index;
-    uint8_t *scratch;      /* sizes.worker */
+    uint8_t *scratch; /* sizes.worker */
     cbi_chunk chunk;
-    uint8_t *chunk_home;   /* where chunk.buf is when no large row is there */
+    uint8_t *chunk_home; /* where chunk.buf is when no large row is there */
     cbi_rows rows;
     cbi_span *keys;
     uint32_t *range_of, *which, *counts;
@@ -61,10 +62,10 @@ typedef struct sort_worker {
     size_t key_capacity;
     cbi_writer writer;
     cbi_entry *entries;
-    uint8_t *big;          /* segments taken for a row that the chunk buffer cannot hold */
+    uint8_t *big; /* segments taken for a row that the chunk buffer cannot hold */
     size_t big_units;
-    bool big_token;        /* only one worker at a time holds such memory */
-    uint8_t *big_key;      /* the same for its key */
+    bool big_token;   /* only one worker at a time holds such memory */
+    uint8_t *big_key; /* the same for its key */
     size_t big_key_units;
     const uint8_t *keys_base;
     cbi_builder builder;
@@ -102,24 +103,24 @@ struct cb_sort {
     char *temp_dir_text;
 
     /* runs: slots of `runs` */
-    uint32_t *run_slots;   /* complete runs */
-    uint32_t *free_slots;  /* in the same allocation */
+    uint32_t *run_slots;  /* complete runs */
+    uint32_t *free_slots; /* in the same allocation */
     uint32_t run_count, free_slot_count;
-    size_t run_batch;      /* segments of one request for runs */
+    size_t run_batch; /* segments of one request for runs */
 
     /* the second phase */
     cbi_mutex mutex;
     cbi_cond changed;
-    uint64_t *offsets;    /* of ranges in the output */
+    uint64_t *offsets; /* of ranges in the output */
     uint32_t next_load, next_range, turn;
     unsigned busy;
     bool exclusive;
-    bool big_taken;       /* a worker has the token for large rows */
-    uint64_t cursor;      /* output bytes placed so far */
+    bool big_taken;  /* a worker has the token for large rows */
+    uint64_t cursor; /* output bytes placed so far */
     cb_status failed;
     cb_error failure;
 
-    atomic_bool stop;      /* somebody failed or cancelled: everyone ends */
+    atomic_bool stop; /* somebody failed or cancelled: everyone ends */
     atomic_bool cancelled;
     atomic_int phase;
     atomic_ullong rows_in, rows_out, bytes_out, bytes_in_rows;
@@ -132,7 +133,8 @@ struct cb_sort {
 
 /* sort_plan.c */
 uint64_t cbi_sort_auto_budget(void);
-cb_status cbi_sort_measure(cb_sort *s, cb_error *err); /* samples: s->sample and, for ranges, the splitters */
+cb_status cbi_sort_measure(cb_sort *s,
+                           cb_error *err); /* samples: s->sample and, for ranges, the splitters */
 cb_status cbi_sort_size(cb_sort *s, cb_error *err);
 void cbi_sort_fill_plan(cb_sort *s, cb_sort_plan *plan);
 bool cbi_sort_by_range(const cb_sort *s);
@@ -156,11 +158,13 @@ cb_status cbi_sort_in_workers(cb_sort *s, unsigned count, cbi_thread_fn fn, cb_e
 void cbi_sort_fail(cb_sort *s, cb_status status, const cb_error *err);
 bool cbi_sort_stopped(cb_sort *s);
 void cbi_sort_phase(cb_sort *s, cb_phase phase);
-size_t cbi_row_overhead(const cb_sort *s); /* bytes a row has in the output besides its own: the terminator */
+size_t cbi_row_overhead(
+    const cb_sort *s); /* bytes a row has in the output besides its own: the terminator */
 
 /* sort.c */
 /* Paths [first, first + count) as one input. */
-cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input **input, cb_error *err);
+cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input **input,
+                              cb_error *err);
 cb_status cbi_sort_open_output(cb_sort *s, uint64_t bytes_expected, cb_error *err);
 
 /* sort_range.c, sort_runs.c, sort_merge.c */
@@ -169,7 +173,8 @@ cb_status cbi_sort_stream(cb_sort *s, cb_error *err);
 /* One range that does not fit or has too many rows, by runs and a merge; the caller is alone. */
 cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err);
 cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, size_t batch, cb_error *err);
-cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count, uint32_t *tree, cb_error *err);
+cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count, uint32_t *tree,
+                                cb_error *err);
 /* Everything that is in runs -> the output, by w's pen. All page memory is free. */
 cb_status cbi_sort_merge_runs(sort_worker *w, cb_error *err);
 /* Worker 0 writes the output alone: header, rows by cbi_sort_emit, end. */

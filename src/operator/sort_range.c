@@ -5,15 +5,18 @@
 /*
  * Sorting by range partition, without a merge.
  *
- * In: workers take chunks, find the range of each row's key, order the chunk's rows by range (a counting sort of numbers)
- * and append each range's share to it. What memory cannot hold leaves behind their backs (partition.c).
+ * In: workers take chunks, find the range of each row's key, order the chunk's rows by range (a
+ * counting sort of numbers) and append each range's share to it. What memory cannot hold leaves
+ * behind their backs (partition.c).
  *
- * Out: how many bytes each range will take in the output is known, so its place is. Ranges are handed out in order; each
- * worker waits until its range is back in memory, makes entries, orders them and copies the rows to their place, while
- * the next ranges are read. Where the place is not known (unique rows) or there are no places (pipes, compressed files)
- * workers take turns for the last step only.
+ * Out: how many bytes each range will take in the output is known, so its place is. Ranges are
+ * handed out in order; each worker waits until its range is back in memory, makes entries, orders
+ * them and copies the rows to their place, while the next ranges are read. Where the place is not
+ * known (unique rows) or there are no places (pipes, compressed files) workers take turns for the
+ * last step only.
  *
- * A range too large for its memory waits until the worker is alone and goes through runs and a merge.
+ * A range too large for its memory waits until the worker is alone and goes through runs and a
+ * merge.
  */
 
 /* ---- in ---- */
@@ -23,8 +26,8 @@ static void count_ranges(sort_worker *w) {
     memset(w->counts, 0, (s->sizes.ranges + 1) * sizeof *w->counts);
     if (s->layout.shape == CBI_KEY_ROW) {
         for (size_t i = 0; i < w->rows.count; i++) {
-            uint32_t range =
-                cbi_splitters_find(s->splitters, w->rows.base + w->rows.rows[i].offset, w->rows.rows[i].bytes);
+            uint32_t range = cbi_splitters_find(s->splitters, w->rows.base + w->rows.rows[i].offset,
+                                                w->rows.rows[i].bytes);
             w->range_of[i] = range;
             w->counts[range]++;
         }
@@ -55,7 +58,8 @@ static cb_status partition_rows(sort_worker *w, uint64_t order, cb_error *err) {
         group.keys = w->keys;
     }
     /* Workers start at different ranges, so that they seldom meet at a lock. */
-    uint32_t ranges = s->sizes.ranges, first = (uint32_t)((uint64_t)ranges * w->index / s->sizes.threads);
+    uint32_t ranges = s->sizes.ranges,
+             first = (uint32_t)((uint64_t)ranges * w->index / s->sizes.threads);
     for (uint32_t k = 0; k < ranges; k++) {
         uint32_t r = first + k < ranges ? first + k : first + k - ranges;
         uint32_t from = r == 0 ? 0 : w->counts[r - 1];
@@ -109,13 +113,13 @@ static void read_in(void *ctx) {
 
 typedef struct range_work {
     cbi_partition_info info;
-    size_t count;        /* entries */
-    uint64_t bytes;      /* in the output */
+    size_t count;   /* entries */
+    uint64_t bytes; /* in the output */
 } range_work;
 
 /* Entries of all rows of a piece. */
-static inline cbi_entry *piece_entries(const cb_sort *s, const uint8_t *base, const uint8_t *piece, uint64_t ordinal,
-                                       cbi_entry *out) {
+static inline cbi_entry *piece_entries(const cb_sort *s, const uint8_t *base, const uint8_t *piece,
+                                       uint64_t ordinal, cbi_entry *out) {
     uint32_t rows = cbi_load_u32(piece + 8);
     const uint8_t *at = piece + CBI_PIECE_HEADER_BYTES;
     for (uint32_t i = 0; i < rows; i++) {
@@ -138,7 +142,8 @@ static size_t make_entries(sort_worker *w, const cbi_segment *segments, const ra
         const uint8_t *at = cbi_segment_payload((cbi_segment *)(uintptr_t)g), *end = at + g->used;
         while (at < end) {
             if (s->needs_order)
-                pieces[count++] = (cbi_entry){.prefix = cbi_load_u64(at), .ref = (uint64_t)(at - base)};
+                pieces[count++] =
+                    (cbi_entry){.prefix = cbi_load_u64(at), .ref = (uint64_t)(at - base)};
             else
                 out = piece_entries(s, base, at, 0, out);
             at += CBI_PIECE_HEADER_BYTES + cbi_load_u32(at + 12);
@@ -250,7 +255,8 @@ static bool range_fits(const cb_sort *s, uint32_t range) {
     cbi_partition_info info;
     cbi_partition_get_info(s->parts, range, &info);
     uint64_t need = info.rows + (s->needs_order ? info.pieces : 0);
-    return need <= s->sizes.entries && info.pieces < CBI_REF_PIECES_MAX && info.segments + 2 <= s->sizes.segments;
+    return need <= s->sizes.entries && info.pieces < CBI_REF_PIECES_MAX &&
+           info.segments + 2 <= s->sizes.segments;
 }
 
 /* Starts reading the next ranges as far as memory allows. s->mutex held. */
@@ -267,7 +273,8 @@ static cb_status load_ahead(cb_sort *s, cb_error *err) {
 
 static const uint32_t RANGE_NONE = UINT32_MAX;
 
-/* The next range for this worker; RANGE_NONE when there is none. *alone: it must be done by runs. s->mutex held. */
+/* The next range for this worker; RANGE_NONE when there is none. *alone: it must be done by runs.
+ * s->mutex held. */
 static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *err) {
     *alone = false;
     for (;;) {
@@ -284,12 +291,14 @@ static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *
             cbi_cond_wait(&s->changed, &s->mutex);
             continue;
         }
-        /* Nobody works and the next range cannot come in: higher ones still lie in memory, or it is too large. */
+        /* Nobody works and the next range cannot come in: higher ones still lie in memory, or it is
+         * too large. */
         uint32_t want = s->next_range;
         if (range_fits(s, want)) {
             cbi_partition_info info;
             cbi_partition_get_info(s->parts, want, &info);
-            s->exclusive = true; /* or another worker would come here for the same range meanwhile */
+            s->exclusive =
+                true; /* or another worker would come here for the same range meanwhile */
             cbi_mutex_unlock(&s->mutex);
             cb_status status = cbi_partitions_make_room(s->parts, want, info.segments_out + 1, err);
             cbi_mutex_lock(&s->mutex);
@@ -330,7 +339,8 @@ static void write_out(void *ctx) {
     sort_worker *w = ctx;
     cb_sort *s = w->sort;
     cb_error err;
-    cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer, s->sizes.writer_buffers);
+    cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer,
+                    s->sizes.writer_buffers);
     bool turns = s->o.unique || !cbi_sink_positional(s->sink);
     for (;;) {
         uint32_t range;
@@ -387,7 +397,8 @@ static cb_status prepare_output(cb_sort *s, cb_error *err) {
         return CB_OK;
     /* Room for what is worked on and what is on its way: the highest ranges leave entirely. */
     size_t room = (size_t)(segments / s->sizes.ranges * (s->sizes.threads + 2));
-    return cbi_partitions_make_room(s->parts, s->sizes.threads, cbi_min(room, s->sizes.segments / 2), err);
+    return cbi_partitions_make_room(s->parts, s->sizes.threads,
+                                    cbi_min(room, s->sizes.segments / 2), err);
 }
 
 static cb_status write_header(cb_sort *s, cb_error *err) {
@@ -396,7 +407,8 @@ static cb_status write_header(cb_sort *s, cb_error *err) {
     if (bytes == 0)
         return CB_OK;
     cbi_writer *w = &s->workers[0].writer;
-    cbi_writer_init(w, s->sink, s->workers[0].scratch, s->sizes.writer_buffer, s->sizes.writer_buffers);
+    cbi_writer_init(w, s->sink, s->workers[0].scratch, s->sizes.writer_buffer,
+                    s->sizes.writer_buffers);
     CB_TRY(cbi_writer_begin(w, 0, err));
     CB_TRY(cbi_writer_put(w, header, bytes, err));
     CB_TRY(cbi_writer_end(w, err));
@@ -411,7 +423,8 @@ cb_status cbi_sort_ranges(cb_sort *s, cb_error *err) {
                                       .segments_max = s->sizes.segments,
                                       .spill = s->spill,
                                       .batch_segments_max = s->sizes.batch_segments,
-                                      .populate = s->sizes.in_memory && s->sizes.segment >= 32 * CBI_KIB,
+                                      .populate =
+                                          s->sizes.in_memory && s->sizes.segment >= 32 * CBI_KIB,
                                       .low_water = s->sizes.segments / 8,
                                       .cancelled = &s->stop};
     CB_TRY(cbi_partitions_create(&options, &s->parts, err));

@@ -3,15 +3,17 @@
 #include "operator/sort_private.h"
 
 /*
- * Sorting by runs and one merge: for what comes as a stream, whose key ranges nobody can know, and for single ranges that turned
- * out too large.
+ * Sorting by runs and one merge: for what comes as a stream, whose key ranges nobody can know, and
+ * for single ranges that turned out too large.
  *
- * Each worker fills a builder with rows, orders it and writes it out as a run. In the end all runs are merged at once.
- * The merge needs two batches of memory a run; batches are a 256th of the memory, so about a hundred runs go at a time. If
- * there are more, the smallest are merged into one first, as few as will do. The table of runs has a fixed number of slots;
- * a worker that finds it nearly full merges some with the memory of its own (empty) builder.
+ * Each worker fills a builder with rows, orders it and writes it out as a run. In the end all runs
+ * are merged at once. The merge needs two batches of memory a run; batches are a 256th of the
+ * memory, so about a hundred runs go at a time. If there are more, the smallest are merged into one
+ * first, as few as will do. The table of runs has a fixed number of slots; a worker that finds it
+ * nearly full merges some with the memory of its own (empty) builder.
  *
- * Rows in runs carry their place in the input where that decides ties, so the merge is stable whoever made which run.
+ * Rows in runs carry their place in the input where that decides ties, so the merge is stable
+ * whoever made which run.
  */
 
 cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, size_t batch, cb_error *err) {
@@ -74,7 +76,8 @@ cb_status cbi_sort_emit(void *ctx, const cbi_stored *row, cb_error *err) {
     size_t overhead = cbi_row_overhead(s);
     atomic_fetch_add_explicit(&s->bytes_out, row->row_bytes + overhead, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->rows_out, 1, memory_order_relaxed);
-    return cbi_writer_put_row(&w->writer, row->row, row->row_bytes, overhead > 0, s->format.terminator, err);
+    return cbi_writer_put_row(&w->writer, row->row, row->row_bytes, overhead > 0,
+                              s->format.terminator, err);
 }
 
 typedef struct run_target {
@@ -88,8 +91,8 @@ static cb_status put_in_run(void *ctx, const cbi_stored *row, cb_error *err) {
 }
 
 /* Merges the runs in `slots` and frees them. */
-static cb_status merge_slots(cb_sort *s, const uint32_t *slots, uint32_t count, cbi_row_fn fn, void *ctx,
-                             cb_error *err) {
+static cb_status merge_slots(cb_sort *s, const uint32_t *slots, uint32_t count, cbi_row_fn fn,
+                             void *ctx, cb_error *err) {
     cbi_run_source *sources = cbi_calloc(count, sizeof *sources);
     cbi_source **list = cbi_calloc(count, sizeof *list);
     uint32_t *tree = cbi_calloc(count + 1, sizeof *tree);
@@ -178,11 +181,13 @@ cb_status cbi_sort_merge_runs(sort_worker *w, cb_error *err) {
 }
 
 /* Rows of `sources` -> one new run. */
-cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count, uint32_t *tree, cb_error *err) {
+cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count, uint32_t *tree,
+                                cb_error *err) {
     cbi_mutex_lock(&s->mutex);
     run_target target = {.sort = s, .slot = take_slot(s)};
     cbi_mutex_unlock(&s->mutex);
-    CB_TRY(cbi_merge(sources, count, tree, &s->run_layout, s->o.unique, &s->stop, put_in_run, &target, err));
+    CB_TRY(cbi_merge(sources, count, tree, &s->run_layout, s->o.unique, &s->stop, put_in_run,
+                     &target, err));
     CB_TRY(cbi_partition_put_end(s->runs, target.slot, err));
     cbi_mutex_lock(&s->mutex);
     s->run_slots[s->run_count++] = target.slot;
@@ -206,7 +211,8 @@ static void give_builder(sort_worker *w) {
     w->builder.base = NULL;
 }
 
-/* The table of runs is nearly full: this worker's builder (just emptied) becomes memory for a merge. */
+/* The table of runs is nearly full: this worker's builder (just emptied) becomes memory for a
+ * merge. */
 static cb_status make_slots(sort_worker *w, cb_error *err) {
     cb_sort *s = w->sort;
     cbi_mutex_lock(&s->mutex);
@@ -240,10 +246,11 @@ static cb_status add_row(sort_worker *w, const cbi_stored *row, cb_error *err) {
     if (cbi_builder_add(&w->builder, row))
         return CB_OK;
     uint64_t least = w->sort->sizes.budget + 8 * ((uint64_t)row->row_bytes + row->key_bytes);
-    return cbi_fail_bytes(err, CB_EBUDGET, row->row_bytes, least,
-                          "a row of %u bytes is too much for a budget of %llu bytes; --memory %lluM will do",
-                          row->row_bytes, (unsigned long long)w->sort->sizes.budget,
-                          (unsigned long long)(least / CBI_MIB + 1));
+    return cbi_fail_bytes(
+        err, CB_EBUDGET, row->row_bytes, least,
+        "a row of %u bytes is too much for a budget of %llu bytes; --memory %lluM will do",
+        row->row_bytes, (unsigned long long)w->sort->sizes.budget,
+        (unsigned long long)(least / CBI_MIB + 1));
 }
 
 static cb_status read_stream_chunk(sort_worker *w, cb_error *err) {
@@ -291,7 +298,8 @@ static void flush_rest(void *ctx) {
 }
 
 /* Nothing was written out: `count` workers' builders are merged where they are. */
-static cb_status merge_builders(sort_worker *workers, unsigned count, sort_worker *writer, cb_error *err) {
+static cb_status merge_builders(sort_worker *workers, unsigned count, sort_worker *writer,
+                                cb_error *err) {
     cb_sort *s = writer->sort;
     cbi_builder_source sources[64];
     cbi_source *list[64];
@@ -300,14 +308,16 @@ static cb_status merge_builders(sort_worker *workers, unsigned count, sort_worke
         cbi_builder_source_init(&sources[i], &workers[i].builder);
         list[i] = &sources[i].source;
     }
-    return cbi_merge(list, count, tree, &s->run_layout, s->o.unique, &s->stop, cbi_sort_emit, writer, err);
+    return cbi_merge(list, count, tree, &s->run_layout, s->o.unique, &s->stop, cbi_sort_emit,
+                     writer, err);
 }
 
 /* Opens the output, puts the header there, and leaves worker 0's pen ready for rows. */
 cb_status cbi_sort_begin_output(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_sort_open_output(s, 0, err));
     sort_worker *w = &s->workers[0];
-    cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer, s->sizes.writer_buffers);
+    cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer,
+                    s->sizes.writer_buffers);
     CB_TRY(cbi_writer_begin(&w->writer, 0, err));
     size_t bytes;
     const uint8_t *header = cbi_input_header(s->input, &bytes);
@@ -342,7 +352,8 @@ static cb_status merge_stream(cb_sort *s, cb_error *err) {
 
 cb_status cbi_sort_stream(cb_sort *s, cb_error *err) {
     unsigned threads = s->sizes.threads;
-    uint32_t slots = (uint32_t)cbi_clamp((size_t)(s->sizes.usable / (32 * CBI_KIB)), 8 + 4 * threads, 8192);
+    uint32_t slots =
+        (uint32_t)cbi_clamp((size_t)(s->sizes.usable / (32 * CBI_KIB)), 8 + 4 * threads, 8192);
     CB_TRY(cbi_sort_open_runs(s, slots, s->sizes.run_batch, err));
     size_t units = (s->sizes.segments - run_reserve(s, threads)) / threads;
     cb_status status = CB_OK;
@@ -401,11 +412,13 @@ cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     size_t outside = cbi_max(s->sizes.segments / 3, 4 * s->sizes.batch_segments);
     uint32_t depth = (uint32_t)cbi_clamp(outside / 2 / s->sizes.batch_segments, 2, 9) - 1;
     w->builder_units = s->sizes.segments - outside;
-    uint64_t need = info.segments * s->sizes.segment + info.rows * (sizeof(cbi_entry) + CBI_ORDER_BYTES);
+    uint64_t need =
+        info.segments * s->sizes.segment + info.rows * (sizeof(cbi_entry) + CBI_ORDER_BYTES);
     uint64_t slots = 16 + 3 * (need / (w->builder_units * s->sizes.segment) + 1);
     /* A few runs, so larger batches than a stream of unknown length may use. */
     size_t runs = (size_t)(need / (w->builder_units * s->sizes.segment)) + 3;
-    size_t batch = cbi_clamp(s->sizes.segments / (4 * runs), s->sizes.run_batch, cbi_max(outside / 8, 1));
+    size_t batch =
+        cbi_clamp(s->sizes.segments / (4 * runs), s->sizes.run_batch, cbi_max(outside / 8, 1));
     CB_TRY(cbi_sort_open_runs(s, (uint32_t)cbi_min((size_t)slots, 1 << 20), batch, err));
     CB_TRY(take_builder(w, err));
     cb_status status = read_range(w, range, depth, err);

@@ -4,13 +4,15 @@
 #include "base/alloc.h"
 
 /*
- * Finding the range of a key looks at the 8 bytes of it that follow what all splitters share. URLs share long beginnings,
- * random keys share nothing: both cost the same. A table over the top bits of the distance from the first splitter says
- * between which splitters these 8 bytes can lie; mostly that is one place and the search is over (5 ns a key where a
- * binary search took 45). Only a key that equals a splitter in its 8 bytes is compared in full.
+ * Finding the range of a key looks at the 8 bytes of it that follow what all splitters share. URLs
+ * share long beginnings, random keys share nothing: both cost the same. A table over the top bits
+ * of the distance from the first splitter says between which splitters these 8 bytes can lie;
+ * mostly that is one place and the search is over (5 ns a key where a binary search took 45). Only
+ * a key that equals a splitter in its 8 bytes is compared in full.
  *
- * Borders: with splitters s0 < s1 < ... range j holds the keys of (s(j-1), s(j)]. A splitter that was drawn more than once
- * is heavy: it gets a range of its own right after range j, which then holds (s(j-1), s(j)).
+ * Borders: with splitters s0 < s1 < ... range j holds the keys of (s(j-1), s(j)]. A splitter that
+ * was drawn more than once is heavy: it gets a range of its own right after range j, which then
+ * holds (s(j-1), s(j)).
  */
 
 typedef struct splitter {
@@ -24,23 +26,27 @@ struct cbi_splitters {
     uint64_t *prefixes;
     splitter *all;
     uint8_t *bytes;
-    uint32_t *table;    /* [i]: splitters less than first + (i << shift); one entry more than there are steps */
+    uint32_t *table; /* [i]: splitters less than first + (i << shift); one entry more than there are
+                        steps */
     uint64_t first, last; /* prefixes of the first and the last splitter */
     unsigned shift;
     uint32_t count, ranges;
-    uint32_t shared;    /* bytes that all splitters begin with */
+    uint32_t shared; /* bytes that all splitters begin with */
     bool inverted;
 };
 
 void cbi_sample_init(cbi_sample *s, uint8_t *memory, size_t bytes) {
-    *s = (cbi_sample){.entries = (cbi_entry *)(void *)memory, .memory = memory, .memory_bytes = bytes & ~(size_t)15};
+    *s = (cbi_sample){.entries = (cbi_entry *)(void *)memory,
+                      .memory = memory,
+                      .memory_bytes = bytes & ~(size_t)15};
     s->keys = memory + s->memory_bytes;
 }
 
 bool cbi_sample_add(cbi_sample *s, const uint8_t *key, size_t bytes, bool inverted) {
     bytes = cbi_min(bytes, CBI_SAMPLE_KEY_MAX);
     size_t need = 1 + cbi_varint_bytes((uint32_t)bytes) + bytes;
-    size_t used = (s->count + 1) * sizeof(cbi_entry) + (size_t)(s->memory + s->memory_bytes - s->keys);
+    size_t used =
+        (s->count + 1) * sizeof(cbi_entry) + (size_t)(s->memory + s->memory_bytes - s->keys);
     if (used + need > s->memory_bytes)
         return false;
     s->keys -= need;
@@ -90,14 +96,17 @@ static void fill_table(cbi_splitters *s, uint32_t steps) {
     }
 }
 
-cb_status cbi_splitters_create(cbi_sample *sample, uint32_t ranges, bool inverted, cbi_splitters **out,
-                               cb_error *err) {
+cb_status cbi_splitters_create(cbi_sample *sample, uint32_t ranges, bool inverted,
+                               cbi_splitters **out, cb_error *err) {
     cbi_layout layout = {.shape = CBI_KEY_ENCODED, .inverted = inverted};
     cbi_order(sample->entries, sample->count, &layout, sample->memory);
-    uint32_t picks = sample->count == 0 || ranges == 0 ? 0 : (uint32_t)cbi_min(ranges - 1, sample->count);
+    uint32_t picks =
+        sample->count == 0 || ranges == 0 ? 0 : (uint32_t)cbi_min(ranges - 1, sample->count);
     size_t bytes = 0;
     for (uint32_t i = 0; i < picks; i++)
-        bytes += sample_key(sample, (size_t)(((uint64_t)i + 1) * sample->count / ((uint64_t)picks + 1))).key_bytes;
+        bytes +=
+            sample_key(sample, (size_t)(((uint64_t)i + 1) * sample->count / ((uint64_t)picks + 1)))
+                .key_bytes;
 
     cbi_splitters *s = cbi_calloc(1, sizeof *s);
     uint32_t steps = 64;
@@ -109,15 +118,18 @@ cb_status cbi_splitters_create(cbi_sample *sample, uint32_t ranges, bool inverte
         s->all = cbi_alloc((picks + 1) * sizeof *s->all);
         s->bytes = cbi_alloc(bytes + 1);
     }
-    if (s == NULL || s->prefixes == NULL || s->table == NULL || s->all == NULL || s->bytes == NULL) {
+    if (s == NULL || s->prefixes == NULL || s->table == NULL || s->all == NULL ||
+        s->bytes == NULL) {
         cbi_splitters_destroy(s);
         return cbi_fail(err, CB_ENOMEM, "no memory for %u key ranges", ranges);
     }
     uint8_t *at = s->bytes;
     for (uint32_t i = 0; i < picks; i++) {
-        cbi_stored key = sample_key(sample, (size_t)(((uint64_t)i + 1) * sample->count / ((uint64_t)picks + 1)));
+        cbi_stored key =
+            sample_key(sample, (size_t)(((uint64_t)i + 1) * sample->count / ((uint64_t)picks + 1)));
         splitter *last = s->count > 0 ? &s->all[s->count - 1] : NULL;
-        if (last != NULL && last->bytes == key.key_bytes && memcmp(last->key, key.key, key.key_bytes) == 0) {
+        if (last != NULL && last->bytes == key.key_bytes &&
+            memcmp(last->key, key.key, key.key_bytes) == 0) {
             if (key.key_bytes < CBI_SAMPLE_KEY_MAX) /* a cut key may stand for many */
                 last->heavy = true;
             continue;
@@ -162,7 +174,8 @@ bool cbi_splitters_single(const cbi_splitters *s, uint32_t range) {
     return false;
 }
 
-static inline int compare(const cbi_splitters *s, const splitter *a, const uint8_t *key, size_t bytes) {
+static inline int compare(const cbi_splitters *s, const splitter *a, const uint8_t *key,
+                          size_t bytes) {
     int c = cbi_compare_bytes(a->key, a->bytes, key, bytes, 0);
     return s->inverted ? -c : c;
 }

@@ -5,8 +5,8 @@
 #include "operator/order.h"
 
 /*
- * Key ranges of about equal weight, from a sample of keys. A key that fills more than a whole range by itself gets a range
- * of its own, where nothing is left to be sorted.
+ * Key ranges of about equal weight, from a sample of keys. A key that fills more than a whole range
+ * by itself gets a range of its own, where nothing is left to be sorted.
  */
 typedef struct cbi_splitters cbi_splitters;
 
@@ -23,8 +23,10 @@ void cbi_sample_init(cbi_sample *sample, uint8_t *memory, size_t bytes);
 /** false: full. */
 bool cbi_sample_add(cbi_sample *sample, const uint8_t *key, size_t bytes, bool inverted);
 
-/** Sorts the sample and chooses at most `ranges` ranges. `inverted`: keys are in descending order. */
-cb_status cbi_splitters_create(cbi_sample *sample, uint32_t ranges, bool inverted, cbi_splitters **splitters, cb_error *err);
+/** Sorts the sample and chooses at most `ranges` ranges. `inverted`: keys are in descending order.
+ */
+cb_status cbi_splitters_create(cbi_sample *sample, uint32_t ranges, bool inverted,
+                               cbi_splitters **splitters, cb_error *err);
 void cbi_splitters_destroy(cbi_splitters *splitters);
 uint32_t cbi_splitters_ranges(const cbi_splitters *splitters);
 /** All keys of this range are equal. */

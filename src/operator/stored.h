@@ -7,11 +7,12 @@
  *
  *     varint row bytes | [varint key bytes | key] | [order] | row
  *
- * The key is there when it is encoded; otherwise it is a part of the row itself. The order (8 bytes) is there in runs
- * when input order decides ties, since runs are merged long after their rows have lost their places. Rows of one chunk that go
- * to one range lie together as a piece: {order, bytes, rows} and then the rows. `order` is the place of the first
- * row in the input: 32 bits of chunk, 32 bits of row within that chunk's share of the range. So input order costs
- * 16 bytes a piece and nothing a row.
+ * The key is there when it is encoded; otherwise it is a part of the row itself. The order (8
+ * bytes) is there in runs when input order decides ties, since runs are merged long after their
+ * rows have lost their places. Rows of one chunk that go to one range lie together as a piece:
+ * {order, bytes, rows} and then the rows. `order` is the place of the first row in the input: 32
+ * bits of chunk, 32 bits of row within that chunk's share of the range. So input order costs 16
+ * bytes a piece and nothing a row.
  */
 
 #include <string.h>
@@ -21,11 +22,13 @@
 enum {
     CBI_PIECE_HEADER_BYTES = 16,
     CBI_VARINT_MAX = 5,
-    CBI_ORDER_ROW_BITS = 32, /* a chunk that grew for a giant row may hold any number of small ones */
+    CBI_ORDER_ROW_BITS =
+        32, /* a chunk that grew for a giant row may hold any number of small ones */
     CBI_ORDER_BYTES = 8
 };
 
-/** Row and key together: sizes in segments are 32 bits, and a segment's own bytes and rounding up come on top. */
+/** Row and key together: sizes in segments are 32 bits, and a segment's own bytes and rounding up
+ * come on top. */
 #define CBI_STORED_MAX ((uint64_t)4000 * CBI_MIB)
 
 /** What is needed to find keys in stored rows and to compare them. Plain data, immutable. */
@@ -35,7 +38,7 @@ typedef struct cbi_layout {
     bool inverted;                    /* ROW and SLICE: descending */
     cbi_key_tie tie;
     bool tie_inverted;
-    bool ordered;                     /* rows carry their order (runs) */
+    bool ordered; /* rows carry their order (runs) */
 } cbi_layout;
 
 typedef struct cbi_stored {
@@ -74,7 +77,8 @@ static inline const uint8_t *cbi_varint_get(const uint8_t *p, uint32_t *v) {
     return p;
 }
 
-static inline size_t cbi_stored_bytes(const cbi_layout *layout, uint32_t key_bytes, uint32_t row_bytes) {
+static inline size_t cbi_stored_bytes(const cbi_layout *layout, uint32_t key_bytes,
+                                      uint32_t row_bytes) {
     size_t bytes = cbi_varint_bytes(row_bytes) + row_bytes;
     if (layout->shape == CBI_KEY_ENCODED)
         bytes += cbi_varint_bytes(key_bytes) + key_bytes;
@@ -83,7 +87,8 @@ static inline size_t cbi_stored_bytes(const cbi_layout *layout, uint32_t key_byt
     return bytes;
 }
 
-/** Writes one; answers the end. The key is looked at for encoded keys only, the order for ordered layouts. */
+/** Writes one; answers the end. The key is looked at for encoded keys only, the order for ordered
+ * layouts. */
 static inline uint8_t *cbi_stored_put(const cbi_layout *layout, uint8_t *p, const uint8_t *key,
                                       uint32_t key_bytes, const uint8_t *row, uint32_t row_bytes,
                                       uint64_t order) {
@@ -114,7 +119,8 @@ static inline void cbi_slice(const cbi_layout *layout, cbi_stored *s) {
 }
 
 /** Reads one; answers the end. */
-static inline const uint8_t *cbi_stored_get(const cbi_layout *layout, const uint8_t *p, cbi_stored *s) {
+static inline const uint8_t *cbi_stored_get(const cbi_layout *layout, const uint8_t *p,
+                                            cbi_stored *s) {
     p = cbi_varint_get(p, &s->row_bytes);
     if (layout->shape == CBI_KEY_ENCODED) {
         p = cbi_varint_get(p, &s->key_bytes);
@@ -132,7 +138,8 @@ static inline const uint8_t *cbi_stored_get(const cbi_layout *layout, const uint
     return s->row + s->row_bytes;
 }
 
-/** The first 8 bytes from `at` on as a number whose order is the keys' order; short keys read as if zeros followed. */
+/** The first 8 bytes from `at` on as a number whose order is the keys' order; short keys read as if
+ * zeros followed. */
 static inline uint64_t cbi_prefix(const uint8_t *key, size_t key_bytes, size_t at) {
     if (CBI_LIKELY(key_bytes >= at + 8))
         return cbi_load_be64(key + at);
@@ -142,8 +149,10 @@ static inline uint64_t cbi_prefix(const uint8_t *key, size_t key_bytes, size_t a
     return __builtin_bswap64(v);
 }
 
-/** memcmp order, the shorter first when one begins the other; the first `same` bytes are known to be equal. */
-static inline int cbi_compare_bytes(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes, size_t same) {
+/** memcmp order, the shorter first when one begins the other; the first `same` bytes are known to
+ * be equal. */
+static inline int cbi_compare_bytes(const uint8_t *a, size_t a_bytes, const uint8_t *b,
+                                    size_t b_bytes, size_t same) {
     size_t common = cbi_min(a_bytes, b_bytes);
     if (same < common) {
         int c = memcmp(a + same, b + same, common - same);
@@ -154,13 +163,15 @@ static inline int cbi_compare_bytes(const uint8_t *a, size_t a_bytes, const uint
 }
 
 /** The keys alone, direction included: < 0, 0, > 0. */
-static inline int cbi_compare_keys(const cbi_layout *layout, const cbi_stored *a, const cbi_stored *b) {
+static inline int cbi_compare_keys(const cbi_layout *layout, const cbi_stored *a,
+                                   const cbi_stored *b) {
     int c = cbi_compare_bytes(a->key, a->key_bytes, b->key, b->key_bytes, 0);
     return layout->inverted ? -c : c;
 }
 
 /** Keys, then the tie rule: rows' bytes, or their order where they carry it. */
-static inline int cbi_compare_stored(const cbi_layout *layout, const cbi_stored *a, const cbi_stored *b) {
+static inline int cbi_compare_stored(const cbi_layout *layout, const cbi_stored *a,
+                                     const cbi_stored *b) {
     int c = cbi_compare_keys(layout, a, b);
     if (c != 0)
         return c;

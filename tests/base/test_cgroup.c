@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Goal: the limit that will end the process is the one that is found, wherever it hides. Method: small folders that look like
- * /proc and /sys of machines with v1, v2, both, in and outside of containers.
+ * Goal: the limit that will end the process is the one that is found, wherever it hides. Method:
+ * small folders that look like /proc and /sys of machines with v1, v2, both, in and outside of
+ * containers.
  */
 #include <stdio.h>
 

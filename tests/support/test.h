@@ -15,8 +15,8 @@
 
 enum { TEST_PATH_MAX = 4096 };
 
-/** A new empty folder below $CARBIDE_TEST_DIR, $TMPDIR or the current one; borrowed until the test program ends, when it
- *  is removed with all that is in it. */
+/** A new empty folder below $CARBIDE_TEST_DIR, $TMPDIR or the current one; borrowed until the test
+ * program ends, when it is removed with all that is in it. */
 const char *test_folder(void);
 
 /** FOLDER/NAME into `path` (of TEST_PATH_MAX bytes), which is returned. */
@@ -26,7 +26,8 @@ char *test_path(char *path, const char *folder, const char *name);
 void test_write_file(const char *path, const void *bytes, size_t count);
 void test_write_text(const char *path, const char *text);
 
-/** The whole file, owned by the caller (free), terminated; its size into *count where that is not NULL. */
+/** The whole file, owned by the caller (free), terminated; its size into *count where that is not
+ * NULL. */
 char *test_read_file(const char *path, size_t *count);
 
 /** assert_int_equal with names. */
