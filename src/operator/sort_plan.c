@@ -193,11 +193,13 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
 /* The smallest budget from `from` on that has a plan with `pages` bytes of page memory for one
  * thread. */
 static uint64_t least_budget(const cb_sort *s, uint64_t from, unsigned threads, double pages) {
-    sort_sizes z = {.budget = from};
+    /* Sizes go by steps, so a little more memory can be too little again: what is named is what was
+     * tried. */
+    sort_sizes z = {.budget = cbi_round_up(from, CBI_MIB)};
     while (z.budget < (uint64_t)1 << 42 &&
            (!size_for(s, threads, &z) || (double)z.segments * (double)z.segment < pages))
-        z.budget += z.budget < 256 * CBI_MIB ? 128 * CBI_KIB : z.budget / 64;
-    return cbi_round_up(z.budget, CBI_MIB);
+        z.budget = cbi_round_up(z.budget + (z.budget < 256 * CBI_MIB ? 1 : z.budget / 64), CBI_MIB);
+    return z.budget;
 }
 
 double cbi_sort_row_factor(const cb_sort *s) {
@@ -209,7 +211,8 @@ double cbi_sort_row_factor(const cb_sort *s) {
 
 uint64_t cbi_sort_least_budget(const cb_sort *s, uint64_t row_bytes) {
     double pages = ((double)row_bytes + 128 * 1024) * cbi_sort_row_factor(s);
-    return least_budget(s, s->o.memory_bytes, s->sizes.threads, pages) + CBI_MIB;
+    uint64_t least = least_budget(s, s->o.memory_bytes, s->sizes.threads, pages);
+    return least_budget(s, least + CBI_MIB, s->sizes.threads, pages);
 }
 
 cb_status cbi_sort_size(cb_sort *s, cb_error *err) {
