@@ -64,6 +64,12 @@ class Budget(h.Case):
         for memory in (64, 256, 1024, 4096):
             self.keeps(memory, [], source=source)
 
+    def test_the_index_of_what_is_spilled_stays_in_the_budget(self):
+        """Hundreds of times the budget: what is remembered of each piece on disk must not add up."""
+        source = self.generate("lines", 20_000_000 if h.LONG else 8_000_000, "in")
+        for memory in (8, 16):
+            self.keeps(memory, [], source=source)
+
     def test_streams(self):
         source = self.generate("lines", 600_000, "in")
         for memory in (8, 16, 64):
