@@ -24,6 +24,7 @@ typedef struct cbi_input_options {
     cb_format_kind format; /* AUTO: by the first name, a compression suffix stripped */
     size_t record_bytes;
     bool zero_terminated;
+    bool as_is;          /* nothing is decompressed, whatever the first bytes say (GNU sort) */
     int field_separator; /* -1: the format's own */
     cb_header header;
     cb_bad_rows bad_rows;

@@ -101,6 +101,8 @@ static cb_status file_probe(cbi_input *input, input_file *file, cb_error *err) {
         file->regular = false;
         return CB_OK;
     }
+    if (input->as_is)
+        return CB_OK;
     file->codec = cbi_compression_of_magic(magic, (size_t)n);
     if (input->format.kind == CB_FORMAT_FIXED && cbi_compression_of_name(file->path) != file->codec)
         file->codec = CBI_COMPRESSION_NONE;

@@ -89,6 +89,7 @@ struct cbi_input {
     size_t name_count;
     uint64_t total_bytes;
     size_t decoder_bytes_max;
+    bool as_is;
 
     atomic_uint_fast64_t bytes_done;
     atomic_uint_fast64_t rows_bad;

@@ -35,6 +35,9 @@ static cb_status reader_raw(void *ctx, uint8_t *buf, size_t bytes, size_t *got, 
 /* A pipe cannot be asked twice: its first bytes are kept. */
 static cb_status reader_peek(input_reader *reader, cbi_compression *codec, cb_error *err) {
     const input_file *file = &reader->input->files[reader->file];
+    *codec = CBI_COMPRESSION_NONE;
+    if (reader->input->as_is)
+        return CB_OK;
     while (reader->peek_bytes < CBI_MAGIC_BYTES) {
         ssize_t n = cbi_sys_read_some(reader->fd, reader->peek + reader->peek_bytes,
                                       sizeof reader->peek - reader->peek_bytes);

@@ -157,7 +157,7 @@ cb_status cbi_sink_open(const cbi_sink_options *o, cbi_sink **out, cb_error *err
     cbi_cond_init(&s->changed);
     cb_status status = CB_OK;
     bool standard = o->path == NULL || strcmp(o->path, "-") == 0;
-    s->compression = standard ? CBI_COMPRESSION_NONE : cbi_compression_of_name(o->path);
+    s->compression = standard || o->as_is ? CBI_COMPRESSION_NONE : cbi_compression_of_name(o->path);
     if (standard)
         s->fd = STDOUT_FILENO;
     else

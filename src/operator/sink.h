@@ -19,6 +19,7 @@ typedef struct cbi_sink cbi_sink;
 
 typedef struct cbi_sink_options {
     const char *path; /* NULL or "-": standard output */
+    bool as_is;       /* not compressed, whatever the name says (GNU sort) */
     cbi_spill *io;    /* borrowed; its threads write behind */
     unsigned writers;
     uint8_t *edge_memory;    /* cbi_sink_edge_bytes(writers), 4 KiB aligned */

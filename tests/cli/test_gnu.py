@@ -7,6 +7,7 @@ Thousands of random inputs, option sets and budgets; what counts is the standard
 byte, and the exit code; for -c also the message. GNU sort is the oracle, so nothing here knows how to sort. A difference
 is made smaller before it is reported, and its files are kept.
 """
+import gzip
 import os
 import random
 import shutil
@@ -274,6 +275,15 @@ class Gnu(h.Case):
             self.assertEnded(named, 0)
             self.assertSameBytes(self.read("in"), want.out, f"file onto itself {extra}")
             self.assertNothingLeft()
+
+    def test_compressed_bytes_are_bytes_whatever_the_name(self):
+        source = self.write("in.gz", gzip.compress(b"b\na\n") + b"\nb\na\n")
+        want = h.gnu_sort(source).out
+        self.assertSameBytes(h.sort("--gnu", source).out, want)
+        with open(source, "rb") as file:
+            self.assertSameBytes(h.sort("--gnu", stdin=file).out, want)
+        self.assertEnded(h.sort("--gnu", "-o", self.path("out.gz"), source), 0)
+        self.assertSameBytes(self.read("out.gz"), want)
 
     def test_what_gnu_sort_refuses_is_refused_with_2(self):
         source = self.write("in", b"b\na\n")
