@@ -267,6 +267,8 @@ void cbi_key_put_gnu_num(cbi_key_writer *w, const cbi_key_part *part, const cbi_
 
 /* ---- units ---- */
 
+enum { GNU_UNITS = 8 }; /* 9.1 stops at Y */
+
 /* 1 for K ... 10 for Q; 0 for what is no unit. */
 static unsigned unit_power(unsigned c) {
     static const char units[] = "KMGTPEZYRQ";
@@ -300,6 +302,8 @@ void cbi_key_put_gnu_human(cbi_key_writer *w, const cbi_key_part *part, const cb
     if (!zero && p < text->end) {
         unsigned c = part->fold ? cbi_key_upper(*p) : *p;
         order = c == 'k' || c - 'a' >= 26 ? unit_power(c) : 0;
+        if (order > GNU_UNITS)
+            order = 0;
     }
     cbi_key_put(w, (d.negative ? 0x80 - order : 0x80 + order) ^ part->flip);
     cbi_key_put_decimal(w, part->flip, &d);
