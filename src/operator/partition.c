@@ -40,6 +40,7 @@ typedef struct partition {
     cbi_extent *extents; /* .segments: EXTENT_JUMBO | units for a giant row, EXTENT_LOADED */
     uint32_t extent_count, extent_capacity;
     uint32_t next_extent; /* cbi_partition_next_part */
+    uint32_t units_max;   /* of one row */
     uint32_t loading;     /* read requests under way */
 } partition;
 
@@ -582,6 +583,7 @@ static cb_status append_group(cbi_partitions *p, uint32_t index, const cbi_group
             retire_open(part);
         part->open = segment;
         part->segments += units;
+        part->units_max = (uint32_t)cbi_max(part->units_max, units);
         if (waited)
             atomic_fetch_sub(&p->in_hand, 1);
     }
@@ -606,7 +608,8 @@ void cbi_partition_get_info(const cbi_partitions *p, uint32_t index, cbi_partiti
                                  .row_bytes = part->row_bytes,
                                  .pieces = part->pieces,
                                  .segments = part->segments,
-                                 .segments_out = part->segments_out};
+                                 .segments_out = part->segments_out,
+                                 .units_max = part->units_max > 0 ? part->units_max : 1};
     cbi_mutex_unlock(&part->lock);
 }
 
@@ -919,6 +922,7 @@ cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored 
         if (waited)
             atomic_fetch_sub(&p->in_hand, 1);
         part->segments += units;
+        part->units_max = (uint32_t)cbi_max(part->units_max, units);
         part->piece = NULL;
     }
     cbi_segment *open = part->open;
@@ -969,6 +973,6 @@ void cbi_partition_reset(cbi_partitions *p, uint32_t index) {
     cbi_mutex_lock(&part->lock);
     cb_assert(part->open == NULL && part->back == NULL && part->loading == 0);
     part->rows = part->row_bytes = part->pieces = part->segments = part->segments_out = 0;
-    part->next_extent = 0;
+    part->next_extent = part->units_max = 0;
     cbi_mutex_unlock(&part->lock);
 }

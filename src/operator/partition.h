@@ -75,6 +75,7 @@ typedef struct cbi_partition_info {
     uint64_t pieces;
     uint64_t segments;     /* pool segments it takes when it is whole in memory */
     uint64_t segments_out; /* of these, on disk */
+    uint32_t units_max;    /* segments of its largest row, at least 1 */
 } cbi_partition_info;
 void cbi_partition_get_info(const cbi_partitions *p, uint32_t index, cbi_partition_info *info);
 

@@ -127,6 +127,7 @@ cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input 
                                  .format = s->o.format,
                                  .record_bytes = s->o.record_bytes,
                                  .zero_terminated = s->o.zero_terminated,
+                                 .as_is = s->o.gnu,
                                  .field_separator = s->o.field_separator,
                                  .header = s->o.header,
                                  .bad_rows = s->o.bad_rows,
@@ -233,6 +234,7 @@ cb_status cbi_sort_open_output(cb_sort *s, uint64_t bytes_expected, cb_error *er
     uint8_t *shared =
         cb_page_data(&s->scratch_page) + s->sizes.worker * s->sizes.threads + s->sizes.staging;
     cbi_sink_options options = {.path = s->o.output,
+                                .as_is = s->o.gnu,
                                 .io = s->spill,
                                 .writers = s->sizes.threads,
                                 .edge_memory = shared,
@@ -415,6 +417,19 @@ static void take_down(cb_sort *s) {
     s->pool = NULL;
 }
 
+/* A refusal that came from deep below tells of pages; what helps is a budget. */
+static void name_budget(cb_sort *s, cb_error *err) {
+    if (err->status != CB_EBUDGET || err->bytes_had > s->o.memory_bytes || s->sizes.threads == 0)
+        return;
+    uint64_t least = cbi_sort_least_budget(s, err->bytes_asked);
+    least = cbi_max(least, cbi_round_up(s->o.memory_bytes / 4 * 5, CBI_MIB));
+    cb_error why = *err;
+    (void)cbi_fail_bytes(err, CB_EBUDGET, why.bytes_asked, least,
+                         "%.800s; the budget is %llu bytes; --memory %lluM should do", why.message,
+                         (unsigned long long)s->o.memory_bytes,
+                         (unsigned long long)(least / CBI_MIB));
+}
+
 cb_status cb_sort_run(cb_sort *s, cb_error *err) {
     if (s->ran)
         return cbi_fail(err, CB_EMISUSE, "this sort has been run already");
@@ -424,6 +439,7 @@ cb_status cb_sort_run(cb_sort *s, cb_error *err) {
     cb_status status = do_work(s, &local);
     if (status != CB_OK)
         atomic_store(&s->stop, true);
+    name_budget(s, &local);
     if (atomic_load(&s->cancelled) && status != CB_OK)
         status = cbi_fail(&local, CB_ECANCELED, "cancelled");
     cbi_mutex_lock(&s->mutex); /* from here on progress looks at the figures only */

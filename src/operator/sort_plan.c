@@ -97,10 +97,9 @@ static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
     double mean = clamp_double(s->sample.row_bytes + 1, 4, 1 << 20);
     z->batch_rows =
         cbi_clamp((size_t)((double)z->chunk / mean * 1.3) + 64, 64, z->chunk / row + 64);
-    z->batch_keys = encoded
-                        ? cbi_max((size_t)((double)z->batch_rows * (s->sample.key_bytes * 1.3 + 8)),
-                                  z->chunk / 8)
-                        : 0;
+    /* Keys of long rows: a batch ends when they have no room, and one alone gets segments. */
+    size_t keys = (size_t)((double)z->batch_rows * (s->sample.key_bytes * 1.3 + 8));
+    z->batch_keys = encoded ? cbi_clamp(keys, z->chunk / 8, 4 * z->chunk) : 0;
     size_t in =
         z->chunk + z->batch_rows * row + z->batch_keys + (z->ranges + 2) * sizeof(uint32_t) + 512;
     z->writer_buffers = 3;
@@ -112,7 +111,8 @@ static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
 }
 
 static cbi_compression output_compression(const cb_sort *s) {
-    return s->o.output == NULL ? CBI_COMPRESSION_NONE : cbi_compression_of_name(s->o.output);
+    return s->o.output == NULL || s->o.gnu ? CBI_COMPRESSION_NONE
+                                           : cbi_compression_of_name(s->o.output);
 }
 
 /* How many ranges, of which size, for `total` stored bytes in `rest` bytes of segments. */

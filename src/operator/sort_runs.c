@@ -135,8 +135,17 @@ static void smallest_first(cb_sort *s, uint32_t count) {
     }
 }
 
+/* How many runs `segments` are enough for: each keeps two parts, and the largest row may be one. */
 static uint32_t fan_in(const cb_sort *s, size_t segments) {
-    size_t most = segments / (2 * s->run_batch + 1);
+    size_t part = s->run_batch, out = 0;
+    for (uint32_t i = 0; i < s->run_count; i++) {
+        cbi_partition_info info;
+        cbi_partition_get_info(s->runs, s->run_slots[i], &info);
+        part = cbi_max(part, info.units_max);
+        if (info.units_max > 1)
+            out = cbi_max(out, 2 * (size_t)info.units_max);
+    }
+    size_t most = (segments - cbi_min(segments, out)) / (2 * part + 1);
     if (s->o.merge_width_max >= 2)
         most = cbi_min(most, s->o.merge_width_max);
     return (uint32_t)cbi_clamp(most, 2, 1 << 16);
@@ -219,14 +228,13 @@ static cb_status make_slots(sort_worker *w, cb_error *err) {
     while (s->exclusive && !cbi_sort_stopped(s))
         cbi_cond_wait(&s->changed, &s->mutex);
     bool needed = s->free_slot_count < 2 * s->sizes.threads + 2 && s->run_count > 1;
-    uint32_t complete = s->run_count;
+    uint32_t complete = s->run_count, width = needed ? fan_in(s, w->builder_units) : 0;
     if (needed)
         s->exclusive = true;
     cbi_mutex_unlock(&s->mutex);
     if (!needed)
         return CB_OK;
     give_builder(w);
-    uint32_t width = fan_in(s, w->builder_units);
     s->passes = 2;
     cb_status status = merge_some(s, width < complete ? width : complete, err);
     cbi_mutex_lock(&s->mutex);
@@ -410,7 +418,12 @@ cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     CB_TRY(cbi_partitions_make_room(s->parts, range - 1, s->sizes.segments, err));
     /* A third stays outside the builder: half of it for what is read, half for what is written. */
     size_t outside = cbi_max(s->sizes.segments / 3, 4 * s->sizes.batch_segments);
+    if (info.units_max > 1) /* giant rows need their memory in one piece, both here and there */
+        outside = cbi_clamp(outside, cbi_min(8 * (size_t)info.units_max, s->sizes.segments / 3 * 2),
+                            s->sizes.segments);
     uint32_t depth = (uint32_t)cbi_clamp(outside / 2 / s->sizes.batch_segments, 2, 9) - 1;
+    if (info.units_max > 1)
+        depth = 1;
     w->builder_units = s->sizes.segments - outside;
     uint64_t need =
         info.segments * s->sizes.segment + info.rows * (sizeof(cbi_entry) + CBI_ORDER_BYTES);
