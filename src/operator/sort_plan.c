@@ -52,9 +52,9 @@ bool cbi_sort_by_range(const cb_sort *s) {
            cbi_input_bytes(s->input) > 0;
 }
 
-/* Places of what is on disk are kept in memory, 16 bytes an extent. */
+/* Places of what is on disk are kept in memory, 16 bytes an extent (extents.c). */
 static size_t index_bytes(const cb_sort *s, uint64_t budget) {
-    size_t most = (size_t)(budget / 12);
+    size_t most = (size_t)(budget / 10);
     if (!cbi_input_seekable(s->input) || s->o.action != CB_SORT_SORT)
         return cbi_clamp((size_t)(budget / 24), 64 * CBI_KIB, 64 * CBI_MIB);
     uint64_t extent = budget / 512 < 16 * CBI_KIB ? 16 * CBI_KIB : budget / 512;
@@ -116,7 +116,7 @@ static cbi_compression output_compression(const cb_sort *s) {
 }
 
 /* How many ranges, of which size, for `total` stored bytes in `rest` bytes of segments. */
-static void choose_ranges(sort_sizes *z, double total, uint64_t rest) {
+static void choose_ranges(const cb_sort *s, sort_sizes *z, double total, uint64_t rest) {
     double ranges = total / (double)z->range_bytes + 1;
     double small = clamp_double(total / RANGE_IN_MEMORY + 1, ranges, RANGES_MAX * 0.5);
     double open = clamp_double(small, 1, RANGES_MAX) * 16 * 1024;
@@ -134,6 +134,12 @@ static void choose_ranges(sort_sizes *z, double total, uint64_t rest) {
         z->range_bytes = (uint64_t)all;
     double most = clamp_double((double)rest / 3 / 4096, 4,
                                RANGES_MAX); /* open segments: a third of the memory */
+    if (!z->in_memory) {
+        /* What leaves at a time is about what a range has in memory: with too many ranges there
+         * would be more extents than the index has room for. */
+        double extent = total * 18 / (double)cbi_max(index_bytes(s, z->budget), 4096);
+        most = clamp_double((double)rest * 0.7 / extent, 4, most);
+    }
     z->ranges = (uint32_t)clamp_double(ranges, 1, most);
 }
 
@@ -172,7 +178,7 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
         }
         z->in_memory = false;
         if (by_range)
-            choose_ranges(z, total, rest);
+            choose_ranges(s, z, total, rest);
         size_t segment = (size_t)cbi_min(rest / 6 / z->ranges, rest / 64);
         z->segment = power_of_two_below(
             cbi_clamp(segment, 4096, z->in_memory ? 64 * CBI_KIB : 32 * CBI_KIB));

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "operator/partition_private.h"
+
+/* ---- coming back ---- */
+
+cb_status cbi_partitions_make_room(cbi_partitions *p, uint32_t above, size_t segments,
+                                   cb_error *err) {
+    if (p->o.spill == NULL)
+        return CB_OK;
+    cb_status status = CB_OK;
+    cbi_mutex_lock(&p->mutex);
+    parts_close_open(p, above + 1);
+    uint32_t i = p->o.count;
+    for (;;) {
+        status = parts_stopped(p, err);
+        size_t free_now = cb_segment_pool_free_count(p->o.pool);
+        if (status != CB_OK || free_now >= segments)
+            break;
+        while (i > above + 1 &&
+               atomic_load_explicit(&p->parts[i - 1].full, memory_order_relaxed) == 0)
+            i--;
+        if (free_now + p->leaving < segments && i > above + 1) {
+            status = parts_spill_batch(p, i - 1, err);
+            if (status != CB_OK)
+                break;
+        } else if (p->leaving > 0) { /* what has just come back may be counted twice: looked at
+                                        again after that */
+            cbi_cond_wait(&p->changed, &p->mutex);
+        } else {
+            break;
+        }
+    }
+    cbi_mutex_unlock(&p->mutex);
+    return status;
+}
+
+/* Free segments for one extent, as the request's list; false when there are not enough (none kept).
+ */
+static bool take_for_extent(cbi_partitions *p, uint32_t shape, request *r) {
+    if (shape & EXTENT_JUMBO) {
+        uint32_t units = shape & EXTENT_UNITS;
+        void *base = cb_segment_pool_take(p->o.pool, units);
+        if (base == NULL)
+            return false;
+        r->segments[0] =
+            (cbi_spill_segment){.base = base, .capacity = units * (uint32_t)p->o.segment_bytes};
+        r->count = 1;
+        r->units = units;
+        return true;
+    }
+    for (uint32_t i = 0; i < shape; i++) {
+        void *base = cb_segment_pool_take(p->o.pool, 1);
+        if (base == NULL) {
+            while (i-- > 0)
+                cb_segment_pool_give(p->o.pool, r->segments[i].base, 1);
+            return false;
+        }
+        r->segments[i] =
+            (cbi_spill_segment){.base = base, .capacity = (uint32_t)p->o.segment_bytes};
+    }
+    r->count = r->units = shape;
+    return true;
+}
+
+/* Reads one extent behind the caller's back. CB_EAGAIN: no memory now. p->mutex held on entry and
+ * exit. */
+static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent, bool last_read,
+                             cb_error *err) {
+    partition *part = &p->parts[index];
+    request *r = parts_request_take(p);
+    cbi_extent place = *cbi_extent_at(&part->extents, extent);
+    r->write = false;
+    r->last_read = last_read;
+    r->index = index;
+    r->extent = extent;
+    if (!take_for_extent(p, place.segments, r)) {
+        p->under_way--;
+        r->next = p->idle;
+        p->idle = r;
+        return CB_EAGAIN;
+    }
+    part->loading++;
+    cbi_mutex_unlock(&p->mutex);
+    if (place.segments & EXTENT_JUMBO)
+        place.segments = 1;
+    cb_error local;
+    cb_status status = cbi_spill_read(p->o.spill, index, extent, &place, r->segments, r->count,
+                                      parts_request_done, r, &local);
+    if (status != CB_OK) {
+        for (uint32_t i = 0; i < r->count; i++)
+            cb_segment_pool_give(p->o.pool, r->segments[i].base,
+                                 r->segments[i].capacity / p->o.segment_bytes);
+        parts_request_return(p, r, status, &local);
+        if (err != NULL)
+            *err = local;
+    }
+    cbi_mutex_lock(&p->mutex);
+    return status;
+}
+
+/* Extents of one kind that are not in yet. p->mutex held. */
+static cb_status load_kind(cbi_partitions *p, uint32_t index, uint32_t kind, cb_error *err) {
+    partition *part = &p->parts[index];
+    for (uint32_t i = 0; i < part->extents.count; i++) {
+        uint32_t shape = cbi_extent_at(&part->extents, i)->segments;
+        if ((shape & EXTENT_LOADED) != 0 || (shape & EXTENT_JUMBO) != kind)
+            continue;
+        CB_TRY(load_extent(p, index, i, false, err));
+        cbi_extent_at(&part->extents, i)->segments |= EXTENT_LOADED;
+        part->segments_out -= shape & EXTENT_UNITS;
+    }
+    return CB_OK;
+}
+
+cb_status cbi_partition_load(cbi_partitions *p, uint32_t index, cb_error *err) {
+    partition *part = &p->parts[index];
+    cbi_mutex_lock(&p->mutex);
+    if (part->segments_out > cb_segment_pool_free_count(p->o.pool)) {
+        cbi_mutex_unlock(&p->mutex);
+        return CB_EAGAIN;
+    }
+    /* Writes of this very partition may still be under way: their places are not known before they
+     * are done. */
+    cb_status status = parts_stopped(p, err);
+    while (status == CB_OK && p->leaving > 0) {
+        bool known = true;
+        for (uint32_t i = part->extents.count; known && i-- > 0;)
+            known = cbi_extent_at(&part->extents, i)->blocks > 0;
+        if (known)
+            break;
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = parts_stopped(p, err);
+    }
+    if (status == CB_OK) /* giant rows first, while there is room in one piece */
+        status = load_kind(p, index, EXTENT_JUMBO, err);
+    if (status == CB_OK)
+        status = load_kind(p, index, 0, err);
+    cbi_mutex_unlock(&p->mutex);
+    return status;
+}
+
+cb_status cbi_partition_unload(cbi_partitions *p, uint32_t index, cb_error *err) {
+    partition *part = &p->parts[index];
+    cbi_mutex_lock(&p->mutex);
+    cb_status status = parts_stopped(p, err);
+    while (status == CB_OK && part->loading > 0) {
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = parts_stopped(p, err);
+    }
+    for (uint32_t i = 0; status == CB_OK && i < part->extents.count; i++) {
+        if ((cbi_extent_at(&part->extents, i)->segments & EXTENT_LOADED) != 0)
+            part->segments_out += cbi_extent_at(&part->extents, i)->segments & EXTENT_UNITS;
+        cbi_extent_at(&part->extents, i)->segments &= ~(uint32_t)EXTENT_LOADED;
+    }
+    cbi_segment *list = NULL;
+    if (status == CB_OK) {
+        list = part->back;
+        part->back = part->back_last = NULL;
+    }
+    cbi_mutex_unlock(&p->mutex);
+    cbi_segments_give(p->o.pool, list);
+    return status;
+}
+
+cb_status cbi_partition_wait(cbi_partitions *p, uint32_t index, cbi_segment **segments,
+                             cb_error *err) {
+    partition *part = &p->parts[index];
+    cbi_mutex_lock(&p->mutex);
+    cb_status status = parts_stopped(p, err);
+    while (status == CB_OK && part->loading > 0) {
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = parts_stopped(p, err);
+    }
+    cbi_mutex_unlock(&p->mutex);
+    if (status != CB_OK)
+        return status;
+    cbi_mutex_lock(&part->lock);
+    if (part->open != NULL)
+        parts_retire_open(part);
+    if (part->back != NULL) { /* all of it in one list: what came back is older */
+        part->back_last->next = part->first;
+        if (part->first == NULL)
+            part->last = part->back_last;
+        part->first = part->back;
+        part->back = part->back_last = NULL;
+    }
+    *segments = part->first;
+    cbi_mutex_unlock(&part->lock);
+    return CB_OK;
+}
+
+void cbi_partition_drop(cbi_partitions *p, uint32_t index) {
+    partition *part = &p->parts[index];
+    cbi_mutex_lock(&part->lock);
+    cbi_segment *list = part->first;
+    part->first = part->last = NULL;
+    atomic_store_explicit(&part->full, 0, memory_order_relaxed);
+    cbi_extents_clear(&part->extents, &p->slab);
+    cbi_mutex_unlock(&part->lock);
+    cbi_segments_give(p->o.pool, list);
+    cbi_mutex_lock(&p->mutex);
+    cbi_cond_broadcast(&p->changed);
+    cbi_mutex_unlock(&p->mutex);
+}
+
+/* Places of extents are known once their writes are done. p->mutex held. */
+static cb_status wait_until_written(cbi_partitions *p, const partition *part, cb_error *err) {
+    cb_status status = parts_stopped(p, err);
+    while (status == CB_OK && p->leaving > 0 && part->next_extent < part->extents.count &&
+           cbi_extent_at(&part->extents, part->next_extent)->blocks == 0) {
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = parts_stopped(p, err);
+    }
+    return status;
+}
+
+cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t depth, cb_error *err) {
+    partition *part = &p->parts[index];
+    cb_status status = CB_OK;
+    cbi_mutex_lock(&p->mutex);
+    while (status == CB_OK && part->loading < depth && (depth > 1 || part->back == NULL) &&
+           part->next_extent < part->extents.count &&
+           cbi_extent_at(&part->extents, part->next_extent)->blocks > 0) {
+        status = load_extent(p, index, part->next_extent, true, err);
+        if (status == CB_OK)
+            part->next_extent++;
+    }
+    cbi_mutex_unlock(&p->mutex);
+    return status == CB_EAGAIN ? CB_OK : status;
+}
+
+/* Nothing is on its way: fetches the next extent, for which memory must be found. p->mutex held. */
+static cb_status fetch_next(cbi_partitions *p, uint32_t index, cb_error *err) {
+    partition *part = &p->parts[index];
+    cb_status status = load_extent(p, index, part->next_extent, true, err);
+    while (status == CB_EAGAIN && p->under_way > 0) { /* what is on its way out gives memory back */
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = parts_stopped(p, err);
+        if (status == CB_OK)
+            status = load_extent(p, index, part->next_extent, true, err);
+    }
+    if (status == CB_OK)
+        part->next_extent++;
+    else if (status == CB_EAGAIN)
+        status = cbi_fail_bytes(err, CB_EBUDGET, p->o.batch_segments_max * p->o.segment_bytes,
+                                cb_segment_pool_free_count(p->o.pool) * p->o.segment_bytes,
+                                "no page memory is left to read spilled rows back");
+    return status;
+}
+
+cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment **segments,
+                                  cb_error *err) {
+    partition *part = &p->parts[index];
+    cbi_mutex_lock(&p->mutex);
+    cb_status status = wait_until_written(p, part, err);
+    if (status == CB_OK && part->loading == 0 && part->back == NULL &&
+        part->next_extent < part->extents.count)
+        status = fetch_next(p, index, err);
+    while (status == CB_OK && part->loading > 0 && part->back == NULL) {
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = parts_stopped(p, err);
+    }
+    cbi_mutex_unlock(&p->mutex);
+    if (status != CB_OK)
+        return status;
+    cbi_mutex_lock(&part->lock);
+    if (part->back != NULL) {
+        *segments = part->back;
+        part->back = part->back_last = NULL;
+    } else {
+        if (part->open != NULL)
+            parts_retire_open(part);
+        *segments = part->first;
+        part->first = part->last = NULL;
+        atomic_store_explicit(&part->full, 0, memory_order_relaxed);
+    }
+    cbi_mutex_unlock(&part->lock);
+    return CB_OK;
+}
+
+/* ---- rows one by one, in order: runs ---- */
+
+cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored *row,
+                            cb_error *err) {
+    partition *part = &p->parts[index];
+    size_t bytes = cbi_stored_bytes(p->o.layout, row->key_bytes, row->row_bytes);
+    cbi_mutex_lock(&part->lock);
+    if (part->open != NULL) {
+        size_t room =
+            part->open->units * p->o.segment_bytes - CBI_FRAME_HEADER_BYTES - part->open->used;
+        if (bytes + (part->piece == NULL ? CBI_PIECE_HEADER_BYTES : 0) > room)
+            parts_retire_open(part);
+    }
+    if (part->open == NULL) {
+        size_t need = bytes + CBI_PIECE_HEADER_BYTES;
+        size_t units =
+            need <= p->payload
+                ? 1
+                : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
+        void *base = parts_take_quickly(p, units);
+        bool waited = base == NULL;
+        if (waited) {
+            cbi_mutex_unlock(&part->lock);
+            CB_TRY(parts_wait_for_memory(p, units, true, &base, err));
+            cbi_mutex_lock(&part->lock);
+        }
+        part->open = base;
+        *part->open = (cbi_segment){.next = NULL, .used = 0, .units = (uint32_t)units};
+        if (waited)
+            atomic_fetch_sub(&p->in_hand, 1);
+        part->segments += units;
+        part->units_max = (uint32_t)cbi_max(part->units_max, units);
+        part->piece = NULL;
+    }
+    cbi_segment *open = part->open;
+    if (part->piece == NULL) {
+        part->piece = cbi_segment_payload(open) + open->used;
+        memset(part->piece, 0, CBI_PIECE_HEADER_BYTES);
+        open->used += CBI_PIECE_HEADER_BYTES;
+        part->pieces++;
+    }
+    (void)cbi_stored_put(p->o.layout, cbi_segment_payload(open) + open->used, row->key,
+                         row->key_bytes, row->row, row->row_bytes, row->order);
+    open->used += (uint32_t)bytes;
+    cbi_store_u32(part->piece + 8, cbi_load_u32(part->piece + 8) + 1);
+    cbi_store_u32(part->piece + 12, cbi_load_u32(part->piece + 12) + (uint32_t)bytes);
+    part->rows++;
+    part->row_bytes += row->row_bytes;
+    bool full = open->units > 1;
+    if (full)
+        parts_retire_open(part);
+    bool relieve =
+        atomic_load_explicit(&part->full, memory_order_relaxed) >= p->o.batch_segments_max;
+    cbi_mutex_unlock(&part->lock);
+    if (!relieve)
+        return CB_OK;
+    cbi_mutex_lock(&p->mutex);
+    cb_status status = parts_spill_batch(p, index, err);
+    cbi_mutex_unlock(&p->mutex);
+    return status;
+}
+
+cb_status cbi_partition_put_end(cbi_partitions *p, uint32_t index, cb_error *err) {
+    partition *part = &p->parts[index];
+    cbi_mutex_lock(&part->lock);
+    if (part->open != NULL)
+        parts_retire_open(part);
+    cbi_mutex_unlock(&part->lock);
+    cb_status status = CB_OK;
+    cbi_mutex_lock(&p->mutex);
+    while (status == CB_OK && atomic_load_explicit(&part->full, memory_order_relaxed) > 0)
+        status = parts_spill_batch(p, index, err);
+    cbi_mutex_unlock(&p->mutex);
+    return status;
+}
+
+void cbi_partition_reset(cbi_partitions *p, uint32_t index) {
+    partition *part = &p->parts[index];
+    cbi_partition_drop(p, index);
+    cbi_mutex_lock(&part->lock);
+    cb_assert(part->open == NULL && part->back == NULL && part->loading == 0);
+    part->rows = part->row_bytes = part->pieces = part->segments = part->segments_out = 0;
+    part->next_extent = part->units_max = 0;
+    cbi_mutex_unlock(&part->lock);
+}
