@@ -424,7 +424,9 @@ cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     uint32_t depth = (uint32_t)cbi_clamp(outside / 2 / s->sizes.batch_segments, 2, 9) - 1;
     if (info.units_max > 1)
         depth = 1;
+    outside = cbi_min(outside, s->sizes.segments / 4 * 3); /* large batches in a tiny pool */
     w->builder_units = s->sizes.segments - outside;
+    cb_assert(w->builder_units > 0);
     uint64_t need =
         info.segments * s->sizes.segment + info.rows * (sizeof(cbi_entry) + CBI_ORDER_BYTES);
     uint64_t slots = 16 + 3 * (need / (w->builder_units * s->sizes.segment) + 1);
