@@ -59,6 +59,9 @@ const char *const *cbi_input_names(const cbi_input *input, size_t *count);
 bool cbi_input_seekable(const cbi_input *input);
 /** Bytes of all inputs together (compressed size for compressed ones); 0 when one is not known. */
 uint64_t cbi_input_bytes(const cbi_input *input);
+/** The most that decoding may come to hold: what is compressed by name and number is known now,
+ * what a pipe brings is not. */
+size_t cbi_input_decoder_bytes(const cbi_input *input);
 /** Bytes read so far, in the same measure. Any thread. */
 uint64_t cbi_input_bytes_done(const cbi_input *input);
 /** Output would replace this input: the same file. */

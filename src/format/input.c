@@ -235,6 +235,29 @@ bool cbi_input_seekable(const cbi_input *input) {
 uint64_t cbi_input_bytes(const cbi_input *input) {
     return input->total_bytes;
 }
+size_t input_decoder_limit(const cbi_input *input, bool regular, cbi_compression codec) {
+    size_t most = input->decoder_bytes_max;
+    if (!regular) /* most pipes bring nothing compressed, and this is set aside before that is known
+                   */
+        return most / 3;
+    switch (codec) {
+        case CBI_COMPRESSION_GZIP: return cbi_min(most, 64 * CBI_KIB);
+        case CBI_COMPRESSION_ZSTD: return most / 3 * 2;
+        case CBI_COMPRESSION_LZ4:
+            return cbi_min(most, 9 * CBI_MIB); /* two blocks of 4 MiB and more */
+        case CBI_COMPRESSION_NONE: break;
+    }
+    return 0;
+}
+
+size_t cbi_input_decoder_bytes(const cbi_input *input) {
+    size_t most = 0;
+    for (size_t i = 0; i < input->file_count && !input->as_is; i++) {
+        const input_file *file = &input->files[i];
+        most = cbi_max(most, input_decoder_limit(input, file->regular, file->codec));
+    }
+    return most;
+}
 uint64_t cbi_input_bytes_done(const cbi_input *input) {
     return atomic_load_explicit(&input->bytes_done, memory_order_relaxed);
 }

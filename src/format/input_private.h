@@ -223,4 +223,7 @@ static inline bool input_lenient(const cbi_input *input) {
     return input->bad_rows != CB_BAD_ROWS_ERROR;
 }
 
+/* What the decoder of such a file may hold. */
+size_t input_decoder_limit(const cbi_input *input, bool regular, cbi_compression codec);
+
 #endif

@@ -64,8 +64,9 @@ cb_status input_reader_open(cbi_input *input, size_t index, input_reader *reader
     if (!file->regular)
         status = reader_peek(reader, &codec, err);
     if (status == CB_OK && codec != CBI_COMPRESSION_NONE)
-        status = cbi_decoder_create(codec, file->path, input->decoder_bytes_max, reader_raw, reader,
-                                    &reader->decoder, err);
+        status =
+            cbi_decoder_create(codec, file->path, input_decoder_limit(input, file->regular, codec),
+                               reader_raw, reader, &reader->decoder, err);
     if (status != CB_OK)
         input_reader_close(reader);
     return status;

@@ -118,6 +118,16 @@ cb_status cb_sort_create(const cb_sort_options *o, cb_sort **sort, cb_error *err
 
 /* ---- what it stands on ---- */
 
+/* What a decoder may hold is set aside, so it is kept to what usual files need; a large budget
+ * opens large windows. */
+static size_t decoder_bytes_max(const cb_sort *s) {
+    uint64_t memory = s->o.memory_bytes;
+    uint64_t most = memory < 256 * CBI_MIB ? 9 * CBI_MIB + CBI_MIB / 2
+                    : memory < CBI_GIB     ? 40 * CBI_MIB
+                                           : 160 * CBI_MIB;
+    return (size_t)(memory / 8 * 3 < most ? memory / 8 * 3 : most);
+}
+
 cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input **input,
                               cb_error *err) {
     static const char *const standard[] = {"-"};
@@ -132,7 +142,7 @@ cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input 
                                  .header = s->o.header,
                                  .bad_rows = s->o.bad_rows,
                                  .bad_rows_path = s->o.bad_rows_path,
-                                 .decoder_bytes_max = s->o.memory_bytes / 8 * 3};
+                                 .decoder_bytes_max = decoder_bytes_max(s)};
     if (first > 0) { /* further sorted inputs are read as the first one is */
         options.format = s->format.kind;
         options.record_bytes = s->format.record_bytes;

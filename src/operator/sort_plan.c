@@ -25,6 +25,9 @@ enum {
     STACK_TOUCHED_BYTES = 40 * 1024,
     CODE_LATER_BYTES =
         896 * 1024, /* code and data that are not resident at the start but will be */
+    DECODER_CODE_BYTES = 512 * 1024,
+    USABLE_MIN = 7 << 18,   /* below that nothing is left for rows */
+    USABLE_SPARE = 1 << 19, /* the next run may start with a little more resident */
     CHUNK_MAX = 1 << 20,
     CHUNK_MIN = 32 << 10,
     RANGES_MAX = 4096,
@@ -61,13 +64,26 @@ static size_t index_bytes(const cb_sort *s, uint64_t budget) {
     return cbi_min((size_t)(cbi_input_bytes(s->input) / extent * 40), most);
 }
 
+static cbi_compression output_compression(const cb_sort *s) {
+    return s->o.output == NULL || s->o.gnu ? CBI_COMPRESSION_NONE
+                                           : cbi_compression_of_name(s->o.output);
+}
+
 static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_threads,
                             uint64_t budget) {
     uint64_t bytes =
         s->baseline + CODE_LATER_BYTES + (uint64_t)(threads + io_threads) * STACK_TOUCHED_BYTES;
     bytes += cbi_alloc_bytes() + 128 * CBI_KIB + index_bytes(s, budget);
-    bytes += budget / 512;                                  /* page tables of what is touched */
-    bytes += budget / 64 < CBI_MIB ? budget / 64 : CBI_MIB; /* headroom */
+    if (!cbi_input_seekable(s->input)) { /* a decoder with its code, and the end of a chunk that
+                                            waits for the next one */
+        size_t decoder = cbi_input_decoder_bytes(s->input);
+        bytes += decoder + (decoder > 0 ? DECODER_CODE_BYTES : 0) +
+                 cbi_min((size_t)(budget / 24), CHUNK_MAX);
+    }
+    if (output_compression(s) != CBI_COMPRESSION_NONE)
+        bytes += DECODER_CODE_BYTES + cbi_compressor_bytes(output_compression(s));
+    bytes += budget / 512; /* page tables of what is touched */
+    bytes += cbi_clamp((size_t)(budget / 64), 192 * CBI_KIB, CBI_MIB); /* headroom */
     return bytes;
 }
 
@@ -110,11 +126,6 @@ static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
     return bytes;
 }
 
-static cbi_compression output_compression(const cb_sort *s) {
-    return s->o.output == NULL || s->o.gnu ? CBI_COMPRESSION_NONE
-                                           : cbi_compression_of_name(s->o.output);
-}
-
 /* How many ranges, of which size, for `total` stored bytes in `rest` bytes of segments. */
 static void choose_ranges(const cb_sort *s, sort_sizes *z, double total, uint64_t rest) {
     double ranges = total / (double)z->range_bytes + 1;
@@ -147,7 +158,7 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     z->threads = threads;
     z->io_threads = z->budget < 40 * CBI_MIB ? 2 : 4;
     z->fixed = fixed_bytes(s, threads, z->io_threads, z->budget);
-    if (z->fixed >= z->budget)
+    if (z->fixed + USABLE_MIN > z->budget)
         return false;
     z->usable = z->budget - z->fixed;
     z->chunk =
@@ -165,8 +176,8 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
         z->worker = worker_bytes(s, z);
         z->staging = cbi_round_up(
             cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
-        z->shared = z->staging + cbi_sink_block_bytes(output_compression(s)) +
-                    cbi_sink_edge_bytes(threads) + cbi_compressor_bytes(output_compression(s));
+        z->shared =
+            z->staging + cbi_sink_block_bytes(output_compression(s)) + cbi_sink_edge_bytes(threads);
         uint64_t taken = z->shared + (uint64_t)threads * z->worker;
         if (taken + 32 * 4096 > z->usable)
             return false;
@@ -203,7 +214,8 @@ static uint64_t least_budget(const cb_sort *s, uint64_t from, unsigned threads, 
      * tried. */
     sort_sizes z = {.budget = cbi_round_up(from, CBI_MIB)};
     while (z.budget < (uint64_t)1 << 42 &&
-           (!size_for(s, threads, &z) || (double)z.segments * (double)z.segment < pages))
+           (!size_for(s, threads, &z) || z.usable < USABLE_MIN + USABLE_SPARE ||
+            (double)z.segments * (double)z.segment < pages))
         z.budget = cbi_round_up(z.budget + (z.budget < 256 * CBI_MIB ? 1 : z.budget / 64), CBI_MIB);
     return z.budget;
 }
