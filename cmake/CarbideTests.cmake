@@ -23,7 +23,12 @@ set(carbide_build_kind plain)
 if(CARBIDE_SANITIZE)
     set(carbide_build_kind ${CARBIDE_SANITIZE})
 endif()
+set(carbide_debug_build 0)
+if(CARBIDE_DEBUG)
+    set(carbide_debug_build 1)
+endif()
 set(carbide_test_environment
+    "CARBIDE_DEBUG_BUILD=${carbide_debug_build}"
     "CARBIDE=${PROJECT_BINARY_DIR}/bin/carbide"
     "CARBIDE_BUILD=${PROJECT_BINARY_DIR}"
     "CARBIDE_SOURCE=${PROJECT_SOURCE_DIR}"

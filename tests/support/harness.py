@@ -139,6 +139,11 @@ def need_cgroup():
         skip_loudly("no memory cgroup can be made here (run as root, or delegate one): the budget is measured by peak RSS only")
 
 
+# Code that is not optimised and asserts everywhere is larger than what the plan expects of it: the promise is that of release
+# builds, where nothing is added.
+DEBUG_BYTES = (5 << 18) if os.environ.get("CARBIDE_DEBUG_BUILD") == "1" else 0
+
+
 def need_plain_build():
     if not PLAIN:
         skip_loudly("a build with sanitizers keeps no budget")
