@@ -26,7 +26,7 @@ enum {
     CODE_LATER_BYTES =
         896 * 1024, /* code and data that are not resident at the start but will be */
     DECODER_CODE_BYTES = 512 * 1024,
-    USABLE_MIN = 7 << 18,   /* below that nothing is left for rows */
+    USABLE_MIN = 2 << 20,   /* below that nothing is left for rows */
     USABLE_SPARE = 1 << 19, /* the next run may start with a little more resident */
     CHUNK_MAX = 1 << 20,
     CHUNK_MIN = 32 << 10,

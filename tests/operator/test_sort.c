@@ -139,7 +139,7 @@ static cb_sort_options options_for(const char *const *inputs, size_t count, uint
                              .threads = threads,
                              .temp_dirs = &temp_folder,
                              .temp_dir_count = 1,
-                             .baseline_bytes = CBI_MIB};
+                             .baseline_bytes = CBI_MIB / 2};
 }
 
 static cb_status run(const cb_sort_options *options, cb_sort_stats *stats, cb_error *err) {
@@ -250,8 +250,8 @@ static void test_rows_that_fit_in_memory(void **state) {
  */
 static void test_keys_that_begin_alike_survive_being_spilled(void **state) {
     (void)state;
-    by_every_road(shared_beginning, 160000, 60, 6 * CBI_MIB, false, false);
-    by_every_road(shared_beginning, 120000, 60, 6 * CBI_MIB, false, true);
+    by_every_road(shared_beginning, 160000, 60, 8 * CBI_MIB, false, false);
+    by_every_road(shared_beginning, 120000, 60, 8 * CBI_MIB, false, true);
 }
 /* Once rows of ranges too large for memory lost their input order. */
 static void test_equal_keys_stay_in_input_order_in_large_ranges(void **state) {
