@@ -159,7 +159,7 @@ CB_API CB_MUST_USE cb_status cb_sort_explain(cb_sort *sort, cb_sort_plan *plan, 
  */
 CB_API CB_MUST_USE cb_status cb_sort_run(cb_sort *sort, cb_error *err);
 
-/** Any thread, while cb_sort_run runs and after. Never blocks. */
+/** Any thread, while cb_sort_run runs and after. May wait a moment while reads are being queued. */
 CB_API void cb_sort_progress(const cb_sort *sort, cb_progress *progress);
 
 /** Any thread, not a signal handler: the run ends soon with CB_ECANCELED. A read that waits for a

@@ -190,6 +190,9 @@ request *parts_request_take(cbi_partitions *p) {
 void parts_request_return(cbi_partitions *p, request *r, cb_status status, const cb_error *err) {
     cbi_mutex_lock(&p->mutex);
     note_failure(p, status, err);
+    for (uint32_t i = 0; i < r->count; i++)
+        cb_segment_pool_give(p->o.pool, r->segments[i].base,
+                             r->segments[i].capacity / p->o.segment_bytes);
     if (r->write)
         p->leaving -= r->units;
     else
@@ -262,9 +265,6 @@ cb_status parts_spill_batch(cbi_partitions *p, uint32_t index, cb_error *err) {
     cb_status status = cbi_spill_write(p->o.spill, index, r->extent, r->segments, r->count,
                                        parts_request_done, r, &local);
     if (status != CB_OK) {
-        for (uint32_t i = 0; i < r->count; i++)
-            cb_segment_pool_give(p->o.pool, r->segments[i].base,
-                                 r->segments[i].capacity / p->o.segment_bytes);
         parts_request_return(p, r, status, &local);
         if (err != NULL)
             *err = local;

@@ -89,9 +89,6 @@ static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent,
     cb_status status = cbi_spill_read(p->o.spill, index, extent, &place, r->segments, r->count,
                                       parts_request_done, r, &local);
     if (status != CB_OK) {
-        for (uint32_t i = 0; i < r->count; i++)
-            cb_segment_pool_give(p->o.pool, r->segments[i].base,
-                                 r->segments[i].capacity / p->o.segment_bytes);
         parts_request_return(p, r, status, &local);
         if (err != NULL)
             *err = local;

@@ -220,6 +220,8 @@ static void give_builder(sort_worker *w) {
     w->builder.base = NULL;
 }
 
+enum { REBUILD_TRIES = 5000 }; /* of a millisecond */
+
 /* The table of runs is nearly full: this worker's builder (just emptied) becomes memory for a
  * merge. */
 static cb_status make_slots(sort_worker *w, cb_error *err) {
@@ -242,7 +244,13 @@ static cb_status make_slots(sort_worker *w, cb_error *err) {
     cbi_cond_broadcast(&s->changed);
     cbi_mutex_unlock(&s->mutex);
     CB_TRY(status);
-    return take_builder(w, err);
+    /* Runs that others write just now may lie where the builder was; they leave soon. */
+    status = take_builder(w, err);
+    for (unsigned i = 0; status == CB_EBUDGET && i < REBUILD_TRIES && !cbi_sort_stopped(s); i++) {
+        cbi_sys_sleep_ns(1000000);
+        status = take_builder(w, err);
+    }
+    return status;
 }
 
 static cb_status add_row(sort_worker *w, const cbi_stored *row, cb_error *err) {

@@ -79,7 +79,7 @@ cb_status cbi_spill_read(cbi_spill *spill, uint32_t owner, uint32_t sequence,
                          const cbi_extent *extent, cbi_spill_segment *segments, uint32_t count,
                          cbi_spill_done_fn done, void *ctx, cb_error *err);
 
-/** The place may be used again (punches a hole or reuses it for later writes of that size). */
+/** The place may be used again by later writes. Nothing is punched: see docs/spill-format.md. */
 void cbi_spill_free(cbi_spill *spill, const cbi_extent *extent);
 
 /** General write-behind for output files, by the same threads: `done` as above (extent NULL).
