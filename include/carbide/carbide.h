@@ -4,6 +4,7 @@
 
 /* The whole library. Each header can also be included alone. */
 #include "carbide/allocator.h"
+#include "carbide/job.h"
 #include "carbide/ledger.h"
 #include "carbide/manager.h"
 #include "carbide/pool.h"

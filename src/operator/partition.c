@@ -434,7 +434,29 @@ cb_status cbi_partitions_take(cbi_partitions *p, size_t units, void **base, cb_e
 
 static inline size_t group_row_bytes(const cbi_layout *layout, const cbi_group *g, uint32_t i) {
     uint32_t row = g->which[i];
+    if (g->stored)
+        return g->rows[row].bytes;
     return cbi_stored_bytes(layout, g->keys != NULL ? g->keys[row].bytes : 0, g->rows[row].bytes);
+}
+
+/* Rows that are stored rows already, from *at on, as many as fit before `end`; answers the end of
+ * what was put. */
+static uint8_t *append_stored(uint8_t *out, const uint8_t *end, const cbi_group *g, uint32_t *at,
+                              uint64_t *row_bytes) {
+    uint32_t i = *at;
+    for (; i < g->count; i++) {
+        cbi_span span = g->rows[g->which[i]];
+        if (out > end || span.bytes > (size_t)(end - out))
+            break;
+        const uint8_t *from = g->base + span.offset;
+        uint32_t bytes;
+        memcpy(out, from, span.bytes);
+        (void)cbi_varint_get(from, &bytes);
+        *row_bytes += bytes;
+        out += span.bytes;
+    }
+    *at = i;
+    return out;
 }
 
 /* Rows from *at on as one piece into the open segment, as many as fit. part->lock held. */
@@ -447,7 +469,9 @@ static void append_piece(cbi_partitions *p, partition *part, const cbi_group *g,
     uint8_t *out = start + CBI_PIECE_HEADER_BYTES;
     uint32_t i = *at;
     uint64_t row_bytes = 0;
-    for (; i < g->count; i++) {
+    if (g->stored)
+        out = append_stored(out, end, g, &i, &row_bytes);
+    for (; !g->stored && i < g->count; i++) {
         size_t bytes = group_row_bytes(layout, g, i);
         if (out > end || bytes > (size_t)(end - out))
             break;
@@ -460,7 +484,7 @@ static void append_piece(cbi_partitions *p, partition *part, const cbi_group *g,
     uint32_t rows = i - *at;
     if (rows == 0)
         return;
-    cbi_store_u64(start, g->order + *at);
+    cbi_store_u64(start, g->stored ? g->order : g->order + *at);
     cbi_store_u32(start + 8, rows);
     cbi_store_u32(start + 12, (uint32_t)(out - start - CBI_PIECE_HEADER_BYTES));
     open->used += (uint32_t)(out - start);

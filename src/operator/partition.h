@@ -47,7 +47,9 @@ void cbi_partitions_destroy(cbi_partitions *p);
 size_t cbi_partitions_bytes(uint32_t count, size_t batch_segments_max);
 
 /** Rows of one chunk for one partition: rows[which[i]] for i in [0, count), keys beside them when
- * encoded. */
+ * encoded. `stored`: the spans are of whole rows as they are stored (cbi_stored_put), keys
+ * included.
+ */
 typedef struct cbi_group {
     const uint8_t *base; /* of the row spans */
     const cbi_span *rows;
@@ -55,7 +57,8 @@ typedef struct cbi_group {
     const cbi_span *keys;
     const uint32_t *which;
     uint32_t count;
-    uint64_t order; /* of the first row */
+    bool stored;
+    uint64_t order; /* of the first row; with `stored` of the whole piece */
 } cbi_group;
 
 /** Any thread. Blocks while memory is short and segments are on their way out. */

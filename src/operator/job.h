@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_JOB_H
+#define CBI_JOB_H
+
+#include "base/sys.h"
+#include "carbide/job.h"
+#include "carbide/ledger.h"
+#include "format/format.h"
+#include "operator/merge.h"
+#include "operator/sink.h"
+
+/*
+ * The ground that group, dedupe, join and partition stand on. An operator is three passes, and each
+ * is one call from here:
+ *
+ *   read    cbi_job_in_workers(job, fn): each worker takes chunks (cbi_job_next_chunk), rows with
+ *           their columns (cbi_job_next_rows), and puts a record for each into the partition that a
+ *           seeded hash of its key names (cbi_batch_begin, _end; cbi_job_hash).
+ *   work    cbi_job_each(job, pass): partitions come back one by one, whole, to whichever worker is
+ *           free, the next ones being read meanwhile. What does not fit in its memory is given to
+ *           one worker alone, with the memory of all (pass->big): cbi_partition_next_part reads it
+ *           in parts, and cbi_runs sorts them. Results go by cbi_batch to `job->results`, which are
+ *           ranges of the output: of input positions, or of keys.
+ *   write   cbi_job_write_results(job): each range is ordered and written at its place.
+ *
+ * Records are stored rows (stored.h) with an encoded key: cbi_record_put. A piece of a partition
+ * carries the order that its batch was given: the number of the chunk in the high half. An operator
+ * whose rows must know their places keeps the row's number in the chunk in the record's row.
+ *
+ * All segments belong to one pool, so partitions and results compete. It is settled thus: results
+ * may always have job->sizes.reserve segments, which loading leaves alone; beyond that they let
+ * their own ranges leave. For a join: two cbi_partitions with the same count and hash, one a side,
+ * each filled by a read pass of its own input; a pass over one side whose work loads the other
+ * side's partition (cbi_partition_load and _wait; count it in with pass->partner).
+ */
+
+typedef struct cbi_job cbi_job;
+typedef struct cbi_job_worker cbi_job_worker;
+
+/* ---- records ---- */
+
+static inline size_t cbi_record_bytes(uint32_t key_bytes, uint32_t row_bytes) {
+    return cbi_varint_bytes(row_bytes) + cbi_varint_bytes(key_bytes) + key_bytes + row_bytes;
+}
+
+/** Writes what stands before the row, which the caller appends. */
+static inline uint8_t *cbi_record_put_key(uint8_t *p, const uint8_t *key, uint32_t key_bytes,
+                                          uint32_t row_bytes) {
+    p = cbi_varint_put(p, row_bytes);
+    p = cbi_varint_put(p, key_bytes);
+    memcpy(p, key, key_bytes);
+    return p + key_bytes;
+}
+
+/** The layout of all records: an encoded key, ties by input order. */
+extern const cbi_layout cbi_record_layout;
+/** The same in runs. */
+extern const cbi_layout cbi_record_run_layout;
+
+/** Over the records of a list of segments, as cbi_partition_wait and _next_part answer it. */
+typedef struct cbi_record_reader {
+    const cbi_segment *segment;
+    const uint8_t *at, *piece_end, *segment_end;
+    uint64_t order; /* of the piece that is read */
+} cbi_record_reader;
+
+static inline void cbi_record_reader_init(cbi_record_reader *r, cbi_segment *list) {
+    *r = (cbi_record_reader){.segment = list};
+    if (list != NULL) {
+        r->at = r->piece_end = cbi_segment_payload(list);
+        r->segment_end = r->at + list->used;
+    }
+}
+
+/** Answers where the record begins, NULL at the end. */
+static inline const uint8_t *cbi_record_next(cbi_record_reader *r, cbi_stored *record) {
+    while (CBI_UNLIKELY(r->at == r->piece_end)) {
+        if (r->at < r->segment_end) {
+            r->order = cbi_load_u64(r->at);
+            r->piece_end = r->at + CBI_PIECE_HEADER_BYTES + cbi_load_u32(r->at + 12);
+            r->at += CBI_PIECE_HEADER_BYTES;
+            continue;
+        }
+        if (r->segment == NULL || r->segment->next == NULL)
+            return NULL;
+        r->segment = r->segment->next;
+        r->at = r->piece_end = cbi_segment_payload((cbi_segment *)(uintptr_t)r->segment);
+        r->segment_end = r->at + r->segment->used;
+    }
+    const uint8_t *start = r->at;
+    r->at = cbi_stored_get(&cbi_record_layout, start, record);
+    return start;
+}
+
+/* ---- batches: records on their way into partitions ---- */
+
+/** One worker's; lives in its scratch. Records gather here and are appended partition by partition,
+ * so that a lock is taken once for many. */
+typedef struct cbi_batch {
+    cbi_job *job;
+    cbi_partitions *to;
+    uint32_t parts;
+    uint64_t order; /* of what is put from now on; set it between batches only */
+    uint8_t *bytes, *at, *end;
+    uint8_t *big; /* a record that is larger than the batch */
+    size_t big_units;
+    cbi_span *spans;
+    uint32_t *dest, *which, *counts;
+    uint32_t count, capacity;
+    unsigned first; /* workers begin at different partitions, so that they seldom meet */
+} cbi_batch;
+
+/** Lays it out at `memory`; answers the end. */
+uint8_t *cbi_batch_init(cbi_batch *b, cbi_job_worker *w, cbi_partitions *to, uint32_t parts,
+                        uint8_t *memory);
+/** Bytes of memory that takes. */
+size_t cbi_batch_memory(size_t batch_bytes, uint32_t parts);
+/** Room for a record of at most `bytes` for partition `dest`: write there, then end. Blocks while
+ * memory is short. */
+cb_status cbi_batch_begin_slow(cbi_batch *b, size_t bytes, cb_error *err);
+cb_status cbi_batch_end_big(cbi_batch *b, uint8_t *end, cb_error *err);
+cb_status cbi_batch_flush(cbi_batch *b, cb_error *err);
+
+static inline cb_status cbi_batch_begin(cbi_batch *b, uint32_t dest, size_t bytes, uint8_t **at,
+                                        cb_error *err) {
+    if (CBI_UNLIKELY(bytes > (size_t)(b->end - b->at) || b->count == b->capacity))
+        CB_TRY(cbi_batch_begin_slow(b, bytes, err));
+    b->dest[b->count] = dest;
+    *at = b->big != NULL ? b->big : b->at;
+    return CB_OK;
+}
+static inline cb_status cbi_batch_end(cbi_batch *b, uint8_t *end, cb_error *err) {
+    if (CBI_UNLIKELY(b->big != NULL))
+        return cbi_batch_end_big(b, end, err);
+    b->spans[b->count++] =
+        (cbi_span){.offset = (uint32_t)(b->at - b->bytes), .bytes = (uint32_t)(end - b->at)};
+    b->at = end;
+    return CB_OK;
+}
+
+/* ---- sizes ---- */
+
+/** What an operator knows of its work before it starts; the plan is made from it. */
+typedef struct cbi_job_demand {
+    double stored_bytes;  /* of all records; 0 = not known */
+    double row_bytes;     /* mean of an input row, with its end */
+    double record_bytes;  /* mean of a record */
+    size_t fields;        /* columns that are scanned */
+    size_t row_extra;     /* bytes an input row takes in the read pass besides its spans */
+    size_t read_extra;    /* bytes a worker needs in the read pass besides */
+    double work_factor;   /* bytes a worker needs for each stored byte of its partition */
+    double result_factor; /* result bytes for each stored byte, about the most */
+    unsigned sides;       /* sets of partitions that are open at the same time; 0 = 1 */
+} cbi_job_demand;
+
+typedef struct cbi_job_sizes {
+    uint64_t budget, fixed, usable;
+    unsigned threads, io_threads;
+    size_t chunk, batch_rows;
+    size_t batch;        /* bytes of records in a cbi_batch */
+    size_t batch_memory; /* what it takes with its tables */
+    size_t work;         /* bytes behind the batch in the work pass */
+    size_t writer_buffer;
+    unsigned writer_buffers;
+    size_t entries; /* rows of a range that a worker can order */
+    size_t worker;
+    size_t staging, shared;
+    size_t segment, segments, batch_segments, run_batch;
+    size_t reserve;      /* segments that loading leaves to results */
+    uint32_t parts;      /* partitions (of one side) */
+    uint32_t ranges;     /* of results */
+    uint64_t part_bytes; /* aimed at */
+    bool in_memory;
+} cbi_job_sizes;
+
+/* ---- workers ---- */
+
+struct cbi_job_worker {
+    cbi_job *job;
+    cbi_thread thread;
+    unsigned index;
+    uint8_t *scratch; /* sizes.worker bytes: what for depends on the pass */
+    cbi_batch batch;
+
+    /* reading */
+    cbi_input *input;
+    const uint32_t *columns;
+    cbi_chunk chunk;
+    uint8_t *chunk_home;
+    cbi_rows rows;
+    uint8_t *extra; /* demand.row_extra for each row of a batch, demand.read_extra */
+    uint8_t *big;
+    size_t big_units;
+    bool big_token;
+
+    /* working: sizes.work bytes */
+    uint8_t *work;
+
+    /* writing */
+    cbi_writer writer;
+    cbi_entry *entries;
+
+    void *own; /* the operator's */
+};
+
+struct cbi_job {
+    cb_job_options o; /* copies */
+    const char *name; /* "group" */
+    char *strings;
+    uint64_t baseline, seed;
+    cbi_input *input; /* the one that is read now, for progress and messages */
+    cbi_job_demand demand;
+    cbi_job_sizes sizes;
+    uint8_t *header; /* of the output, owned by the operator */
+    size_t header_bytes;
+    bool no_terminator; /* results already end as they should */
+
+    cb_manager *manager;
+    cb_task *task;
+    cb_consumer *consumer;
+    cb_ledger_entry *ledger_baseline, *ledger_stacks, *ledger_objects, *ledger_tables;
+    cb_page scratch_page;
+    cb_segment_pool *pool;
+    cbi_spill *spill;
+    cbi_partitions *parts, *partner; /* the operator's partitions; destroyed with the job */
+    cbi_partitions *results;
+    cbi_sink *sink;
+    cbi_job_worker *workers;
+    const char *temp_dir_default[1];
+    char *temp_dir_text;
+
+    cbi_mutex mutex; /* all below */
+    cbi_cond changed;
+    struct cbi_job_pass *pass;
+    uint32_t turn;
+    bool big_taken;
+    uint64_t *offsets;
+    uint64_t cursor;
+    cb_status failed;
+    cb_error failure;
+
+    atomic_bool stop, cancelled;
+    atomic_int phase;
+    atomic_ullong rows_in, rows_out, bytes_out;
+    uint64_t bytes_out_total, start_ns, end_ns, phase_ns[CB_PHASE_DONE + 1];
+    uint64_t rows_bad_before, bytes_in_before; /* of inputs that have been read and closed */
+    uint32_t passes, runs;
+    cb_job_stats stats;
+    bool ran;
+};
+
+/* job.c */
+cb_status cbi_job_init(cbi_job *job, const cb_job_options *options, const char *name,
+                       cb_error *err);
+/** Paths [first, first + count) as one input; becomes job->input. */
+cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input **input,
+                             cb_error *err);
+/** The manager, its task and consumer: needed to look at samples. Once, before ready. */
+cb_status cbi_job_make_memory(cbi_job *job, cb_error *err);
+/** Pages, segments, spill, workers, by the sizes that cbi_job_size has made. */
+cb_status cbi_job_make_ready(cbi_job *job, cb_error *err);
+/** Everything that can be known at the end; then all but the figures is taken down. */
+void cbi_job_end(cbi_job *job, cb_status status, cb_error *err);
+void cbi_job_fini(cbi_job *job);
+void cbi_job_fail(cbi_job *job, cb_status status, const cb_error *err);
+static inline bool cbi_job_stopped(cbi_job *job) {
+    return atomic_load_explicit(&job->stop, memory_order_relaxed);
+}
+void cbi_job_phase(cbi_job *job, cb_phase phase);
+void cbi_job_progress(cbi_job *job, cb_progress *progress);
+void cbi_job_cancel(cbi_job *job);
+void cbi_job_memory_tree(const cbi_job *job, char *text, size_t bytes);
+/** Runs `fn` (its context is the worker) in `count` workers; the first failure is the answer. */
+cb_status cbi_job_in_workers(cbi_job *job, unsigned count, cbi_thread_fn fn, cb_error *err);
+/** Seeded by the run: nothing of it may show in a result. */
+uint64_t cbi_job_hash(const cbi_job *job, const void *key, size_t bytes);
+/** The partition of a hash: its high bits, so that tables within a partition can use the low ones.
+ */
+static inline uint32_t cbi_job_part(uint64_t hash, uint32_t parts) {
+    return (uint32_t)(((hash >> 32) * parts) >> 32);
+}
+
+/* job_plan.c */
+/** Chooses all sizes. CB_EBUDGET: err->bytes_had is the smallest budget that will do. */
+cb_status cbi_job_size(cbi_job *job, cb_error *err);
+uint64_t cbi_job_least_budget(const cbi_job *job, uint64_t piece_bytes);
+/** New partitions: `count` of them, sharing the pool. */
+cb_status cbi_job_open_partitions(cbi_job *job, uint32_t count, cbi_partitions **parts,
+                                  cb_error *err);
+/** Mean bytes of rows and rows looked at, from spots all over the input; `row` sees the batches.
+ * Does nothing for streams. After cbi_job_make_memory. */
+typedef void (*cbi_job_sample_fn)(void *ctx, const cbi_rows *rows, size_t i);
+cb_status cbi_job_sample(cbi_job *job, cbi_input *input, const uint32_t *columns, size_t fields,
+                         cbi_job_sample_fn row, void *ctx, cb_error *err);
+
+/* job_read.c */
+void cbi_job_read_layout(cbi_job_worker *w, cbi_input *input, const uint32_t *columns,
+                         size_t fields, cbi_partitions *to, uint32_t parts);
+/** The next chunk, whatever it takes; chunk.bytes == 0 at the end. */
+cb_status cbi_job_next_chunk(cbi_job_worker *w, cb_error *err);
+/** The next rows of the chunk; rows.count == 0 at its end. */
+cb_status cbi_job_next_rows(cbi_job_worker *w, size_t *at, cb_error *err);
+void cbi_job_end_input(cbi_job_worker *w);
+
+/* job_pass.c */
+typedef struct cbi_job_pass {
+    cbi_partitions *parts;
+    cbi_partitions *partner; /* loaded and dropped together with parts; NULL: none */
+    uint32_t count;
+    void *ctx;
+    /** Does it fit what a worker has? (That it fits the pool is seen to.) */
+    bool (*fits)(cbi_job *job, void *ctx, uint32_t index, const cbi_partition_info *info);
+    /** `list` is the whole partition; it is dropped afterwards. */
+    cb_status (*work)(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
+                      cb_error *err);
+    /** The caller is the only worker at it, and nothing lies in memory. */
+    cb_status (*big)(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err);
+    /* its own */
+    uint32_t next, next_load;
+    unsigned busy;
+    bool exclusive;
+} cbi_job_pass;
+/** Every partition once, by all workers. Each worker's batch goes to `to` (NULL: none). */
+cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
+                       cb_error *err);
+/** All memory is in the pool again: what `parts` (from `index` on), partner and results hold goes
+ * to disk. For `big`. */
+cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err);
+
+/* job_out.c */
+/** Orders job->results range by range by their keys and writes their rows. */
+cb_status cbi_job_write_results(cbi_job *job, cb_error *err);
+cb_status cbi_job_open_output(cbi_job *job, uint64_t bytes_expected, cb_error *err);
+
+/* job_runs.c */
+/**
+ * Sorts what does not fit: records in, one merge, records out in the order of their keys (equal
+ * ones by their `order`). For one worker that is alone. Several may be open one after another, not
+ * at the same time.
+ */
+typedef struct cbi_runs {
+    cbi_job *job;
+    const cbi_layout *layout;
+    cbi_partitions *runs;
+    uint32_t *slots; /* complete runs, then free ones, in one allocation */
+    uint32_t *free_slots;
+    uint32_t count, free_count;
+    size_t batch;
+    cbi_builder builder;
+    size_t builder_units, outside;
+} cbi_runs;
+/** `need`: bytes of all records and their entries, about. `units_max`: segments of the largest. */
+cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units_max,
+                        cb_error *err);
+cb_status cbi_runs_add(cbi_runs *r, const cbi_stored *row, cb_error *err);
+cb_status cbi_runs_merge(cbi_runs *r, cbi_row_fn fn, void *ctx, cb_error *err);
+/** NULL members are fine. After a failure, too. */
+void cbi_runs_close(cbi_runs *r);
+
+#endif

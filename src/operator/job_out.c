@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
+#include "operator/job.h"
+
+/*
+ * Results lie in ranges: of input positions when they come out in the order in which they first
+ * appeared, of keys when they are wanted sorted. Each range's place in the output is known before
+ * it is written, so all workers write at once; streams are written in turns.
+ */
+
+cb_status cbi_job_open_output(cbi_job *job, uint64_t bytes_expected, cb_error *err) {
+    const cbi_job_sizes *z = &job->sizes;
+    uint8_t *shared = cb_page_data(&job->scratch_page) + z->worker * z->threads + z->staging;
+    cbi_sink_options options = {.path = job->o.output,
+                                .io = job->spill,
+                                .writers = z->threads,
+                                .edge_memory = shared,
+                                .block_memory = shared + cbi_sink_edge_bytes(z->threads),
+                                .bytes_expected = bytes_expected};
+    cbi_sink *sink;
+    CB_TRY(cbi_sink_open(&options, &sink, err));
+    cbi_mutex_lock(&job->mutex);
+    job->sink = sink;
+    cbi_mutex_unlock(&job->mutex);
+    return CB_OK;
+}
+
+static size_t overhead(const cbi_job *job) {
+    return job->no_terminator ? 0 : 1;
+}
+
+static uint8_t terminator(const cbi_job *job) {
+    return job->o.zero_terminated ? 0 : '\n';
+}
+
+static cb_status write_header(cbi_job *job, cb_error *err) {
+    cbi_job_worker *w = &job->workers[0];
+    if (job->header_bytes == 0)
+        return CB_OK;
+    CB_TRY(cbi_writer_begin(&w->writer, 0, err));
+    CB_TRY(cbi_writer_put(&w->writer, job->header, job->header_bytes, err));
+    CB_TRY(cbi_writer_end(&w->writer, err));
+    return cbi_writer_drain(&w->writer, err);
+}
+
+static bool range_fits(cbi_job *job, void *ctx, uint32_t index, const cbi_partition_info *info) {
+    (void)ctx;
+    (void)index;
+    return info->rows <= job->sizes.entries;
+}
+
+/* Waits for the turn of `range`; false when the job has stopped. */
+static bool wait_turn(cbi_job *job, uint32_t range) {
+    cbi_mutex_lock(&job->mutex);
+    while (job->turn != range && !cbi_job_stopped(job))
+        cbi_cond_wait(&job->changed, &job->mutex);
+    cbi_mutex_unlock(&job->mutex);
+    return !cbi_job_stopped(job);
+}
+
+static void pass_turn(cbi_job *job) {
+    cbi_mutex_lock(&job->mutex);
+    job->turn++;
+    cbi_cond_broadcast(&job->changed);
+    cbi_mutex_unlock(&job->mutex);
+}
+
+static cb_status begin_range(cbi_job_worker *w, uint32_t range, cb_error *err) {
+    cbi_job *job = w->job;
+    if (!cbi_sink_positional(job->sink) && !wait_turn(job, range))
+        return cbi_fail(err, CB_ECANCELED, "cancelled");
+    return cbi_writer_begin(&w->writer, job->offsets[range], err);
+}
+
+static cb_status end_range(cbi_job_worker *w, cb_error *err) {
+    CB_TRY(cbi_writer_end(&w->writer, err));
+    if (!cbi_sink_positional(w->job->sink))
+        pass_turn(w->job);
+    return CB_OK;
+}
+
+static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_segment *list,
+                             cb_error *err) {
+    enum { AHEAD = 12 };
+    (void)ctx;
+    cbi_job *job = w->job;
+    const uint8_t *base = cb_segment_pool_base(job->pool);
+    cbi_entry *entries = w->entries;
+    size_t count = 0;
+    cbi_record_reader reader;
+    cbi_stored row;
+    cbi_record_reader_init(&reader, list);
+    for (const uint8_t *at; (at = cbi_record_next(&reader, &row)) != NULL; count++)
+        entries[count] = (cbi_entry){.prefix = cbi_prefix(row.key, row.key_bytes, 0),
+                                     .ref = cbi_ref(0, (uint64_t)(at - base))};
+    cb_assert(count <= job->sizes.entries);
+    cbi_order(entries, count, &cbi_record_layout, base);
+    bool terminated = overhead(job) > 0;
+    uint8_t end = terminator(job);
+    CB_TRY(begin_range(w, range, err));
+    for (size_t i = 0; i < count; i++) {
+        if (i + AHEAD < count)
+            __builtin_prefetch(cbi_ref_row(base, entries[i + AHEAD].ref));
+        cbi_stored_get(&cbi_record_layout, cbi_ref_row(base, entries[i].ref), &row);
+        CB_TRY(cbi_writer_put_row(&w->writer, row.row, row.row_bytes, terminated, end, err));
+    }
+    atomic_fetch_add_explicit(&job->rows_out, count, memory_order_relaxed);
+    return end_range(w, err);
+}
+
+static cb_status put_row(void *ctx, const cbi_stored *row, cb_error *err) {
+    cbi_job_worker *w = ctx;
+    atomic_fetch_add_explicit(&w->job->rows_out, 1, memory_order_relaxed);
+    return cbi_writer_put_row(&w->writer, row->row, row->row_bytes, overhead(w->job) > 0,
+                              terminator(w->job), err);
+}
+
+static cb_status write_big_range(cbi_job_worker *w, void *ctx, uint32_t range, cb_error *err) {
+    (void)ctx;
+    cbi_job *job = w->job;
+    cbi_partition_info info;
+    CB_TRY(cbi_job_clear_memory(job, range, err));
+    cbi_partition_get_info(job->results, range, &info);
+    uint64_t need = info.segments * job->sizes.segment + info.rows * sizeof(cbi_entry);
+    cbi_runs runs = {.job = job};
+    cb_status status = cbi_runs_open(&runs, job, need, info.units_max, err);
+    while (status == CB_OK) {
+        cbi_segment *list;
+        status = cbi_partition_next_part(job->results, range, &list, err);
+        if (status != CB_OK || list == NULL)
+            break;
+        cbi_record_reader reader;
+        cbi_stored row;
+        cbi_record_reader_init(&reader, list);
+        while (status == CB_OK && cbi_record_next(&reader, &row) != NULL)
+            status = cbi_runs_add(&runs, &row, err);
+        cbi_segments_give(job->pool, list);
+    }
+    if (status == CB_OK)
+        status = begin_range(w, range, err);
+    if (status == CB_OK)
+        status = cbi_runs_merge(&runs, put_row, w, err);
+    if (status == CB_OK)
+        status = end_range(w, err);
+    cbi_runs_close(&runs);
+    return status;
+}
+
+static cb_status place_ranges(cbi_job *job, cb_error *err) {
+    uint32_t ranges = job->sizes.ranges;
+    job->offsets = cbi_alloc((ranges + 1) * sizeof *job->offsets);
+    if (job->offsets == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for %u ranges", ranges);
+    uint64_t at = job->header_bytes;
+    for (uint32_t r = 0; r < ranges; r++) {
+        cbi_partition_info info;
+        cbi_partition_get_info(job->results, r, &info);
+        job->offsets[r] = at;
+        at += info.row_bytes + info.rows * overhead(job);
+    }
+    job->offsets[ranges] = at;
+    cbi_mutex_lock(&job->mutex);
+    job->bytes_out_total = at;
+    cbi_mutex_unlock(&job->mutex);
+    return CB_OK;
+}
+
+/* The last thing a worker does: what it has put is on the disk before its buffers go. */
+static void drain(void *ctx) {
+    cbi_job_worker *w = ctx;
+    cb_error err;
+    cb_status status = cbi_writer_drain(&w->writer, &err);
+    if (status != CB_OK && !cbi_job_stopped(w->job))
+        cbi_job_fail(w->job, status, &err);
+}
+
+cb_status cbi_job_write_results(cbi_job *job, cb_error *err) {
+    const cbi_job_sizes *z = &job->sizes;
+    CB_TRY(place_ranges(job, err));
+    cbi_job_phase(job, CB_PHASE_WRITE);
+    CB_TRY(cbi_job_open_output(job, job->bytes_out_total, err));
+    for (unsigned i = 0; i < z->threads; i++) {
+        cbi_job_worker *w = &job->workers[i];
+        cbi_writer_init(&w->writer, job->sink, w->scratch, z->writer_buffer, z->writer_buffers);
+        w->entries = (cbi_entry *)(void *)(w->scratch + z->writer_buffers * z->writer_buffer);
+    }
+    CB_TRY(write_header(job, err));
+    cbi_job_pass pass = {.parts = job->results,
+                         .count = z->ranges,
+                         .fits = range_fits,
+                         .work = write_range,
+                         .big = write_big_range};
+    job->turn = 0;
+    cb_status status = cbi_job_each(job, &pass, NULL, 0, err);
+    if (status == CB_OK)
+        status = cbi_job_in_workers(job, z->threads, drain, err);
+    CB_TRY(status);
+    job->cursor = job->bytes_out_total;
+    return CB_OK;
+}

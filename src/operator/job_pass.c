@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "operator/job.h"
+
+/*
+ * A pass over all partitions: who gets which, what is read ahead, and who must be alone.
+ *
+ * Partitions are handed out by their index, so that those which stayed in memory (the low ones)
+ * come first and make room. The next ones are read ahead while there are free segments beyond those
+ * that are reserved for results. When the next partition cannot come in although nobody works,
+ * either higher partitions or results still lie in memory, which then leave, or it is too large:
+ * then one worker has it alone.
+ */
+
+static const uint32_t PART_NONE = UINT32_MAX;
+
+typedef struct part_need {
+    size_t segments, out;
+    cbi_partition_info info;
+} part_need;
+
+/* Results that are made in this pass, or NULL. */
+static cbi_partitions *results_of(const cbi_job *job, const cbi_job_pass *pass) {
+    return job->results != pass->parts ? job->results : NULL;
+}
+
+static size_t reserve_of(const cbi_job *job, const cbi_job_pass *pass) {
+    return results_of(job, pass) != NULL ? job->sizes.reserve : 0;
+}
+
+static part_need need_of(const cbi_job_pass *pass, uint32_t index) {
+    part_need need;
+    cbi_partition_get_info(pass->parts, index, &need.info);
+    need.segments = (size_t)need.info.segments;
+    need.out = (size_t)need.info.segments_out;
+    if (pass->partner != NULL) {
+        cbi_partition_info info;
+        cbi_partition_get_info(pass->partner, index, &info);
+        need.segments += (size_t)info.segments;
+        need.out += (size_t)info.segments_out;
+    }
+    return need;
+}
+
+static bool part_fits(cbi_job *job, const cbi_job_pass *pass, uint32_t index,
+                      const part_need *need) {
+    return need->segments + reserve_of(job, pass) + 2 <= job->sizes.segments &&
+           need->info.pieces < CBI_REF_PIECES_MAX && pass->fits(job, pass->ctx, index, &need->info);
+}
+
+/* CB_EAGAIN: no memory for it now. */
+static cb_status load_part(const cbi_job_pass *pass, uint32_t index, cb_error *err) {
+    CB_TRY(cbi_partition_load(pass->parts, index, err));
+    if (pass->partner == NULL)
+        return CB_OK;
+    cb_status status = cbi_partition_load(pass->partner, index, err);
+    if (status == CB_EAGAIN)
+        CB_TRY(cbi_partition_unload(pass->parts, index, err));
+    return status;
+}
+
+static cb_status unload_part(const cbi_job_pass *pass, uint32_t index, cb_error *err) {
+    CB_TRY(cbi_partition_unload(pass->parts, index, err));
+    return pass->partner != NULL ? cbi_partition_unload(pass->partner, index, err) : CB_OK;
+}
+
+static void drop_part(const cbi_job_pass *pass, uint32_t index) {
+    cbi_partition_drop(pass->parts, index);
+    if (pass->partner != NULL)
+        cbi_partition_drop(pass->partner, index);
+}
+
+/* job->mutex held. */
+static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
+    while (pass->next_load < pass->count && !pass->exclusive) {
+        part_need need = need_of(pass, pass->next_load);
+        if (need.out > 0 && pass->next_load > pass->next + job->sizes.threads + 1)
+            return CB_OK;
+        if (!part_fits(job, pass, pass->next_load, &need))
+            return CB_OK;
+        if (need.out > 0 &&
+            cb_segment_pool_free_count(job->pool) < need.out + reserve_of(job, pass))
+            return CB_OK;
+        cb_status status = load_part(pass, pass->next_load, err);
+        if (status == CB_EAGAIN)
+            return CB_OK;
+        CB_TRY(status);
+        pass->next_load++;
+    }
+    return CB_OK;
+}
+
+/* Higher partitions, then results, leave until there is room for `index`. */
+static cb_status make_room(cbi_job *job, const cbi_job_pass *pass, uint32_t index, size_t segments,
+                           cb_error *err) {
+    CB_TRY(cbi_partitions_make_room(pass->parts, index, segments, err));
+    if (pass->partner != NULL)
+        CB_TRY(cbi_partitions_make_room(pass->partner, index, segments, err));
+    return job->results != NULL ? cbi_partitions_make_room(job->results, UINT32_MAX, segments, err)
+                                : CB_OK;
+}
+
+/* Nobody works and the next partition cannot come in. job->mutex held on entry and exit. */
+static cb_status force_in(cbi_job *job, cbi_job_pass *pass, bool *loaded, cb_error *err) {
+    uint32_t want = pass->next;
+    part_need need = need_of(pass, want);
+    *loaded = false;
+    if (!part_fits(job, pass, want, &need))
+        return CB_OK;
+    pass->exclusive = true;
+    cbi_mutex_unlock(&job->mutex);
+    cb_status status = make_room(job, pass, want, need.out + reserve_of(job, pass) + 1, err);
+    if (status == CB_OK)
+        status = load_part(pass, want, err);
+    if (status == CB_EAGAIN) {
+        status = unload_part(pass, want, err);
+    } else if (status == CB_OK) {
+        *loaded = true;
+    }
+    cbi_mutex_lock(&job->mutex);
+    pass->exclusive = false;
+    cbi_cond_broadcast(&job->changed);
+    if (*loaded)
+        pass->next_load = want + 1;
+    return status;
+}
+
+/* The next partition for this worker; PART_NONE when there is none. job->mutex held. */
+static cb_status next_part(cbi_job *job, cbi_job_pass *pass, uint32_t *index, bool *alone,
+                           cb_error *err) {
+    *alone = false;
+    for (;;) {
+        *index = PART_NONE;
+        if (cbi_job_stopped(job) || pass->next == pass->count)
+            return CB_OK;
+        CB_TRY(load_ahead(job, pass, err));
+        if (pass->next < pass->next_load) {
+            *index = pass->next++;
+            pass->busy++;
+            return CB_OK;
+        }
+        if (pass->busy > 0 || pass->exclusive) {
+            cbi_cond_wait(&job->changed, &job->mutex);
+            continue;
+        }
+        bool loaded;
+        CB_TRY(force_in(job, pass, &loaded, err));
+        if (loaded)
+            continue;
+        *index = pass->next++;
+        pass->next_load = pass->next;
+        pass->exclusive = true;
+        pass->busy++;
+        *alone = true;
+        return CB_OK;
+    }
+}
+
+static cb_status work_on(cbi_job_worker *w, cbi_job_pass *pass, uint32_t index, bool alone,
+                         cb_error *err) {
+    cbi_job *job = w->job;
+    if (alone) {
+        CB_TRY(pass->big(w, pass->ctx, index, err));
+    } else {
+        cbi_segment *list;
+        CB_TRY(cbi_partition_wait(pass->parts, index, &list, err));
+        CB_TRY(pass->work(w, pass->ctx, index, list, err));
+    }
+    drop_part(pass, index);
+    cbi_partitions *results = results_of(job, pass);
+    return results != NULL ? cbi_partitions_relieve(results, err) : CB_OK;
+}
+
+static void pass_worker(void *ctx) {
+    cbi_job_worker *w = ctx;
+    cbi_job *job = w->job;
+    cbi_job_pass *pass = job->pass;
+    cb_error err;
+    cb_status status = CB_OK;
+    for (;;) {
+        uint32_t index;
+        bool alone;
+        cbi_mutex_lock(&job->mutex);
+        status = next_part(job, pass, &index, &alone, &err);
+        cbi_mutex_unlock(&job->mutex);
+        if (status != CB_OK || index == PART_NONE)
+            break;
+        status = work_on(w, pass, index, alone, &err);
+        cbi_mutex_lock(&job->mutex);
+        pass->busy--;
+        if (alone)
+            pass->exclusive = false;
+        cbi_cond_broadcast(&job->changed);
+        cbi_mutex_unlock(&job->mutex);
+        if (status != CB_OK)
+            break;
+    }
+    if (status == CB_OK && w->batch.to != NULL && !cbi_job_stopped(job))
+        status = cbi_batch_flush(&w->batch, &err);
+    if (status != CB_OK && !cbi_job_stopped(job))
+        cbi_job_fail(job, status, &err);
+}
+
+cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
+                       cb_error *err) {
+    for (unsigned i = 0; i < job->sizes.threads; i++) {
+        cbi_job_worker *w = &job->workers[i];
+        w->work = cbi_batch_init(&w->batch, w, to, to_parts > 0 ? to_parts : 1, w->scratch);
+    }
+    pass->next = pass->next_load = 0;
+    pass->busy = 0;
+    pass->exclusive = false;
+    if (to != NULL) /* results begin with their reserve */
+        CB_TRY(cbi_partitions_make_room(pass->parts, job->sizes.threads, job->sizes.reserve, err));
+    cbi_mutex_lock(&job->mutex);
+    job->pass = pass;
+    cbi_mutex_unlock(&job->mutex);
+    cb_status status = cbi_job_in_workers(job, job->sizes.threads, pass_worker, err);
+    cbi_mutex_lock(&job->mutex);
+    job->pass = NULL;
+    cbi_mutex_unlock(&job->mutex);
+    return status;
+}
+
+cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err) {
+    const cbi_job_pass *pass = job->pass;
+    size_t all = job->sizes.segments;
+    CB_TRY(cbi_partitions_make_room(pass->parts, index - 1, all, err));
+    if (pass->partner != NULL)
+        CB_TRY(cbi_partitions_make_room(pass->partner, index - 1, all, err));
+    cbi_partitions *results = results_of(job, pass);
+    return results != NULL ? cbi_partitions_make_room(results, UINT32_MAX, all, err) : CB_OK;
+}
