@@ -40,8 +40,12 @@ enum {
     GEN_GROUPS,
     GEN_LENGTH,
     GEN_NO_HEADER,
+    GEN_TABLE,
+    GEN_MISSING,
     GEN_HELP
 };
+
+#define JOIN_TABLES "x small medium big left right"
 
 static const cli_option how_much[] = {
     {.id = GEN_ROWS,
@@ -102,7 +106,19 @@ static const cli_option what[] = {
      .arg = CLI_ARG_NEEDED,
      .meta = "N",
      .help = "lines: of 0 to N bytes; 120 otherwise"},
-    {.id = GEN_NO_HEADER, .name = "no-header", .help = "group: no row of names"},
+    {.id = GEN_TABLE,
+     .name = "table",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "NAME",
+     .values = JOIN_TABLES,
+     .help = "join: which table: x (N rows; the default), the right\nones small (N/1e6), medium "
+             "(N/1e3), big (N), or the\nnarrower pair left and right (N each)"},
+    {.id = GEN_MISSING,
+     .name = "missing",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "P",
+     .help = "group, join: P percent of the values are missing"},
+    {.id = GEN_NO_HEADER, .name = "no-header", .help = "group, join: no row of names"},
     {.id = GEN_HELP, .letter = 'h', .name = "help", .help = "this"},
 };
 static const cli_group groups[] = {
@@ -112,20 +128,26 @@ static const cli_group groups[] = {
 const cli_verb cli_verb_gen = {
     .name = "gen",
     .summary = "makes test data, fast and the same every time",
-    .usage = "gen records|lines|group [OPTION]...",
+    .usage = "gen records|lines|group|join [OPTION]...",
     .examples =
         "carbide gen records -n 20M -o s.txt           2 GB in the sort benchmark's shape\n"
         "carbide gen records --binary --bytes 1G       the same with binary keys, in 1 GiB\n"
         "carbide gen records -n 1M --skew --keys 1000  many equal keys\n"
         "carbide gen lines -n 1M --seed 7              lines of words, of differing length\n"
         "carbide gen group --bytes 1G -o g.csv         nine columns with a header ('csv' means it "
-        "too)",
-    .notes = "records  100 bytes each: a key of 10 random bytes, the row's number in 32 "
-             "hexadecimal digits, filler\n"
-             "lines    lower-case words and blanks\n"
-             "group    id1,id2,id3 (text), id4,id5,id6 (integers), v1,v2 (small integers), v3 (six "
-             "decimals)",
-    .words = "records lines group csv",
+        "too)\n"
+        "carbide gen join -n 10M -o x.csv              the left table of the join benchmark, and\n"
+        "carbide gen join -n 10M --table big -o y.csv  what it is joined with",
+    .notes =
+        "records  100 bytes each: a key of 10 random bytes, the row's number in 32 "
+        "hexadecimal digits, filler\n"
+        "lines    lower-case words and blanks\n"
+        "group    id1,id2,id3 (text), id4,id5,id6 (integers), v1,v2 (small integers), v3 (six "
+        "decimals)\n"
+        "join     x, big: id1,id2,id3 (integers), id4,id5,id6 (the same as text), v1 or v2\n"
+        "         medium, small: without id3 and id6, id2 and id5; 90 % of the keys are common\n"
+        "         left: id,g,v1; right: id,name,v2, ids are unique",
+    .words = "records lines group join csv",
     .groups = groups,
     .group_count = CLI_COUNT(groups),
 };
@@ -136,7 +158,8 @@ typedef struct gen_args {
     bool binary, no_header;
     unsigned threads;
     const char *output;
-    uint64_t seed, keys, groups, length;
+    uint64_t seed, keys, groups, length, missing;
+    gen_join table;
     bool skewed;
 } gen_args;
 
@@ -267,6 +290,11 @@ static int take(gen_args *a, int id, const char *seen, const char *value) {
         case GEN_BINARY: a->binary = true; return GO_ON;
         case GEN_SKEW: a->skewed = true; return GO_ON;
         case GEN_NO_HEADER: a->no_header = true; return GO_ON;
+        case GEN_TABLE: {
+            int place = cli_word_find(JOIN_TABLES, value);
+            a->table = (gen_join)place;
+            return place >= 0 ? GO_ON : bad_value(seen, value);
+        }
         case GEN_HELP: return cli_help(&cli_verb_gen);
         case GEN_BYTES:
             if (cli_size_parse(value, 1, 0, &a->bytes) != CLI_NUMBER_OK || a->bytes == 0)
@@ -275,8 +303,8 @@ static int take(gen_args *a, int id, const char *seen, const char *value) {
         default: break;
     }
     if (!counted || (n == 0 && (id == GEN_KEYS || id == GEN_GROUPS || id == GEN_THREADS)) ||
-        (id == GEN_LENGTH && n > LENGTH_MAX) || (id == GEN_GROUPS && n > GROUPS_MAX) ||
-        n > INT64_MAX)
+        (id == GEN_LENGTH && n > LENGTH_MAX) || (id == GEN_MISSING && n > 100) ||
+        (id == GEN_GROUPS && n > GROUPS_MAX) || n > INT64_MAX)
         return bad_value(seen, value);
     switch (id) {
         case GEN_ROWS: a->count = n; break;
@@ -285,6 +313,7 @@ static int take(gen_args *a, int id, const char *seen, const char *value) {
         case GEN_KEYS: a->keys = n; break;
         case GEN_GROUPS: a->groups = n; break;
         case GEN_LENGTH: a->length = n; break;
+        case GEN_MISSING: a->missing = n; break;
         default: a->threads = n > THREADS_MAX ? THREADS_MAX : (unsigned)n; break;
     }
     return GO_ON;
@@ -308,10 +337,17 @@ static int choose_rows(gen_args *a, const char *kind) {
         a->rows.groups = a->groups > 0 ? a->groups : a->rows.groups;
         uint64_t fine = rows > a->rows.groups ? rows / a->rows.groups : 1;
         a->rows.groups_fine = fine < GROUPS_MAX ? fine : GROUPS_MAX;
-        a->rows.header = a->no_header ? NULL : a->rows.header;
+    } else if (strcmp(kind, "join") == 0) {
+        if (a->count == UINT64_MAX || a->count > GROUPS_MAX / 2)
+            return cli_usage_error("gen", "join: -n says how many rows the left table has");
+        gen_rows_init_join(&a->rows, a->table, a->count);
+        uint64_t rows = gen_join_rows(&a->rows);
+        a->count = rows > a->start ? rows - a->start : 0;
     } else {
         return cli_usage_error("gen", "there is no kind of data called '%s'", kind);
     }
+    a->rows.header = a->no_header ? NULL : a->rows.header;
+    a->rows.missing = (unsigned)a->missing;
     a->rows.seed = a->seed;
     a->rows.keys = a->skewed && a->keys == 0 ? 1000000 : a->keys;
     a->rows.skewed = a->skewed;
@@ -330,7 +366,7 @@ static int read_args(gen_args *a, int argc, char **argv) {
             return answer;
     }
     if (parser.operand_count == 0)
-        return cli_usage_error("gen", "what shall it be: records, lines or group?");
+        return cli_usage_error("gen", "what shall it be: records, lines, group or join?");
     if (parser.operand_count > 1)
         return cli_usage_error("gen", "extra operand '%s'", parser.argv[1]);
     if (a->count == UINT64_MAX && a->bytes == 0)

@@ -11,6 +11,16 @@
 
 typedef struct gen_rows gen_rows;
 
+/** Tables of the join data: those of H2O.ai, and a narrower pair. */
+typedef enum gen_join {
+    GEN_JOIN_X = 0,
+    GEN_JOIN_SMALL,
+    GEN_JOIN_MEDIUM,
+    GEN_JOIN_BIG,
+    GEN_JOIN_LEFT,
+    GEN_JOIN_RIGHT
+} gen_join;
+
 /** Writes rows [first, first + count) to `out`, which has room for count * row_bytes_max; answers
  * the bytes. */
 typedef size_t (*gen_fill_fn)(const gen_rows *rows, uint64_t first, uint64_t count, char *out);
@@ -26,6 +36,9 @@ struct gen_rows {
     uint64_t groups;      /* group: K */
     uint64_t groups_fine; /* group: N / K */
     uint64_t length_max;  /* lines: bytes of text in a line */
+    unsigned missing;     /* group, join: percent of values that are not there */
+    gen_join join_table;
+    uint64_t join_rows; /* join: rows of x */
 };
 
 /** The sort benchmark's shape: 100 bytes, a key of 10 printable bytes, the row's number, filler,
@@ -37,5 +50,9 @@ void gen_rows_init_binary(gen_rows *rows);
 void gen_rows_init_lines(gen_rows *rows);
 /** CSV of the nine columns of the group-by benchmarks. */
 void gen_rows_init_group(gen_rows *rows);
+/** CSV of one table of the join data set whose x has `join_rows` rows. */
+void gen_rows_init_join(gen_rows *rows, gen_join table, uint64_t join_rows);
+/** How many rows that table has. */
+uint64_t gen_join_rows(const gen_rows *rows);
 
 #endif

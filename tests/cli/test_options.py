@@ -202,7 +202,8 @@ class Gen(h.Case):
         return result.out
 
     def test_threads_parts_and_targets_change_nothing(self):
-        for kind in (["records"], ["records", "--binary"], ["records", "--skew"], ["lines"], ["lines", "--length", "7", "--keys", "50"], ["group", "--no-header"]):
+        for kind in (["records"], ["records", "--binary"], ["records", "--skew"], ["lines"], ["lines", "--length", "7", "--keys", "50"],
+                     ["group", "--no-header"], ["join", "--no-header"], ["join", "--table", "right"]):
             with self.subTest(kind=kind):
                 count = ["-n", "50K"] if kind[0] != "group" else ["-n", "50K", "-K", "10"]
                 whole = self.gen(*kind, *count, "-j1")
@@ -212,7 +213,7 @@ class Gen(h.Case):
                 self.gen(*kind, *count, "-o", self.path("out"))  # in the place of the old one
                 self.assertEqual(self.read("out"), whole)
                 self.assertEqual(sorted(os.listdir(self.dir)), ["out", "temp"])
-                if kind[0] != "group":
+                if kind[0] not in ("group", "join"):
                     parts = self.gen(*kind, "-n", "20K") + self.gen(*kind, "--start", "20K", "-n", "30K")
                     self.assertEqual(parts, whole)
                 self.assertNotEqual(self.gen(*kind, *count, "--seed", "2"), whole)
@@ -257,7 +258,38 @@ class Gen(h.Case):
         self.assertEqual(len(rows), 20_001)
         self.assertEqual([len(set(c)) for c in columns[:8]], [50, 50, 400, 50, 50, 400, 5, 15])
         for value in columns[8]:
-            self.assertRegex(value, rb"^\d{1,2}\.\d{6}$")
+            self.assertRegex(value, rb"^\d{1,2}(\.\d{0,5}[1-9])?$|^[1-9](\.[1-9])?e-0[456]$")
+
+    def test_missing_values_are_as_many_as_asked_for(self):
+        for kind, columns in ((["group"], range(9)), (["join"], (2, 5, 6))):
+            rows = [line.split(b",") for line in self.gen(*kind, "-n", "20K", "--missing", "5").splitlines()][1:]
+            for column in columns:
+                self.assertAlmostEqual(sum(row[column] == b"" for row in rows) / len(rows), 0.05, delta=0.01)
+
+    def test_joins_have_the_keys_of_the_benchmark(self):
+        def table(name, n="20K"):
+            lines = self.gen("join", "-n", n, "--table", name).splitlines()
+            return lines[0], [line.split(b",") for line in lines[1:]]
+
+        header, x = table("x")
+        self.assertEqual(header, b"id1,id2,id3,id4,id5,id6,v1")
+        sizes = {"small": (10, 0, b"id1,id4,v2"), "medium": (20, 1, b"id1,id2,id4,id5,v2"),
+                 "big": (20_000, 2, b"id1,id2,id3,id4,id5,id6,v2")}
+        self.assertEqual([len({row[c] for row in x}) for c in range(3)], [10, 20, 20_000])
+        for row in x:
+            self.assertEqual([b"id" + key for key in row[:3]], row[3:6])
+        for name, (count, key, names) in sizes.items():
+            header, rows = table(name)
+            self.assertEqual((header, len(rows)), (names, count))
+            keys = {row[key] for row in rows}
+            self.assertEqual(len(keys), count)
+            common = keys & {row[key] for row in x}
+            self.assertEqual(len(common), count * 9 // 10)
+        header, right = table("right")
+        self.assertEqual(len({row[0] for row in right}), 20_000)
+        header, left = table("left")
+        matched = {row[0] for row in right}
+        self.assertAlmostEqual(sum(row[0] in matched for row in left) / 20_000, 0.9, delta=0.02)
 
     def test_what_cannot_be_written_ends_with_2(self):
         result = h.carbide("gen", "records", "-n", "10", "-o", self.path("no/such"))
