@@ -7,20 +7,40 @@
 CB_EXTERN_C_BEGIN
 
 /*
- * Segments: pages of one fixed size (Flink: MemorySegment), here the buffers of spill files and
- * partitions. All of a pool lie in one contiguous range of addresses, so that an offset from its
- * base is an address, and a run of neighbours is one piece. The range is reserved at once; memory
- * is resident only where it was touched.
+ * Segments: pages of one fixed size (Flink 1.9: MemoryManager, MemorySegment), here also the
+ * buffers of spill files and partitions. All of a pool lie in one contiguous range of addresses, so
+ * that an offset from its base is an address, and a run of neighbours is one piece. The range is
+ * reserved at once; memory is resident only where it was touched.
+ *
+ * Two ways to have one. *Raw*: cb_segment_pool_take gives the address of one or of a run, and the
+ * caller looks after it; this is what carbide's operators do. *Owned*: cb_segment_take gives
+ * handles on behalf of an owner; a handle knows when its segment was given back, by itself or with
+ * all of its owner's, and every access through it is checked.
  */
 
 typedef struct cb_segment_pool cb_segment_pool;
+typedef struct cb_segment_owner cb_segment_owner;
+
+/** Flink: DEFAULT_PAGE_SIZE, MIN_PAGE_SIZE. */
+enum { CB_SEGMENT_BYTES_DEFAULT = 32 * 1024, CB_SEGMENT_BYTES_MIN = 4096 };
+
+/** Whose bytes a pool's are (Flink: MemoryType). The memory is of one kind, mapped from the system;
+ *  what differs is the budget that pays. */
+typedef enum cb_segment_type {
+    CB_SEGMENTS_AS_MANAGER = 0, /**< the mode of the task's manager */
+    CB_SEGMENTS_HEAP,
+    CB_SEGMENTS_OFF_HEAP
+} cb_segment_type;
 
 typedef struct cb_segment_pool_options {
     size_t struct_size;
     cb_task *task;        /**< where the bytes come from */
     const char *name;     /**< of its consumer in the memory tree; copied */
-    size_t segment_bytes; /**< a power of two, at least 4096 */
-    size_t segments_max;
+    size_t segment_bytes; /**< a power of two, at least 4096; 0 = CB_SEGMENT_BYTES_DEFAULT */
+    size_t segments_max;  /**< how many, at most 2^31 - 1 */
+    uint64_t bytes;       /**< where segments_max is 0: as many as fit in so many bytes */
+    unsigned slots;       /**< equal shares: cb_segment_pool_share; 0 = 1 */
+    cb_segment_type type;
     bool preallocate; /**< all bytes now; otherwise in steps as segments are first taken */
     bool huge_pages;
 } cb_segment_pool_options;
@@ -32,7 +52,8 @@ typedef struct cb_segment_pool_options {
 CB_API CB_MUST_USE cb_status cb_segment_pool_create(const cb_segment_pool_options *options,
                                                     cb_segment_pool **pool, cb_error *err);
 
-/** All segments are gone with it, taken ones too; the bytes go back to the task. NULL is fine. */
+/** All segments are gone with it, taken ones too, its owners and their handles; the bytes go back
+ * to the task. NULL is fine. */
 CB_API void cb_segment_pool_destroy(cb_segment_pool *pool);
 
 /**
@@ -52,6 +73,101 @@ CB_API size_t cb_segment_pool_segment_bytes(const cb_segment_pool *pool);
 
 /** All segments lie in [base, base + segments_max * segment_bytes). */
 CB_API uint8_t *cb_segment_pool_base(const cb_segment_pool *pool);
+
+/**
+ * Nobody gets anything from now on (Flink: shutdown): handles that are out are stale, what lay in
+ * the segments is gone, the bytes go back to the task. A second time: nothing. CB_EMISUSE, and
+ * nothing happens, while raw segments are out: nobody could tell their holders.
+ */
+CB_API CB_MUST_USE cb_status cb_segment_pool_shutdown(cb_segment_pool *pool, cb_error *err);
+
+typedef struct cb_segment_pool_stats {
+    size_t segments; /**< all of them; stays as it was after a shutdown */
+    size_t taken;    /**< raw and owned */
+    size_t owned;
+    size_t segment_bytes;
+    cb_mode mode; /**< whose bytes they are */
+    bool preallocated;
+    bool empty; /**< nothing is out, and the pool is not shut down (Flink: verifyEmpty) */
+    bool shut_down;
+} cb_segment_pool_stats;
+
+/** One moment, any thread. */
+CB_API void cb_segment_pool_get_stats(const cb_segment_pool *pool, cb_segment_pool_stats *stats);
+
+/**
+ * How many whole segments `fraction` of one slot's share is, rounded down (Flink:
+ * computeNumberOfPages); computeMemorySize is that times the segment size. CB_EINVAL unless
+ * 0 < fraction <= 1.
+ */
+CB_API CB_MUST_USE cb_status cb_segment_pool_share(const cb_segment_pool *pool, double fraction,
+                                                   size_t *segments, cb_error *err);
+
+/** `bytes` without what is less than a segment (Flink: roundDownToPageSizeMultiple). */
+CB_API uint64_t cb_segment_pool_round_down(const cb_segment_pool *pool, uint64_t bytes);
+
+/* ---- segments with owners ---- */
+
+/**
+ * A segment in the hands of an owner, or any memory seen as one (cb_segment_wrap). A value: copies
+ * are the same segment. Once one of them was given back the others are stale, which every access
+ * finds out, also when the memory has a new owner since; only 2^31 reuses of the same place between
+ * two looks would hide it. A zeroed one is no segment. Dies with the pool.
+ */
+typedef struct cb_segment {
+    uint8_t *data;         /**< its first byte; NULL when given back through this handle */
+    const uint32_t *stamp; /**< `generation` as long as the segment is the owner's */
+    uint32_t generation;
+    uint32_t bytes;          /**< 0 when given back through this handle */
+    cb_segment_owner *owner; /**< NULL: wrapped memory */
+} cb_segment;
+
+/**
+ * Who holds segments: an operator, say. Belongs to the pool: ends with it, or by
+ * cb_segment_owner_destroy. The first one makes a table of 4 bytes a segment. `name` is copied, for
+ * messages. CB_ENOMEM.
+ */
+CB_API CB_MUST_USE cb_status cb_segment_owner_create(cb_segment_pool *pool, const char *name,
+                                                     cb_segment_owner **owner, cb_error *err);
+
+/** What it still holds is given back first. NULL is fine. No thread uses it. */
+CB_API void cb_segment_owner_destroy(cb_segment_owner *owner);
+
+CB_API const char *cb_segment_owner_name(const cb_segment_owner *owner);
+
+/** Segments that it holds. Any thread. */
+CB_API size_t cb_segment_owner_count(const cb_segment_owner *owner);
+
+/** Writes handles of up to `max` segments it holds, in no order; answers how many it holds. */
+CB_API size_t cb_segment_owner_list(const cb_segment_owner *owner, cb_segment *segments,
+                                    size_t max);
+
+/**
+ * `count` segments, not neighbours, all or nothing (Flink: allocatePages); 0 is fine. Their content
+ * is whatever it was. CB_EBUDGET: not so many are free, or the pool's task has no bytes for them
+ * without spilling and waiting. CB_EMISUSE: the pool was shut down. Any thread. Never waits.
+ */
+CB_API CB_MUST_USE cb_status cb_segment_take(cb_segment_owner *owner, size_t count,
+                                             cb_segment *segments, cb_error *err);
+
+/**
+ * Gives one back (Flink: release); the handle is cleared. CB_EMISUSE, and nothing happens, when it
+ * was given back before, through whatever copy, or is no owner's (Flink ignores that).
+ */
+CB_API CB_MUST_USE cb_status cb_segment_give(cb_segment *segment, cb_error *err);
+
+/**
+ * Gives a list back, under one lock; segments of several owners are fine, those of several pools
+ * are not. All or nothing: when one of them was given back before, or is in the list twice, it is
+ * CB_EMISUSE with its place, and none is given. NULL and 0 are fine. CB_EMISUSE when the pool was
+ * shut down.
+ */
+CB_API CB_MUST_USE cb_status cb_segment_give_list(cb_segment *segments, size_t count,
+                                                  cb_error *err);
+
+/** Gives back all that the owner holds, and answers how many (Flink: releaseAll); handles that are
+ *  out are stale. After a shutdown there is nothing to give: 0. */
+CB_API size_t cb_segment_owner_give_all(cb_segment_owner *owner);
 
 CB_EXTERN_C_END
 

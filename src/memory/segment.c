@@ -13,38 +13,16 @@
  * task asks its consumers to spill, steps that are wholly free are given back to the system and to
  * the task.
  */
-#include "carbide/segment.h"
+#include "memory/segment.h"
+
+#include <inttypes.h>
 
 #include "base/alloc.h"
 #include "base/sys.h"
-#include "memory/task.h"
 
-enum { SEGMENT_BYTES_MIN = 4096, STEP_BYTES = 256 * 1024, BITS = 64 };
+enum { STEP_BYTES = 256 * 1024, BITS = 64 };
 
-static const uint32_t NONE = UINT32_MAX;
-
-typedef struct link {
-    uint32_t above, below; /* in the stack of free segments; NONE at its ends */
-} link;
-
-struct cb_segment_pool {
-    /* immutable after create */
-    cb_consumer *consumer;
-    uint8_t *base;
-    size_t bytes;
-    uint32_t count;
-    uint32_t shift;      /* segment_bytes = 1 << shift */
-    uint32_t step_shift; /* segments of a step = 1 << step_shift */
-    bool preallocated;
-    cbi_lock lock;
-    /* guarded by the lock */
-    uint64_t *free_bits; /* 1: free */
-    uint64_t *paid_bits; /* a bit a step; unused when preallocated */
-    link *links;
-    uint32_t top;
-    uint32_t frontier;
-    _Atomic uint32_t free_count; /* written under the lock, read by anybody */
-};
+#define NONE CBI_SEGMENT_NONE
 
 /* ---- bits ---- */
 
@@ -81,21 +59,38 @@ static uint32_t steps_of(const cb_segment_pool *p) {
 
 static int64_t spill_steps(void *ctx, uint64_t bytes, cb_consumer *asker);
 
-static cb_status check_options(const cb_segment_pool_options *o, cb_error *err) {
-    if (o->struct_size != sizeof *o || o->task == NULL) {
-        return cbi_fail(err, CB_EINVAL, "A segment pool needs a task, and options of %zu bytes.",
+/** Fills in the defaults, or names the rule that is broken; Flink's rules, in its order. */
+static cb_status check_options(cb_segment_pool_options *o, cb_error *err) {
+    if (o->struct_size != sizeof *o || o->task == NULL || o->type > CB_SEGMENTS_OFF_HEAP) {
+        return cbi_fail(err, CB_EINVAL,
+                        "A segment pool needs a task, a type, and options of %zu bytes.",
                         sizeof *o);
     }
-    if (o->segment_bytes < SEGMENT_BYTES_MIN || (o->segment_bytes & (o->segment_bytes - 1)) != 0) {
+    if (o->segment_bytes == 0) {
+        o->segment_bytes = CB_SEGMENT_BYTES_DEFAULT;
+    }
+    if (o->segments_max == 0 && o->bytes == 0) {
+        return cbi_fail(err, CB_EINVAL, "A segment pool needs bytes: it was given 0.");
+    }
+    if (o->segment_bytes < CB_SEGMENT_BYTES_MIN ||
+        (o->segment_bytes & (o->segment_bytes - 1)) != 0) {
         return cbi_fail(err, CB_EINVAL,
                         "A segment must have a power of two of at least %d bytes, not %zu.",
-                        (int)SEGMENT_BYTES_MIN, o->segment_bytes);
+                        (int)CB_SEGMENT_BYTES_MIN, o->segment_bytes);
     }
-    if (o->segments_max == 0 || o->segments_max >= UINT32_MAX / 2 ||
-        o->segments_max > INT64_MAX / o->segment_bytes) {
-        return cbi_fail(err, CB_EINVAL, "A pool cannot have %zu segments of %zu bytes.",
-                        o->segments_max, o->segment_bytes);
+    if (o->segments_max == 0 && o->bytes < o->segment_bytes) {
+        return cbi_fail(err, CB_EINVAL,
+                        "The %" PRIu64 " bytes of a segment pool are less than one segment of %zu.",
+                        o->bytes, o->segment_bytes);
     }
+    uint64_t count = o->segments_max > 0 ? o->segments_max : o->bytes / o->segment_bytes;
+    if (count > INT32_MAX || count > INT64_MAX / o->segment_bytes) {
+        return cbi_fail(err, CB_EINVAL,
+                        "A pool cannot have %" PRIu64 " segments of %zu bytes: at most %d.", count,
+                        o->segment_bytes, INT32_MAX);
+    }
+    o->segments_max = (size_t)count;
+    o->slots = o->slots > 0 ? o->slots : 1;
     return CB_OK;
 }
 
@@ -113,7 +108,7 @@ static cb_status create_parts(cb_segment_pool *p, const cb_segment_pool_options 
     }
     cb_consumer_options consumer = {.struct_size = sizeof consumer,
                                     .name = o->name != NULL ? o->name : "segments",
-                                    .mode = cb_task_manager(o->task)->mode,
+                                    .mode = p->mode,
                                     .spill = o->preallocate ? NULL : spill_steps,
                                     .ctx = p};
     CB_TRY(cb_consumer_create(o->task, &consumer, &p->consumer, err));
@@ -128,8 +123,16 @@ static cb_status create_parts(cb_segment_pool *p, const cb_segment_pool_options 
     return CB_OK;
 }
 
-cb_status cb_segment_pool_create(const cb_segment_pool_options *o, cb_segment_pool **pool,
+static cb_mode mode_of(const cb_segment_pool_options *o) {
+    if (o->type == CB_SEGMENTS_AS_MANAGER) {
+        return cb_task_manager(o->task)->mode;
+    }
+    return o->type == CB_SEGMENTS_HEAP ? CB_HEAP : CB_OFF_HEAP;
+}
+
+cb_status cb_segment_pool_create(const cb_segment_pool_options *options, cb_segment_pool **pool,
                                  cb_error *err) {
+    cb_segment_pool_options filled = *options, *o = &filled;
     CB_TRY(check_options(o, err));
     cb_segment_pool *p = cbi_calloc(1, sizeof *p);
     if (p == NULL) {
@@ -142,6 +145,8 @@ cb_status cb_segment_pool_create(const cb_segment_pool_options *o, cb_segment_po
         p->step_shift++;
     }
     p->preallocated = o->preallocate;
+    p->slots = o->slots;
+    p->mode = mode_of(o);
     p->top = NONE;
     p->free_count = p->count;
     cb_status status = create_parts(p, o, err);
@@ -161,6 +166,8 @@ void cb_segment_pool_destroy(cb_segment_pool *p) {
         cbi_sys_unmap(p->base, p->bytes);
     }
     cb_consumer_destroy(p->consumer);
+    cbi_segment_owners_free(p);
+    cbi_free(p->stamps);
     cbi_free(p->free_bits);
     cbi_free(p->paid_bits);
     cbi_free(p->links);
@@ -221,7 +228,7 @@ static int64_t spill_steps(void *ctx, uint64_t bytes, cb_consumer *asker) {
 /* ---- taking and giving ---- */
 
 static void stack_push(cb_segment_pool *p, uint32_t i) {
-    p->links[i] = (link){.above = NONE, .below = p->top};
+    p->links[i] = (cbi_segment_link){.above = NONE, .below = p->top};
     if (p->top != NONE) {
         p->links[p->top].above = i;
     }
@@ -229,7 +236,7 @@ static void stack_push(cb_segment_pool *p, uint32_t i) {
 }
 
 static void stack_unlink(cb_segment_pool *p, uint32_t i) {
-    link l = p->links[i];
+    cbi_segment_link l = p->links[i];
     if (l.above != NONE) {
         p->links[l.above].below = l.below;
     } else {
@@ -319,6 +326,21 @@ static uint32_t find_and_pay(cb_segment_pool *p, uint32_t count, uint64_t *credi
     }
 }
 
+uint32_t cbi_segment_take_one(cb_segment_pool *p, uint64_t *credit) {
+    uint32_t i = find_and_pay(p, 1, credit);
+    if (CBI_LIKELY(i != NONE)) {
+        mark_taken(p, i, 1);
+    }
+    return i;
+}
+
+void cbi_segment_put(cb_segment_pool *p, uint32_t i) {
+    cb_assert(!bit_get(p->free_bits, i) && "a segment was given back twice");
+    bit_set(p->free_bits, i);
+    stack_push(p, i);
+    count_free(p, 1);
+}
+
 void *cb_segment_pool_take(cb_segment_pool *p, size_t count) {
     if (count == 0 || count > p->count) {
         return NULL;
@@ -344,11 +366,9 @@ void cb_segment_pool_give(cb_segment_pool *p, void *base, size_t count) {
     cb_assert(count > 0 && count <= p->count - first);
     cbi_lock_take(&p->lock);
     for (uint32_t i = first + (uint32_t)count; i-- > first;) {
-        cb_assert(!bit_get(p->free_bits, i) && "a segment was given back twice");
-        bit_set(p->free_bits, i);
-        stack_push(p, i);
+        cb_assert((p->stamps == NULL || (p->stamps[i] & 1) == 0) && "the segment has an owner");
+        cbi_segment_put(p, i);
     }
-    count_free(p, (int64_t)count);
     cbi_lock_give(&p->lock);
 }
 
@@ -362,4 +382,63 @@ size_t cb_segment_pool_segment_bytes(const cb_segment_pool *p) {
 
 uint8_t *cb_segment_pool_base(const cb_segment_pool *p) {
     return p->base;
+}
+
+/* ---- the pool as a whole ---- */
+
+cb_status cb_segment_pool_shutdown(cb_segment_pool *p, cb_error *err) {
+    cbi_lock_take(&p->lock);
+    uint32_t out = p->shut_down ? 0 : p->count - atomic_load(&p->free_count) - p->owned;
+    bool now = !p->shut_down && out == 0;
+    if (now) {
+        p->shut_down = true;
+        cbi_segment_owners_disown(p);
+        memset(p->free_bits, 0, ((size_t)p->count + BITS - 1) / BITS * sizeof *p->free_bits);
+        memset(p->paid_bits, 0, ((size_t)steps_of(p) + BITS - 1) / BITS * sizeof *p->paid_bits);
+        p->top = NONE;
+        p->frontier = p->count;
+        atomic_store(&p->free_count, 0);
+    }
+    cbi_lock_give(&p->lock);
+    if (out > 0) {
+        return cbi_fail(err, CB_EMISUSE,
+                        "The segment pool cannot be shut down: %u segments are out that have no "
+                        "owner. Give them back first.",
+                        out);
+    }
+    if (now) {
+        cbi_sys_discard(p->base, p->bytes);
+        cb_consumer_release(p->consumer, cb_consumer_used(p->consumer));
+    }
+    return CB_OK;
+}
+
+void cb_segment_pool_get_stats(const cb_segment_pool *pool, cb_segment_pool_stats *stats) {
+    cb_segment_pool *p = (cb_segment_pool *)pool; /* for its lock */
+    cbi_lock_take(&p->lock);
+    uint32_t free_count = atomic_load_explicit(&p->free_count, memory_order_relaxed);
+    *stats = (cb_segment_pool_stats){.segments = p->count,
+                                     .taken = p->shut_down ? 0 : p->count - free_count,
+                                     .owned = p->owned,
+                                     .segment_bytes = (size_t)1 << p->shift,
+                                     .mode = p->mode,
+                                     .preallocated = p->preallocated,
+                                     .empty = free_count == p->count,
+                                     .shut_down = p->shut_down};
+    cbi_lock_give(&p->lock);
+}
+
+cb_status cb_segment_pool_share(const cb_segment_pool *p, double fraction, size_t *segments,
+                                cb_error *err) {
+    if (!(fraction > 0 && fraction <= 1)) {
+        return cbi_fail(err, CB_EINVAL,
+                        "A share of a segment pool must be above 0 and at most 1, not %g.",
+                        fraction);
+    }
+    *segments = (size_t)(p->count * fraction / p->slots);
+    return CB_OK;
+}
+
+uint64_t cb_segment_pool_round_down(const cb_segment_pool *p, uint64_t bytes) {
+    return bytes >> p->shift << p->shift;
 }

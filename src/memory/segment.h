@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_SEGMENT_H
+#define CBI_SEGMENT_H
+
+#include "carbide/segment.h"
+#include "memory/task.h"
+
+/*
+ * What segment.c (the pool) and segment_owner.c (who holds what of it) share.
+ */
+
+static const uint32_t CBI_SEGMENT_NONE = UINT32_MAX;
+
+/** A segment is in at most one list: of the free ones (`below` alone leads on from `top`), or of
+ * its owner's. */
+typedef struct cbi_segment_link {
+    uint32_t above, below; /* CBI_SEGMENT_NONE at the ends */
+} cbi_segment_link;
+
+struct cb_segment_owner {
+    cb_segment_pool *pool;
+    cb_segment_owner *next, *previous;
+    uint32_t first;         /* of its segments; guarded by the pool's lock as all of this is */
+    _Atomic uint32_t count; /* written under the lock, read by anybody */
+    char name[CBI_NAME_BYTES];
+};
+
+struct cb_segment_pool {
+    /* immutable after create */
+    cb_consumer *consumer;
+    uint8_t *base;
+    size_t bytes;
+    uint32_t count;
+    uint32_t shift;      /* segment_bytes = 1 << shift */
+    uint32_t step_shift; /* segments of a step = 1 << step_shift */
+    uint32_t slots;
+    bool preallocated;
+    cb_mode mode;
+    cbi_lock lock;
+    /* guarded by the lock */
+    uint64_t *free_bits; /* 1: free */
+    uint64_t *paid_bits; /* a bit a step; unused when preallocated */
+    cbi_segment_link *links;
+    uint32_t *stamps; /* one a segment, odd = an owner's; NULL before the first owner. Written under
+                         the lock, read by anybody */
+    uint32_t top;
+    uint32_t frontier;
+    _Atomic uint32_t free_count; /* written under the lock, read by anybody */
+    bool shut_down;
+    uint32_t owned;
+    cb_segment_owner *owners;
+};
+
+/** [pool's lock held] One free segment, paid for and marked as taken, or CBI_SEGMENT_NONE. Lets go
+ *  of the lock while the task is asked for bytes: *credit (0 before the first call) is what was got
+ *  and not used, for cb_consumer_release in the end. */
+uint32_t cbi_segment_take_one(cb_segment_pool *pool, uint64_t *credit);
+
+/** [pool's lock held] It is free again, in the bitmap and on the stack. */
+void cbi_segment_put(cb_segment_pool *pool, uint32_t i);
+
+/** [pool's lock held] Frees all owners; their segments are gone already or with them. */
+void cbi_segment_owners_free(cb_segment_pool *pool);
+
+/** [pool's lock held] Every handle that is out is stale; owners hold nothing. */
+void cbi_segment_owners_disown(cb_segment_pool *pool);
+
+static inline uint8_t *cbi_segment_at(const cb_segment_pool *p, uint32_t i) {
+    return p->base + ((size_t)i << p->shift);
+}
+
+static inline void cbi_stamp_set(uint32_t *stamp, uint32_t generation) {
+    __atomic_store_n(stamp, generation, __ATOMIC_RELAXED);
+}
+
+static inline uint32_t cbi_stamp_get(const uint32_t *stamp) {
+    return __atomic_load_n(stamp, __ATOMIC_RELAXED);
+}
+
+#endif
