@@ -7,9 +7,11 @@
 #if defined(__GNUC__)
 #define CB_API __attribute__((visibility("default")))
 #define CB_MUST_USE __attribute__((warn_unused_result))
+#define CB_NORETURN __attribute__((noreturn))
 #else
 #define CB_API
 #define CB_MUST_USE
+#define CB_NORETURN
 #endif
 
 #ifdef __cplusplus

@@ -48,6 +48,10 @@ CB_API void cb_task_set_deadline(cb_task *task, uint64_t deadline_ns);
 /** Bytes the task holds, both modes: now, and at most so far. */
 CB_API uint64_t cb_task_used(const cb_task *task);
 CB_API uint64_t cb_task_peak(const cb_task *task);
+
+/** The same of one mode (Spark: getPeakOnHeapExecutionMemory, getPeakOffHeapExecutionMemory). */
+CB_API uint64_t cb_task_used_in(const cb_task *task, cb_mode mode);
+CB_API uint64_t cb_task_peak_in(const cb_task *task, cb_mode mode);
 CB_API cb_manager *cb_task_manager(const cb_task *task);
 
 /**
@@ -75,6 +79,15 @@ CB_API CB_MUST_USE cb_status cb_consumer_create(cb_task *task, const cb_consumer
 /** Gives back what it still holds (pages included). NULL is fine. Not while its spill function
  *  runs. */
 CB_API void cb_consumer_destroy(cb_consumer *consumer);
+
+/**
+ * Has the consumer spill at least `bytes` if it can, as if it had asked itself (Spark:
+ * MemoryConsumer.spill()); *released: what its spill function answered, 0 without one. UINT64_MAX:
+ * all it can. CB_EMISUSE in a spill function; what a failed spill function answered. Waits until
+ * no other thread of the task reclaims.
+ */
+CB_API CB_MUST_USE cb_status cb_consumer_spill(cb_consumer *consumer, uint64_t bytes,
+                                               uint64_t *released, cb_error *err);
 
 CB_API uint64_t cb_consumer_used(const cb_consumer *consumer);
 CB_API uint64_t cb_consumer_peak(const cb_consumer *consumer);
@@ -104,6 +117,14 @@ CB_API void cb_consumer_release(cb_consumer *consumer, uint64_t bytes);
 CB_API CB_MUST_USE cb_status cb_page_alloc(cb_consumer *consumer, size_t bytes, cb_page *page,
                                            cb_error *err);
 
+/**
+ * The same, and content with less: a page of at most `bytes` and at least `bytes_min`, as large as
+ * what was granted allows; page->bytes says how large (Spark: MemoryConsumer.allocatePage asks for
+ * a whole page and takes any that holds what is needed).
+ */
+CB_API CB_MUST_USE cb_status cb_page_alloc_least(cb_consumer *consumer, size_t bytes_min,
+                                                 size_t bytes, cb_page *page, cb_error *err);
+
 /** CB_EMISUSE, and nothing happens, when the page is not one of this consumer, or was freed; with
  *  Spark's messages. */
 CB_API CB_MUST_USE cb_status cb_page_free(cb_consumer *consumer, cb_page *page, cb_error *err);
@@ -132,9 +153,23 @@ enum {
 
 typedef uint64_t cb_address;
 
-/** `offset`: bytes from the page's first. Both modes keep offsets that are relative to the page. */
+/** Ends the process: there is no address in a page that is not in a task's table. */
+CB_API CB_NORETURN void cb_address_invalid(const cb_page *page);
+
+/** `offset`: bytes from the page's first, of which 51 bits count. Both modes keep offsets that are
+ *  relative to the page. The page is one of a task and not freed. */
 static inline cb_address cb_address_of(const cb_page *page, uint64_t offset) {
-    return ((uint64_t)(uint32_t)page->number << CB_PAGE_OFFSET_BITS) | offset;
+    if (page->number < 0) {
+        cb_address_invalid(page);
+    }
+    return ((uint64_t)(uint32_t)page->number << CB_PAGE_OFFSET_BITS) |
+           (offset & (((uint64_t)1 << CB_PAGE_OFFSET_BITS) - 1));
+}
+
+/** Of a byte in the page: pointers may need more than 51 bits, their distance from the page's first
+ *  byte does not. */
+static inline cb_address cb_address_of_byte(const cb_page *page, const void *byte) {
+    return cb_address_of(page, (uint64_t)((const uint8_t *)byte - cb_page_data(page)));
 }
 static inline uint32_t cb_address_page(cb_address address) {
     return (uint32_t)(address >> CB_PAGE_OFFSET_BITS);

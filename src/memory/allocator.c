@@ -302,8 +302,10 @@ static const char *find_misuse(const cb_allocator *a, const cb_page *page) {
                "memory?";
     }
     if (page->number != CB_PAGE_NONE && page->number != CB_PAGE_FREED_BY_TASK) {
-        return "TMM-allocated pages must first be freed via TMM.freePage(), not directly in "
-               "allocator free()";
+        return heap ? "TMM-allocated pages must first be freed via TMM.freePage(), not directly in "
+                      "allocator free()"
+                    : "TMM-allocated pages must be freed via TMM.freePage(), not directly in "
+                      "allocator free()";
     }
     const cbi_block *block = page->block;
     return block == NULL || block->generation != page->generation ? "page has already been freed"

@@ -66,6 +66,12 @@ static inline size_t cbi_allocator_capacity(const cb_allocator *allocator, size_
     return cbi_round_up(bytes, small ? 8 : CBI_SYSTEM_PAGE_BYTES);
 }
 
+/** The largest page that so many bytes can back; 0 when none can. */
+static inline size_t cbi_allocator_within(const cb_allocator *allocator, size_t capacity) {
+    bool small = allocator->mode == CB_HEAP && capacity < CBI_MAPPED_BYTES_MIN;
+    return capacity & ~(size_t)(small ? 7 : CBI_SYSTEM_PAGE_BYTES - 1);
+}
+
 /** [locked] An idle block of exactly that capacity, or NULL. It counts as used from now on. */
 cbi_block *cbi_allocator_reuse(cb_allocator *allocator, size_t capacity);
 

@@ -49,6 +49,12 @@ void cbi_page_table_destroy(cb_task *t) {
     cbi_sys_unmap(t->bases, bases_bytes + entries_bytes);
 }
 
+void cb_address_invalid(const cb_page *page) {
+    (void)page;
+    cbi_assert_failed("encodePageNumberAndOffset called with invalid page", __FILE__, __LINE__,
+                      __func__);
+}
+
 uint8_t *const *cb_task_page_table(const cb_task *t) {
     return t->bases;
 }
@@ -100,11 +106,22 @@ static size_t charge_of(const cb_manager *m, const cb_allocator *allocator, size
     return m->rules == CB_RULES_NATIVE ? cbi_allocator_capacity(allocator, bytes) : bytes;
 }
 
-static cb_status check_request(const cb_consumer *c, size_t bytes, cb_error *err) {
+/** The largest page that so many bytes of budget are enough for. */
+static size_t page_within(const cb_manager *m, const cb_allocator *allocator, size_t bytes) {
+    return m->rules == CB_RULES_NATIVE ? cbi_allocator_within(allocator, bytes) : bytes;
+}
+
+static cb_status check_request(const cb_consumer *c, size_t bytes_min, size_t bytes,
+                               cb_error *err) {
     const cb_manager *m = c->task->manager;
     if (bytes == 0 || bytes > CB_PAGE_BYTES_MAX) {
         return cbi_fail_bytes(err, CB_EINVAL, bytes, CB_PAGE_BYTES_MAX,
                               "Cannot allocate a page of %zu bytes.", bytes);
+    }
+    if (bytes_min == 0 || bytes_min > bytes) {
+        return cbi_fail(err, CB_EINVAL,
+                        "A page of at most %zu bytes cannot have to have at least %zu.", bytes,
+                        bytes_min);
     }
     if (c->mode != m->mode) {
         return cbi_fail(err, CB_EMISUSE,
@@ -163,26 +180,50 @@ static void give_aside(cb_consumer *c, uint64_t bytes) {
     }
 }
 
-/** One round: *refused means that the system, not the budget, had nothing. */
-static cb_status allocate_once(cb_consumer *c, size_t bytes, cb_page *page, bool *refused,
-                               cb_error *err) {
-    cb_task *t = c->task;
-    cb_manager *m = t->manager;
-    cb_allocator *allocator = m->allocators[c->mode];
-    size_t capacity = cbi_allocator_capacity(allocator, bytes),
-           charge = charge_of(m, allocator, bytes);
-    uint64_t granted = 0;
-    int32_t number = -1;
-    cbi_block *block = NULL;
+/** What a page is to be, and what one round made of it. */
+typedef struct request {
+    cb_consumer *consumer;
+    size_t bytes_min, bytes;
+    size_t charge;    /* of this round, accounted to the consumer */
+    uint64_t granted; /* by the budget */
+    int32_t number;
+    cbi_block *block; /* NULL: still to be had from the system */
+} request;
+
+/** [locked] The bytes are granted, or some of them: cuts the page to what there is. False: that is
+ *  less than it needs, and nothing is kept. */
+static bool cut_to_grant(request *r, const cb_allocator *allocator) {
+    const cb_manager *m = r->consumer->task->manager;
+    if (CBI_LIKELY(r->granted == r->charge)) {
+        return true;
+    }
+    size_t bytes = page_within(m, allocator, (size_t)r->granted);
+    bool enough = bytes >= r->bytes_min;
+    r->bytes = enough ? bytes : r->bytes;
+    r->charge = enough ? charge_of(m, allocator, bytes) : 0;
+    (void)cbi_task_release(r->consumer, r->granted - r->charge);
+    return enough;
+}
+
+/** [locked] */
+static void enter(const request *r) {
+    row_set(r->consumer->task, (uint32_t)r->number, r->block, r->consumer, r->bytes, r->charge);
+}
+
+/** The budget's half of a round: bytes, number, and the block when an idle one fits. */
+static cb_status account(request *r, cb_allocator *allocator, cb_error *err) {
+    cb_consumer *c = r->consumer;
+    cb_manager *m = c->task->manager;
+    size_t asked = r->charge;
+    bool enough = false;
     cbi_lock_take(&m->lock);
-    cb_status status = cbi_task_acquire(c, charge, &granted, err);
-    if (CBI_LIKELY(status == CB_OK && granted == charge)) {
-        status = place(c, capacity, charge, &number, &block, err);
-        if (CBI_LIKELY(block != NULL)) {
-            row_set(t, (uint32_t)number, block, c, bytes, charge);
+    cb_status status = cbi_task_acquire(c, r->charge, &r->granted, err);
+    if (CBI_LIKELY(status == CB_OK && (enough = cut_to_grant(r, allocator)))) {
+        size_t capacity = cbi_allocator_capacity(allocator, r->bytes);
+        status = place(c, capacity, r->charge, &r->number, &r->block, err);
+        if (CBI_LIKELY(r->block != NULL)) {
+            enter(r);
         }
-    } else if (status == CB_OK) {
-        (void)cbi_task_release(c, granted);
     }
     cbi_block *chain = cbi_manager_shed(m, c->mode);
     cbi_manager_note_peak(m);
@@ -190,42 +231,49 @@ static cb_status allocate_once(cb_consumer *c, size_t bytes, cb_page *page, bool
     if (CBI_UNLIKELY(chain != NULL)) {
         (void)cbi_allocator_drop(allocator, chain);
     }
-    CB_TRY(status);
-    if (granted < charge) {
-        return cbi_task_refuse(c, charge, granted, err);
-    }
-    if (block == NULL) {
-        status = cbi_allocator_fresh(allocator, capacity, &block, err);
+    return status == CB_OK && !enough ? cbi_task_refuse(c, asked, r->granted, err) : status;
+}
+
+/** One round: *aside grows when the system, not the budget, had nothing. */
+static cb_status allocate_once(request r, cb_page *page, uint64_t *aside, cb_error *err) {
+    cb_task *t = r.consumer->task;
+    cb_manager *m = t->manager;
+    cb_allocator *allocator = m->allocators[r.consumer->mode];
+    r.charge = charge_of(m, allocator, r.bytes);
+    CB_TRY(account(&r, allocator, err));
+    if (r.block == NULL) {
+        size_t capacity = cbi_allocator_capacity(allocator, r.bytes);
+        cb_status status = cbi_allocator_fresh(allocator, capacity, &r.block, err);
         if (status != CB_OK) {
-            put_aside(c, number, charge);
-            *refused = true;
+            put_aside(r.consumer, r.number, r.charge);
+            *aside += r.charge;
             return status;
         }
         cbi_lock_take(&m->lock);
-        row_set(t, (uint32_t)number, block, c, bytes, charge);
+        enter(&r);
         cbi_lock_give(&m->lock);
     }
-    cbi_allocator_enter(allocator, block, bytes, page);
-    page->number = number;
+    cbi_allocator_enter(allocator, r.block, r.bytes, page);
+    page->number = r.number;
     return CB_OK;
 }
 
-cb_status cb_page_alloc(cb_consumer *c, size_t bytes, cb_page *page, cb_error *err) {
-    CB_TRY(check_request(c, bytes, err));
+cb_status cb_page_alloc_least(cb_consumer *c, size_t bytes_min, size_t bytes, cb_page *page,
+                              cb_error *err) {
+    CB_TRY(check_request(c, bytes_min, bytes, err));
     cb_manager *m = c->task->manager;
-    uint64_t aside = 0;
+    const request r = {.consumer = c, .bytes_min = bytes_min, .bytes = bytes};
+    uint64_t aside = 0, before;
     cb_status status;
-    bool refused;
     do {
-        refused = false;
-        status = allocate_once(c, bytes, page, &refused, err);
-        if (CBI_UNLIKELY(refused)) {
-            aside += charge_of(m, m->allocators[c->mode], bytes);
+        before = aside;
+        status = allocate_once(r, page, &aside, err);
+        if (CBI_UNLIKELY(aside > before)) {
             for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
                 (void)cb_allocator_trim(m->allocators[mode], 0);
             }
         }
-    } while (CBI_UNLIKELY(refused));
+    } while (CBI_UNLIKELY(aside > before));
     if (CBI_UNLIKELY(aside > 0)) {
         give_aside(c, aside);
         if (status == CB_EBUDGET) { /* the budget ran out only because of what the system refused */
@@ -235,6 +283,10 @@ cb_status cb_page_alloc(cb_consumer *c, size_t bytes, cb_page *page, cb_error *e
         }
     }
     return status;
+}
+
+cb_status cb_page_alloc(cb_consumer *c, size_t bytes, cb_page *page, cb_error *err) {
+    return cb_page_alloc_least(c, bytes, bytes, page, err);
 }
 
 /* ---- free ---- */

@@ -25,6 +25,7 @@
 
 #include "base/alloc.h"
 #include "base/sys.h"
+#include "memory/reclaim.h"
 
 _Thread_local uint32_t cbi_spill_depth;
 
@@ -164,6 +165,20 @@ uint64_t cb_task_peak(const cb_task *t) {
     return bytes;
 }
 
+uint64_t cb_task_used_in(const cb_task *t, cb_mode mode) {
+    cbi_lock_take(&t->manager->lock);
+    uint64_t bytes = t->party.bytes[mode];
+    cbi_lock_give(&t->manager->lock);
+    return bytes;
+}
+
+uint64_t cb_task_peak_in(const cb_task *t, cb_mode mode) {
+    cbi_lock_take(&t->manager->lock);
+    uint64_t bytes = t->peaks[mode];
+    cbi_lock_give(&t->manager->lock);
+    return bytes;
+}
+
 cb_manager *cb_task_manager(const cb_task *t) {
     return t->manager;
 }
@@ -234,33 +249,6 @@ uint64_t cb_consumer_peak(const cb_consumer *c) {
 
 /* ---- acquiring ---- */
 
-/** What one consumer is asked for, and by whom. */
-typedef struct reclaim {
-    cb_consumer *asker;
-    uint64_t bytes; /* wanted in all */
-    uint64_t got;
-    uint64_t hint; /* the arbiter's advice: to let go of so much */
-    bool native;
-} reclaim;
-
-/** [locked] The smallest that holds what is missing, else the largest; never the asker. NULL:
- *  nobody is left. */
-static cb_consumer *pick_victim(const reclaim *r, uint64_t missing) {
-    cb_consumer *suffices = NULL, *largest = NULL;
-    for (cb_consumer *c = r->asker->task->consumers; c != NULL; c = c->next) {
-        if (c == r->asker || c->mode != r->asker->mode || c->key == 0 || c->spilling) {
-            continue;
-        }
-        if (c->key >= missing && (suffices == NULL || c->key <= suffices->key)) {
-            suffices = c;
-        }
-        if (largest == NULL || c->key >= largest->key) {
-            largest = c;
-        }
-    }
-    return suffices != NULL ? suffices : largest;
-}
-
 /** [locked] Runs a spill function without the lock. *released: what it says it released. */
 static cb_status spill(cb_consumer *c, uint64_t bytes, cb_consumer *asker, uint64_t *released,
                        cb_error *err) {
@@ -287,83 +275,48 @@ static cb_status spill(cb_consumer *c, uint64_t bytes, cb_consumer *asker, uint6
     return CB_OK;
 }
 
-/** [locked] One spill and what it brought. *gained: worth asking the same one again. */
-static cb_status spill_and_take(reclaim *r, cb_consumer *victim, bool *gained, cb_error *err) {
-    cb_consumer *asker = r->asker;
-    cb_manager *m = asker->task->manager;
-    uint64_t missing = r->bytes - r->got, released = 0, before = r->got;
-    uint64_t wanted = r->native && r->hint > missing ? r->hint : missing;
-    CB_TRY(spill(victim, wanted, asker, &released, err));
-    r->got += cbi_arbiter_take_hand(&m->arbiter, &asker->task->party, asker->mode, missing);
-    if (released > 0 && r->got < r->bytes) {
-        /* Spark's rules may wait here, with the turn held, as the original does under its lock. */
-        CB_TRY(cbi_task_attempt(asker, r->bytes - r->got, !r->native, &r->got, &r->hint, err));
-    }
-    *gained = r->native ? r->got > before : released > 0;
-    return CB_OK;
-}
-
-/** [locked] The others in their order, then the asker. */
-static cb_status spill_in_order(reclaim *r, cb_error *err) {
+/** [locked] Carries out one step. */
+static cb_status reclaim_step(cbi_reclaim *r, cbi_reclaim_step step, cb_error *err) {
     cb_task *t = r->asker->task;
-    for (cb_consumer *c = t->consumers; c != NULL; c = c->next) {
-        c->key = cbi_consumer_used(c);
-    }
-    cb_consumer *victim;
-    while (r->got < r->bytes && !t->cancelled &&
-           (victim = pick_victim(r, r->bytes - r->got)) != NULL) {
-        bool gained = false;
-        CB_TRY(spill_and_take(r, victim, &gained, err));
-        if (!gained) {
-            victim->key = 0;
-        } else if (r->native) {
-            victim->key = cbi_consumer_used(victim); /* Spark goes on with what it held at first */
-        }
-    }
-    bool again = r->got < r->bytes && !t->cancelled;
-    while (again) {
-        bool gained = false;
-        CB_TRY(spill_and_take(r, r->asker, &gained, err));
-        again = r->native && gained && r->got < r->bytes;
+    switch (step) {
+        case CBI_RECLAIM_TAKE_TURN: turn_take(t->manager, t); return CB_OK;
+        case CBI_RECLAIM_ATTEMPT:
+            return cbi_task_attempt(r->asker, r->attempt_bytes, r->may_wait, &r->got, &r->hint,
+                                    err);
+        case CBI_RECLAIM_SPILL:
+            return spill(r->victim, r->spill_bytes, r->asker, &r->released, err);
+        case CBI_RECLAIM_GIVE_TURN:
+            cbi_manager_pass_on(t->manager);
+            turn_give(t);
+            return CB_OK;
+        case CBI_RECLAIM_DONE: break;
     }
     return CB_OK;
-}
-
-/** [locked] */
-static cb_status reclaim_for(reclaim *r, cb_error *err) {
-    cb_task *t = r->asker->task;
-    cb_manager *m = t->manager;
-    turn_take(m, t);
-    cb_status status = CB_OK;
-    if (r->native) { /* a sibling may have released while we waited for the turn */
-        status = cbi_task_attempt(r->asker, r->bytes - r->got, false, &r->got, &r->hint, err);
-    }
-    if (status == CB_OK && r->got < r->bytes) {
-        cbi_arbiter_reclaim_begin(&m->arbiter, &t->party, r->asker->mode);
-        status = spill_in_order(r, err);
-        cbi_arbiter_reclaim_end(&m->arbiter, &t->party, r->asker->mode);
-        cbi_manager_pass_on(m);
-    }
-    turn_give(t);
-    if (status == CB_OK && r->native && r->got < r->bytes) {
-        /* All have spilled what they could: the task may be below its floor now and has a right to
-         * wait. */
-        status = cbi_task_attempt(r->asker, r->bytes - r->got, true, &r->got, &r->hint, err);
-    }
-    return status;
 }
 
 cb_status cbi_task_acquire_rest(cb_consumer *c, uint64_t bytes, uint64_t *got, uint64_t hint,
                                 cb_error *err) {
-    cb_manager *m = c->task->manager;
-    reclaim r = {.asker = c,
-                 .bytes = bytes,
-                 .got = *got,
-                 .hint = hint,
-                 .native = m->rules == CB_RULES_NATIVE};
-    cb_status status = reclaim_for(&r, err);
+    cb_task *t = c->task;
+    cb_manager *m = t->manager;
+    cbi_reclaim r = {.arbiter = &m->arbiter,
+                     .party = &t->party,
+                     .consumers = &t->consumers,
+                     .asker = c,
+                     .native = m->rules == CB_RULES_NATIVE,
+                     .bytes = bytes,
+                     .got = *got,
+                     .hint = hint};
+    cb_status status = CB_OK;
+    cbi_reclaim_step step;
+    while (status == CB_OK && (step = cbi_reclaim_next(&r, t->cancelled)) != CBI_RECLAIM_DONE) {
+        status = reclaim_step(&r, step, err);
+    }
     if (status != CB_OK) {
-        (void)cbi_arbiter_release(&m->arbiter, &c->task->party, c->mode, r.got);
+        cbi_reclaim_abandon(&r);
+        if (r.has_turn) {
+            turn_give(t);
+        }
+        (void)cbi_arbiter_release(&m->arbiter, &t->party, c->mode, r.got);
         cbi_manager_pass_on(m);
         return status;
     }
@@ -386,6 +339,22 @@ bool cbi_task_try_acquire(cb_consumer *c, uint64_t bytes) {
     cbi_lock_give(&m->lock);
     (void)cbi_allocator_drop(m->allocators[c->mode], chain);
     return granted;
+}
+
+cb_status cb_consumer_spill(cb_consumer *c, uint64_t bytes, uint64_t *released, cb_error *err) {
+    cb_task *t = c->task;
+    cb_manager *m = t->manager;
+    if (cbi_task_is_spilling()) {
+        return cbi_fail(err, CB_EMISUSE, "Consumer \"%s\" was told to spill by a spill function.",
+                        c->name);
+    }
+    cbi_lock_take(&m->lock);
+    turn_take(m, t);
+    cb_status status = spill(c, bytes, c, released, err);
+    turn_give(t);
+    cbi_lock_give(&m->lock);
+    cbi_manager_return_spare(m, c->mode);
+    return status;
 }
 
 static cb_status misuse_while_spilling(const cb_consumer *c, cb_error *err) {

@@ -46,7 +46,7 @@ struct cb_task {
     /* guarded by the manager's lock */
     cb_task *next;
     cbi_party party;
-    uint64_t peak;
+    uint64_t peak, peaks[CB_MODE_COUNT]; /* of both modes together, of each */
     uint64_t deadline_ns;
     bool cancelled;
     cbi_waiter *waiters;
@@ -72,13 +72,18 @@ static inline uint64_t cbi_consumer_used(const cb_consumer *c) {
     return atomic_load_explicit(&c->used, memory_order_relaxed);
 }
 
-/** [locked] */
+/** [locked] The party has the bytes already. What a task was granted counts for its peak from here
+ *  on, as in the original: not while it is still being spilled for. */
 static inline void cbi_consumer_account(cb_consumer *c, uint64_t bytes) {
+    cb_task *t = c->task;
     uint64_t used = cbi_consumer_used(c) + bytes;
     atomic_store_explicit(&c->used, used, memory_order_relaxed);
     if (used > atomic_load_explicit(&c->peak, memory_order_relaxed)) {
         atomic_store_explicit(&c->peak, used, memory_order_relaxed);
     }
+    uint64_t mine = t->party.bytes[c->mode], both = mine + t->party.bytes[CB_OFF_HEAP - c->mode];
+    t->peaks[c->mode] = mine > t->peaks[c->mode] ? mine : t->peaks[c->mode];
+    t->peak = both > t->peak ? both : t->peak;
 }
 
 /** [locked] One request to the arbiter, with its waiting and evicting. Adds to *got. */
@@ -96,10 +101,6 @@ static inline cb_status cbi_task_attempt(cb_consumer *c, uint64_t bytes, bool ma
     CB_TRY(cbi_manager_acquire(t->manager, &w, err));
     *got += w.request.granted;
     *hint = w.request.spill_bytes;
-    uint64_t held = t->party.bytes[CB_HEAP] + t->party.bytes[CB_OFF_HEAP];
-    if (held > t->peak) {
-        t->peak = held;
-    }
     return CB_OK;
 }
 

@@ -157,13 +157,20 @@ static void test_freeing_with_the_other_modes_allocator_is_caught(void **state) 
 
 static void test_freeing_a_tasks_page_straight_is_caught(void **state) {
     (void)state;
-    cb_allocator *a = make(CB_HEAP, false, 0);
-    cb_page p = allocate(a, 4096);
-    p.number = 7;
-    expect_misuse(a, &p, "TMM-allocated pages must first be freed via TMM.freePage()");
-    p.number = CB_PAGE_FREED_BY_TASK;
-    assert_ok(cb_allocator_free(a, &p, err));
-    cb_allocator_destroy(a);
+    static const char *const messages[] = {
+        "TMM-allocated pages must first be freed via TMM.freePage(), not directly in allocator "
+        "free()",
+        "TMM-allocated pages must be freed via TMM.freePage(), not directly in allocator free()"};
+    for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
+        cb_allocator *a = make((cb_mode)mode, false, 0);
+        cb_page p = allocate(a, 4096);
+        p.number = 7;
+        expect_misuse(a, &p, messages[mode]);
+        p.number = CB_PAGE_FREED_BY_TASK;
+        assert_ok(cb_allocator_free(a, &p, err));
+        assert_int_equal(p.number, CB_PAGE_FREED_BY_ALLOCATOR);
+        cb_allocator_destroy(a);
+    }
 }
 
 static void test_debug_fill_marks_new_and_freed_bytes(void **state) {

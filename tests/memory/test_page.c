@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "memory_test.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 /** A consumer that keeps one page and frees it when asked. */
 typedef struct holder {
     cb_consumer *consumer;
@@ -80,6 +85,9 @@ static void test_address_means_the_same_byte_in_both_modes(void **state) {
         assert_int_equal(cb_address_offset(a), 100);
         assert_ptr_equal(cb_address_data(cb_task_page_table(t), a), cb_page_data(&q) + 100);
         assert_int_equal(cb_address_of(&p, 0), 0);
+        assert_int_equal(cb_address_of_byte(&q, cb_page_data(&q) + 100), a);
+        assert_int_equal(cb_address_page(cb_address_of(&q, ((uint64_t)1 << 51) + 10)), 1);
+        assert_int_equal(cb_address_offset(cb_address_of(&q, ((uint64_t)1 << 51) + 10)), 10);
         (void)cb_task_end(t, NULL, 0);
         cb_manager_destroy(m);
     }
@@ -192,6 +200,109 @@ static void test_misuse_of_pages_is_caught(void **state) {
     cb_manager_destroy(m);
 }
 
+static void test_address_in_a_freed_page_ends_the_process(void **state) {
+    (void)state;
+    cb_manager *m = make_native(MIB, 1);
+    cb_task *t = make_task(m, 1);
+    cb_consumer *c = make_consumer_of(t, "c", CB_OFF_HEAP, NULL, NULL);
+    cb_page p = alloc(c, 4096);
+    assert_ok(cb_page_free(c, &p, err));
+    pid_t child = fork();
+    if (child == 0) {
+        (void)!freopen("/dev/null", "w", stderr);
+        signal(SIGABRT, SIG_DFL);
+        _exit((int)cb_address_of(&p, 0) & 0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
+    (void)cb_task_end(t, NULL, 0);
+    cb_manager_destroy(m);
+}
+
+static void test_page_can_be_smaller_when_that_is_enough(void **state) {
+    (void)state;
+    cb_manager *m = make_native(20000, 1);
+    cb_task *t = make_task(m, 1);
+    cb_consumer *c = make_consumer_of(t, "c", CB_OFF_HEAP, NULL, NULL);
+    cb_page p, q;
+    assert_int_equal(cb_page_alloc_least(c, 16385, 65536, &p, NULL), CB_EBUDGET);
+    assert_int_equal(cb_consumer_used(c), 0);
+    assert_int_equal(cb_page_alloc_least(c, 10, 65536, &p, NULL), CB_OK);
+    assert_int_equal(p.bytes, 16384); /* whole pages of the system */
+    assert_int_equal(cb_consumer_used(c), 16384);
+    memset(cb_page_data(&p), 1, p.bytes);
+    assert_ok(cb_page_free(c, &p, err));
+    assert_int_equal(cb_page_alloc_least(c, 10, 4096, &p, NULL), CB_OK);
+    assert_int_equal(p.bytes, 4096);
+    assert_int_equal(cb_page_alloc_least(c, 11, 10, &q, NULL), CB_EINVAL);
+    assert_int_equal(cb_page_alloc_least(c, 0, 10, &q, NULL), CB_EINVAL);
+    (void)cb_task_end(t, NULL, 0);
+    cb_manager_destroy(m);
+
+    m = make_spark(1000, 0);
+    t = make_task(m, 1);
+    c = make_consumer_of(t, "c", CB_HEAP, NULL, NULL);
+    assert_int_equal(cb_page_alloc_least(c, 600, 4096, &p, NULL), CB_OK);
+    assert_int_equal(p.bytes, 1000); /* whatever was granted */
+    assert_int_equal(cb_page_alloc_least(c, 1, 4096, &q, NULL), CB_EBUDGET);
+    assert_int_equal(cb_task_end(t, NULL, 0), 1000);
+    cb_manager_destroy(m);
+}
+
+/** Lets the process map so many bytes more; answers the limit that was. */
+static struct rlimit limit_mappings(uint64_t more) {
+    unsigned long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    assert_non_null(statm);
+    assert_int_equal(fscanf(statm, "%lu", &pages), 1);
+    (void)fclose(statm);
+    struct rlimit before, now;
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    now = before;
+    now.rlim_cur = pages * 4096 + more;
+    assert_int_equal(setrlimit(RLIMIT_AS, &now), 0);
+    return before;
+}
+
+/** The system has less than the budget says. What it refused is kept aside, so that the next try is
+ *  made with other bytes: in the end with what a consumer spills. */
+static void test_grant_that_the_system_refuses_is_kept_aside_and_another_is_tried(void **state) {
+    (void)state;
+    for (int spark = 0; spark < 2; spark++) {
+        cb_manager *m = spark ? make_spark(128 * MIB, 0) : make_native(128 * MIB, 1);
+        cb_mode mode = spark ? CB_HEAP : CB_OFF_HEAP;
+        cb_task *t = make_task(m, 1);
+        holder h = {.page = {.number = CB_PAGE_NONE}};
+        h.consumer = make_consumer_of(t, "holder", mode, free_the_page, &h);
+        h.page = alloc(h.consumer, 32 * MIB);
+        cb_consumer *c = make_consumer_of(t, "c", mode, NULL, NULL);
+        struct rlimit before = limit_mappings(16 * MIB);
+        cb_page p;
+        cb_error err = {0};
+        cb_status status = cb_page_alloc(c, 32 * MIB, &p, &err);
+        cb_error second = {0};
+        cb_status none = cb_page_alloc(c, 32 * MIB + 4096, &(cb_page){0}, &second);
+        assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+        assert_int_equal(status, CB_OK);
+        assert_int_equal(h.spills, 1);
+        assert_int_equal(cb_consumer_used(c), 32 * MIB);
+        /* Native gives the bytes back when the call ends, Spark when the task does. */
+        assert_int_equal(cb_task_used(t), spark ? 128 * MIB : 32 * MIB);
+        assert_int_equal(none, spark ? CB_EBUDGET : CB_ENOMEM);
+        assert_int_equal(cb_consumer_used(c), 32 * MIB);
+        if (spark) {
+            char tree[1024];
+            (void)cb_manager_tree(m, tree, sizeof tree);
+            assert_non_null(strstr(tree, "not of any consumer: 96.0 MiB"));
+        }
+        assert_int_equal(cb_page_free(c, &p, NULL), CB_OK);
+        assert_int_equal(cb_task_end(t, NULL, 0), 0); /* what was kept aside is no leak */
+        assert_int_equal(pool_of(m, CB_EXECUTION, mode).used, 0);
+        cb_manager_destroy(m);
+    }
+}
+
 static void test_freed_pages_idle_inside_the_budget_only(void **state) {
     (void)state;
     cb_manager *m = make_native(4 * MIB, 1);
@@ -278,6 +389,9 @@ int main(void) {
         cmocka_unit_test(test_page_beyond_the_budget_is_refused_with_the_tree),
         cmocka_unit_test(test_allocating_has_other_consumers_free_their_pages),
         cmocka_unit_test(test_misuse_of_pages_is_caught),
+        cmocka_unit_test(test_address_in_a_freed_page_ends_the_process),
+        cmocka_unit_test(test_page_can_be_smaller_when_that_is_enough),
+        cmocka_unit_test(test_grant_that_the_system_refuses_is_kept_aside_and_another_is_tried),
         cmocka_unit_test(test_freed_pages_idle_inside_the_budget_only),
         cmocka_unit_test(test_consumers_pages_go_with_it),
         cmocka_unit_test(test_array_has_its_elements),

@@ -174,6 +174,101 @@ static void test_spill_that_only_says_so_does_not_loop(void **state) {
     cb_manager_destroy(m);
 }
 
+static void test_asker_that_holds_nothing_is_not_asked(void **state) {
+    (void)state;
+    for (int spark = 0; spark < 2; spark++) {
+        cb_manager *m = spark ? make_spark(100, 0) : make_native(100, 1);
+        cb_mode mode = spark ? CB_HEAP : CB_OFF_HEAP;
+        cb_task *t = make_task(m, 1);
+        actor a, b;
+        enter(&a, t, "a", mode);
+        enter(&b, t, "b", mode);
+        assert_int_equal(acquire(a.consumer, 100), 100);
+        a.most = 0;
+        assert_int_equal(acquire(b.consumer, 50), 0);
+        assert_string_equal(asked, "a:50 ");
+        (void)cb_task_end(t, NULL, 0);
+        cb_manager_destroy(m);
+    }
+}
+
+/** Spark goes on with the sizes that consumers had when it began, the native rules with what they
+ *  have now. */
+static void test_sparks_rules_order_by_the_sizes_at_the_beginning(void **state) {
+    (void)state;
+    for (int spark = 0; spark < 2; spark++) {
+        cb_manager *m = spark ? make_spark(1000, 0) : make_native(1000, 1);
+        cb_mode mode = spark ? CB_HEAP : CB_OFF_HEAP;
+        cb_task *t = make_task(m, 1);
+        actor a, b, c;
+        enter(&a, t, "a", mode);
+        enter(&b, t, "b", mode);
+        enter(&c, t, "c", mode);
+        assert_int_equal(acquire(a.consumer, 550), 550);
+        assert_int_equal(acquire(b.consumer, 450), 450);
+        a.most = 200;
+        assert_int_equal(acquire(c.consumer, 500), 500);
+        assert_string_equal(asked, spark ? "a:500 b:300 " : "a:500 a:300 a:100 ");
+        if (spark) {
+            a.most = 60; /* it has 350 and b 150 */
+            asked[0] = '\0';
+            assert_int_equal(acquire(c.consumer, 400), 400);
+            assert_string_equal(asked, "a:400 a:340 a:280 a:220 a:160 b:100 ");
+        }
+        (void)cb_task_end(t, NULL, 0);
+        cb_manager_destroy(m);
+    }
+}
+
+static void test_consumer_can_be_told_to_spill(void **state) {
+    (void)state;
+    cb_manager *m = make_native(1000, 1);
+    cb_task *t = make_task(m, 1);
+    actor a;
+    enter(&a, t, "a", CB_OFF_HEAP);
+    cb_consumer *stiff = make_consumer_of(t, "stiff", CB_OFF_HEAP, NULL, NULL);
+    assert_int_equal(acquire(a.consumer, 600), 600);
+    uint64_t released = 77;
+    assert_ok(cb_consumer_spill(a.consumer, 100, &released, err));
+    assert_int_equal(released, 100);
+    assert_ptr_equal(a.asker, a.consumer);
+    assert_ok(cb_consumer_spill(a.consumer, UINT64_MAX, &released, err));
+    assert_int_equal(released, 500);
+    assert_ok(cb_consumer_spill(stiff, 1, &released, err));
+    assert_int_equal(released, 0);
+    a.fails = CB_ENOSPC;
+    assert_int_equal(cb_consumer_spill(a.consumer, 1, &released, NULL), CB_ENOSPC);
+    assert_int_equal(cb_task_end(t, NULL, 0), 0);
+    cb_manager_destroy(m);
+}
+
+static void test_peaks_are_kept_for_each_mode(void **state) {
+    (void)state;
+    cb_manager_options options = cb_manager_options_native(1000 + 8 * KIB);
+    options.heap_bytes = 1000;
+    cb_manager *m = make_manager(&options);
+    cb_task *t = make_task(m, 1);
+    actor heap, off, other;
+    enter(&heap, t, "heap", CB_HEAP);
+    enter(&off, t, "off", CB_OFF_HEAP);
+    enter(&other, t, "other", CB_OFF_HEAP);
+    assert_int_equal(acquire(off.consumer, 500), 500);
+    assert_int_equal(acquire(heap.consumer, 400), 400);
+    cb_consumer_release(off.consumer, 300);
+    assert_int_equal(acquire(heap.consumer, 100), 100);
+    assert_int_equal(cb_task_used_in(t, CB_HEAP), 500);
+    assert_int_equal(cb_task_peak_in(t, CB_HEAP), 500);
+    assert_int_equal(cb_task_used_in(t, CB_OFF_HEAP), 200);
+    assert_int_equal(cb_task_peak_in(t, CB_OFF_HEAP), 500);
+    assert_int_equal(cb_task_peak(t), 900);
+    /* What is granted while others still spill for the rest is no peak. */
+    assert_int_equal(acquire(off.consumer, 500), 500);
+    assert_int_equal(acquire(other.consumer, 600), 600);
+    assert_int_equal(cb_task_peak_in(t, CB_OFF_HEAP), 1000);
+    (void)cb_task_end(t, NULL, 0);
+    cb_manager_destroy(m);
+}
+
 static void test_failed_spill_fails_the_asker_and_keeps_nothing(void **state) {
     (void)state;
     cb_manager *m = make_native(1000, 1);
@@ -328,9 +423,15 @@ static void test_sparks_rules_grant_nothing_above_the_share(void **state) {
     enter(&b, u, "b", CB_HEAP);
     assert_int_equal(acquire(a.consumer, 700), 700);
     assert_int_equal(acquire(b.consumer, 300), 300);
+    a.most = 0;
     assert_int_equal(acquire(a.consumer, 100), 0); /* SPARK-31720 */
     assert_string_equal(asked, "a:100 ");
-    assert_int_equal(cb_consumer_used(a.consumer), 600);
+    assert_int_equal(cb_consumer_used(a.consumer), 700);
+    asked[0] = '\0';
+    a.most = UINT64_MAX; /* the original asks in pieces, until one brings it below the share */
+    assert_int_equal(acquire(a.consumer, 100), 100);
+    assert_string_equal(asked, "a:100 a:100 a:100 ");
+    assert_int_equal(cb_consumer_used(a.consumer), 500);
     (void)cb_task_end(t, NULL, 0);
     (void)cb_task_end(u, NULL, 0);
     cb_manager_destroy(m);
@@ -598,6 +699,10 @@ int main(void) {
         cmocka_unit_test(
             test_consumer_that_gives_little_is_asked_again_and_who_gives_nothing_is_not),
         cmocka_unit_test(test_spill_that_only_says_so_does_not_loop),
+        cmocka_unit_test(test_asker_that_holds_nothing_is_not_asked),
+        cmocka_unit_test(test_sparks_rules_order_by_the_sizes_at_the_beginning),
+        cmocka_unit_test(test_consumer_can_be_told_to_spill),
+        cmocka_unit_test(test_peaks_are_kept_for_each_mode),
         cmocka_unit_test(test_failed_spill_fails_the_asker_and_keeps_nothing),
         cmocka_unit_test(test_nothing_to_spill_is_a_partial_grant),
         cmocka_unit_test(test_all_or_nothing_refusal_prints_the_tree),
