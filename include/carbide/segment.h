@@ -169,6 +169,167 @@ CB_API CB_MUST_USE cb_status cb_segment_give_list(cb_segment *segments, size_t c
  *  out are stale. After a shutdown there is nothing to give: 0. */
 CB_API size_t cb_segment_owner_give_all(cb_segment_owner *owner);
 
+/* ---- what is in a segment ---- */
+
+/*
+ * Every access through a handle is checked: inside the segment, whatever the figures (no sum can
+ * overflow), and not given back meanwhile. CB_EINVAL says where the access was and how far the
+ * segment goes, CB_EMISUSE that it was given back; then nothing was read or written. A scalar costs
+ * its load or store, two compares and the load of the stamp. Any alignment. Threads: as with plain
+ * memory; a give by another thread during an access is a race that no check can win.
+ */
+
+/** Memory of the caller's, seen as a segment: at most 2^32 - 1 bytes, none is fine too. Whoever
+ * owns it sees to it that it outlives the handle. CB_EINVAL: NULL, or it would go past the last
+ * address. */
+CB_API CB_MUST_USE cb_status cb_segment_wrap(void *data, size_t bytes, cb_segment *segment,
+                                             cb_error *err);
+
+/** Says why an access to [at, at + bytes) is refused: CB_EMISUSE or CB_EINVAL. */
+CB_API CB_MUST_USE cb_status cb_segment_refuse(const cb_segment *segment, size_t at, size_t bytes,
+                                               cb_error *err);
+
+/* The same, for compilers, which cannot see that it never answers CB_OK. */
+static inline CB_MUST_USE cb_status cb_segment_refused(const cb_segment *s, size_t at, size_t bytes,
+                                                       cb_error *err) {
+    cb_status status = cb_segment_refuse(s, at, bytes, err);
+    if (status == CB_OK) {
+        __builtin_unreachable();
+    }
+    return status;
+}
+
+/** Whether it was given back, or never was one. */
+static inline bool cb_segment_is_freed(const cb_segment *s) {
+    return s->data == NULL || __atomic_load_n(s->stamp, __ATOMIC_RELAXED) != s->generation;
+}
+
+/** Whether [at, at + bytes) may be touched. */
+static inline bool cb_segment_has(const cb_segment *s, size_t at, size_t bytes) {
+    return s->data != NULL && bytes <= s->bytes && at <= s->bytes - bytes &&
+           __atomic_load_n(s->stamp, __ATOMIC_RELAXED) == s->generation;
+}
+
+/** The place of [at, at + bytes): the check once, then plain memory (Flink: wrap). */
+static inline CB_MUST_USE cb_status cb_segment_at(const cb_segment *s, size_t at, size_t bytes,
+                                                  uint8_t **place, cb_error *err) {
+    if (!cb_segment_has(s, at, bytes)) {
+        return cb_segment_refused(s, at, bytes, err);
+    }
+    *place = s->data + at;
+    return CB_OK;
+}
+
+/* One scalar in one byte order: cb_segment_get_NAME, cb_segment_put_NAME. */
+#define CB_SEGMENT_ACCESS(name, type, raw_type, to_order)                                          \
+    static inline CB_MUST_USE cb_status cb_segment_get_##name(const cb_segment *s, size_t at,      \
+                                                              type *value, cb_error *err) {        \
+        raw_type raw;                                                                              \
+        if (!cb_segment_has(s, at, sizeof raw)) {                                                  \
+            return cb_segment_refused(s, at, sizeof raw, err);                                     \
+        }                                                                                          \
+        __builtin_memcpy(&raw, s->data + at, sizeof raw);                                          \
+        raw = to_order(raw);                                                                       \
+        __builtin_memcpy(value, &raw, sizeof raw);                                                 \
+        return CB_OK;                                                                              \
+    }                                                                                              \
+    static inline CB_MUST_USE cb_status cb_segment_put_##name(const cb_segment *s, size_t at,      \
+                                                              type value, cb_error *err) {         \
+        raw_type raw;                                                                              \
+        if (!cb_segment_has(s, at, sizeof raw)) {                                                  \
+            return cb_segment_refused(s, at, sizeof raw, err);                                     \
+        }                                                                                          \
+        __builtin_memcpy(&raw, &value, sizeof raw);                                                \
+        raw = to_order(raw);                                                                       \
+        __builtin_memcpy(s->data + at, &raw, sizeof raw);                                          \
+        return CB_OK;                                                                              \
+    }
+
+#define CB_ORDER_SAME(raw) (raw)
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define CB_ORDER_LE(swap, raw) (raw)
+#define CB_ORDER_BE(swap, raw) swap(raw)
+#else
+#define CB_ORDER_LE(swap, raw) swap(raw)
+#define CB_ORDER_BE(swap, raw) (raw)
+#endif
+#define CB_ORDER_LE_16(raw) CB_ORDER_LE(__builtin_bswap16, raw)
+#define CB_ORDER_BE_16(raw) CB_ORDER_BE(__builtin_bswap16, raw)
+#define CB_ORDER_LE_32(raw) CB_ORDER_LE(__builtin_bswap32, raw)
+#define CB_ORDER_BE_32(raw) CB_ORDER_BE(__builtin_bswap32, raw)
+#define CB_ORDER_LE_64(raw) CB_ORDER_LE(__builtin_bswap64, raw)
+#define CB_ORDER_BE_64(raw) CB_ORDER_BE(__builtin_bswap64, raw)
+
+/* In the machine's order, in little endian, in big endian. */
+#define CB_SEGMENT_ACCESS_ALL(name, type, bits)                                                    \
+    CB_SEGMENT_ACCESS(name, type, uint##bits##_t, CB_ORDER_SAME)                                   \
+    CB_SEGMENT_ACCESS(name##_le, type, uint##bits##_t, CB_ORDER_LE_##bits)                         \
+    CB_SEGMENT_ACCESS(name##_be, type, uint##bits##_t, CB_ORDER_BE_##bits)
+
+CB_SEGMENT_ACCESS(u8, uint8_t, uint8_t, CB_ORDER_SAME)
+CB_SEGMENT_ACCESS(i8, int8_t, uint8_t, CB_ORDER_SAME)
+CB_SEGMENT_ACCESS_ALL(u16, uint16_t, 16) /* Flink: getChar ... */
+CB_SEGMENT_ACCESS_ALL(i16, int16_t, 16)
+CB_SEGMENT_ACCESS_ALL(u32, uint32_t, 32)
+CB_SEGMENT_ACCESS_ALL(i32, int32_t, 32)
+CB_SEGMENT_ACCESS_ALL(u64, uint64_t, 64)
+CB_SEGMENT_ACCESS_ALL(i64, int64_t, 64)
+CB_SEGMENT_ACCESS_ALL(f32, float, 32)
+CB_SEGMENT_ACCESS_ALL(f64, double, 64)
+
+/** A byte: what is not 0 is true; true is written as 1. */
+static inline CB_MUST_USE cb_status cb_segment_get_bool(const cb_segment *s, size_t at, bool *value,
+                                                        cb_error *err) {
+    uint8_t raw = 0;
+    cb_status status = cb_segment_get_u8(s, at, &raw, err);
+    if (status == CB_OK) {
+        *value = raw != 0;
+    }
+    return status;
+}
+static inline CB_MUST_USE cb_status cb_segment_put_bool(const cb_segment *s, size_t at, bool value,
+                                                        cb_error *err) {
+    return cb_segment_put_u8(s, at, value ? 1 : 0, err);
+}
+
+/** `bytes` from the segment into `target`, and from `source` into it. */
+CB_API CB_MUST_USE cb_status cb_segment_get(const cb_segment *segment, size_t at, void *target,
+                                            size_t bytes, cb_error *err);
+CB_API CB_MUST_USE cb_status cb_segment_put(const cb_segment *segment, size_t at,
+                                            const void *source, size_t bytes, cb_error *err);
+
+/** Memory with a position (Java: ByteBuffer): what is read or written next, up to `limit`. */
+typedef struct cb_byte_buffer {
+    uint8_t *data;
+    size_t position, limit;
+    bool read_only;
+} cb_byte_buffer;
+
+/**
+ * The same with a buffer, whose position goes on by `bytes`. CB_EINVAL, and nothing happens, when
+ * it has less than that left or, for cb_segment_get_buffer, may not be written.
+ */
+CB_API CB_MUST_USE cb_status cb_segment_get_buffer(const cb_segment *segment, size_t at,
+                                                   cb_byte_buffer *target, size_t bytes,
+                                                   cb_error *err);
+CB_API CB_MUST_USE cb_status cb_segment_put_buffer(const cb_segment *segment, size_t at,
+                                                   cb_byte_buffer *source, size_t bytes,
+                                                   cb_error *err);
+
+/** From one segment to another, or within one, also when the two places overlap. */
+CB_API CB_MUST_USE cb_status cb_segment_copy(const cb_segment *from, size_t from_at,
+                                             const cb_segment *to, size_t to_at, size_t bytes,
+                                             cb_error *err);
+
+/** *order < 0, 0, > 0: as unsigned bytes, first difference first. */
+CB_API CB_MUST_USE cb_status cb_segment_compare(const cb_segment *a, size_t a_at,
+                                                const cb_segment *b, size_t b_at, size_t bytes,
+                                                int *order, cb_error *err);
+
+/** The two places change their content. They must not overlap (CB_EINVAL). Needs no memory. */
+CB_API CB_MUST_USE cb_status cb_segment_swap(const cb_segment *a, size_t a_at, const cb_segment *b,
+                                             size_t b_at, size_t bytes, cb_error *err);
+
 CB_EXTERN_C_END
 
 #endif

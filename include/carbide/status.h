@@ -20,6 +20,7 @@ CB_EXTERN_C_BEGIN
     X(CB_ECANCELED, -3, "the task was cancelled")                                                  \
     X(CB_EDEADLINE, -4, "the deadline passed while waiting")                                       \
     X(CB_EAGAIN, -5, "not now, try again")                                                         \
+    X(CB_EEND, -6, "there is no more data")                                                        \
     X(CB_EIO, -10, "input or output failed")                                                       \
     X(CB_ENOSPC, -11, "no space for temporary data")                                               \
     X(CB_ECORRUPT, -12, "stored data does not match its checksum")                                 \
