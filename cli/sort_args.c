@@ -191,9 +191,9 @@ static int read_order_word(reader *r, const char *value) {
 }
 
 static int read_codec(reader *r, const char *value) {
-    static const cb_codec codecs[] = {CB_CODEC_AUTO, CB_CODEC_NONE, CB_CODEC_LZ4};
+    static const cb_codec codecs[] = {CB_CODEC_AUTO, CB_CODEC_NONE, CB_CODEC_LZ4, CB_CODEC_DELTA};
     int place = 0;
-    int answer = read_word(r, value, "auto none lz4", &place);
+    int answer = read_word(r, value, "auto none lz4 delta", &place);
     if (answer == GO_ON)
         r->args->options.spill_codec = codecs[place];
     return answer;

@@ -21,7 +21,12 @@ typedef enum cb_format_kind {
     CB_FORMAT_FIXED /**< every record has record_bytes bytes */
 } cb_format_kind;
 
-typedef enum cb_codec { CB_CODEC_AUTO = 0, CB_CODEC_NONE, CB_CODEC_LZ4 } cb_codec;
+typedef enum cb_codec {
+    CB_CODEC_AUTO = 0, /**< what gets the work done sooner, by measuring */
+    CB_CODEC_NONE,
+    CB_CODEC_LZ4,
+    CB_CODEC_DELTA /**< bytes that repeat the one before them are left out: padding, at memory speed */
+} cb_codec;
 
 typedef enum cb_header { CB_HEADER_AUTO = 0, CB_HEADER_YES, CB_HEADER_NO } cb_header;
 
@@ -136,7 +141,7 @@ typedef struct cb_sort_stats {
     uint32_t ranges, runs, passes;
     uint32_t threads;
     uint64_t elapsed_ns, sample_ns, read_ns, merge_ns, write_ns;
-    const char *codec;               /**< "none", "lz4" (a constant) */
+    const char *codec;               /**< "none", "delta", "lz4" (a constant) */
     bool direct_temp, direct_output; /**< direct I/O was used */
 } cb_sort_stats;
 

@@ -141,7 +141,7 @@ uint64_t cbi_sys_rss_peak(void); /* VmHWM */
 
 typedef struct cbi_cpu {
     bool avx2;
-    bool avx512; /* F, BW, VL, DQ, VBMI2 (compress) */
+    bool avx512; /* F, BW, VL, DQ, VBMI (bytes across), VBMI2 (compress) */
 } cbi_cpu;
 const cbi_cpu *cbi_sys_cpu(void); /* CARBIDE_CPU=baseline|avx2 lowers it, for tests */
 

@@ -75,7 +75,8 @@ static void detect_cpu(void) {
                __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
     cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") &&
                  __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi2");
+                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
+                 __builtin_cpu_supports("avx512vbmi2");
 #endif
     const char *cap = getenv("CARBIDE_CPU");
     if (cap == NULL) {

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "operator/sort_private.h"
+#include "spill/codec.h"
 
 /*
  * The sort as an object: options in, work done, figures out. What is here is the order of things;
@@ -87,7 +88,7 @@ static cb_status check_options(const cb_sort_options *o, cb_error *err) {
                         "inputs, keys or temporary folders are counted but not given");
     if (!in_range(o->action, CB_SORT_MERGE) || !in_range(o->format, CB_FORMAT_FIXED) ||
         !in_range(o->header, CB_HEADER_NO) || !in_range(o->bad_rows, CB_BAD_ROWS_FILE) ||
-        !in_range(o->spill_codec, CB_CODEC_LZ4))
+        !in_range(o->spill_codec, CB_CODEC_DELTA))
         return cbi_fail(err, CB_EINVAL,
                         "an action, format, header, bad_rows or spill_codec that does not exist");
     if (o->field_separator < -1 || o->field_separator > 255)
@@ -388,7 +389,7 @@ static void collect_stats(cb_sort *s) {
         t->spilled_bytes = spill.raw_bytes;
         t->spilled_stored_bytes = spill.stored_bytes;
         t->direct_temp = spill.direct;
-        t->codec = spill.codec == CB_CODEC_LZ4 ? "lz4" : "none";
+        t->codec = cbi_codec_name(spill.codec);
     }
     t->direct_output = s->sink != NULL && cbi_sink_direct(s->sink);
     t->passes = s->passes != 0 ? s->passes : t->spilled_bytes > 0 ? 1 : 0;

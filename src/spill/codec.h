@@ -30,11 +30,13 @@ typedef struct cbi_codec_model {
     bool trying;   /* `now` is on trial for one window */
     uint64_t window_wall_ns, window_cpu_ns, window_busy_ns; /* clocks when the window began */
     uint64_t window_bytes;
-    double wall_ns[2];    /* a byte, when it was last measured: raw, lz4; 0 = never */
+    double wall_ns[2];    /* a byte, when it was last measured: light, lz4; 0 = never */
     unsigned until_trial; /* windows */
     unsigned trial_every; /* grows with each trial that failed */
     uint64_t since_sample_bytes;
     uint64_t sampled_raw, sampled_stored, sampled_ns;
+    cb_codec light;     /* none or delta: what is used where lz4 is not */
+    double light_ratio; /* of delta, by the last samples; 0 = none yet */
 } cbi_codec_model;
 
 void cbi_codec_init(cbi_codec_model *model, cb_codec wanted, unsigned cpus);
@@ -42,11 +44,15 @@ void cbi_codec_init(cbi_codec_model *model, cb_codec wanted, unsigned cpus);
 /** After each batch. busy_ns: the disk's running total. */
 void cbi_codec_note_write(cbi_codec_model *model, uint64_t raw_bytes, uint64_t now_ns,
                           uint64_t cpu_ns, uint64_t busy_ns);
-/** The result of a compression, asked for or as a sample. */
+/** The result of a compression with lz4, asked for or as a sample. */
 void cbi_codec_note_sample(cbi_codec_model *model, uint64_t raw, uint64_t stored, uint64_t ns);
 /** Is a sample due? Whenever not much was compressed lately and there is a question. */
 bool cbi_codec_wants_sample(const cbi_codec_model *model);
-/** Raw bytes for each compressed one, as far as is known. */
+/** What delta makes of a sample; may change `now` between none and delta. */
+void cbi_codec_note_light(cbi_codec_model *model, uint64_t raw, uint64_t stored);
+/** Raw bytes for each that `now` stores, as far as is known. */
 double cbi_codec_ratio(const cbi_codec_model *model);
+/** "none", "delta", "lz4". */
+const char *cbi_codec_name(cb_codec codec);
 
 #endif

@@ -7,6 +7,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "spill/delta.h"
 #include "spill/frame.h"
 
 /*
@@ -85,22 +86,41 @@ static bool fits_packed(uint32_t payload_bytes, size_t room) {
     return cbi_frame_packed_bytes(payload_bytes) <= room;
 }
 
+/* Answers the packed bytes, at most `room`; 0 when they do not fit. */
+static uint32_t pack_payload(cb_codec codec, void *state, const uint8_t *payload, uint32_t count,
+                             uint8_t *to, size_t room) {
+    if (codec == CB_CODEC_DELTA) {
+        return (uint32_t)cbi_delta_pack(payload, count, to, room);
+    }
+    if (count > LZ4_MAX_INPUT_SIZE) {
+        return 0;
+    }
+    int packed = LZ4_compress_fast_extState(state, (const char *)payload, (char *)to, (int)count,
+                                            (int)room, 1);
+    return packed > 0 ? (uint32_t)packed : 0;
+}
+
+static bool unpack_payload(const cbi_frame *frame, const uint8_t *from, uint8_t *to) {
+    if (frame->codec == CB_CODEC_DELTA) {
+        return cbi_delta_unpack(from, frame->stored_bytes, to, frame->payload_bytes);
+    }
+    return frame->payload_bytes <= LZ4_MAX_INPUT_SIZE &&
+           LZ4_decompress_safe((const char *)from, (char *)to, (int)frame->stored_bytes,
+                               (int)frame->payload_bytes) == (int)frame->payload_bytes;
+}
+
 /* One frame at `at`; answers its bytes, 0 when there is no room. */
 static size_t pack_one(const cbi_spill_segment *segment, const cbi_frame_origin *origin,
-                       uint16_t index, void *state, uint8_t *at, size_t room) {
-    if (room <= CBI_FRAME_HEADER_BYTES + CBI_FRAME_PACKED_ALIGN ||
-        segment->used > LZ4_MAX_INPUT_SIZE) {
+                       uint16_t index, cb_codec codec, void *state, uint8_t *at, size_t room) {
+    if (room <= CBI_FRAME_HEADER_BYTES + CBI_FRAME_PACKED_ALIGN) {
         return 0;
     }
     const uint8_t *payload = segment->base + CBI_FRAME_HEADER_BYTES;
     uint8_t *body = at + CBI_FRAME_HEADER_BYTES;
     size_t body_room = cbi_min(
         (room - CBI_FRAME_HEADER_BYTES) & ~(size_t)(CBI_FRAME_PACKED_ALIGN - 1), segment->used);
-    int packed = LZ4_compress_fast_extState(state, (const char *)payload, (char *)body,
-                                            (int)segment->used, (int)body_room, 1);
-    uint32_t stored = (uint32_t)packed;
-    uint8_t codec = CB_CODEC_LZ4;
-    if (packed <= 0 || stored >= segment->used) {
+    uint32_t stored = pack_payload(codec, state, payload, segment->used, body, body_room);
+    if (stored == 0 || stored >= segment->used) {
         if (!fits_packed(segment->used, room)) {
             return 0;
         }
@@ -116,7 +136,7 @@ static size_t pack_one(const cbi_spill_segment *segment, const cbi_frame_origin 
         .owner = origin->owner,
         .sequence = origin->sequence,
         .index = index,
-        .codec = codec,
+        .codec = (uint8_t)codec,
         .hash = cbi_frame_hash(body, bytes - CBI_FRAME_HEADER_BYTES, origin->salt),
     };
     memcpy(at, &frame, sizeof frame);
@@ -124,12 +144,12 @@ static size_t pack_one(const cbi_spill_segment *segment, const cbi_frame_origin 
 }
 
 size_t cbi_frames_pack(const cbi_spill_segment *segments, uint32_t count,
-                       const cbi_frame_origin *origin, void *state, uint8_t *staging,
-                       size_t capacity) {
+                       const cbi_frame_origin *origin, cb_codec codec, void *state,
+                       uint8_t *staging, size_t capacity) {
     size_t at = 0;
     for (uint32_t i = 0; i < count; i++) {
         size_t bytes =
-            pack_one(&segments[i], origin, (uint16_t)i, state, staging + at, capacity - at);
+            pack_one(&segments[i], origin, (uint16_t)i, codec, state, staging + at, capacity - at);
         if (bytes == 0) {
             return 0;
         }
@@ -182,8 +202,9 @@ static cb_status take_header(const uint8_t *at, uint32_t index, uint64_t offset,
         return fail_frame(err, origin, index, "it was written to another position");
     }
     bool raw = frame->codec == CB_CODEC_NONE && frame->stored_bytes == frame->payload_bytes;
-    bool lz4 = frame->codec == CB_CODEC_LZ4 && frame->stored_bytes < frame->payload_bytes;
-    if (frame->reserved != 0 || (!raw && !lz4)) {
+    bool packed = (frame->codec == CB_CODEC_LZ4 || frame->codec == CB_CODEC_DELTA) &&
+                  frame->stored_bytes < frame->payload_bytes;
+    if (frame->reserved != 0 || (!raw && !packed)) {
         return fail_frame(err, origin, index, "its header contradicts itself");
     }
     return CB_OK;
@@ -314,9 +335,7 @@ static cb_status unpack_one(const uint8_t *at, size_t room, uint32_t index, uint
     uint8_t *payload = segment->base + CBI_FRAME_HEADER_BYTES;
     if (frame.codec == CB_CODEC_NONE) {
         memcpy(payload, body, frame.stored_bytes);
-    } else if (frame.payload_bytes > LZ4_MAX_INPUT_SIZE ||
-               LZ4_decompress_safe((const char *)body, (char *)payload, (int)frame.stored_bytes,
-                                   (int)frame.payload_bytes) != (int)frame.payload_bytes) {
+    } else if (!unpack_payload(&frame, body, payload)) {
         return fail_frame(err, origin, index, "its contents do not decompress to their length");
     }
     segment->used = frame.payload_bytes;

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "spill/codec.h"
+#include "spill/delta.h"
 #include "spill/file.h"
 #include "spill/frame.h"
 #include "spill/io.h"
@@ -227,105 +228,161 @@ static int write_raw(cbi_spill *spill, const cbi_request *request, uint64_t plac
     return stretch_flush(spill, &s);
 }
 
-static int write_packed(cbi_spill *spill, unsigned thread, const cbi_request *request,
-                        uint64_t place, size_t packed) {
-    cbi_frame_origin origin = origin_of(spill, request, place);
-    uint8_t *staging = staging_of(spill, thread);
-    size_t bytes = cbi_frames_seal_packed(staging, packed, &origin);
-    struct iovec iov = {staging, bytes};
-    return write_piece(spill, &spill->places.files[cbi_place_file(place)], &iov, 1,
-                       cbi_place_block(place) * CBI_SPILL_ALIGN, bytes);
-}
-
-/* Compresses into the thread's staging memory; 0: it does not fit there. */
-static size_t pack(cbi_spill *spill, unsigned thread, const cbi_spill_segment *segments,
-                   uint32_t count, uint32_t owner, uint32_t sequence) {
+/* Compresses into the thread's staging memory from `at` on; 0: it does not fit there. */
+static size_t pack(cbi_spill *spill, unsigned thread, cb_codec codec,
+                   const cbi_spill_segment *segments, uint32_t count, uint32_t owner,
+                   uint32_t sequence, size_t at) {
     cbi_frame_origin origin = {.salt = spill->salt, .owner = owner, .sequence = sequence};
     uint64_t began = cbi_sys_clock_ns();
-    size_t packed = cbi_frames_pack(segments, count, &origin, lz4_state_of(spill, thread),
-                                    staging_of(spill, thread), staging_capacity(spill));
+    size_t packed = cbi_frames_pack(segments, count, &origin, codec, lz4_state_of(spill, thread),
+                                    staging_of(spill, thread) + at, staging_capacity(spill) - at);
     uint64_t took = cbi_sys_clock_ns() - began;
     uint64_t raw = payload_bytes(segments, count);
     cbi_mutex_lock(&spill->lock);
     spill->stats.compress_ns += took;
-    cbi_codec_note_sample(&spill->codec, raw, packed > 0 ? packed : raw, took);
+    if (codec == CB_CODEC_LZ4) {
+        cbi_codec_note_sample(&spill->codec, raw, packed > 0 ? packed : raw, took);
+    }
     cbi_mutex_unlock(&spill->lock);
     return packed;
 }
 
-/* Packs the batch when that pays; takes a sample when one is due. Answers the packed bytes, 0:
- * write it raw. */
-static size_t pack_if_it_pays(cbi_spill *spill, unsigned thread, const cbi_request *request) {
-    if (staging_capacity(spill) == 0) {
-        return 0;
-    }
+/* What lz4 and delta would make of the batch's beginning. */
+static void take_sample(cbi_spill *spill, unsigned thread, const cbi_request *request) {
+    cbi_spill_segment piece = request->out[0];
+    piece.used = piece.used < SAMPLE_MAX_BYTES ? piece.used : SAMPLE_MAX_BYTES;
+    (void)pack(spill, thread, CB_CODEC_LZ4, &piece, 1, request->owner, request->sequence, 0);
+    size_t light = cbi_delta_measure(piece.base + CBI_FRAME_HEADER_BYTES, piece.used);
     cbi_mutex_lock(&spill->lock);
-    cb_codec codec = spill->codec.now;
-    bool sample = cbi_codec_wants_sample(&spill->codec);
-    double ratio = cbi_codec_ratio(&spill->codec);
+    cbi_codec_note_light(&spill->codec, piece.used, light);
     cbi_mutex_unlock(&spill->lock);
-    uint64_t expected = (uint64_t)((double)payload_bytes(request->out, request->count) / ratio);
-    if (codec == CB_CODEC_LZ4 && expected <= staging_capacity(spill)) {
-        size_t packed =
-            pack(spill, thread, request->out, request->count, request->owner, request->sequence);
-        uint64_t raw = raw_blocks(request->out, request->count) * CBI_SPILL_ALIGN;
-        return cbi_round_up(packed, CBI_SPILL_ALIGN) < raw ? packed : 0;
-    }
-    if (sample) {
-        cbi_spill_segment piece = request->out[0];
-        piece.used = piece.used < SAMPLE_MAX_BYTES ? piece.used : SAMPLE_MAX_BYTES;
-        (void)pack(spill, thread, &piece, 1, request->owner, request->sequence);
-    }
-    return 0;
 }
 
-/* All of the list lies in one stretch; answers where it begins. */
-static cb_status write_batches(cbi_spill *spill, unsigned thread, const cbi_request *first,
-                               uint64_t *place, uint64_t *packed_blocks, cb_error *err) {
-    size_t packed = first->next == NULL ? pack_if_it_pays(spill, thread, first) : 0;
-    uint64_t blocks = cbi_round_up(packed, CBI_SPILL_ALIGN) / CBI_SPILL_ALIGN;
-    uint64_t payload = 0;
-    for (const cbi_request *r = first; r != NULL; r = r->next) {
-        payload += payload_bytes(r->out, r->count);
-        blocks += packed > 0 ? 0 : raw_blocks(r->out, r->count);
+/* The codec of now, after the sample that may be due. */
+static cb_codec choose_codec(cbi_spill *spill, unsigned thread, const cbi_request *request,
+                             double *ratio) {
+    cbi_mutex_lock(&spill->lock);
+    bool sample = staging_capacity(spill) > 0 && cbi_codec_wants_sample(&spill->codec);
+    cbi_mutex_unlock(&spill->lock);
+    if (sample) {
+        take_sample(spill, thread, request);
     }
+    cbi_mutex_lock(&spill->lock);
+    cb_codec codec = staging_capacity(spill) > 0 ? spill->codec.now : CB_CODEC_NONE;
+    *ratio = cbi_codec_ratio(&spill->codec);
+    cbi_mutex_unlock(&spill->lock);
+    return codec;
+}
+
+/* The first batches of a list, on their way to one stretch of a file. */
+typedef struct group {
+    unsigned count;
+    bool packed;
+    uint64_t blocks; /* of all */
+    uint64_t payload;
+    uint32_t each[CBI_IO_DEPTH];         /* blocks of each, if packed */
+    uint32_t packed_bytes[CBI_IO_DEPTH]; /* of each, before they are rounded up to blocks */
+} group;
+
+/* Packs as many as fit in the staging memory and become smaller. */
+static void pack_group(cbi_spill *spill, unsigned thread, const cbi_request *first, group *g) {
+    double ratio = 1;
+    cb_codec codec = choose_codec(spill, thread, first, &ratio);
+    size_t at = 0;
+    for (const cbi_request *r = first; r != NULL && codec != CB_CODEC_NONE; r = r->next) {
+        cb_assert(g->count < CBI_IO_DEPTH);
+        uint64_t payload = payload_bytes(r->out, r->count);
+        if (at + (uint64_t)((double)payload / ratio) > staging_capacity(spill)) {
+            return;
+        }
+        size_t packed = pack(spill, thread, codec, r->out, r->count, r->owner, r->sequence, at);
+        size_t whole = cbi_round_up(packed, CBI_SPILL_ALIGN);
+        if (packed == 0 || whole >= raw_blocks(r->out, r->count) * CBI_SPILL_ALIGN) {
+            return;
+        }
+        g->packed = true;
+        g->packed_bytes[g->count] = (uint32_t)packed;
+        g->each[g->count++] = (uint32_t)(whole / CBI_SPILL_ALIGN);
+        g->blocks += whole / CBI_SPILL_ALIGN;
+        g->payload += payload;
+        at += whole;
+    }
+}
+
+static group make_group(cbi_spill *spill, unsigned thread, const cbi_request *first) {
+    group g = {0};
+    pack_group(spill, thread, first, &g);
+    for (const cbi_request *r = first; r != NULL && !g.packed; r = r->next) {
+        g.count++;
+        g.blocks += raw_blocks(r->out, r->count);
+        g.payload += payload_bytes(r->out, r->count);
+    }
+    return g;
+}
+
+static int write_packed(cbi_spill *spill, unsigned thread, const cbi_request *request,
+                        uint64_t place, const group *g) {
+    uint8_t *staging = staging_of(spill, thread);
+    struct iovec iov = {staging, g->blocks * CBI_SPILL_ALIGN};
+    uint64_t start = cbi_place_block(place) * CBI_SPILL_ALIGN;
+    cbi_spill_file *file = &spill->places.files[cbi_place_file(place)];
+    for (unsigned i = 0; i < g->count; i++, request = request->next) {
+        cbi_frame_origin origin = origin_of(spill, request, place);
+        staging += cbi_frames_seal_packed(staging, g->packed_bytes[i], &origin);
+        place += g->each[i];
+    }
+    return write_piece(spill, file, &iov, 1, start, iov.iov_len);
+}
+
+/* All of the group lies in one stretch; answers where it begins. */
+static cb_status write_group(cbi_spill *spill, unsigned thread, const cbi_request *first,
+                             const group *g, uint64_t *place, cb_error *err) {
     for (;;) {
-        CB_TRY(cbi_places_reserve(&spill->places, first->owner, blocks, place, err));
-        int result = packed > 0 ? write_packed(spill, thread, first, *place, packed)
-                                : write_raw(spill, first, *place);
+        CB_TRY(cbi_places_reserve(&spill->places, first->owner, g->blocks, place, err));
+        int result = g->packed ? write_packed(spill, thread, first, *place, g)
+                               : write_raw(spill, first, *place);
         if (result >= 0) {
             break;
         }
         bool full = result == -ENOSPC || result == -EDQUOT || result == -EFBIG;
-        bool another = cbi_places_refused(&spill->places, *place, blocks, full);
+        bool another = cbi_places_refused(&spill->places, *place, g->blocks, full);
         if (!full || !another) {
             return cbi_places_fail(&spill->places, *place, result, "writing",
-                                   blocks * CBI_SPILL_ALIGN, err);
+                                   g->blocks * CBI_SPILL_ALIGN, err);
         }
     }
-    note_written(spill, payload, blocks * CBI_SPILL_ALIGN);
-    *packed_blocks = packed > 0 ? blocks : 0;
+    note_written(spill, g->payload, g->blocks * CBI_SPILL_ALIGN);
     return CB_OK;
 }
 
-static void perform_write(cbi_spill *spill, unsigned thread, const cbi_request *first) {
+/* Answers what is left of the list. */
+static const cbi_request *perform_group(cbi_spill *spill, unsigned thread,
+                                        const cbi_request *first) {
     cb_error err = {.status = CB_OK};
     uint64_t place = 0;
-    uint64_t packed = 0;
+    group g = make_group(spill, thread, first);
     cb_status status = failed_before(spill, &spill->write_failure, &err);
     if (status == CB_OK) {
-        status = write_batches(spill, thread, first, &place, &packed, &err);
+        status = write_group(spill, thread, first, &g, &place, &err);
         if (status != CB_OK) {
             keep_failure(spill, &spill->write_failure, &err);
         }
     }
-    for (const cbi_request *r = first; r != NULL; r = r->next) {
-        uint64_t blocks = packed > 0 ? packed : raw_blocks(r->out, r->count);
-        cbi_extent extent = {.place = place | (packed > 0 ? CBI_PLACE_PACKED : 0),
+    const cbi_request *r = first;
+    for (unsigned i = 0; i < g.count; i++, r = r->next) {
+        uint64_t blocks = g.packed ? g.each[i] : raw_blocks(r->out, r->count);
+        cbi_extent extent = {.place = place | (g.packed ? CBI_PLACE_PACKED : 0),
                              .blocks = (uint32_t)blocks,
                              .segments = r->count};
         place += blocks;
         r->done(r->ctx, status, status == CB_OK ? &extent : NULL, status == CB_OK ? NULL : &err);
+    }
+    return r;
+}
+
+static void perform_write(cbi_spill *spill, unsigned thread, const cbi_request *list) {
+    while (list != NULL) {
+        list = perform_group(spill, thread, list);
     }
 }
 
@@ -560,14 +617,6 @@ static cb_status check_segments(const cbi_spill_segment *segments, uint32_t coun
                           "a batch to spill has no segments, too many, or one that is not aligned");
 }
 
-/* Packed batches go through the staging memory one by one. */
-static bool writes_lz4(cbi_spill *spill) {
-    cbi_mutex_lock(&spill->lock);
-    bool lz4 = spill->codec.now == CB_CODEC_LZ4;
-    cbi_mutex_unlock(&spill->lock);
-    return lz4;
-}
-
 cb_status cbi_spill_write(cbi_spill *spill, uint32_t owner, uint32_t sequence,
                           const cbi_spill_segment *segments, uint32_t count, cbi_spill_done_fn done,
                           void *ctx, cb_error *err) {
@@ -585,7 +634,7 @@ cb_status cbi_spill_write(cbi_spill *spill, uint32_t owner, uint32_t sequence,
     size_t bytes = (size_t)blocks * CBI_SPILL_ALIGN;
     cbi_request request = {.kind = CBI_IO_WRITE,
                            .bytes = bytes,
-                           .mergeable = bytes <= MERGEABLE_BYTES && !writes_lz4(spill),
+                           .mergeable = bytes <= MERGEABLE_BYTES,
                            .owner = owner,
                            .sequence = sequence,
                            .out = segments,

@@ -43,7 +43,7 @@ static inline uint8_t *batch_payload(const batch *b, uint32_t i) {
     return b->segments[i].base + CBI_FRAME_HEADER_BYTES;
 }
 
-/** Words of a small alphabet: lz4 halves them and more. */
+/** Eight of a letter and eight of another, and so on: lz4 and delta halve them and more. */
 static inline void batch_fill(batch *b, uint32_t i, uint32_t used, uint64_t seed) {
     b->segments[i].used = used;
     uint8_t *payload = batch_payload(b, i);
@@ -51,7 +51,7 @@ static inline void batch_fill(batch *b, uint32_t i, uint32_t used, uint64_t seed
         if (k % 16 == 0) {
             seed = seed * 6364136223846793005u + 1442695040888963407u;
         }
-        payload[k] = (uint8_t)("0123456789abcdef"[(seed >> (k % 4 * 4 + 32)) & 15]);
+        payload[k] = (uint8_t)("0123456789abcdef"[(seed >> (k / 8 % 2 * 4 + 32)) & 15]);
     }
 }
 

@@ -123,9 +123,9 @@ static void test_orders_are_obeyed(void **state) {
 static void test_empty_batches_say_nothing(void **state) {
     (void)state;
     cbi_codec_model model;
-    cbi_codec_init(&model, CB_CODEC_AUTO, 2);
+    cbi_codec_init(&model, CB_CODEC_LZ4, 2);
     cbi_codec_note_sample(&model, 0, 4096, 1000);
-    assert_true(cbi_codec_ratio(&model) == 1);
+    assert_true(cbi_codec_ratio(&model) == 2);
     cbi_codec_note_sample(&model, 3000, 1000, 1000);
     cbi_codec_note_sample(&model, 0, 4096, 1000);
     assert_true(cbi_codec_ratio(&model) == 3);
@@ -140,6 +140,39 @@ static void test_the_prediction_is_the_slower_of_disk_and_cores(void **state) {
     assert_true(cbi_codec_predict_lz4(&f) > 1.04 && cbi_codec_predict_lz4(&f) < 1.06);
 }
 
+static void test_padding_is_left_out_as_soon_as_a_sample_has_shown_it(void **state) {
+    (void)state;
+    machine m = records_on_a_fast_disk;
+    cbi_codec_model model;
+    cbi_codec_init(&model, CB_CODEC_AUTO, 2);
+    assert_true(cbi_codec_wants_sample(&model));
+    cbi_codec_note_light(&model, 32768, 16384);
+    assert_int_equal(model.now, CB_CODEC_DELTA);
+    assert_true(cbi_codec_ratio(&model) > 1.99);
+    m.ratio = 1.3; /* of lz4 beyond delta: never worth it here */
+    assert_true(spill(&model, &m, 1024) == 0);
+    assert_int_equal(model.now, CB_CODEC_DELTA);
+    for (int i = 0; i < 9; i++) { /* the padding ends */
+        cbi_codec_note_light(&model, 32768, 36864);
+    }
+    assert_int_equal(model.now, CB_CODEC_NONE);
+}
+
+static void test_text_without_padding_stays_raw(void **state) {
+    (void)state;
+    cbi_codec_model model;
+    cbi_codec_init(&model, CB_CODEC_AUTO, 2);
+    cbi_codec_note_light(&model, 32768, 30000);
+    cbi_codec_note_light(&model, 0, 0);
+    assert_int_equal(model.now, CB_CODEC_NONE);
+    cbi_codec_init(&model, CB_CODEC_LZ4, 2);
+    cbi_codec_note_light(&model, 32768, 1000);
+    assert_int_equal(model.now, CB_CODEC_LZ4);
+    cbi_codec_init(&model, CB_CODEC_DELTA, 2);
+    cbi_codec_note_light(&model, 32768, 36000);
+    assert_int_equal(model.now, CB_CODEC_DELTA); /* as asked for */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_fast_disk_gets_raw_frames_and_not_one_trial),
@@ -150,6 +183,8 @@ int main(void) {
         cmocka_unit_test(test_orders_are_obeyed),
         cmocka_unit_test(test_empty_batches_say_nothing),
         cmocka_unit_test(test_the_prediction_is_the_slower_of_disk_and_cores),
+        cmocka_unit_test(test_padding_is_left_out_as_soon_as_a_sample_has_shown_it),
+        cmocka_unit_test(test_text_without_padding_stays_raw),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,7 +160,9 @@ static void test_short_and_interrupted_transfers_change_nothing(void **state) {
     cb_error err;
     for (unsigned n = 1; n < 40; n++) {
         cbi_fault_arm(CBI_FAULT_SHORT, n, n % 2 == 0, EINTR);
-        cbi_spill_options options = options_with(n % 3 == 0 ? CB_CODEC_LZ4 : CB_CODEC_NONE);
+        cbi_spill_options options = options_with(n % 3 == 0   ? CB_CODEC_LZ4
+                                                 : n % 3 == 1 ? CB_CODEC_DELTA
+                                                              : CB_CODEC_NONE);
         options.buffered = n % 5 == 0;
         assert_ok(play(options, &err));
         cbi_fault_arm(0, 0, false, 0);

@@ -32,16 +32,21 @@ static extent make_raw(batch *b) {
     return e;
 }
 
-static extent make_packed(const batch *b) {
+static extent make_packed_with(const batch *b, cb_codec codec) {
     extent e = {.bytes = malloc(EXTENT_MAX), .packed = true};
     void *state = malloc((size_t)LZ4_sizeofState());
     assert_non_null(e.bytes);
     assert_non_null(state);
-    size_t used = cbi_frames_pack(b->segments, b->count, &origin, state, e.bytes, EXTENT_MAX);
+    size_t used =
+        cbi_frames_pack(b->segments, b->count, &origin, codec, state, e.bytes, EXTENT_MAX);
     assert_true(used > 0);
     e.count = cbi_frames_seal_packed(e.bytes, used, &origin);
     free(state);
     return e;
+}
+
+static extent make_packed(const batch *b) {
+    return make_packed_with(b, CB_CODEC_LZ4);
 }
 
 /* As a raw read leaves it: back to back into the segments, each to its capacity. */
@@ -309,9 +314,11 @@ static void test_what_does_not_fit_in_the_staging_memory_is_not_packed(void **st
     for (uint32_t i = 0; i < out.count; i++) {
         batch_fill_noise(&out, i, batch_room(&out, i), i);
     }
-    assert_int_equal(cbi_frames_pack(out.segments, 4, &origin, lz4, staging, 4 * 8192), 4 * 8192);
+    assert_int_equal(
+        cbi_frames_pack(out.segments, 4, &origin, CB_CODEC_LZ4, lz4, staging, 4 * 8192), 4 * 8192);
     for (size_t capacity = 0; capacity < (size_t)4 * 8192; capacity += 997) {
-        assert_int_equal(cbi_frames_pack(out.segments, 4, &origin, lz4, staging, capacity), 0);
+        assert_int_equal(
+            cbi_frames_pack(out.segments, 4, &origin, CB_CODEC_LZ4, lz4, staging, capacity), 0);
     }
     free(lz4);
     free(staging);
