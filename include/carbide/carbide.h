@@ -12,5 +12,6 @@
 #include "carbide/sort.h"
 #include "carbide/status.h"
 #include "carbide/task.h"
+#include "carbide/view.h"
 
 #endif
