@@ -18,6 +18,8 @@ static int verb_main(int argc, char **argv) {
         return cli_sort_main(argc, argv, false);
     if (strcmp(verb, "gen") == 0)
         return cli_gen_main(argc, argv);
+    if (strcmp(verb, "simulate") == 0)
+        return cli_simulate_main(argc, argv);
     if (strcmp(verb, "doctor") == 0)
         return cli_doctor_main(argc, argv);
     if (strcmp(verb, "completions") == 0)
@@ -51,7 +53,7 @@ int main(int argc, char **argv) {
         return cli_sort_main(argc, argv, true);
     if (argc < 2) {
         (void)cli_usage_error(
-            NULL, "a command is needed: sort, gen, doctor, help, version or completions");
+            NULL, "a command is needed: sort, gen, simulate, doctor, help, version or completions");
         return CLI_EXIT_TROUBLE;
     }
     return verb_main(argc - 1, argv + 1);

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # libcarbide.a and libcarbide.so out of the rooms of src/. The objects are compiled once.
 
-set(CARBIDE_ROOMS_ALL base memory spill store record operator format)
-set(CARBIDE_ROOMS ${CARBIDE_ROOMS_ALL} CACHE STRING "Rooms to build; fewer while one of them is under repair")
-mark_as_advanced(CARBIDE_ROOMS)
+set(CARBIDE_ROOMS_ALL base memory spill store simulate record operator format)
+set(CARBIDE_ONLY_ROOMS "" CACHE STRING "Rooms to build, when not all; for while one of them is under repair")
+mark_as_advanced(CARBIDE_ONLY_ROOMS)
+set(CARBIDE_ROOMS ${CARBIDE_ROOMS_ALL})
+if(CARBIDE_ONLY_ROOMS)
+    set(CARBIDE_ROOMS ${CARBIDE_ONLY_ROOMS})
+endif()
 set(carbide_sources "")
 foreach(room IN LISTS CARBIDE_ROOMS)
     file(GLOB_RECURSE room_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${room}/*.c")

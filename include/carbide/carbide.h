@@ -9,6 +9,8 @@
 #include "carbide/manager.h"
 #include "carbide/pool.h"
 #include "carbide/segment.h"
+#include "carbide/settings.h"
+#include "carbide/simulate.h"
 #include "carbide/sort.h"
 #include "carbide/status.h"
 #include "carbide/task.h"

@@ -14,8 +14,12 @@ CB_EXTERN_C_BEGIN
  */
 typedef enum cb_rules { CB_RULES_NATIVE = 0, CB_RULES_SPARK } cb_rules;
 
-/** How a mode's bytes are split. UNIFIED: execution and storage borrow from each other. */
-typedef enum cb_policy { CB_POLICY_UNIFIED = 0 } cb_policy;
+/**
+ * How a mode's bytes are split. UNIFIED: execution and storage borrow from each other (Spark:
+ * UnifiedMemoryManager). STATIC: each keeps its own, and unrolling has a limited part of storage
+ * evicted (Spark 2.4: StaticMemoryManager; under SPARK rules there is no off-heap storage).
+ */
+typedef enum cb_policy { CB_POLICY_UNIFIED = 0, CB_POLICY_STATIC } cb_policy;
 
 /**
  * Where a manager gets its bytes from when it does not own them: a host program, Spark's
@@ -68,9 +72,12 @@ typedef struct cb_manager_options {
      *  when not 0. */
     uint64_t heap_storage_bytes, off_heap_storage_bytes;
     double storage_fraction; /**< 0..1; SPARK: negative = 0.5 */
-    size_t page_bytes;       /**< what cb_manager_page_bytes answers; 0 = by the rules' formula */
-    unsigned cores;          /**< for that formula; 0 = the process's */
-    bool debug_fill;         /**< see cb_allocator_options */
+    /** STATIC: how much of storage unrolling may have evicted, beyond what is free; 0..1, 0 =
+     * Spark's 0.2, negative = nothing. */
+    double unroll_fraction;
+    size_t page_bytes; /**< what cb_manager_page_bytes answers; 0 = by the rules' formula */
+    unsigned cores;    /**< for that formula; 0 = the process's */
+    bool debug_fill;   /**< see cb_allocator_options */
     bool huge_pages;
     /** Freed off-heap pages kept for reuse, at most; the budget may take them at any time. */
     uint64_t idle_max;
@@ -106,12 +113,17 @@ CB_API CB_MUST_USE cb_status cb_manager_acquire_storage(cb_manager *manager, cb_
                                                         uint64_t bytes, const void *block,
                                                         cb_error *err);
 
-/** The same for unrolling; one and the same memory in the unified policy. */
+/**
+ * The same for unrolling: storage memory under another name, but in the static policy it has no
+ * more evicted than the unroll fraction allows, less what is free and what is unrolled already.
+ * CB_EUNSUPPORTED off-heap, for both, when the static policy runs under SPARK rules.
+ */
 CB_API CB_MUST_USE cb_status cb_manager_acquire_unroll(cb_manager *manager, cb_mode mode,
                                                        uint64_t bytes, const void *block,
                                                        cb_error *err);
 
-/** A release of more than is used is warned of and clamped. Any thread. */
+/** A release of more than is used (unroll: than was acquired for unrolling) is warned of and
+ *  clamped. Any thread. */
 CB_API void cb_manager_release_storage(cb_manager *manager, cb_mode mode, uint64_t bytes);
 CB_API void cb_manager_release_unroll(cb_manager *manager, cb_mode mode, uint64_t bytes);
 CB_API void cb_manager_release_all_storage(cb_manager *manager);

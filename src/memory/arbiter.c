@@ -23,6 +23,10 @@
  * holds heap and waits for off-heap, B the reverse); end_standstill finds it and answers the newest
  * waiter, who then has to spill.
  *
+ * The static policy (Spark's StaticMemoryManager) has the same two pools with a border that never
+ * moves: the share is the pool's size, storage evicts for itself only, and unrolling has no more
+ * evicted than unroll_evict_max, less what is free and what is unrolled already.
+ *
  * Rule sets. Spark's behaviour is the base, with its peculiarities: a task stays one of the N after
  * a grant of 0; a release of storage wakes nobody; a wake reaches waiters of both modes. The native
  * rules are switches that add to it (cbi_rule_set); there is no second arbiter.
@@ -47,7 +51,9 @@ const cbi_rule_set cbi_rules_native = {.wake_on_any_release = true,
                                        .tell_to_spill = true,
                                        .hand_over = true,
                                        .age_waiters = true,
-                                       .end_standstill = true};
+                                       .end_standstill = true,
+                                       .evict_only_if_enough = true,
+                                       .trust_the_books = true};
 
 static uint64_t least(uint64_t a, uint64_t b) {
     return a < b ? a : b;
@@ -74,6 +80,7 @@ void cbi_arbiter_init(cbi_arbiter *a, cb_rules rules, cb_policy policy,
         cb_assert(region[mode] <= total[mode]);
         a->total[mode] = total[mode];
         a->region[mode] = region[mode];
+        a->unroll_evict_max[mode] = UINT64_MAX;
         a->pools[CB_EXECUTION][mode].size = total[mode] - region[mode];
         a->pools[CB_STORAGE][mode].size = region[mode];
     }
@@ -189,6 +196,9 @@ static cbi_verdict ask_to_evict(cbi_arbiter *a, cbi_request *r, uint64_t bytes) 
  */
 static bool make_room(cbi_arbiter *a, cbi_request *r) {
     cbi_pool *exec = execution(a, r->mode), *stor = storage(a, r->mode);
+    if (a->policy == CB_POLICY_STATIC) {
+        return false;
+    }
     uint64_t missing = above(r->bytes, cbi_pool_free(exec) + r->held);
     uint64_t spare = cbi_pool_free(stor);
     uint64_t borrowed = above(stor->size - stor->leaving, a->region[r->mode]);
@@ -198,6 +208,7 @@ static bool make_room(cbi_arbiter *a, cbi_request *r) {
     }
     uint64_t at_once = least(wanted, spare);
     cbi_pool_move(stor, exec, at_once);
+    r->moved = at_once;
     if (wanted == at_once || r->evicted) {
         return false;
     }
@@ -253,7 +264,9 @@ static bool consider(cbi_arbiter *a, cbi_request *r, bool must_answer) {
         return true;
     }
     uint64_t n = a->tasks[mode], mine = party->bytes[mode];
-    uint64_t share = a->total[mode] - least(storage(a, mode)->used, a->region[mode]);
+    uint64_t share = a->policy == CB_POLICY_STATIC
+                         ? exec->size
+                         : a->total[mode] - least(storage(a, mode)->used, a->region[mode]);
     share = CBI_LIKELY(n == 1) ? share : share / n;
     uint64_t spare = cbi_pool_free(exec) + r->held;
     uint64_t bytes = least(least(r->bytes, above(share, mine)), spare);
@@ -270,7 +283,7 @@ static bool consider(cbi_arbiter *a, cbi_request *r, bool must_answer) {
 
 cbi_verdict cbi_arbiter_acquire_shared(cbi_arbiter *a, cbi_request *r) {
     cb_assert_debug(r->bytes > 0 && r->party != NULL);
-    r->granted = r->evict_bytes = r->spill_bytes = r->held = r->marked = 0;
+    r->granted = r->evict_bytes = r->spill_bytes = r->held = r->marked = r->moved = 0;
     r->evicted = false;
     r->sequence = UINT64_MAX; /* newer than all who wait */
     r->next = r->prev = NULL;
@@ -290,14 +303,36 @@ static cbi_verdict storage_decide(cbi_arbiter *a, cbi_request *r) {
         return r->verdict = CBI_REFUSED;
     }
     cbi_pool_take(stor, r->bytes);
+    a->unroll[r->mode] += r->unroll ? r->bytes : 0;
     r->granted = r->bytes;
     return r->verdict = CBI_GRANTED;
 }
 
+/** Static policy: no border moves; what unrolling may evict has a limit, what it may hold has none.
+ */
+static cbi_verdict acquire_fixed_storage(cbi_arbiter *a, cbi_request *r) {
+    const cbi_pool *stor = storage(a, r->mode);
+    if (!r->unroll && r->bytes > stor->size) {
+        return r->verdict = CBI_REFUSED;
+    }
+    uint64_t spare = cbi_pool_free(stor), missing = above(r->bytes, spare);
+    uint64_t most =
+        r->unroll ? above(a->unroll_evict_max[r->mode], a->unroll[r->mode] + spare) : UINT64_MAX;
+    uint64_t wanted = least(missing, most);
+    if (wanted == 0 || (wanted < missing && a->rules->evict_only_if_enough)) {
+        return storage_decide(a, r);
+    }
+    hold(a, r, spare);
+    return ask_to_evict(a, r, wanted);
+}
+
 cbi_verdict cbi_arbiter_acquire_storage(cbi_arbiter *a, cbi_request *r) {
     cb_assert_debug(r->party == NULL);
-    r->granted = r->evict_bytes = r->spill_bytes = r->held = r->marked = 0;
+    r->granted = r->evict_bytes = r->spill_bytes = r->held = r->marked = r->moved = 0;
     r->next = r->prev = NULL;
+    if (a->policy == CB_POLICY_STATIC) {
+        return acquire_fixed_storage(a, r);
+    }
     cbi_pool *exec = execution(a, r->mode), *stor = storage(a, r->mode);
     if (r->bytes > cbi_arbiter_storage_max(a, r->mode)) {
         return r->verdict = CBI_REFUSED; /* no eviction for what cannot fit anyway */
@@ -317,7 +352,8 @@ cbi_verdict cbi_arbiter_acquire_storage(cbi_arbiter *a, cbi_request *r) {
 }
 
 uint64_t cbi_arbiter_storage_max(const cbi_arbiter *a, cb_mode mode) {
-    return a->total[mode] - a->pools[CB_EXECUTION][mode].used;
+    return a->policy == CB_POLICY_STATIC ? a->pools[CB_STORAGE][mode].size
+                                         : a->total[mode] - a->pools[CB_EXECUTION][mode].used;
 }
 
 /* ---- eviction ---- */
@@ -334,9 +370,14 @@ cbi_verdict cbi_arbiter_settle(cbi_arbiter *a, cbi_request *r, uint64_t dropped)
     a->evicting--;
     stor->leaving -= r->marked;
     r->marked = 0;
+    uint64_t claimed = dropped;
     dropped = cbi_pool_give(stor, dropped);
     if (r->party == NULL) {
         (void)storage_decide(a, r);
+    } else if (dropped < claimed && !a->rules->trust_the_books) {
+        hold(a, r, 0);
+        cbi_pool_move(exec, stor, r->moved);
+        r->verdict = CBI_BROKEN;
     } else {
         cbi_pool_move(stor, exec, dropped); /* all of it, also what exceeds the wish */
         r->evicted = true;
@@ -488,8 +529,16 @@ uint64_t cbi_arbiter_release_storage(cbi_arbiter *a, cb_mode mode, uint64_t byte
     return given;
 }
 
+uint64_t cbi_arbiter_release_unroll(cbi_arbiter *a, cb_mode mode, uint64_t bytes) {
+    bytes = least(bytes, a->unroll[mode]);
+    a->unroll[mode] -= bytes;
+    (void)cbi_arbiter_release_storage(a, mode, bytes);
+    return bytes;
+}
+
 void cbi_arbiter_release_all_storage(cbi_arbiter *a) {
     for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
+        a->unroll[mode] = 0;
         cbi_pool_give_all(storage(a, (cb_mode)mode));
         storage_released(a, (cb_mode)mode);
     }

@@ -32,6 +32,12 @@ typedef struct cbi_rule_set {
     bool age_waiters;
     /* When all who hold bytes wait for each other, the newest is answered. */
     bool end_standstill;
+    /* Unrolling evicts when that will be enough; Spark's static manager evicts as much as it may
+       and refuses all the same. */
+    bool evict_only_if_enough;
+    /* An eviction for execution counts what really became free; Spark counts the blocks' sizes, and
+       throws when storage's books (a release with no block) say that less was used. */
+    bool trust_the_books;
 } cbi_rule_set;
 
 extern const cbi_rule_set cbi_rules_native;
@@ -59,7 +65,10 @@ typedef enum cbi_verdict {
     /* Storage: cannot be. */
     CBI_REFUSED,
     /* Spark's rules: the waiter's task was emptied meanwhile (NoSuchElementException there). */
-    CBI_LOST
+    CBI_LOST,
+    /* Spark's rules: evicted blocks were larger than all that storage used (without
+       trust_the_books; IllegalArgumentException there). */
+    CBI_BROKEN
 } cbi_verdict;
 
 /** One request from its beginning to its last verdict. The owner's memory; stays where it is while
@@ -70,6 +79,7 @@ typedef struct cbi_request {
     cb_mode mode;
     uint64_t bytes;
     bool may_wait;
+    bool unroll; /* storage: to unroll a block */
     /* the answer */
     cbi_verdict verdict;
     uint64_t granted;
@@ -79,6 +89,7 @@ typedef struct cbi_request {
     struct cbi_request *next, *prev;
     uint64_t held;     /* in the pool's held */
     uint64_t marked;   /* in the storage pool's leaving */
+    uint64_t moved;    /* from storage's size to execution's, before the eviction */
     uint64_t sequence; /* of arrival among those who wait */
     uint32_t passed;
     bool evicted; /* this attempt has had its eviction, or must do without */
@@ -92,7 +103,9 @@ typedef struct cbi_arbiter {
     uint64_t
         total[CB_MODE_COUNT]; /* of both regions: size of execution + size of storage, always */
     uint64_t region[CB_MODE_COUNT]; /* storage up to here is not evicted for execution */
-    uint64_t debt[CB_MODE_COUNT];   /* charged, but nothing was free; the next releases pay */
+    uint64_t unroll[CB_MODE_COUNT]; /* of what storage was given: for blocks being unrolled */
+    uint64_t unroll_evict_max[CB_MODE_COUNT]; /* static policy: what unrolling may have evicted */
+    uint64_t debt[CB_MODE_COUNT]; /* charged, but nothing was free; the next releases pay */
     uint64_t
         hands[CB_MODE_COUNT]; /* all parties' hands: used in the accounts, but nobody's memory */
     uint32_t tasks[CB_MODE_COUNT]; /* N */
@@ -103,7 +116,7 @@ typedef struct cbi_arbiter {
     cbi_request *first, *last; /* who waits, in order of arrival */
 } cbi_arbiter;
 
-/** region <= total, each mode. */
+/** region <= total, each mode. Static policy: the owner sets unroll_evict_max after it. */
 void cbi_arbiter_init(cbi_arbiter *a, cb_rules rules, cb_policy policy,
                       const uint64_t total[CB_MODE_COUNT], const uint64_t region[CB_MODE_COUNT]);
 
@@ -116,7 +129,8 @@ cbi_verdict cbi_arbiter_acquire_shared(cbi_arbiter *a, cbi_request *r);
 
 /**
  * The same, with the commonest case in place: nobody else holds or waits, and it fits. Then it is
- * within the share too, because share = total - min(storage used, region) >= size of the pool.
+ * within the share too, because share = total - min(storage used, region) >= size of the pool, or
+ * the size itself in the static policy.
  */
 static inline cbi_verdict cbi_arbiter_acquire(cbi_arbiter *a, cbi_request *r) {
     cbi_party *party = r->party;
@@ -134,7 +148,7 @@ static inline cbi_verdict cbi_arbiter_acquire(cbi_arbiter *a, cbi_request *r) {
     return r->verdict = CBI_GRANTED;
 }
 
-/** Storage memory: fill mode and bytes, party NULL. Never blocks. */
+/** Storage memory: fill mode, bytes and unroll, party NULL. Never blocks. */
 cbi_verdict cbi_arbiter_acquire_storage(cbi_arbiter *a, cbi_request *r);
 
 /** After CBI_EVICT: the store marked victims of so many bytes; then: so many of these have gone. */
@@ -168,6 +182,8 @@ static inline uint64_t cbi_arbiter_release(cbi_arbiter *a, cbi_party *party, cb_
 }
 uint64_t cbi_arbiter_release_all(cbi_arbiter *a, cbi_party *party);
 uint64_t cbi_arbiter_release_storage(cbi_arbiter *a, cb_mode mode, uint64_t bytes);
+/** The same for what was given for unrolling, and no more than that. */
+uint64_t cbi_arbiter_release_unroll(cbi_arbiter *a, cb_mode mode, uint64_t bytes);
 void cbi_arbiter_release_all_storage(cbi_arbiter *a);
 
 /**

@@ -22,6 +22,9 @@
 /* Spark: page size = execution pool / cores / this, to the next power of two. */
 enum { PAGE_SAFETY_FACTOR = 16 };
 
+/* Spark 2.4: spark.storage.unrollFraction */
+#define UNROLL_FRACTION 0.2
+
 void cbi_name_copy(char out[CBI_NAME_BYTES], const char *name) {
     size_t bytes = name != NULL ? strlen(name) : 0;
     bytes = cbi_min(bytes, CBI_NAME_BYTES - 1);
@@ -60,24 +63,45 @@ static cb_status check_options(const cb_manager_options *o, const uint64_t regio
                         "cb_manager_options has %zu bytes here, struct_size says %zu.", sizeof *o,
                         o->struct_size);
     }
-    if (o->policy != CB_POLICY_UNIFIED || (o->mode != CB_HEAP && o->mode != CB_OFF_HEAP)) {
+    if ((o->policy != CB_POLICY_UNIFIED && o->policy != CB_POLICY_STATIC) ||
+        (o->mode != CB_HEAP && o->mode != CB_OFF_HEAP)) {
         return cbi_fail(err, CB_EINVAL, "There is no such policy or mode.");
     }
     if (!(o->storage_fraction <= 1)) {
         return cbi_fail(err, CB_EINVAL, "The storage fraction must be in [0, 1], not %g.",
                         o->storage_fraction);
     }
+    if (!(o->unroll_fraction <= 1)) {
+        return cbi_fail(err, CB_EINVAL, "The unroll fraction must be in [0, 1], not %g.",
+                        o->unroll_fraction);
+    }
+    if (o->page_bytes > 0 && (o->page_bytes & (o->page_bytes - 1)) != 0) {
+        return cbi_fail(err, CB_EINVAL, "The page size must be a power of two, not %zu.",
+                        o->page_bytes);
+    }
     if (o->heap_bytes > INT64_MAX / 4 || o->off_heap_bytes > INT64_MAX / 4) {
         return cbi_fail(err, CB_EINVAL, "A budget of more than 2^61 bytes is not one.");
     }
-    if (region[CB_HEAP] > o->heap_bytes || region[CB_OFF_HEAP] > o->off_heap_bytes) {
-        return cbi_fail(err, CB_EINVAL,
-                        "The storage region must not be larger than its mode's bytes.");
+    for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
+        uint64_t bytes = mode == CB_HEAP ? o->heap_bytes : o->off_heap_bytes;
+        if (region[mode] > bytes) {
+            return cbi_fail(err, CB_EINVAL,
+                            "The storage region of %llu bytes must not be larger than the %llu "
+                            "bytes %s that it is a part of.",
+                            (unsigned long long)region[mode], (unsigned long long)bytes,
+                            mode == CB_HEAP ? "on the heap" : "off-heap");
+        }
     }
-    if (o->rules == CB_RULES_SPARK && region[CB_HEAP] >= o->heap_bytes) {
+    if (o->rules == CB_RULES_SPARK && o->policy == CB_POLICY_UNIFIED &&
+        region[CB_HEAP] >= o->heap_bytes) {
         return cbi_fail(
             err, CB_EINVAL,
             "onHeapExecutionMemory must be > 0: the storage region takes all the heap.");
+    }
+    if (o->policy == CB_POLICY_STATIC && o->parent != NULL) {
+        return cbi_fail(err, CB_EINVAL,
+                        "The static policy splits its bytes at the start, so it cannot draw them "
+                        "from a parent step by step.");
     }
     if (o->mode == CB_OFF_HEAP && o->off_heap_bytes == 0) {
         return cbi_fail(err, CB_EINVAL,
@@ -126,6 +150,9 @@ cb_status cb_manager_create(const cb_manager_options *o, cb_manager **manager, c
             region[mode] = (uint64_t)((double)total[mode] * fraction);
         }
     }
+    if (o->policy == CB_POLICY_STATIC && o->rules == CB_RULES_SPARK) {
+        region[CB_OFF_HEAP] = 0; /* all of it is for execution there */
+    }
     CB_TRY(check_options(o, region, err));
     cb_manager *m = cbi_calloc(1, sizeof *m);
     if (m == NULL) {
@@ -133,12 +160,20 @@ cb_status cb_manager_create(const cb_manager_options *o, cb_manager **manager, c
     }
     m->mode = o->mode;
     m->rules = o->rules;
+    m->no_off_heap_storage = o->policy == CB_POLICY_STATIC && o->rules == CB_RULES_SPARK;
     m->page_bytes = o->page_bytes > 0
                         ? o->page_bytes
                         : page_bytes_by_rules(o, total[o->mode], total[o->mode] - region[o->mode]);
     m->warn = o->warn;
     m->warn_ctx = o->warn_ctx;
     cbi_arbiter_init(&m->arbiter, o->rules, o->policy, total, region);
+    if (o->policy == CB_POLICY_STATIC) {
+        double unroll = o->unroll_fraction == 0 ? UNROLL_FRACTION : o->unroll_fraction;
+        for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
+            m->arbiter.unroll_evict_max[mode] =
+                unroll > 0 ? (uint64_t)((double)region[mode] * unroll) : 0;
+        }
+    }
     if (o->parent != NULL) {
         static const uint64_t nothing[CB_MODE_COUNT];
         m->has_parent = true;
@@ -251,6 +286,12 @@ cb_status cbi_manager_finish(cb_manager *m, cbi_waiter *w, cb_error *err) {
         } else if (r->verdict == CBI_BLOCKED) {
             CB_TRY(await(m, w, err));
         } else {
+            if (r->verdict == CBI_BROKEN) {
+                return cbi_fail(
+                    err, CB_EINVAL,
+                    "The store evicted more bytes than storage used: some were released "
+                    "with no block.");
+            }
             cb_assert(r->verdict == CBI_LOST);
             return cbi_fail(err, CB_ENOTFOUND, "key not found: %llu",
                             (unsigned long long)w->task->id);
@@ -261,16 +302,22 @@ cb_status cbi_manager_finish(cb_manager *m, cbi_waiter *w, cb_error *err) {
 
 /* ---- storage ---- */
 
-cb_status cb_manager_acquire_storage(cb_manager *m, cb_mode mode, uint64_t bytes, const void *block,
-                                     cb_error *err) {
-    cbi_waiter w = {.request = {.mode = mode, .bytes = bytes}, .block = block};
+static cb_status acquire_storage(cb_manager *m, cbi_waiter *w, cb_error *err) {
+    cb_mode mode = w->request.mode;
+    uint64_t bytes = w->request.bytes;
+    if (mode == CB_OFF_HEAP && m->no_off_heap_storage) {
+        return cbi_fail(
+            err, CB_EUNSUPPORTED,
+            "The static policy does not support off-heap %s memory under Spark's rules.",
+            w->request.unroll ? "unroll" : "storage");
+    }
     cbi_lock_take(&m->lock);
     if (CBI_UNLIKELY(m->has_parent)) {
         cbi_manager_draw(m, mode, bytes);
     }
-    (void)cbi_arbiter_acquire_storage(&m->arbiter, &w.request);
-    if (w.request.verdict == CBI_EVICT) {
-        evict(m, &w);
+    (void)cbi_arbiter_acquire_storage(&m->arbiter, &w->request);
+    if (w->request.verdict == CBI_EVICT) {
+        evict(m, w);
     }
     cbi_manager_pass_on(m);
     cbi_block *chain = cbi_manager_shed(m, mode);
@@ -278,7 +325,7 @@ cb_status cb_manager_acquire_storage(cb_manager *m, cb_mode mode, uint64_t bytes
     uint64_t most = cbi_arbiter_storage_max(&m->arbiter, mode);
     cbi_lock_give(&m->lock);
     (void)cbi_allocator_drop(m->allocators[mode], chain);
-    if (w.request.verdict != CBI_GRANTED) {
+    if (w->request.verdict != CBI_GRANTED) {
         return cbi_fail_bytes(
             err, CB_EBUDGET, bytes, most,
             "%llu bytes of storage memory cannot be had: at most %llu could be there, with every "
@@ -288,10 +335,16 @@ cb_status cb_manager_acquire_storage(cb_manager *m, cb_mode mode, uint64_t bytes
     return CB_OK;
 }
 
+cb_status cb_manager_acquire_storage(cb_manager *m, cb_mode mode, uint64_t bytes, const void *block,
+                                     cb_error *err) {
+    cbi_waiter w = {.request = {.mode = mode, .bytes = bytes}, .block = block};
+    return acquire_storage(m, &w, err);
+}
+
 cb_status cb_manager_acquire_unroll(cb_manager *m, cb_mode mode, uint64_t bytes, const void *block,
                                     cb_error *err) {
-    return cb_manager_acquire_storage(m, mode, bytes, block,
-                                      err); /* the static policy has a limit here */
+    cbi_waiter w = {.request = {.mode = mode, .bytes = bytes, .unroll = true}, .block = block};
+    return acquire_storage(m, &w, err);
 }
 
 void cb_manager_release_storage(cb_manager *m, cb_mode mode, uint64_t bytes) {
@@ -307,7 +360,15 @@ void cb_manager_release_storage(cb_manager *m, cb_mode mode, uint64_t bytes) {
 }
 
 void cb_manager_release_unroll(cb_manager *m, cb_mode mode, uint64_t bytes) {
-    cb_manager_release_storage(m, mode, bytes);
+    cbi_lock_take(&m->lock);
+    uint64_t given = cbi_arbiter_release_unroll(&m->arbiter, mode, bytes);
+    cbi_manager_pass_on(m);
+    cbi_lock_give(&m->lock);
+    if (given < bytes) {
+        cbi_manager_warn(m, "%llu bytes of unroll memory were released where only %llu were used.",
+                         (unsigned long long)bytes, (unsigned long long)given);
+    }
+    cbi_manager_return_spare(m, mode);
 }
 
 void cb_manager_release_all_storage(cb_manager *m) {

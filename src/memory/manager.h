@@ -39,6 +39,7 @@ struct cb_manager {
     cb_mode mode;
     cb_rules rules;
     size_t page_bytes;
+    bool no_off_heap_storage; /* static policy under Spark's rules */
     bool has_parent;
     cb_parent parent;
     cb_warning_fn warn;

@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 import harness as h
 
-VERBS = ("sort", "gen", "doctor")
+VERBS = ("sort", "gen", "simulate", "doctor")
 
 
 def long_names(text):
@@ -110,7 +110,7 @@ class Documents(h.Case):
 class Usage(h.Case):
     def test_no_or_an_unknown_command_ends_with_2(self):
         for arguments in ([], ["nonsense"], ["help", "nonsense"], ["gen"], ["gen", "records"], ["gen", "nonsense", "-n1"],
-                          ["completions"], ["completions", "csh"], ["doctor", "x"], ["gen", "group", "-n", "1", "-K", "0"]):
+                          ["completions"], ["completions", "csh"], ["doctor", "x"], ["simulate"], ["simulate", "a", "b"], ["gen", "group", "-n", "1", "-K", "0"]):
             result = h.carbide(*arguments)
             self.assertEnded(result, h.USAGE_OR_IO)
             self.assertEqual(result.out, b"")

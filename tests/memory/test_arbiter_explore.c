@@ -214,6 +214,7 @@ static void note_verdict(world *w, actor *a) {
         case CBI_GRANTED:
         case CBI_REFUSED:
         case CBI_LOST:
+        case CBI_BROKEN:
             a->phase = RUNS;
             if (a->request.party != NULL && a->request.verdict == CBI_GRANTED) {
                 check_grant(w, a, false);

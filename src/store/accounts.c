@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/accounts.h"
+
+static uint64_t choose(void *ctx, cb_mode mode, uint64_t bytes, const void *block, void **victims) {
+    cbi_accounts *a = ctx;
+    const int64_t *data_set = block; /* of the block that asks; NULL: execution */
+    cbi_lru_entry *chain = NULL;
+    cbi_mutex_lock(&a->mutex);
+    uint64_t sum = cbi_lru_choose(&a->lru, mode, bytes,
+                                  data_set != NULL ? *data_set : CBI_NO_DATA_SET, &chain);
+    for (cbi_lru_entry *e = chain; e != NULL; e = e->next_victim) {
+        cbi_lru_remove(&a->lru, e);
+    }
+    cbi_mutex_unlock(&a->mutex);
+    *victims = chain;
+    return sum;
+}
+
+/** Those that stay were not used meanwhile, but going to the old end again would have them asked
+ *  next: they become the newest. */
+static void keep(cbi_accounts *a, cbi_lru_entry *e) {
+    cbi_mutex_lock(&a->mutex);
+    e->marked = false;
+    cbi_lru_add(&a->lru, e);
+    cbi_mutex_unlock(&a->mutex);
+}
+
+static uint64_t drop(void *ctx, void *victims) {
+    cbi_accounts *a = ctx;
+    uint64_t gone = 0;
+    for (cbi_lru_entry *e = victims, *next = NULL; e != NULL; e = next) {
+        next = e->next_victim;
+        uint64_t bytes = e->bytes; /* before it is the callee's */
+        if (a->drop(a->ctx, e)) {
+            gone += bytes;
+        } else {
+            keep(a, e);
+        }
+    }
+    return gone;
+}
+
+static void undo(void *ctx, void *victims) {
+    for (cbi_lru_entry *e = victims, *next = NULL; e != NULL; e = next) {
+        next = e->next_victim;
+        keep(ctx, e);
+    }
+}
+
+void cbi_accounts_init(cbi_accounts *a, cb_manager *manager, cbi_accounts_drop_fn drop_fn,
+                       void *ctx) {
+    *a = (cbi_accounts){.manager = manager, .drop = drop_fn, .ctx = ctx};
+    cbi_mutex_init(&a->mutex);
+    const cb_store store = {.choose = choose, .drop = drop, .undo = undo, .ctx = a};
+    cb_manager_set_store(manager, &store);
+}
+
+void cbi_accounts_fini(cbi_accounts *a) {
+    cb_assert(a->lru.count == 0);
+    cb_manager_set_store(a->manager, NULL);
+    cbi_mutex_fini(&a->mutex);
+}
+
+cb_status cbi_accounts_add(cbi_accounts *a, cbi_lru_entry *entry, cb_error *err) {
+    CB_TRY(
+        cb_manager_acquire_storage(a->manager, entry->mode, entry->bytes, &entry->data_set, err));
+    cbi_mutex_lock(&a->mutex);
+    entry->marked = false;
+    entry->pins = 0;
+    cbi_lru_add(&a->lru, entry);
+    cbi_mutex_unlock(&a->mutex);
+    return CB_OK;
+}
+
+cb_status cbi_accounts_acquire_unroll(cbi_accounts *a, cb_mode mode, uint64_t bytes,
+                                      int64_t data_set, cb_error *err) {
+    return cb_manager_acquire_unroll(a->manager, mode, bytes, &data_set, err);
+}
+
+bool cbi_accounts_remove(cbi_accounts *a, cbi_lru_entry *entry) {
+    cbi_mutex_lock(&a->mutex);
+    bool ours = !entry->marked;
+    if (ours) {
+        cbi_lru_remove(&a->lru, entry);
+    }
+    cbi_mutex_unlock(&a->mutex);
+    if (ours) {
+        cb_manager_release_storage(a->manager, entry->mode, entry->bytes);
+    }
+    return ours;
+}
+
+bool cbi_accounts_pin(cbi_accounts *a, cbi_lru_entry *entry) {
+    cbi_mutex_lock(&a->mutex);
+    bool ours = !entry->marked;
+    if (ours) {
+        entry->pins++;
+        cbi_lru_touch(&a->lru, entry);
+    }
+    cbi_mutex_unlock(&a->mutex);
+    return ours;
+}
+
+void cbi_accounts_unpin(cbi_accounts *a, cbi_lru_entry *entry) {
+    cbi_mutex_lock(&a->mutex);
+    cb_assert(entry->pins > 0);
+    entry->pins--;
+    cbi_mutex_unlock(&a->mutex);
+}
