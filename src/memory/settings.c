@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "carbide/settings.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,7 +163,7 @@ static uint64_t part(uint64_t bytes, double a, double b) {
 
 static cb_status resolve_unified(const cb_settings *s, cb_manager_options *o, cb_error *err) {
     uint64_t system = s->system_memory > 0 ? s->system_memory : s->executor_memory;
-    uint64_t least = (uint64_t)ceil((double)s->reserved_memory * 1.5);
+    uint64_t least = s->reserved_memory + s->reserved_memory / 2 + s->reserved_memory % 2;
     CB_TRY(check_memory(system, s->executor_memory, least, err));
     if (!(s->storage_fraction < 1)) {
         return cbi_fail(err, CB_EINVAL, "spark.memory.storageFraction must be in [0, 1), not %g.",

@@ -16,7 +16,6 @@
  *
  * and with region = r * total the second is total >= min(N * m + storage, N * m / (1 - r)).
  */
-#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -281,8 +280,8 @@ static void note_need(cbi_sim_spark *s, const task *asker) {
         uint64_t all = s->need.beyond ? 0 : n * mine;
         raise(&s->need.execution[mode], exec > all ? exec : all);
         raise(&s->need.storage[mode], stor);
-        double alone = ceil((double)all / (1 - s->region_part[mode]));
-        uint64_t share = (double)(all + stor) < alone ? all + stor : (uint64_t)alone;
+        uint64_t alone = cbi_sim_to_long((double)all / (1 - s->region_part[mode])) + 1;
+        uint64_t share = all == 0 ? 0 : cbi_min(all + stor, alone);
         raise(&s->need.total[mode], exec + stor > share ? exec + stor : share);
     }
 }
