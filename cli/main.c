@@ -16,6 +16,8 @@ static int verb_main(int argc, char **argv) {
     const char *verb = argv[0];
     if (strcmp(verb, "sort") == 0)
         return cli_sort_main(argc, argv, false);
+    if (strcmp(verb, "partition") == 0)
+        return cli_partition_main(argc, argv);
     if (strcmp(verb, "gen") == 0)
         return cli_gen_main(argc, argv);
     if (strcmp(verb, "simulate") == 0)
@@ -53,7 +55,8 @@ int main(int argc, char **argv) {
         return cli_sort_main(argc, argv, true);
     if (argc < 2) {
         (void)cli_usage_error(
-            NULL, "a command is needed: sort, gen, simulate, doctor, help, version or completions");
+            NULL, "a command is needed: sort, partition, gen, simulate, doctor, help, version or "
+                  "completions");
         return CLI_EXIT_TROUBLE;
     }
     return verb_main(argc - 1, argv + 1);

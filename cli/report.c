@@ -157,6 +157,23 @@ static void add_stats(cli_text *json, const cb_sort_stats *s) {
     cli_json_close(json, '}');
 }
 
+static int write_json(const char *path, const cli_text *json) {
+    int fd = STDERR_FILENO;
+    if (path != NULL)
+        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    bool written = fd >= 0 && cli_write_all(fd, json->data, json->used);
+    int why = errno;
+    if (fd >= 0 && fd != STDERR_FILENO && close(fd) != 0 && written) {
+        written = false;
+        why = errno;
+    }
+    if (written)
+        return CLI_EXIT_OK;
+    cli_complain("cannot write the figures to %s: %s", path != NULL ? path : "standard error",
+                 strerror(why));
+    return CLI_EXIT_TROUBLE;
+}
+
 int cli_report_stats(const cli_sort_args *args, const cb_sort_plan *plan,
                      const cb_sort_stats *stats, cb_status status, const char *message) {
     static char data[JSON_BYTES];
@@ -175,19 +192,26 @@ int cli_report_stats(const cli_sort_args *args, const cb_sort_plan *plan,
         add_stats(&json, stats);
     cli_json_close(&json, '}');
     cli_text_add(&json, "\n");
+    return write_json(args->stats_path, &json);
+}
 
-    int fd = STDERR_FILENO;
-    if (args->stats_path != NULL)
-        fd = open(args->stats_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool written = fd >= 0 && cli_write_all(fd, json.data, json.used);
-    int why = errno;
-    if (fd >= 0 && fd != STDERR_FILENO && close(fd) != 0 && written) {
-        written = false;
-        why = errno;
-    }
-    if (written)
-        return CLI_EXIT_OK;
-    cli_complain("cannot write the figures to %s: %s",
-                 args->stats_path != NULL ? args->stats_path : "standard error", strerror(why));
-    return CLI_EXIT_TROUBLE;
+int cli_report_job(const char *verb, const char *path, const cb_sort_stats *stats,
+                   const char *extra_name, uint64_t extra, cb_status status, const char *message) {
+    static char data[JSON_BYTES];
+    char program[40];
+    cli_text json;
+    (void)snprintf(program, sizeof program, "carbide %s", verb);
+    cli_text_init(&json, data, sizeof data);
+    cli_json_open(&json, NULL, '{');
+    cli_json_string(&json, "program", program);
+    cli_json_string(&json, "version", CARBIDE_VERSION);
+    cli_json_string(&json, "status", cb_status_name(status));
+    if (status != CB_OK)
+        cli_json_string(&json, "message", message);
+    if (extra_name != NULL)
+        cli_json_uint(&json, extra_name, extra);
+    add_stats(&json, stats);
+    cli_json_close(&json, '}');
+    cli_text_add(&json, "\n");
+    return write_json(path, &json);
 }

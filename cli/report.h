@@ -17,4 +17,8 @@ int cli_report_plan(const cb_sort_plan *plan);
 int cli_report_stats(const cli_sort_args *args, const cb_sort_plan *plan,
                      const cb_sort_stats *stats, cb_status status, const char *message);
 
+/** The same for the other verbs: their figures alone. `path` NULL: standard error. */
+int cli_report_job(const char *verb, const char *path, const cb_sort_stats *stats,
+                   const char *extra_name, uint64_t extra, cb_status status, const char *message);
+
 #endif

@@ -140,28 +140,34 @@ static int close_output(const cli_sort_args *args) {
     return CLI_EXIT_TROUBLE;
 }
 
+static cb_status work_run(void *object, cb_error *err) {
+    return cb_sort_run(object, err);
+}
+static void work_progress(const void *object, cb_progress *progress) {
+    cb_sort_progress(object, progress);
+}
+static void work_cancel(void *object) {
+    cb_sort_cancel(object);
+}
+static void work_memory_tree(const void *object, char *text, size_t bytes) {
+    cb_sort_memory_tree(object, text, bytes);
+}
+static void work_destroy(void *object) {
+    cb_sort_destroy(object);
+}
+
 /** One try; *sort is the caller's to destroy, whatever the answer. Ends the process when a signal
  * ended the work. */
 static cb_status attempt(const cli_sort_args *args, bool streams, cb_sort **sort, cb_error *err) {
-    cli_ticker ticker;
     sigset_t before;
     *sort = NULL;
     cli_signals_block(&before);
     cb_status status = cb_sort_create(&args->options, sort, err);
-    if (status != CB_OK) {
-        cli_signals_restore(&before);
-        return status;
-    }
-    if (!cli_ticker_start(&ticker, *sort, args, streams))
-        cli_signals_restore(&before); /* then they end the process as they always did */
-    status = cb_sort_run(*sort, err);
-    int number = cli_ticker_stop(&ticker);
-    if (number == 0 && status == CB_EIO && err->sys_errno == EPIPE &&
-        cli_signals_is_default(SIGPIPE))
-        number = SIGPIPE;                 /* the reader has gone: a filter ends with it, quietly */
-    if (number != 0 && status != CB_OK) { /* one that came too late changes nothing */
-        cb_sort_destroy(*sort);
-        cli_signals_die(number);
+    if (status == CB_OK) {
+        cli_work work = {*sort,       work_run,         work_progress,
+                         work_cancel, work_memory_tree, work_destroy};
+        status = cli_ticker_watch(&work, args->progress, args->quiet || args->gnu, streams, &before,
+                                  err);
     }
     cli_signals_restore(&before);
     return status;

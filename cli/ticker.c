@@ -222,7 +222,7 @@ static void say_json(const cli_ticker *t, const cb_progress *p) {
 
 static void look(cli_ticker *t, cb_progress *p) {
     *p = (cb_progress){.struct_size = sizeof *p};
-    cb_sort_progress(t->sort, p);
+    t->work->progress(t->work->object, p);
     sample_rate(t, p);
 }
 
@@ -253,7 +253,7 @@ static void answer_question(cli_ticker *t) {
     else
         say_line(t, &p);
     tree[0] = '\0';
-    cb_sort_memory_tree(t->sort, tree, sizeof tree);
+    t->work->memory_tree(t->work->object, tree, sizeof tree);
     (void)cli_write_all(STDERR_FILENO, tree, strlen(tree));
 }
 
@@ -266,7 +266,7 @@ static void take_ending(cli_ticker *t, int number) {
         return; /* an impatient second one in the same second: the end is on its way */
     }
     atomic_store(&t->signal, number);
-    cb_sort_cancel(t->sort);
+    t->work->cancel(t->work->object);
 }
 
 static void watch_cancelled(cli_ticker *t) {
@@ -296,20 +296,21 @@ static void *ticker_main(void *ctx) {
     return NULL;
 }
 
-static cli_progress resolve(const cli_sort_args *args, bool terminal) {
-    if (args->progress == CLI_PROGRESS_JSON || args->progress == CLI_PROGRESS_NEVER)
-        return args->progress;
-    if (args->progress == CLI_PROGRESS_ALWAYS)
+static cli_progress resolve(cli_progress wanted, bool quiet, bool terminal) {
+    if (wanted == CLI_PROGRESS_JSON || wanted == CLI_PROGRESS_NEVER)
+        return wanted;
+    if (wanted == CLI_PROGRESS_ALWAYS)
         return terminal ? CLI_PROGRESS_AUTO : CLI_PROGRESS_ALWAYS;
-    return terminal && !args->quiet && !args->gnu ? CLI_PROGRESS_AUTO : CLI_PROGRESS_NEVER;
+    return terminal && !quiet ? CLI_PROGRESS_AUTO : CLI_PROGRESS_NEVER;
 }
 
-bool cli_ticker_start(cli_ticker *t, cb_sort *sort, const cli_sort_args *args, bool streams) {
+bool cli_ticker_start(cli_ticker *t, const cli_work *work, cli_progress progress, bool quiet,
+                      bool streams) {
     const char *term = getenv("TERM");
     const char *no_colour = getenv("NO_COLOR");
     pthread_attr_t attributes;
-    *t = (cli_ticker){.sort = sort, .streams = streams};
-    t->progress = resolve(args, isatty(STDERR_FILENO) == 1);
+    *t = (cli_ticker){.work = work, .streams = streams};
+    t->progress = resolve(progress, quiet, isatty(STDERR_FILENO) == 1);
     t->erase_to_end = term != NULL && strcmp(term, "dumb") != 0;
     t->colour = t->erase_to_end && (no_colour == NULL || no_colour[0] == '\0');
     sigemptyset(&t->waited);
@@ -340,4 +341,21 @@ int cli_ticker_stop(cli_ticker *t) {
         say_json(t, &p);
     }
     return atomic_load(&t->signal);
+}
+
+cb_status cli_ticker_watch(const cli_work *work, cli_progress progress, bool quiet, bool streams,
+                           const sigset_t *before, cb_error *err) {
+    cli_ticker ticker;
+    if (!cli_ticker_start(&ticker, work, progress, quiet, streams))
+        cli_signals_restore(before); /* then they end the process as they always did */
+    cb_status status = work->run(work->object, err);
+    int number = cli_ticker_stop(&ticker);
+    if (number == 0 && status == CB_EIO && err->sys_errno == EPIPE &&
+        cli_signals_is_default(SIGPIPE))
+        number = SIGPIPE;                 /* the reader has gone: a filter ends with it, quietly */
+    if (number != 0 && status != CB_OK) { /* one that came too late changes nothing */
+        work->destroy(work->object);
+        cli_signals_die(number);
+    }
+    return status;
 }

@@ -10,12 +10,22 @@
 #include "cli.h"
 #include "sort_args.h"
 
+/** The work that is watched: an object of the library and what can be done with it. */
+typedef struct cli_work {
+    void *object;
+    cb_status (*run)(void *object, cb_error *err);
+    void (*progress)(const void *object, cb_progress *progress);
+    void (*cancel)(void *object);
+    void (*memory_tree)(const void *object, char *text, size_t bytes);
+    void (*destroy)(void *object);
+} cli_work;
+
 /**
  * The thread beside a running sort: takes the signals (all are blocked in every other thread) and
  * tells how far the work is. It allocates nothing.
  */
 typedef struct cli_ticker {
-    cb_sort *sort;         /* borrowed */
+    const cli_work *work;  /* borrowed */
     sigset_t waited;       /* what the thread takes */
     cli_progress progress; /* resolved: ALWAYS (lines), AUTO (one line redrawn), NEVER, JSON */
     bool colour, erase_to_end;
@@ -42,8 +52,13 @@ _Noreturn void cli_signals_die(int signal_number);
 bool cli_signals_is_default(int signal_number);
 
 /** Starts the thread; false when the system refuses one: nobody takes the signals then, and nothing
- * is told. */
-bool cli_ticker_start(cli_ticker *ticker, cb_sort *sort, const cli_sort_args *args, bool streams);
+ * is told. `quiet`: nothing by itself on a terminal. */
+bool cli_ticker_start(cli_ticker *ticker, const cli_work *work, cli_progress progress, bool quiet,
+                      bool streams);
+/** Runs the work with a ticker beside it. A signal that ended it ends the process, after `destroy`.
+ * Signals must be blocked (`before` is what they were). */
+cb_status cli_ticker_watch(const cli_work *work, cli_progress progress, bool quiet, bool streams,
+                           const sigset_t *before, cb_error *err);
 /** Ends the thread and erases the line; answers the signal that cancelled the work, or 0. */
 int cli_ticker_stop(cli_ticker *ticker);
 

@@ -7,6 +7,7 @@
 #include "carbide/job.h"
 #include "carbide/ledger.h"
 #include "carbide/manager.h"
+#include "carbide/partition.h"
 #include "carbide/pool.h"
 #include "carbide/segment.h"
 #include "carbide/settings.h"

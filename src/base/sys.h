@@ -60,7 +60,9 @@ int cbi_sys_fallocate(int fd, int mode, uint64_t offset, uint64_t bytes);
 int cbi_sys_truncate(int fd, uint64_t bytes);
 int cbi_sys_fsync(int fd);
 int cbi_sys_fdatasync(int fd);
+int cbi_sys_syncfs(int fd); /* everything of that file system is on disk */
 int cbi_sys_rename(const char *from, const char *to);
+int cbi_sys_renameat(int from_dir, const char *from, int to_dir, const char *to);
 int cbi_sys_linkat_fd(int fd, const char *path); /* gives an O_TMPFILE a name */
 /** The path without links into `resolved`, which has PATH_MAX bytes: 0 or -errno. */
 int cbi_sys_realpath(const char *path, char *resolved);

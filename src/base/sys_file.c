@@ -90,6 +90,18 @@ int cbi_sys_fdatasync(int fd) {
     return answer(result);
 }
 
+int cbi_sys_syncfs(int fd) {
+    int result;
+    SYS_CALL(result, CBI_FAULT_FILE, syncfs(fd));
+    return answer(result);
+}
+
+int cbi_sys_renameat(int from_dir, const char *from, int to_dir, const char *to) {
+    int result;
+    SYS_CALL(result, CBI_FAULT_FILE, renameat(from_dir, from, to_dir, to));
+    return answer(result);
+}
+
 int cbi_sys_rename(const char *from, const char *to) {
     int result;
     SYS_CALL(result, CBI_FAULT_FILE, rename(from, to));

@@ -89,7 +89,20 @@ static cb_status name_beside(cbi_sink *s, cb_error *err) {
     return s->temp != NULL ? CB_OK : cbi_fail(err, CB_ENOMEM, "no memory for a file name");
 }
 
+static cb_status open_fresh(cbi_sink *s, cb_error *err) {
+    s->target = cbi_strdup(s->o.path);
+    if (s->target == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for a file name");
+    s->fd = cbi_sys_open(s->o.path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (s->fd < 0)
+        return cbi_fail_sys(err, CB_EIO, -s->fd, "cannot create %s", s->o.path);
+    s->own_fd = true;
+    return CB_OK;
+}
+
 static cb_status open_target(cbi_sink *s, cb_error *err) {
+    if (s->o.fresh)
+        return open_fresh(s, err);
     struct stat st;
     const char *path = s->o.path;
     int found = cbi_sys_stat(path, &st);
@@ -469,11 +482,11 @@ cb_status cbi_sink_finish(cbi_sink *s, uint64_t bytes, cb_error *err) {
         }
     if (done == 0 && s->positional)
         done = cbi_sys_truncate(s->fd, bytes);
-    if (done == 0)
+    if (done == 0 && !s->o.fresh)
         done = cbi_sys_fsync(s->fd);
     if (done < 0)
         return write_failed(s, done, err);
-    return give_name(s, err);
+    return s->o.fresh ? CB_OK : give_name(s, err);
 }
 
 void cbi_sink_close(cbi_sink *s) {

@@ -25,6 +25,8 @@ typedef struct cbi_sink_options {
     uint8_t *edge_memory;    /* cbi_sink_edge_bytes(writers), 4 KiB aligned */
     uint8_t *block_memory;   /* cbi_sink_block_bytes(compression) */
     uint64_t bytes_expected; /* 0 = not known; space is reserved for them */
+    bool fresh; /* `path` is not there yet and is the file itself from the start: the caller sees to
+                   it that it appears when it is whole. Not synced. CB_EIO, EEXIST */
 } cbi_sink_options;
 
 size_t cbi_sink_edge_bytes(unsigned writers);

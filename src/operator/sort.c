@@ -166,7 +166,7 @@ static cb_status make_keys(cb_sort *s, cb_error *err) {
     const char *const *names = cbi_input_names(s->input, &count);
     CB_TRY(cbi_keys_bind(s->keys, names, count, err));
     cbi_layout *layout = &s->layout;
-    layout->shape = cbi_keys_shape(s->keys);
+    layout->shape = s->split != NULL ? CBI_KEY_ENCODED : cbi_keys_shape(s->keys);
     if (layout->shape == CBI_KEY_SLICE)
         cbi_keys_slice(s->keys, &layout->slice_offset, &layout->slice_bytes);
     layout->inverted = layout->shape != CBI_KEY_ENCODED && cbi_keys_inverted(s->keys);
@@ -177,7 +177,7 @@ static cb_status make_keys(cb_sort *s, cb_error *err) {
     s->run_layout = *layout;
     s->run_layout.ordered = s->needs_order;
     (void)cbi_keys_columns(s->keys, &s->columns);
-    return CB_OK;
+    return s->split != NULL ? cbi_split_bind(s->split, s->keys, s->input, err) : CB_OK;
 }
 
 static cb_status make_memory(cb_sort *s, cb_error *err) {
@@ -242,8 +242,14 @@ static cb_status make_ready(cb_sort *s, cb_error *err) {
 }
 
 cb_status cbi_sort_open_output(cb_sort *s, uint64_t bytes_expected, cb_error *err) {
-    uint8_t *shared =
-        cb_page_data(&s->scratch_page) + s->sizes.worker * s->sizes.threads + s->sizes.staging;
+    const sort_sizes *z = &s->sizes;
+    uint8_t *shared = cb_page_data(&s->scratch_page) + z->worker * z->threads + z->staging;
+    if (s->split != NULL) {
+        size_t edges = cbi_sink_edge_bytes(z->threads);
+        return cbi_split_open(s->split, s->spill, z->threads, s->workers[0].scratch, z->worker,
+                              z->writer_buffers * z->writer_buffer, shared + edges,
+                              (z->shared - z->staging - edges) / z->threads, shared, err);
+    }
     cbi_sink_options options = {.path = s->o.output,
                                 .as_is = s->o.gnu,
                                 .io = s->spill,
@@ -366,6 +372,10 @@ static cb_status do_work(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_input_finish(s->input, err));
     if (atomic_load(&s->cancelled))
         return cbi_fail(err, CB_ECANCELED, "cancelled");
+    if (s->split != NULL) {
+        s->cursor = atomic_load(&s->split->bytes);
+        return cbi_split_finish(s->split, err);
+    }
     return cbi_sink_finish(s->sink, s->cursor, err);
 }
 
@@ -412,6 +422,7 @@ static void take_down(cb_sort *s) {
     s->spill = NULL;
     cbi_sink_close(s->sink);
     s->sink = NULL;
+    cbi_split_clear(s->split);
     cbi_partitions_destroy(s->runs);
     s->runs = NULL;
     cbi_partitions_destroy(s->parts);
@@ -503,7 +514,9 @@ void cb_sort_progress(const cb_sort *s, cb_progress *p) {
         cbi_spill_get_stats(s->spill, &spill);
         p->bytes_in = cbi_input_bytes_done(s->input);
         p->bytes_in_total = cbi_input_bytes(s->input);
-        p->bytes_out = s->sink != NULL ? cbi_sink_bytes(s->sink) : 0;
+        p->bytes_out = s->split != NULL  ? atomic_load(&s->split->bytes)
+                       : s->sink != NULL ? cbi_sink_bytes(s->sink)
+                                         : 0;
         p->bytes_out_total = s->bytes_out_total;
         p->spilled_bytes = spill.raw_bytes;
         p->elapsed_ns = cbi_sys_clock_ns() - s->start_ns;

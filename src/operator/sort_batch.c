@@ -213,7 +213,7 @@ static cb_status encode_keys(sort_worker *w, size_t *encoded, cb_error *err) {
     give_big_key(w);
     for (size_t i = 0; i < w->rows.count; i++) {
         size_t room = w->key_capacity - used;
-        size_t bytes = cbi_keys_encode(w->sort->keys, &w->rows, i, w->key_bytes + used, room);
+        size_t bytes = cbi_sort_key(w->sort, &w->rows, i, w->key_bytes + used, room);
         if (bytes > room && i > 0) {
             *encoded = i;
             return CB_OK;
@@ -228,7 +228,7 @@ static cb_status encode_keys(sort_worker *w, size_t *encoded, cb_error *err) {
                     (unsigned long long)CBI_STORED_MAX);
             CB_TRY(take_segments(w, "the key of one row", bytes, &base, &w->big_key_units, err));
             w->keys_base = w->big_key = base;
-            (void)cbi_keys_encode(w->sort->keys, &w->rows, 0, w->big_key, bytes);
+            bytes = cbi_sort_key(w->sort, &w->rows, 0, w->big_key, bytes);
             w->keys[0] = (cbi_span){.offset = 0, .bytes = (uint32_t)bytes};
             *encoded = 1;
             return CB_OK;

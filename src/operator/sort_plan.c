@@ -69,6 +69,11 @@ static cbi_compression output_compression(const cb_sort *s) {
                                            : cbi_compression_of_name(s->o.output);
 }
 
+/* Files that are written at the same time with a compressor each. */
+static unsigned outputs(const cb_sort *s, unsigned threads) {
+    return s->split != NULL ? threads : 1;
+}
+
 static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_threads,
                             uint64_t budget) {
     uint64_t bytes =
@@ -81,7 +86,8 @@ static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_thre
                  cbi_min((size_t)(budget / 24), CHUNK_MAX);
     }
     if (output_compression(s) != CBI_COMPRESSION_NONE)
-        bytes += DECODER_CODE_BYTES + cbi_compressor_bytes(output_compression(s));
+        bytes +=
+            DECODER_CODE_BYTES + outputs(s, threads) * cbi_compressor_bytes(output_compression(s));
     bytes += budget / 512; /* page tables of what is touched */
     bytes += cbi_clamp((size_t)(budget / 64), 192 * CBI_KIB, CBI_MIB); /* headroom */
     return bytes;
@@ -176,8 +182,8 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
         z->worker = worker_bytes(s, z);
         z->staging = cbi_round_up(
             cbi_spill_staging_bytes(z->io_threads, z->segment, s->o.spill_codec), 4096);
-        z->shared =
-            z->staging + cbi_sink_block_bytes(output_compression(s)) + cbi_sink_edge_bytes(threads);
+        z->shared = z->staging + cbi_sink_edge_bytes(threads) +
+                    outputs(s, threads) * cbi_sink_block_bytes(output_compression(s));
         uint64_t taken = z->shared + (uint64_t)threads * z->worker;
         if (taken + 32 * 4096 > z->usable)
             return false;
@@ -288,7 +294,7 @@ static cb_status sample_chunk(sampler *p, cb_error *err) {
             cbi_stored row = {.row = p->rows.base + p->rows.rows[i].offset,
                               .row_bytes = p->rows.rows[i].bytes};
             if (s->layout.shape == CBI_KEY_ENCODED) {
-                size_t bytes = cbi_keys_encode(s->keys, &p->rows, i, p->key, p->key_capacity);
+                size_t bytes = cbi_sort_key(s, &p->rows, i, p->key, p->key_capacity);
                 row.key = p->key;
                 row.key_bytes = (uint32_t)cbi_min(bytes, p->key_capacity);
                 s->sample.key_bytes += (double)bytes;

@@ -11,6 +11,7 @@
 #include "operator/order.h"
 #include "operator/partition.h"
 #include "operator/sink.h"
+#include "operator/split.h"
 #include "operator/splitters.h"
 
 /* How a sort divides its budget: made before it starts, so that results and peak do not depend on
@@ -98,6 +99,7 @@ struct cb_sort {
     cbi_partitions *parts;
     cbi_partitions *runs;
     cbi_sink *sink;
+    cbi_split *split; /* many files instead of one; NULL: an ordinary sort. The owner's */
     sort_worker *workers;
     const char *temp_dir_default[1];
     char *temp_dir_text;
@@ -152,6 +154,12 @@ cb_status cbi_worker_next_chunk(sort_worker *w, cb_error *err);
 void cbi_worker_end_input(sort_worker *w);
 /* The next batch of rows of the chunk with their keys; rows.count == 0 at its end. */
 cb_status cbi_worker_next_rows(sort_worker *w, size_t *at, cb_error *err);
+/* The key of a row: its place in the order, or its target. As cbi_keys_encode. */
+static inline size_t cbi_sort_key(const cb_sort *s, const cbi_rows *rows, size_t i, uint8_t *out,
+                                  size_t cap) {
+    return s->split == NULL ? cbi_keys_encode(s->keys, rows, i, out, cap)
+                            : cbi_split_key(s->split, rows, i, out, cap);
+}
 cbi_stored cbi_worker_row(const sort_worker *w, size_t i);
 /* Runs `fn` in every worker and waits; the first failure is the answer. */
 cb_status cbi_sort_in_workers(cb_sort *s, unsigned count, cbi_thread_fn fn, cb_error *err);

@@ -215,8 +215,22 @@ static void pass_turn(cb_sort *s, uint64_t bytes) {
     cbi_mutex_unlock(&s->mutex);
 }
 
+static cb_status write_files(sort_worker *w, const range_work *work, cb_error *err) {
+    cb_sort *s = w->sort;
+    const uint8_t *base = cb_segment_pool_base(s->pool);
+    for (size_t i = 0; i < work->count; i++) {
+        cbi_stored row;
+        cbi_stored_get(&s->layout, cbi_ref_row(base, w->entries[i].ref), &row);
+        CB_TRY(cbi_split_put(s->split, w->index, &row, err));
+    }
+    atomic_fetch_add_explicit(&s->rows_out, work->count, memory_order_relaxed);
+    return cbi_split_end(s->split, w->index, err);
+}
+
 static cb_status write_range(sort_worker *w, uint32_t range, range_work *work, cb_error *err) {
     cb_sort *s = w->sort;
+    if (s->split != NULL)
+        return write_files(w, work, err);
     bool positional = cbi_sink_positional(s->sink);
     uint64_t offset = s->offsets[range];
     bool turns = !positional || s->o.unique;
@@ -325,6 +339,10 @@ static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *
 
 static cb_status do_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     cb_sort *s = w->sort;
+    if (s->split != NULL) {
+        CB_TRY(cbi_sort_big_range(w, range, err));
+        return cbi_split_end(s->split, w->index, err);
+    }
     if (!wait_turn(s, range))
         return CB_ECANCELED;
     CB_TRY(cbi_writer_begin(&w->writer, s->o.unique ? s->cursor : s->offsets[range], err));
@@ -339,9 +357,10 @@ static void write_out(void *ctx) {
     sort_worker *w = ctx;
     cb_sort *s = w->sort;
     cb_error err;
-    cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer,
-                    s->sizes.writer_buffers);
-    bool turns = s->o.unique || !cbi_sink_positional(s->sink);
+    if (s->split == NULL)
+        cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer,
+                        s->sizes.writer_buffers);
+    bool turns = s->split == NULL && (s->o.unique || !cbi_sink_positional(s->sink));
     for (;;) {
         uint32_t range;
         bool alone;
@@ -367,7 +386,10 @@ static void write_out(void *ctx) {
             break;
         }
     }
-    cb_status status = cbi_writer_drain(&w->writer, &err);
+    if (s->split != NULL && cbi_sort_stopped(s))
+        return;
+    cb_status status = s->split != NULL ? cbi_split_drain(s->split, w->index, &err)
+                                        : cbi_writer_drain(&w->writer, &err);
     if (status != CB_OK && !cbi_sort_stopped(s))
         cbi_sort_fail(s, status, &err);
 }
@@ -404,7 +426,7 @@ static cb_status prepare_output(cb_sort *s, cb_error *err) {
 static cb_status write_header(cb_sort *s, cb_error *err) {
     size_t bytes;
     const uint8_t *header = cbi_input_header(s->input, &bytes);
-    if (bytes == 0)
+    if (bytes == 0 || s->split != NULL)
         return CB_OK;
     cbi_writer *w = &s->workers[0].writer;
     cbi_writer_init(w, s->sink, s->workers[0].scratch, s->sizes.writer_buffer,
@@ -435,6 +457,7 @@ cb_status cbi_sort_ranges(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_sort_open_output(s, s->o.unique ? 0 : s->bytes_out_total, err));
     CB_TRY(write_header(s, err));
     CB_TRY(cbi_sort_in_workers(s, s->sizes.threads, write_out, err));
-    s->cursor = s->o.unique || !cbi_sink_positional(s->sink) ? s->cursor : s->bytes_out_total;
+    if (s->split == NULL)
+        s->cursor = s->o.unique || !cbi_sink_positional(s->sink) ? s->cursor : s->bytes_out_total;
     return CB_OK;
 }

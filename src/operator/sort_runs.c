@@ -76,6 +76,8 @@ cb_status cbi_sort_emit(void *ctx, const cbi_stored *row, cb_error *err) {
     size_t overhead = cbi_row_overhead(s);
     atomic_fetch_add_explicit(&s->bytes_out, row->row_bytes + overhead, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->rows_out, 1, memory_order_relaxed);
+    if (s->split != NULL)
+        return cbi_split_put(s->split, w->index, row, err);
     return cbi_writer_put_row(&w->writer, row->row, row->row_bytes, overhead > 0,
                               s->format.terminator, err);
 }
@@ -331,6 +333,8 @@ static cb_status merge_builders(sort_worker *workers, unsigned count, sort_worke
 /* Opens the output, puts the header there, and leaves worker 0's pen ready for rows. */
 cb_status cbi_sort_begin_output(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_sort_open_output(s, 0, err));
+    if (s->split != NULL)
+        return CB_OK;
     sort_worker *w = &s->workers[0];
     cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer,
                     s->sizes.writer_buffers);
@@ -343,6 +347,8 @@ cb_status cbi_sort_begin_output(cb_sort *s, cb_error *err) {
 
 cb_status cbi_sort_end_output(cb_sort *s, cb_error *err) {
     sort_worker *w = &s->workers[0];
+    if (s->split != NULL)
+        return cbi_split_drain(s->split, w->index, err);
     CB_TRY(cbi_writer_end(&w->writer, err));
     CB_TRY(cbi_writer_drain(&w->writer, err));
     s->cursor += atomic_load(&s->bytes_out);

@@ -333,6 +333,25 @@ static void put_fixed_number(cbi_key_writer *w, const cbi_key_part *part,
     cbi_key_put_binary(w, part, padded);
 }
 
+static inline void encode_part(cbi_key_writer *w, const cbi_key_part *part,
+                               const cbi_key_text *text) {
+    switch (part->type) {
+        case CBI_KEY_STR: cbi_key_put_str(w, part, text); break;
+        case CBI_KEY_NUM: cbi_key_put_num(w, part, text); break;
+        case CBI_KEY_FLOAT: cbi_key_put_float(w, part, text); break;
+        case CBI_KEY_VER: cbi_key_put_version(w, part, text); break;
+        case CBI_KEY_HUMAN: cbi_key_put_human(w, part, text); break;
+        case CBI_KEY_MONTH: cbi_key_put_month(w, part, text); break;
+        case CBI_KEY_TIME: cbi_key_put_time(w, part, text); break;
+        case CBI_KEY_BINARY: put_fixed_number(w, part, text); break;
+        case CBI_KEY_GNU_NUM: cbi_key_put_gnu_num(w, part, text); break;
+        case CBI_KEY_GNU_GENERAL: cbi_key_put_gnu_general(w, part, text); break;
+        case CBI_KEY_GNU_HUMAN: cbi_key_put_gnu_human(w, part, text); break;
+        case CBI_KEY_GNU_MONTH: cbi_key_put_gnu_month(w, part, text); break;
+        case CBI_KEY_GNU_RANDOM: cbi_key_put_random(w, part, text); break;
+    }
+}
+
 size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out,
                        size_t cap) {
     cb_assert_debug(keys->bound && i < rows->count);
@@ -342,21 +361,35 @@ size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uin
         cbi_key_text text = CBI_LIKELY(part->place == CBI_KEY_AT_FIELD)
                                 ? cbi_key_field(part, rows, i)
                                 : cbi_key_locate(part, rows, i);
-        switch (part->type) {
-            case CBI_KEY_STR: cbi_key_put_str(&w, part, &text); break;
-            case CBI_KEY_NUM: cbi_key_put_num(&w, part, &text); break;
-            case CBI_KEY_FLOAT: cbi_key_put_float(&w, part, &text); break;
-            case CBI_KEY_VER: cbi_key_put_version(&w, part, &text); break;
-            case CBI_KEY_HUMAN: cbi_key_put_human(&w, part, &text); break;
-            case CBI_KEY_MONTH: cbi_key_put_month(&w, part, &text); break;
-            case CBI_KEY_TIME: cbi_key_put_time(&w, part, &text); break;
-            case CBI_KEY_BINARY: put_fixed_number(&w, part, &text); break;
-            case CBI_KEY_GNU_NUM: cbi_key_put_gnu_num(&w, part, &text); break;
-            case CBI_KEY_GNU_GENERAL: cbi_key_put_gnu_general(&w, part, &text); break;
-            case CBI_KEY_GNU_HUMAN: cbi_key_put_gnu_human(&w, part, &text); break;
-            case CBI_KEY_GNU_MONTH: cbi_key_put_gnu_month(&w, part, &text); break;
-            case CBI_KEY_GNU_RANDOM: cbi_key_put_random(&w, part, &text); break;
-        }
+        encode_part(&w, part, &text);
     }
+    return w.bytes;
+}
+
+size_t cbi_keys_parts(const cbi_keys *keys) {
+    return keys->part_count;
+}
+
+size_t cbi_keys_text(const cbi_keys *keys, size_t part, const cbi_rows *rows, size_t i,
+                     uint8_t *out, size_t cap) {
+    const cbi_key_part *p = &keys->parts[part];
+    cbi_key_text text =
+        p->place == CBI_KEY_AT_FIELD ? cbi_key_field(p, rows, i) : cbi_key_locate(p, rows, i);
+    if (p->type != CBI_KEY_STR && p->type != CBI_KEY_VER && p->type != CBI_KEY_BINARY)
+        text = cbi_key_trim(&text);
+    cbi_key_cursor cursor = cbi_key_cursor_of(&text, NULL);
+    size_t bytes = 0;
+    for (int c; (c = cbi_key_next(&cursor)) >= 0; bytes++)
+        if (bytes < cap)
+            out[bytes] = (uint8_t)c;
+    return bytes;
+}
+
+size_t cbi_keys_encode_text(const cbi_keys *keys, size_t part, const char *text, size_t bytes,
+                            uint8_t *out, size_t cap) {
+    const uint8_t *begin = (const uint8_t *)text;
+    cbi_key_text whole = {.begin = begin, .end = begin + bytes, .base = begin};
+    cbi_key_writer w = {out, cap, 0};
+    encode_part(&w, &keys->parts[part], &whole);
     return w.bytes;
 }

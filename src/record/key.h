@@ -85,4 +85,14 @@ size_t cbi_keys_columns(const cbi_keys *keys, const uint32_t **columns);
 size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out,
                        size_t cap);
 
+/** How many keys there are. */
+size_t cbi_keys_parts(const cbi_keys *keys);
+/** The part's own text in row `i`, as people would write it: quotes undone, no blanks around what
+ * is not text. Answers its size; as much as fits is written. */
+size_t cbi_keys_text(const cbi_keys *keys, size_t part, const cbi_rows *rows, size_t i,
+                     uint8_t *out, size_t cap);
+/** The encoding of a key of one part whose text is given. As cbi_keys_encode. */
+size_t cbi_keys_encode_text(const cbi_keys *keys, size_t part, const char *text, size_t bytes,
+                            uint8_t *out, size_t cap);
+
 #endif

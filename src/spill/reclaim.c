@@ -125,6 +125,11 @@ static int try_make(cbi_private_folder *folder, int parent, uint64_t number) {
 cb_status cbi_private_folder_open(cbi_private_folder *folder, int fd, const char *path,
                                   cb_error *err) {
     CB_TRY(check_parent(fd, path, err));
+    return cbi_private_folder_make(folder, fd, path, err);
+}
+
+cb_status cbi_private_folder_make(cbi_private_folder *folder, int fd, const char *path,
+                                  cb_error *err) {
     (void)cbi_reclaim(fd);
     int result = -EAGAIN;
     for (uint64_t i = 0; i < ATTEMPTS_MAX && result == -EAGAIN; i++) {
@@ -133,8 +138,8 @@ cb_status cbi_private_folder_open(cbi_private_folder *folder, int fd, const char
     }
     if (result < 0) {
         cb_status status = result == -ENOSPC || result == -EDQUOT ? CB_ENOSPC : CB_EIO;
-        return cbi_fail_sys(err, status, result,
-                            "no private folder can be made in the temporary folder %s", path);
+        return cbi_fail_sys(err, status, result, "no private folder can be made in the folder %s",
+                            path);
     }
     return CB_OK;
 }
@@ -146,10 +151,31 @@ typedef struct removal {
     bool all; /* nothing was left so far */
 } removal;
 
+static void remove_anything(void *ctx, const char *name);
+
+/* A folder of ours with all that is in it. The depth is that of a template's folders. */
+static bool remove_tree(int parent, const char *name) {
+    int fd = cbi_sys_openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (fd < 0) {
+        return false;
+    }
+    removal r = {.fd = fd, .all = true};
+    r.all = cbi_sys_list(fd, remove_anything, &r) >= 0 && r.all;
+    (void)cbi_sys_close(fd);
+    return cbi_sys_unlinkat(parent, name, AT_REMOVEDIR) >= 0 && r.all;
+}
+
+static void remove_anything(void *ctx, const char *name) {
+    removal *r = ctx;
+    int result = cbi_sys_unlinkat(r->fd, name, 0);
+    bool gone = result == -EISDIR || result == -EPERM ? remove_tree(r->fd, name) : result >= 0;
+    r->all = gone && r->all;
+}
+
 static void remove_file(void *ctx, const char *name) {
     removal *r = ctx;
     if (has_prefix(name, FILE_PREFIX)) {
-        r->all = cbi_sys_unlinkat(r->fd, name, 0) >= 0 && r->all;
+        remove_anything(r, name);
     } else if (strcmp(name, OWNER) != 0) {
         r->all = false; /* not ours */
     }

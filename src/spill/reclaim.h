@@ -11,6 +11,9 @@
  */
 cb_status cbi_private_folder_open(cbi_private_folder *folder, int fd, const char *path,
                                   cb_error *err);
+/** The same where results will live: who may write there may replace them anyway. */
+cb_status cbi_private_folder_make(cbi_private_folder *folder, int fd, const char *path,
+                                  cb_error *err);
 /** Removes it with everything of ours in it. One that is not open (fd < 0) is fine. */
 void cbi_private_folder_close(cbi_private_folder *folder, int parent);
 /** Removes what dead owners left in the folder `fd`; answers how many folders went. Never an error:
