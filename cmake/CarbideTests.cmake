@@ -125,6 +125,17 @@ foreach(file IN LISTS carbide_tests)
     carbide_register_test(${test} "${file}" ${room})
 endforeach()
 
+# Programs that tests in other languages use: tests/oracle/<name>.c is tests/oracle/<name>.
+file(GLOB carbide_test_tools CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/oracle/*.c")
+list(FILTER carbide_test_tools EXCLUDE REGEX "/test_[^/]*$")
+foreach(file IN LISTS carbide_test_tools)
+    cmake_path(GET file STEM name)
+    add_executable(oracle_${name} "${file}")
+    set_target_properties(oracle_${name} PROPERTIES
+        OUTPUT_NAME "${name}" RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests/oracle")
+    target_link_libraries(oracle_${name} PRIVATE carbide_test_flags)
+endforeach()
+
 # Each public header compiles alone, as C11 and as C++17.
 file(GLOB carbide_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/carbide/*.h")
 include(CheckLanguage)

@@ -197,8 +197,10 @@ static cb_status finish_spark(reader *r, cb_error *err) {
             c->refusal = illegal;
         }
     } else {
-        if (r->region >= r->heap || !(c->storage_fraction < 1)) {
-            c->refusal = illegal; /* onHeapExecutionMemory must be > 0; fraction in [0, 1) */
+        if (r->region >= r->heap) {
+            c->refusal = illegal; /* onHeapExecutionMemory must be > 0 */
+        } else if (!(c->storage_fraction < 1)) {
+            c->refusal = "SparkIllegalArgumentException"; /* the setting must be in [0, 1) */
         }
         c->execution = r->heap - cbi_min(r->region, r->heap);
         c->storage = r->region;

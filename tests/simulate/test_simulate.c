@@ -165,6 +165,9 @@ static void test_simulation__a_config_may_name_sparks_settings(void **state) {
     answer(s, "config manager=static spark.executor.memory=1g spark.memory.offHeap.size=64m");
     assert_non_null(
         strstr(answer(s, "state"), "on{exec=0/171798691 stor=0/579820584} off{exec=0/67108864"));
+    assert_string_equal(
+        result(s, "config manager=unified heap=9 storageRegion=1 storageFraction=1"),
+        "error:SparkIllegalArgumentException");
     assert_string_equal(result(s, "config manager=unified spark.executor.memory=400m"),
                         "error:IllegalArgumentException");
     cb_simulation_destroy(s);
