@@ -235,11 +235,17 @@ static cb_status account(request *r, cb_allocator *allocator, cb_error *err) {
 }
 
 /** One round: *aside grows when the system, not the budget, had nothing. */
-static cb_status allocate_once(request r, cb_page *page, uint64_t *aside, cb_error *err) {
-    cb_task *t = r.consumer->task;
-    cb_manager *m = t->manager;
-    cb_allocator *allocator = m->allocators[r.consumer->mode];
-    r.charge = charge_of(m, allocator, r.bytes);
+static cb_status allocate_once(cb_consumer *c, size_t bytes_min, size_t bytes, cb_page *page,
+                               uint64_t *aside, cb_error *err) {
+    cb_manager *m = c->task->manager;
+    cb_allocator *allocator = m->allocators[c->mode];
+    request r;
+    r.consumer = c; /* one by one: a copy of a struct that was just written waits for the writes */
+    r.bytes_min = bytes_min;
+    r.bytes = bytes;
+    r.charge = charge_of(m, allocator, bytes);
+    r.granted = 0;
+    r.block = NULL;
     CB_TRY(account(&r, allocator, err));
     if (r.block == NULL) {
         size_t capacity = cbi_allocator_capacity(allocator, r.bytes);
@@ -262,12 +268,11 @@ cb_status cb_page_alloc_least(cb_consumer *c, size_t bytes_min, size_t bytes, cb
                               cb_error *err) {
     CB_TRY(check_request(c, bytes_min, bytes, err));
     cb_manager *m = c->task->manager;
-    const request r = {.consumer = c, .bytes_min = bytes_min, .bytes = bytes};
     uint64_t aside = 0, before;
     cb_status status;
     do {
         before = aside;
-        status = allocate_once(r, page, &aside, err);
+        status = allocate_once(c, bytes_min, bytes, page, &aside, err);
         if (CBI_UNLIKELY(aside > before)) {
             for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
                 (void)cb_allocator_trim(m->allocators[mode], 0);

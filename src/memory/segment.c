@@ -148,6 +148,7 @@ cb_status cb_segment_pool_create(const cb_segment_pool_options *options, cb_segm
     p->slots = o->slots;
     p->mode = mode_of(o);
     p->top = NONE;
+    p->stack_is_paid = true;
     p->free_count = p->count;
     cb_status status = create_parts(p, o, err);
     if (status != CB_OK) {
@@ -213,6 +214,7 @@ static int64_t spill_steps(void *ctx, uint64_t bytes, cb_consumer *asker) {
     for (uint32_t step = steps_of(p); step-- > 0 && released < bytes;) {
         if (bit_get(p->paid_bits, step) && step_is_free(p, step)) {
             bit_clear(p->paid_bits, step);
+            p->stack_is_paid = false;
             cbi_sys_discard(p->base + ((size_t)step << p->step_shift << p->shift),
                             step_bytes(p, step));
             released += step_bytes(p, step);
@@ -247,12 +249,6 @@ static void stack_unlink(cb_segment_pool *p, uint32_t i) {
     }
 }
 
-/** Not a read-modify-write: the lock is held, readers only need a whole word. */
-static void count_free(cb_segment_pool *p, int64_t delta) {
-    uint32_t now = (uint32_t)(atomic_load_explicit(&p->free_count, memory_order_relaxed) + delta);
-    atomic_store_explicit(&p->free_count, now, memory_order_relaxed);
-}
-
 /** Takes free segments out of bitmap and stack. */
 static void mark_taken(cb_segment_pool *p, uint32_t first, uint32_t count) {
     for (uint32_t i = first; i < first + count; i++) {
@@ -266,7 +262,7 @@ static void mark_taken(cb_segment_pool *p, uint32_t first, uint32_t count) {
                   p->frontier); /* first fit leaves no gap: all behind the frontier is free */
         p->frontier = first + count;
     }
-    count_free(p, -(int64_t)count);
+    cbi_segment_count_free(p, -(int64_t)count);
 }
 
 /** First fit; a single one: last given first, then a fresh one. NONE when there is no such run. */
@@ -338,7 +334,7 @@ void cbi_segment_put(cb_segment_pool *p, uint32_t i) {
     cb_assert(!bit_get(p->free_bits, i) && "a segment was given back twice");
     bit_set(p->free_bits, i);
     stack_push(p, i);
-    count_free(p, 1);
+    cbi_segment_count_free(p, 1);
 }
 
 void *cb_segment_pool_take(cb_segment_pool *p, size_t count) {
@@ -388,7 +384,7 @@ uint8_t *cb_segment_pool_base(const cb_segment_pool *p) {
 
 cb_status cb_segment_pool_shutdown(cb_segment_pool *p, cb_error *err) {
     cbi_lock_take(&p->lock);
-    uint32_t out = p->shut_down ? 0 : p->count - atomic_load(&p->free_count) - p->owned;
+    uint32_t out = p->shut_down ? 0 : p->count - atomic_load(&p->free_count) - cbi_segment_owned(p);
     bool now = !p->shut_down && out == 0;
     if (now) {
         p->shut_down = true;
@@ -419,7 +415,7 @@ void cb_segment_pool_get_stats(const cb_segment_pool *pool, cb_segment_pool_stat
     uint32_t free_count = atomic_load_explicit(&p->free_count, memory_order_relaxed);
     *stats = (cb_segment_pool_stats){.segments = p->count,
                                      .taken = p->shut_down ? 0 : p->count - free_count,
-                                     .owned = p->owned,
+                                     .owned = cbi_segment_owned(p),
                                      .segment_bytes = (size_t)1 << p->shift,
                                      .mode = p->mode,
                                      .preallocated = p->preallocated,

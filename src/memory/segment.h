@@ -17,11 +17,13 @@ typedef struct cbi_segment_link {
     uint32_t above, below; /* CBI_SEGMENT_NONE at the ends */
 } cbi_segment_link;
 
+/** On a cache line of its own: owners that are next to each other belong to different threads. */
 struct cb_segment_owner {
-    cb_segment_pool *pool;
+    _Alignas(CBI_CACHE_LINE) cb_segment_pool *pool;
     cb_segment_owner *next, *previous;
     uint32_t first;         /* of its segments; guarded by the pool's lock as all of this is */
     _Atomic uint32_t count; /* written under the lock, read by anybody */
+    void *raw;              /* what was allocated */
     char name[CBI_NAME_BYTES];
 };
 
@@ -36,20 +38,33 @@ struct cb_segment_pool {
     uint32_t slots;
     bool preallocated;
     cb_mode mode;
-    cbi_lock lock;
+    uint64_t
+        *paid_bits; /* a bit a step; unused when preallocated. The tables' content is guarded */
+    uint8_t padding[CBI_CACHE_LINE]; /* what follows is written all the time */
     /* guarded by the lock */
-    uint64_t *free_bits; /* 1: free */
-    uint64_t *paid_bits; /* a bit a step; unused when preallocated */
+    cbi_lock lock;
+    uint32_t top;                /* of the stack of free segments that were taken before */
+    uint32_t frontier;           /* from here on none ever was */
+    _Atomic uint32_t free_count; /* written under the lock, read by anybody */
+    uint64_t *free_bits;         /* 1: free */
     cbi_segment_link *links;
     uint32_t *stamps; /* one a segment, odd = an owner's; NULL before the first owner. Written under
                          the lock, read by anybody */
-    uint32_t top;
-    uint32_t frontier;
-    _Atomic uint32_t free_count; /* written under the lock, read by anybody */
-    bool shut_down;
-    uint32_t owned;
     cb_segment_owner *owners;
+    bool stack_is_paid; /* all on the stack are in steps that are paid for */
+    bool shut_down;
 };
+
+/** [pool's lock held] Segments on the stack, which are taken first. */
+static inline uint32_t cbi_segment_stacked(const cb_segment_pool *p) {
+    return atomic_load_explicit(&p->free_count, memory_order_relaxed) - (p->count - p->frontier);
+}
+
+/** [pool's lock held] Not a read-modify-write: the lock is held, readers only need a whole word. */
+static inline void cbi_segment_count_free(cb_segment_pool *p, int64_t delta) {
+    uint32_t now = (uint32_t)(atomic_load_explicit(&p->free_count, memory_order_relaxed) + delta);
+    atomic_store_explicit(&p->free_count, now, memory_order_relaxed);
+}
 
 /** [pool's lock held] One free segment, paid for and marked as taken, or CBI_SEGMENT_NONE. Lets go
  *  of the lock while the task is asked for bytes: *credit (0 before the first call) is what was got
@@ -58,6 +73,9 @@ uint32_t cbi_segment_take_one(cb_segment_pool *pool, uint64_t *credit);
 
 /** [pool's lock held] It is free again, in the bitmap and on the stack. */
 void cbi_segment_put(cb_segment_pool *pool, uint32_t i);
+
+/** [pool's lock held] Segments that have an owner. */
+uint32_t cbi_segment_owned(const cb_segment_pool *pool);
 
 /** [pool's lock held] Frees all owners; their segments are gone already or with them. */
 void cbi_segment_owners_free(cb_segment_pool *pool);

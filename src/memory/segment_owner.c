@@ -21,14 +21,21 @@ static uint32_t count_of(const cb_segment_owner *o) {
 
 static void add_to_count(cb_segment_owner *o, int64_t delta) {
     atomic_store_explicit(&o->count, (uint32_t)(count_of(o) + delta), memory_order_relaxed);
-    o->pool->owned = (uint32_t)(o->pool->owned + delta);
+}
+
+uint32_t cbi_segment_owned(const cb_segment_pool *p) {
+    uint32_t count = 0;
+    for (const cb_segment_owner *o = p->owners; o != NULL; o = o->next) {
+        count += count_of(o);
+    }
+    return count;
 }
 
 /* ---- owners ---- */
 
 cb_status cb_segment_owner_create(cb_segment_pool *p, const char *name, cb_segment_owner **owner,
                                   cb_error *err) {
-    cb_segment_owner *o = cbi_calloc(1, sizeof *o);
+    void *raw = cbi_calloc(1, sizeof(cb_segment_owner) + CBI_CACHE_LINE);
     uint32_t *stamps = NULL;
     cbi_lock_take(&p->lock);
     bool first = p->stamps == NULL;
@@ -36,11 +43,14 @@ cb_status cb_segment_owner_create(cb_segment_pool *p, const char *name, cb_segme
     if (first) {
         stamps = cbi_calloc(p->count, sizeof *stamps);
     }
-    if (o == NULL || (first && stamps == NULL)) {
-        cbi_free(o);
+    if (raw == NULL || (first && stamps == NULL)) {
+        cbi_free(raw);
         cbi_free(stamps);
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for an owner of segments.");
     }
+    cb_segment_owner *o =
+        (cb_segment_owner *)cbi_round_up((uintptr_t)raw, CBI_CACHE_LINE); /* see its struct */
+    o->raw = raw;
     o->pool = p;
     o->first = NONE;
     cbi_name_copy(o->name, name != NULL ? name : "owner");
@@ -72,13 +82,13 @@ void cb_segment_owner_destroy(cb_segment_owner *o) {
         o->next->previous = o->previous;
     }
     cbi_lock_give(&p->lock);
-    cbi_free(o);
+    cbi_free(o->raw);
 }
 
 void cbi_segment_owners_free(cb_segment_pool *p) {
     while (p->owners != NULL) {
         cb_segment_owner *next = p->owners->next;
-        cbi_free(p->owners);
+        cbi_free(p->owners->raw);
         p->owners = next;
     }
 }
@@ -91,13 +101,13 @@ size_t cb_segment_owner_count(const cb_segment_owner *o) {
     return count_of(o);
 }
 
-static cb_segment handle_of(cb_segment_owner *o, uint32_t i) {
-    const cb_segment_pool *p = o->pool;
-    return (cb_segment){.data = cbi_segment_at(p, i),
-                        .stamp = &p->stamps[i],
-                        .generation = p->stamps[i],
-                        .bytes = (uint32_t)1 << p->shift,
-                        .owner = o};
+static inline void fill_handle(cb_segment *s, cb_segment_owner *o, const cb_segment_pool *p,
+                               uint32_t i) {
+    s->data = cbi_segment_at(p, i);
+    s->stamp = &p->stamps[i];
+    s->generation = p->stamps[i];
+    s->bytes = (uint32_t)1 << p->shift;
+    s->owner = o;
 }
 
 size_t cb_segment_owner_list(const cb_segment_owner *owner, cb_segment *segments, size_t max) {
@@ -106,7 +116,7 @@ size_t cb_segment_owner_list(const cb_segment_owner *owner, cb_segment *segments
     cbi_lock_take(&p->lock);
     size_t count = count_of(o), written = 0;
     for (uint32_t i = o->first; i != NONE && written < max; i = p->links[i].below) {
-        segments[written++] = handle_of(o, i);
+        fill_handle(&segments[written++], o, p, i);
     }
     cbi_lock_give(&p->lock);
     return count;
@@ -114,40 +124,53 @@ size_t cb_segment_owner_list(const cb_segment_owner *owner, cb_segment *segments
 
 /* ---- taking ---- */
 
-static void adopt(cb_segment_owner *o, uint32_t i) {
-    cb_segment_pool *p = o->pool;
-    p->links[i] = (cbi_segment_link){.above = NONE, .below = o->first};
+/** [locked] Whose `count` segments [first, last] were on the stack one after the other and are the
+ *  owner's now: they stay linked as they were. */
+static void splice_to_owner(cb_segment_owner *o, uint32_t first, uint32_t last, size_t count) {
+    cbi_segment_link *links = o->pool->links;
+    links[first].above = NONE;
+    links[last].below = o->first;
     if (o->first != NONE) {
-        p->links[o->first].above = i;
+        links[o->first].above = last;
     }
-    o->first = i;
-    cbi_stamp_set(&p->stamps[i], p->stamps[i] + 1);
+    o->first = first;
+    add_to_count(o, (int64_t)count);
 }
 
-/** [locked] Up to `count`, as a chain through `below`; answers how many. */
-static size_t take_chain(cb_segment_pool *p, size_t count, uint32_t *chain, uint64_t *credit) {
+/** [locked] `count` > 0 segments from the top of the stack, which has them, paid for. */
+static inline void take_stacked(cb_segment_owner *o, size_t count, cb_segment *segments) {
+    cb_segment_pool *p = o->pool;
+    uint32_t first = p->top, last = first, i = first;
+    for (size_t k = 0; k < count; k++) {
+        cbi_stamp_set(&p->stamps[i], p->stamps[i] + 1);
+        p->free_bits[i / 64] &= ~((uint64_t)1 << (i % 64));
+        fill_handle(&segments[k], o, p, i);
+        last = i;
+        i = p->links[i].below;
+    }
+    p->top = i;
+    if (i != NONE) {
+        p->links[i].above = NONE;
+    }
+    cbi_segment_count_free(p, -(int64_t)count);
+    splice_to_owner(o, first, last, count);
+}
+
+/** [locked] Up to `count`, as a list through both links; answers how many. */
+static size_t take_list(cb_segment_pool *p, size_t count, uint32_t *first, uint32_t *last,
+                        uint64_t *credit) {
     size_t got = 0;
-    *chain = NONE;
-    while (got < count) {
+    *first = *last = NONE;
+    for (; got < count; got++) {
         uint32_t i = cbi_segment_take_one(p, credit);
-        if (CBI_UNLIKELY(i == NONE)) {
+        if (i == NONE) {
             break;
         }
-        p->links[i].below = *chain;
-        *chain = i;
-        got++;
+        p->links[i] = (cbi_segment_link){.above = *last, .below = NONE};
+        *(*last != NONE ? &p->links[*last].below : first) = i;
+        *last = i;
     }
     return got;
-}
-
-/** [locked] The chain's segments are the owner's; handles in the order in which they were taken. */
-static void adopt_chain(cb_segment_owner *o, uint32_t chain, size_t count, cb_segment *segments) {
-    while (count > 0) {
-        uint32_t next = o->pool->links[chain].below;
-        adopt(o, chain);
-        segments[--count] = handle_of(o, chain);
-        chain = next;
-    }
 }
 
 static cb_status refuse(const cb_segment_pool *p, size_t count, uint32_t free_now, bool shut_down,
@@ -168,49 +191,89 @@ static cb_status refuse(const cb_segment_pool *p, size_t count, uint32_t free_no
                           count, (size_t)1 << p->shift, free_now, p->count);
 }
 
-cb_status cb_segment_take(cb_segment_owner *o, size_t count, cb_segment *segments, cb_error *err) {
+/** [locked] Segments that were never taken, or have to be paid for. False: not so many can be had,
+ *  and none is taken. */
+static bool take_others(cb_segment_owner *o, size_t count, cb_segment *segments, uint64_t *credit) {
+    cb_segment_pool *p = o->pool;
+    uint32_t first, last;
+    size_t got = take_list(p, count, &first, &last, credit);
+    if (got < count || p->shut_down) {
+        for (uint32_t i = last; got > 0; got--) {
+            uint32_t above = p->links[i].above;
+            cbi_segment_put(p, i);
+            i = above;
+        }
+        return false;
+    }
+    uint32_t i = first;
+    for (size_t k = 0; k < count; k++) {
+        cbi_stamp_set(&p->stamps[i], p->stamps[i] + 1);
+        fill_handle(&segments[k], o, p, i);
+        i = p->links[i].below;
+    }
+    if (count > 0) {
+        splice_to_owner(o, first, last, count);
+    }
+    return true;
+}
+
+static __attribute__((noinline)) cb_status take_slowly(cb_segment_owner *o, size_t count,
+                                                       cb_segment *segments, cb_error *err) {
     cb_segment_pool *p = o->pool;
     uint64_t credit = 0;
-    uint32_t chain = NONE;
-    size_t got = 0;
     cbi_lock_take(&p->lock);
-    uint32_t free_now = atomic_load_explicit(&p->free_count, memory_order_relaxed);
+    bool done = count <= atomic_load_explicit(&p->free_count, memory_order_relaxed) &&
+                take_others(o, count, segments, &credit);
     bool shut_down = p->shut_down;
-    if (CBI_LIKELY(count <= free_now)) {
-        got = take_chain(p, count, &chain, &credit);
-    }
-    bool done = got == count && !shut_down;
-    if (CBI_LIKELY(done)) {
-        adopt_chain(o, chain, count, segments);
-        add_to_count(o, (int64_t)count);
-    } else {
-        for (; got > 0; got--) {
-            uint32_t next = p->links[chain].below;
-            cbi_segment_put(p, chain);
-            chain = next;
-        }
-        shut_down = p->shut_down;
-        free_now = atomic_load_explicit(&p->free_count, memory_order_relaxed);
-    }
+    uint32_t free_now = atomic_load_explicit(&p->free_count, memory_order_relaxed);
     cbi_lock_give(&p->lock);
-    if (CBI_UNLIKELY(credit > 0)) {
+    if (credit > 0) {
         cb_consumer_release(p->consumer, credit);
     }
-    return CBI_LIKELY(done) ? CB_OK : refuse(p, count, free_now, shut_down, err);
+    return done ? CB_OK : refuse(p, count, free_now, shut_down, err);
+}
+
+cb_status cb_segment_take(cb_segment_owner *o, size_t count, cb_segment *segments, cb_error *err) {
+    cb_segment_pool *p = o->pool;
+    cbi_lock_take(&p->lock);
+    bool stacked = count - 1 < cbi_segment_stacked(p) && p->stack_is_paid; /* and is not 0 */
+    if (CBI_LIKELY(stacked)) {
+        take_stacked(o, count, segments);
+    }
+    cbi_lock_give(&p->lock);
+    return CBI_LIKELY(stacked) ? CB_OK : take_slowly(o, count, segments, err);
 }
 
 /* ---- giving ---- */
 
-/** [locked] Out of its owner's list and free. Its stamp has been raised. */
-static void disown(cb_segment_owner *o, uint32_t i) {
+/** [locked] [first, last], `count` of them, follow one another in the owner's list and go to the
+ *  stack as they are. Stamps and bits have been seen to. */
+static inline void splice_to_stack(cb_segment_owner *o, uint32_t first, uint32_t last,
+                                   size_t count) {
     cb_segment_pool *p = o->pool;
-    cbi_segment_link l = p->links[i];
-    *(l.above != NONE ? &p->links[l.above].below : &o->first) = l.below;
-    if (l.below != NONE) {
-        p->links[l.below].above = l.above;
+    cbi_segment_link *links = p->links;
+    uint32_t above = links[first].above, below = links[last].below;
+    if (above != NONE) {
+        links[above].below = below;
+    } else {
+        o->first = below;
     }
-    cbi_segment_put(p, i);
-    add_to_count(o, -1);
+    if (below != NONE) {
+        links[below].above = above;
+    }
+    links[first].above = NONE;
+    links[last].below = p->top;
+    if (p->top != NONE) {
+        links[p->top].above = last;
+    }
+    p->top = first;
+    cbi_segment_count_free(p, (int64_t)count);
+    add_to_count(o, -(int64_t)count);
+}
+
+/** [locked] Free from now on; its stamp is even already. */
+static inline void mark_free(cb_segment_pool *p, uint32_t i) {
+    p->free_bits[i / 64] |= (uint64_t)1 << (i % 64);
 }
 
 static void clear(cb_segment *s) {
@@ -240,8 +303,10 @@ cb_status cb_segment_give(cb_segment *s, cb_error *err) {
     cbi_lock_take(&p->lock);
     bool valid = *stamp == s->generation;
     if (CBI_LIKELY(valid)) {
+        uint32_t i = (uint32_t)(stamp - p->stamps);
         cbi_stamp_set(stamp, s->generation + 1);
-        disown(o, (uint32_t)(stamp - p->stamps));
+        mark_free(p, i);
+        splice_to_stack(o, i, i, 1);
     }
     cbi_lock_give(&p->lock);
     if (CBI_UNLIKELY(!valid)) {
@@ -249,6 +314,27 @@ cb_status cb_segment_give(cb_segment *s, cb_error *err) {
     }
     clear(s);
     return CB_OK;
+}
+
+/** [locked] Gives those back whose stamps were raised; those that stand in the list as in their
+ *  owner's go together. */
+static void give_retired(cb_segment_pool *p, cb_segment *segments, size_t count) {
+    for (size_t k = 0; k < count;) {
+        cb_segment_owner *o = segments[k].owner;
+        uint32_t first = (uint32_t)(segments[k].stamp - p->stamps), last = first;
+        size_t begin = k;
+        for (;;) {
+            mark_free(p, last);
+            clear(&segments[k]);
+            k++;
+            uint32_t below = p->links[last].below;
+            if (k == count || (uint32_t)(segments[k].stamp - p->stamps) != below) {
+                break;
+            }
+            last = below;
+        }
+        splice_to_stack(o, first, last, k - begin);
+    }
 }
 
 /** [locked] Raises the stamps of all, or of none: answers how many could be. */
@@ -282,10 +368,7 @@ cb_status cb_segment_give_list(cb_segment *segments, size_t count, cb_error *err
     cbi_lock_take(&p->lock);
     size_t valid = retire_all(p, segments, count);
     if (valid == count) {
-        for (size_t i = 0; i < count; i++) {
-            disown(segments[i].owner, (uint32_t)(segments[i].stamp - p->stamps));
-            clear(&segments[i]);
-        }
+        give_retired(p, segments, count);
     }
     cbi_lock_give(&p->lock);
     if (valid < count) {
@@ -301,14 +384,15 @@ size_t cb_segment_owner_give_all(cb_segment_owner *o) {
     cb_segment_pool *p = o->pool;
     cbi_lock_take(&p->lock);
     size_t count = count_of(o);
-    for (uint32_t i = o->first; i != NONE;) {
-        uint32_t next = p->links[i].below;
+    uint32_t last = o->first;
+    for (uint32_t i = o->first; i != NONE; i = p->links[i].below) {
         cbi_stamp_set(&p->stamps[i], p->stamps[i] + 1);
-        cbi_segment_put(p, i);
-        i = next;
+        mark_free(p, i);
+        last = i;
     }
-    o->first = NONE;
-    add_to_count(o, -(int64_t)count);
+    if (count > 0) {
+        splice_to_stack(o, o->first, last, count);
+    }
     cbi_lock_give(&p->lock);
     return count;
 }
