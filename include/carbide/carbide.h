@@ -4,8 +4,10 @@
 
 /* The whole library. Each header can also be included alone. */
 #include "carbide/allocator.h"
+#include "carbide/block.h"
 #include "carbide/job.h"
 #include "carbide/ledger.h"
+#include "carbide/level.h"
 #include "carbide/manager.h"
 #include "carbide/partition.h"
 #include "carbide/pool.h"
