@@ -178,7 +178,7 @@ static void *work(void *ctx) {
     double operations = 0;
     do {
         work_for(s, task, w->index);
-        operations += STEP;
+        operations += (double)STEP;
         task += s->threads;
         if (task >= s->tasks) {
             task = first;

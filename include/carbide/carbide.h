@@ -5,6 +5,7 @@
 /* The whole library. Each header can also be included alone. */
 #include "carbide/allocator.h"
 #include "carbide/block.h"
+#include "carbide/channel.h"
 #include "carbide/job.h"
 #include "carbide/ledger.h"
 #include "carbide/level.h"

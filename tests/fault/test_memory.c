@@ -68,7 +68,15 @@ static cb_status use(scene *s, cb_error *err) {
     }
     memset(segment, 3, 8192);
     cb_segment_pool_give(s->segments, segment, 2);
-    return CB_OK;
+    cb_segment_owner *owner;
+    cb_segment owned[3];
+    cb_segment_list list = {.items = &owned[1], .max = 2};
+    cb_collecting_view view;
+    CB_TRY(cb_segment_owner_create(s->segments, "owner", &owner, err));
+    CB_TRY(cb_segment_take(owner, 1, owned, err));
+    CB_TRY(cb_collecting_view_open(&view, owner, &list, err));
+    CB_TRY(cb_output_view_skip(&view.view, 4097, err));
+    return cb_segment_give(&owned[0], err);
 }
 
 static cb_status run(cb_mode mode) {
