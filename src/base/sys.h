@@ -141,6 +141,9 @@ uint64_t cbi_sys_cgroup_used(void);
 uint64_t cbi_sys_rss(void);      /* now */
 uint64_t cbi_sys_rss_peak(void); /* VmHWM */
 
+/** The file mode creation mask, read without changing it. */
+mode_t cbi_sys_umask(void);
+
 typedef struct cbi_cpu {
     bool avx2;
     bool avx512; /* F, BW, VL, DQ, VBMI (bytes across), VBMI2 (compress) */

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cgroup.h"
@@ -61,6 +62,16 @@ uint64_t cbi_sys_rss(void) {
 
 uint64_t cbi_sys_rss_peak(void) {
     return read_kib("/proc/self/status", "VmHWM:");
+}
+
+mode_t cbi_sys_umask(void) {
+    uint64_t digits = 0;
+    if (cbi_proc_number("/proc/self/status", "Umask:", &digits)) { /* octal, as "0022" */
+        return (mode_t)(digits / 100 % 10 * 64 + digits / 10 % 10 * 8 + digits % 10);
+    }
+    mode_t mask = umask(077); /* before Linux 4.7: other threads' new files are private meanwhile */
+    (void)umask(mask);
+    return mask;
 }
 
 /* ---- what the CPU can do ---- */

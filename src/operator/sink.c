@@ -124,9 +124,7 @@ static cb_status open_target(cbi_sink *s, cb_error *err) {
     char real[PATH_MAX];
     bool resolved = found == 0 && cbi_sys_realpath(path, real) == 0; /* a link stays a link */
     s->target = cbi_strdup(resolved ? real : path);
-    mode_t mask = umask(0);
-    umask(mask);
-    s->mode = found == 0 ? st.st_mode & 07777 : 0666 & ~mask;
+    s->mode = found == 0 ? st.st_mode & 07777 : 0666 & ~cbi_sys_umask();
     char *folder = s->target != NULL ? folder_of(s->target) : NULL;
     if (folder == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for a file name");

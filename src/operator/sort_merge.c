@@ -201,13 +201,27 @@ cb_status cbi_sort_merge_inputs(cb_sort *s, cb_error *err) {
 
 /* ---- check ---- */
 
+/* The row's beginning as a string: a NUL byte becomes "\0" and ends nothing. */
+static void show_row(const cbi_stored *row, char *out, size_t room) {
+    size_t used = 0;
+    for (size_t i = 0; i < row->row_bytes && used + 2 < room; i++) {
+        if (row->row[i] == 0) {
+            out[used++] = '\\';
+            out[used++] = '0';
+        } else {
+            out[used++] = (char)row->row[i];
+        }
+    }
+    out[used] = '\0';
+}
+
 static cb_status disorder(cb_sort *s, uint64_t number, const cbi_stored *row, cb_error *err) {
-    int shown = (int)cbi_min(row->row_bytes, 400);
+    char shown[401];
+    show_row(row, shown, sizeof shown);
     size_t header;
     (void)cbi_input_header(s->input, &header);
-    return cbi_fail(err, CB_EDISORDER, "%s:%llu: disorder: %.*s", cbi_input_name(s->input, 0),
-                    (unsigned long long)(number + (header > 0 ? 1 : 0)), shown,
-                    (const char *)row->row);
+    return cbi_fail(err, CB_EDISORDER, "%s:%llu: disorder: %s", cbi_input_name(s->input, 0),
+                    (unsigned long long)(number + (header > 0 ? 1 : 0)), shown);
 }
 
 cb_status cbi_sort_check(cb_sort *s, cb_error *err) {

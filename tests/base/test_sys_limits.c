@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/sys.h"
 #include "support/test.h"
@@ -49,11 +50,23 @@ static void test_a_lower_cpu_can_be_asked_for(void **state) {
     assert_false(cbi_sys_cpu()->avx512);
 }
 
+static void test_the_file_mode_mask_is_read_and_not_changed(void **state) {
+    (void)state;
+    mode_t before = umask(027);
+    assert_int_equal(cbi_sys_umask(), 027);
+    assert_int_equal(cbi_sys_umask(), 027);
+    assert_int_equal(umask(0777), 027);
+    assert_int_equal(cbi_sys_umask(), 0777);
+    assert_int_equal(umask(before), 0777);
+    assert_int_equal(cbi_sys_umask(), before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_figures_of_this_machine_make_sense),
         cmocka_unit_test(test_resident_memory_follows_what_is_touched),
         cmocka_unit_test(test_what_the_system_does_not_have_is_refused),
+        cmocka_unit_test(test_the_file_mode_mask_is_read_and_not_changed),
         cmocka_unit_test(test_a_lower_cpu_can_be_asked_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -433,6 +433,9 @@ static void test_disorder_is_found_where_it_is(void **state) {
     options.unique = true;
     assert_status(run(&options, NULL, &err), CB_EDISORDER);
     assert_non_null(strstr(err.message, "lines:3: disorder: b"));
+    test_write_file(input, "b\na\0c\n", 6);
+    assert_status(run(&options, NULL, &err), CB_EDISORDER);
+    assert_non_null(strstr(err.message, "lines:2: disorder: a\\0c"));
     assert_int_equal(kit_names_in(out_folder), 0);
 }
 
