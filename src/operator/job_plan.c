@@ -141,7 +141,7 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
     const cbi_job_demand *d = &job->demand;
     unsigned sides = d->sides > 1 ? d->sides : 1;
     z->threads = threads;
-    z->io_threads = z->budget < 40 * CBI_MIB ? 2 : 4;
+    z->io_threads = cbi_io_threads(z->budget);
     z->fixed = fixed_bytes(job, z);
     if (z->fixed + USABLE_MIN > z->budget)
         return false;

@@ -162,7 +162,7 @@ static void choose_ranges(const cb_sort *s, sort_sizes *z, double total, uint64_
 
 static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     z->threads = threads;
-    z->io_threads = z->budget < 40 * CBI_MIB ? 2 : 4;
+    z->io_threads = cbi_io_threads(z->budget);
     z->fixed = fixed_bytes(s, threads, z->io_threads, z->budget);
     if (z->fixed + USABLE_MIN > z->budget)
         return false;
