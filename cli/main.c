@@ -16,6 +16,8 @@ static int verb_main(int argc, char **argv) {
     const char *verb = argv[0];
     if (strcmp(verb, "sort") == 0)
         return cli_sort_main(argc, argv, false);
+    if (strcmp(verb, "group") == 0)
+        return cli_group_main(argc, argv);
     if (strcmp(verb, "partition") == 0)
         return cli_partition_main(argc, argv);
     if (strcmp(verb, "gen") == 0)
@@ -55,7 +57,7 @@ int main(int argc, char **argv) {
         return cli_sort_main(argc, argv, true);
     if (argc < 2) {
         (void)cli_usage_error(
-            NULL, "a command is needed: sort, partition, gen, simulate, doctor, help, version or "
+            NULL, "a command is needed: sort, group, partition, gen, simulate, doctor, help, version or "
                   "completions");
         return CLI_EXIT_TROUBLE;
     }

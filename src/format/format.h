@@ -118,6 +118,13 @@ cb_status cbi_input_sample(cbi_input *input, size_t i, size_t n, cbi_chunk *chun
  */
 cb_status cbi_input_scan(cbi_input *input, cbi_chunk *chunk, size_t *at, const uint32_t *columns,
                          cbi_rows *rows, cb_error *err);
+/**
+ * A value of the row just scanned, at offset `at` of the chunk's rows, is not what its reader needs
+ * (`what` says why). Counts as a malformed row: CB_EDATA with file, line and column, or CB_OK when
+ * such rows are left out, which is then the caller's to do. Once a row.
+ */
+cb_status cbi_input_bad_value(cbi_input *input, const cbi_chunk *chunk, cbi_span row, size_t at,
+                              const char *what, cb_error *err);
 uint64_t cbi_input_rows_bad(const cbi_input *input);
 /** The path, or "standard input". */
 const char *cbi_input_name(const cbi_input *input, size_t file);

@@ -348,10 +348,14 @@ typedef struct cbi_runs {
     size_t batch;
     cbi_builder builder;
     size_t builder_units, outside;
+    size_t merge_units; /* segments that a merge may use */
 } cbi_runs;
 /** `need`: bytes of all records and their entries, about. `units_max`: segments of the largest. */
 cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units_max,
                         cb_error *err);
+/** A second one, beside one whose merge is under way: it makes do with `units` segments of what
+ * that left outside, and as many again for its merge. */
+cb_status cbi_runs_open_inside(cbi_runs *r, cbi_job *job, size_t units, cb_error *err);
 cb_status cbi_runs_add(cbi_runs *r, const cbi_stored *row, cb_error *err);
 cb_status cbi_runs_merge(cbi_runs *r, cbi_row_fn fn, void *ctx, cb_error *err);
 /** NULL members are fine. After a failure, too. */

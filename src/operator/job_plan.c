@@ -121,10 +121,11 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     }
     double total = d->stored_bytes;
     double parts = total / (double)z->part_bytes + 1;
-    double small = clamp_double(total / PART_IN_CACHE + 1, parts, PARTS_MAX);
+    double small = clamp_double(total / (double)PART_IN_CACHE + 1, parts, PARTS_MAX);
     double open = small * 2 * 16 * 1024;
     z->in_memory = total * (1.04 + 0.1 * d->result_factor) + open + 256 * 1024 <= (double)rest;
-    double fine = clamp_double((double)rest / EXTENT_WORTH, 1, total / PART_FINE + 1);
+    double fine =
+        clamp_double((double)rest / (double)EXTENT_WORTH, 1, total / (double)PART_FINE + 1);
     double wanted = z->in_memory ? small : fine;
     if (parts < wanted) {
         parts = wanted;

@@ -8,21 +8,9 @@
  * many. What never left is read where it is.
  */
 
-cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units_max,
-                        cb_error *err) {
+static cb_status open_slots(cbi_runs *r, size_t slots, cb_error *err) {
+    cbi_job *job = r->job;
     const cbi_job_sizes *z = &job->sizes;
-    *r = (cbi_runs){.job = job, .layout = &cbi_record_run_layout};
-    /* A third stays outside of the builder: for what is read, what is written, and results. */
-    size_t outside = cbi_max(z->segments / 3, 4 * z->batch_segments);
-    if (units_max > 1)
-        outside =
-            cbi_clamp(outside, cbi_min(8 * (size_t)units_max, z->segments / 3 * 2), z->segments);
-    r->outside = cbi_min(outside, z->segments / 4 * 3);
-    r->builder_units = z->segments - r->outside;
-    uint64_t builder = (uint64_t)r->builder_units * z->segment;
-    size_t runs = (size_t)(need / builder) + 3;
-    size_t slots = cbi_min(16 + 3 * runs, (size_t)1 << 20);
-    r->batch = cbi_clamp(z->segments / (4 * runs), z->run_batch, cbi_max(r->outside / 8, 1));
     cbi_partitions_options options = {.count = (uint32_t)slots,
                                       .layout = r->layout,
                                       .pool = job->pool,
@@ -45,6 +33,33 @@ cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units
     return CB_OK;
 }
 
+cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units_max,
+                        cb_error *err) {
+    const cbi_job_sizes *z = &job->sizes;
+    *r = (cbi_runs){.job = job, .layout = &cbi_record_run_layout};
+    /* A third stays outside of the builder: for what is read, what is written, and results. */
+    size_t outside = cbi_max(z->segments / 3, 4 * z->batch_segments);
+    if (units_max > 1)
+        outside =
+            cbi_clamp(outside, cbi_min(8 * (size_t)units_max, z->segments / 3 * 2), z->segments);
+    r->outside = cbi_min(outside, z->segments / 4 * 3);
+    r->builder_units = z->segments - r->outside;
+    uint64_t builder = (uint64_t)r->builder_units * z->segment;
+    size_t runs = (size_t)(need / builder) + 3;
+    size_t slots = cbi_min(16 + 3 * runs, (size_t)1 << 20);
+    r->batch = cbi_clamp(z->segments / (4 * runs), z->run_batch, cbi_max(r->outside / 8, 1));
+    r->merge_units = z->segments - r->outside;
+    return open_slots(r, slots, err);
+}
+
+cb_status cbi_runs_open_inside(cbi_runs *r, cbi_job *job, size_t units, cb_error *err) {
+    *r = (cbi_runs){.job = job,
+                    .layout = &cbi_record_run_layout,
+                    .builder_units = units,
+                    .merge_units = units,
+                    .batch = 1};
+    return open_slots(r, 256, err);
+}
 static void give_builder(cbi_runs *r) {
     if (r->builder.base != NULL)
         cb_segment_pool_give(r->job->pool, r->builder.base, r->builder_units);
@@ -196,7 +211,7 @@ cb_status cbi_runs_merge(cbi_runs *r, cbi_row_fn fn, void *ctx, cb_error *err) {
     r->job->passes = 2;
     CB_TRY(flush_builder(r, err));
     give_builder(r);
-    uint32_t width = fan_in(r, r->job->sizes.segments - r->outside);
+    uint32_t width = fan_in(r, r->merge_units);
     while (r->count > width) {
         uint32_t excess = r->count - width + 1;
         CB_TRY(merge_some(r, excess < width ? excess : width, err));

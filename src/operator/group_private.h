@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_GROUP_PRIVATE_H
+#define CBI_GROUP_PRIVATE_H
+
+#include "carbide/group.h"
+#include "operator/group_table.h"
+#include "operator/job.h"
+#include "operator/splitters.h"
+#include "record/aggregate.h"
+
+/*
+ * A record of a group-by: the key, and as row
+ *
+ *     u32 row number in its chunk; the high bit: a state
+ *     [varint bytes | key columns as they are written out]    keys with types, sorted output
+ *     rows:   packed numbers of the columns that have one, then varint bytes | text of those that
+ * have states: u64 position of the first row | a scale for each column | the state
+ *
+ * The key is what is written out for the key columns, separators included, where values are the
+ * same if their bytes are ("plain"); in most inputs that is a piece of the row as it stands there.
+ * Otherwise it is the normalised key (key.h), and the text is kept beside it.
+ */
+
+#define GROUP_STATE_BIT 0x80000000u /* of the row number */
+
+enum { GROUP_BATCH = 16, GROUP_KEY_MAX = 16 * 1024 };
+
+/** A column among the keys. */
+typedef struct group_key {
+    uint32_t column; /* 0-based */
+    uint32_t slot;   /* among the fields that are scanned */
+} group_key;
+
+struct cb_group {
+    cbi_job job;
+    char *strings;     /* copies of keys */
+    const char **keys; /* single ones */
+    size_t key_count;
+    group_key *key_columns;
+    bool plain, sorted;
+    cbi_keys *typed;            /* NULL: plain */
+    uint32_t typed_slots[1024]; /* its fields among ours */
+    size_t typed_count;
+    cbi_aggregates *aggs;
+    uint32_t *columns; /* scanned, ascending */
+    size_t column_count;
+    bool delimited; /* CSV, TSV */
+    bool quoting;
+    uint8_t separator; /* of the output */
+    int line_separator;
+    uint8_t *header;
+    size_t packed_max; /* bytes of all packed columns */
+    size_t text_count;
+
+    /* what the read pass has found */
+    uint8_t *scales;
+    atomic_ullong chunks;
+    cbi_splitters *splitters; /* sorted output of files */
+    cbi_sample sample;
+    uint8_t *sample_memory;
+    double sample_rows, sample_row_bytes, sample_record_bytes;
+    uint64_t table_units_max;
+};
+
+/** One worker's, in its scratch. */
+typedef struct group_worker {
+    cb_group *group;
+    group_table table;
+    bool tables; /* rows go into the table first */
+    void *table_base;
+    size_t table_units;
+    uint64_t rows_since; /* the table was emptied */
+    uint8_t *scales_seen;
+    uint8_t *key_memory; /* GROUP_BATCH keys */
+    cbi_span *typed_fields;
+    cbi_value *values; /* GROUP_BATCH times the columns */
+    uint64_t *state;   /* one, aligned */
+    cbi_span *line_fields;
+} group_worker;
+
+/* ---- group_record.c ---- */
+
+/** Where the fields of row i are. */
+typedef struct group_row {
+    const uint8_t *base;
+    cbi_span row;
+    const cbi_span *fields;
+} group_row;
+
+/** The content of a field, quotes undone. */
+uint8_t *group_put_content(uint8_t *p, const uint8_t *base, cbi_span span);
+/** The key columns as they are written out: measured, then put. */
+size_t group_display_bytes(const cb_group *g, const group_row *row);
+uint8_t *group_put_display(const cb_group *g, const group_row *row, uint8_t *p);
+/** A field of the output from its content. */
+size_t group_field_bytes(const cb_group *g, const uint8_t *content, size_t bytes);
+uint8_t *group_put_field(const cb_group *g, uint8_t *p, const uint8_t *content, size_t bytes);
+/** Reads the numbers of a row; *bad is the column that is no number, or SIZE_MAX. */
+cbi_number_kind group_read_values(const cb_group *g, const group_row *row, cbi_value *values,
+                                  size_t *bad);
+size_t group_row_payload_bytes(const cb_group *g, const group_row *row, size_t display_bytes);
+
+/** Packed numbers and texts. May write 8 bytes more than that. */
+uint8_t *group_put_body(const cb_group *g, const group_row *row, const cbi_value *values,
+                        uint8_t *p);
+
+/** What stands in a record behind its key. */
+typedef struct group_payload {
+    uint64_t position;
+    bool state;
+    const uint8_t *display; /* NULL: the key is what is written out */
+    uint32_t display_bytes;
+    const uint8_t *body;
+} group_payload;
+void group_payload_get(const cb_group *g, const cbi_stored *record, uint64_t order,
+                       group_payload *payload);
+/** The packed numbers of a row; answers where its texts begin. */
+const uint8_t *group_values_get(const cb_group *g, const uint8_t *body, cbi_value *values);
+
+/* ---- group_read.c ---- */
+cb_status group_read(cb_group *g, cb_error *err);
+cb_status group_put_state(cb_group *g, cbi_batch *batch, const group_table *table,
+                          const group_entry *entry, cb_error *err);
+
+/** Bytes of scratch a worker needs for all that. */
+size_t group_worker_bytes(const cb_group *g);
+
+/* ---- group_states.c, group_lists.c: the work pass ---- */
+cb_status group_work(cb_group *g, cb_error *err);
+bool group_lists_fit(const cb_group *g, const cbi_partition_info *info, size_t bytes);
+cb_status group_lists_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
+                           cb_error *err);
+cb_status group_lists_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err);
+/** The range of results that a group belongs to. */
+uint32_t group_range(const cb_group *g, uint64_t position, const uint8_t *key, size_t key_bytes);
+/** An aggregate that does not fit in 128 bits. */
+cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes, size_t column,
+                         cb_error *err);
+
+#endif

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "operator/group_private.h"
+
+/*
+ * The work pass for aggregates of a fixed size: a partition comes back, its records are added up in
+ * a table that fits in the cache, and each group becomes a row of the result.
+ *
+ * A partition that does not fit is read in parts, through the same table. If its groups are few
+ * (one key that fills half the input) that is all; otherwise the table's states go into sorted runs
+ * each time it is full, and equal keys meet again in the merge.
+ */
+
+typedef struct states_work {
+    cb_group *g;
+    cbi_job_worker *w;
+    group_table table;
+    uint8_t *scales; /* of the table: all there are */
+    uint8_t *text;   /* a row of the result */
+    uint64_t *state; /* one, aligned */
+    cbi_value *values;
+    uint8_t *rest; /* memory for the table */
+    size_t rest_bytes;
+} states_work;
+
+typedef struct waiting {
+    cbi_stored record;
+    group_payload payload;
+    uint64_t hash;
+} waiting;
+
+static size_t overhead_bytes(const cb_group *g) {
+    return g->aggs->count * (CBI_STATE_TEXT_MAX + 1) + g->aggs->state_bytes +
+           g->aggs->column_count * (sizeof(cbi_value) + 1) + 5 * 16 + 256;
+}
+
+static void lay_out(states_work *s, cb_group *g, cbi_job_worker *w) {
+    uint8_t *at = w->work + (-(uintptr_t)w->work & 15), *end = w->work + w->job->sizes.work;
+    *s = (states_work){.g = g, .w = w, .scales = g->scales};
+    s->state = (uint64_t *)(void *)at;
+    at += cbi_round_up(g->aggs->state_bytes, 16);
+    s->values = (cbi_value *)(void *)at;
+    at += cbi_round_up(g->aggs->column_count * sizeof(cbi_value), 16);
+    s->text = at;
+    at += cbi_round_up(g->aggs->count * (CBI_STATE_TEXT_MAX + 1) + 1, 16);
+    s->rest = at;
+    s->rest_bytes = (size_t)(end - at) & ~(size_t)15;
+}
+
+static bool states_fit(cbi_job *job, void *ctx, uint32_t index, const cbi_partition_info *info) {
+    (void)index;
+    const cb_group *g = ctx;
+    uint64_t slots = 16, each = sizeof(group_entry) + g->aggs->state_bytes;
+    while (slots < info->rows + info->rows / 2)
+        slots *= 2;
+    return slots * 8 + (info->rows + 1) * each + overhead_bytes(g) <= job->sizes.work;
+}
+
+cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes, size_t column,
+                         cb_error *err) {
+    if (g->key_count == 0)
+        return cbi_fail(err, CB_EDATA,
+                        "the numbers of column '%.80s', or their sum, do not fit in 128 bits",
+                        g->aggs->columns[column].name);
+    return cbi_fail(err, CB_EDATA,
+                    "the numbers of column '%.80s', or their sum, do not fit in 128 bits; it "
+                    "happened in the group '%.*s'",
+                    g->aggs->columns[column].name, (int)cbi_min(key_bytes, 80), (const char *)key);
+}
+
+/* ---- results ---- */
+
+uint32_t group_range(const cb_group *g, uint64_t position, const uint8_t *key, size_t key_bytes) {
+    if (g->sorted)
+        return g->splitters != NULL ? cbi_splitters_find(g->splitters, key, key_bytes) : 0;
+    uint64_t chunks = atomic_load_explicit(&g->chunks, memory_order_relaxed);
+    cbi_u128 part = (cbi_u128)(position >> CBI_ORDER_ROW_BITS) * g->job.sizes.ranges;
+    return (uint32_t)(part / (chunks + (chunks == 0)));
+}
+
+/* What is written out of a group's key. */
+static const uint8_t *display_of(const cb_group *g, const uint8_t *key, uint32_t key_bytes,
+                                 uint32_t *bytes) {
+    *bytes = key_bytes;
+    return g->plain ? key : cbi_varint_get(key + key_bytes + 4, bytes);
+}
+
+/* `key` with its display behind it. */
+static cb_status put_result(states_work *s, uint64_t first, const uint8_t *key, uint32_t key_bytes,
+                            const uint64_t *state, cb_error *err) {
+    cb_group *g = s->g;
+    uint8_t *text = s->text;
+    for (size_t i = 0; i < g->aggs->count; i++) {
+        if (i > 0 || g->key_count > 0)
+            *text++ = g->separator;
+        const cbi_aggregate *item = &g->aggs->items[i];
+        if (cbi_state_format(g->aggs, item, s->scales, state, text, &text) != CBI_RESULT_OK)
+            return group_overflow(g, key, key_bytes, item->a, err);
+    }
+    uint32_t display_bytes;
+    const uint8_t *display = display_of(g, key, key_bytes, &display_bytes);
+    size_t text_bytes = (size_t)(text - s->text);
+    uint8_t position[8], *p;
+    cbi_store_u64(position, __builtin_bswap64(first));
+    uint32_t row_bytes = (uint32_t)(display_bytes + text_bytes),
+             order_bytes = g->sorted ? key_bytes : 8;
+    CB_TRY(cbi_batch_begin(&s->w->batch, group_range(g, first, key, key_bytes),
+                           cbi_record_bytes(order_bytes, row_bytes), &p, err));
+    p = cbi_record_put_key(p, g->sorted ? key : position, order_bytes, row_bytes);
+    memcpy(p, display, display_bytes);
+    p += display_bytes;
+    memcpy(p, s->text, text_bytes);
+    return cbi_batch_end(&s->w->batch, p + text_bytes, err);
+}
+
+static cb_status put_results(states_work *s, cb_error *err) {
+    for (uint32_t i = 0; i < s->table.count; i++) {
+        const group_entry *e = group_table_at(&s->table, i);
+        CB_TRY(put_result(s, e->first, e->key, e->key_bytes, e->state, err));
+    }
+    return CB_OK;
+}
+
+/* ---- adding up ---- */
+
+/* A state as it lies in a record -> s->state, at our scales. */
+static cb_status open_state(states_work *s, const waiting *r, cb_error *err) {
+    const cbi_aggregates *a = s->g->aggs;
+    const uint8_t *scales = r->payload.body;
+    memcpy(s->state, scales + a->column_count, a->state_bytes);
+    for (size_t i = 0; i < a->column_count; i++) {
+        if (CBI_LIKELY(scales[i] == s->scales[i]))
+            continue;
+        if (!cbi_state_raise(a, s->state, i, (unsigned)s->scales[i] - scales[i]))
+            return group_overflow(s->g, r->record.key, r->record.key_bytes, i, err);
+    }
+    return CB_OK;
+}
+
+static cb_status add_record(states_work *s, const waiting *r, uint64_t *state, cb_error *err) {
+    size_t column = 0;
+    if (r->payload.state) {
+        CB_TRY(open_state(s, r, err));
+        cbi_state_merge(s->g->aggs, state, s->state);
+        return CB_OK;
+    }
+    (void)group_values_get(s->g, r->payload.body, s->values);
+    if (!cbi_state_add(s->g->aggs, s->scales, state, s->values, &column))
+        return group_overflow(s->g, r->record.key, r->record.key_bytes, column, err);
+    return CB_OK;
+}
+
+/* `copy`: keys do not stay where they are. *full: nothing was added. */
+static cb_status add_to_table(states_work *s, const waiting *r, bool copy, bool *full,
+                              cb_error *err) {
+    const cbi_stored *k = &r->record;
+    size_t place = 0, kept = 0;
+    group_entry *e = group_table_find(&s->table, r->hash, k->key, k->key_bytes, &place);
+    *full = false;
+    if (copy)
+        kept = k->key_bytes +
+               (s->g->plain ? 0 : (size_t)(r->payload.display - k->row) + r->payload.display_bytes);
+    if (e == NULL) {
+        e = group_table_add(&s->table, r->hash, k->key, k->key_bytes, kept, place);
+        *full = e == NULL;
+        if (*full)
+            return CB_OK;
+        e->first = r->payload.position;
+        if (kept > 0)
+            memcpy(s->table.keys, k->key, kept); /* the row begins where the key ends */
+    } else if (r->payload.position < e->first) { /* its key columns are the ones to show */
+        if (copy && !s->g->plain) {
+            uint8_t *used = (uint8_t *)group_table_at(&s->table, s->table.count);
+            *full = (size_t)(s->table.keys - used) < kept;
+            if (*full)
+                return CB_OK;
+            s->table.keys -= kept;
+            memcpy(s->table.keys, k->key, kept);
+        }
+        e->first = r->payload.position;
+        if (!copy || !s->g->plain)
+            e->key = copy ? s->table.keys : k->key;
+    }
+    return add_record(s, r, e->state, err);
+}
+
+/* Up to GROUP_BATCH records, their places in the table on their way from memory. */
+static uint32_t next_batch(states_work *s, cbi_record_reader *reader, waiting *batch) {
+    uint32_t n = 0;
+    for (; n < GROUP_BATCH && cbi_record_next(reader, &batch[n].record) != NULL; n++) {
+        waiting *r = &batch[n];
+        group_payload_get(s->g, &r->record, reader->order, &r->payload);
+        r->hash = cbi_job_hash(&s->g->job, r->record.key, r->record.key_bytes);
+        group_table_prefetch(&s->table, r->hash);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        group_table_prefetch_entry(&s->table, batch[i].hash);
+    return n;
+}
+
+static cb_status states_work_on(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
+                                cb_error *err) {
+    cb_group *g = ctx;
+    states_work s;
+    cbi_partition_info info;
+    lay_out(&s, g, w);
+    cbi_partition_get_info(w->job->parts, index, &info);
+    if (info.rows == 0)
+        return CB_OK;
+    (void)group_table_init(&s.table, s.rest, s.rest_bytes, g->aggs->state_bytes, (size_t)info.rows,
+                           0);
+    cbi_record_reader reader;
+    cbi_record_reader_init(&reader, list);
+    waiting batch[GROUP_BATCH];
+    for (uint32_t n; (n = next_batch(&s, &reader, batch)) > 0;) {
+        for (uint32_t i = 0; i < n; i++) {
+            bool full;
+            CB_TRY(add_to_table(&s, &batch[i], false, &full, err));
+            cb_assert(!full);
+        }
+        if (cbi_job_stopped(w->job))
+            return cbi_fail(err, CB_ECANCELED, "cancelled");
+    }
+    return put_results(&s, err);
+}
+
+/* ---- a partition that does not fit ---- */
+
+typedef struct big_states {
+    states_work s;
+    cbi_runs runs;
+    bool spilled;
+    /* the merge: the group that is added up */
+    uint8_t *key; /* its key and display, in s.rest */
+    size_t key_room;
+    uint32_t key_bytes;
+    uint64_t first;
+    uint64_t *state;
+    bool any;
+} big_states;
+
+/* The table's states -> runs. */
+static cb_status flush_to_runs(big_states *b, cb_error *err) {
+    states_work *s = &b->s;
+    const cb_group *g = s->g;
+    size_t columns = g->aggs->column_count, state_bytes = g->aggs->state_bytes;
+    for (uint32_t i = 0; i < s->table.count; i++) {
+        const group_entry *e = group_table_at(&s->table, i);
+        size_t display = 0;
+        if (!g->plain) {
+            uint32_t bytes;
+            const uint8_t *at = e->key + e->key_bytes + 4;
+            display = (size_t)(cbi_varint_get(at, &bytes) - at) + bytes;
+        }
+        /* a row needs to lie in one piece: over the state of another one that is done with */
+        uint8_t *row = b->key, *p = row;
+        size_t bytes = 4 + display + 8 + columns + state_bytes;
+        if (bytes > b->key_room)
+            return cbi_fail_bytes(err, CB_EBUDGET, bytes, b->key_room,
+                                  "a key of %u bytes with its columns does not fit", e->key_bytes);
+        cbi_store_u32(p, GROUP_STATE_BIT);
+        memcpy(p + 4, e->key + e->key_bytes + 4, display);
+        p += 4 + display;
+        cbi_store_u64(p, e->first);
+        memcpy(p + 8, s->scales, columns);
+        memcpy(p + 8 + columns, e->state, state_bytes);
+        cbi_stored record = {.key = e->key,
+                             .key_bytes = e->key_bytes,
+                             .row = row,
+                             .row_bytes = (uint32_t)bytes,
+                             .order = e->first};
+        CB_TRY(cbi_runs_add(&b->runs, &record, err));
+    }
+    group_table_empty(&s->table);
+    return CB_OK;
+}
+
+/* A record that no table holds: it goes as it is. */
+static cb_status record_to_runs(big_states *b, const waiting *r, cb_error *err) {
+    cbi_stored record = r->record;
+    record.order = r->payload.position;
+    return cbi_runs_add(&b->runs, &record, err);
+}
+
+static cb_status open_runs(big_states *b, uint32_t index, cb_error *err) {
+    cbi_partition_info info;
+    cbi_job *job = b->s.w->job;
+    if (b->spilled)
+        return CB_OK;
+    cbi_partition_get_info(job->parts, index, &info);
+    b->spilled = true;
+    uint64_t need = info.segments * job->sizes.segment +
+                    info.rows * (sizeof(cbi_entry) + b->s.g->aggs->state_bytes);
+    return cbi_runs_open(&b->runs, job, need, info.units_max, err);
+}
+
+static cb_status add_part(big_states *b, uint32_t index, cbi_segment *list, cb_error *err) {
+    cbi_record_reader reader;
+    waiting batch[GROUP_BATCH];
+    cbi_record_reader_init(&reader, list);
+    for (uint32_t n; (n = next_batch(&b->s, &reader, batch)) > 0;) {
+        for (uint32_t i = 0; i < n; i++) {
+            bool full;
+            CB_TRY(add_to_table(&b->s, &batch[i], true, &full, err));
+            if (!full)
+                continue;
+            CB_TRY(open_runs(b, index, err));
+            CB_TRY(flush_to_runs(b, err));
+            CB_TRY(add_to_table(&b->s, &batch[i], true, &full, err));
+            if (full)
+                CB_TRY(record_to_runs(b, &batch[i], err));
+        }
+    }
+    return CB_OK;
+}
+
+static cb_status end_group(big_states *b, cb_error *err) {
+    return b->any ? put_result(&b->s, b->first, b->key, b->key_bytes, b->state, err) : CB_OK;
+}
+
+static cb_status merged_record(void *ctx, const cbi_stored *record, cb_error *err) {
+    big_states *b = ctx;
+    states_work *s = &b->s;
+    waiting r = {.record = *record};
+    group_payload_get(s->g, record, record->order, &r.payload);
+    bool same = b->any && b->key_bytes == record->key_bytes &&
+                memcmp(b->key, record->key, record->key_bytes) == 0;
+    if (!same) {
+        CB_TRY(end_group(b, err));
+        size_t display =
+            s->g->plain ? 0 : (size_t)(r.payload.display - record->row) + r.payload.display_bytes;
+        if (record->key_bytes + display > b->key_room)
+            return cbi_fail_bytes(err, CB_EBUDGET, record->key_bytes + display, b->key_room,
+                                  "a key of %u bytes with its columns does not fit",
+                                  record->key_bytes);
+        memcpy(b->key, record->key, record->key_bytes);
+        memcpy(b->key + record->key_bytes, record->row, display);
+        memset(b->state, 0, s->g->aggs->state_bytes);
+        b->key_bytes = record->key_bytes;
+        b->first = r.payload.position;
+        b->any = true;
+    }
+    b->first = b->first < r.payload.position ? b->first : r.payload.position;
+    return add_record(s, &r, b->state, err);
+}
+
+static cb_status states_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err) {
+    cb_group *g = ctx;
+    big_states b = {.spilled = false, .runs = {.job = w->job}};
+    states_work *s = &b.s;
+    CB_TRY(cbi_job_clear_memory(w->job, index, err));
+    lay_out(s, g, w);
+    size_t state_bytes = cbi_round_up(g->aggs->state_bytes, 16);
+    b.state = (uint64_t *)(void *)s->rest;
+    b.key = s->rest + state_bytes;
+    b.key_room = (s->rest_bytes - state_bytes) / 3 & ~(size_t)15;
+    (void)group_table_init(&s->table, b.key + b.key_room, s->rest_bytes - state_bytes - b.key_room,
+                           g->aggs->state_bytes, SIZE_MAX / 2, 32);
+    cb_status status = CB_OK;
+    while (status == CB_OK) {
+        cbi_segment *list;
+        status = cbi_partition_next_part(w->job->parts, index, &list, err);
+        if (status != CB_OK || list == NULL)
+            break;
+        status = cbi_partition_prefetch(w->job->parts, index, 2, err);
+        if (status == CB_OK)
+            status = add_part(&b, index, list, err);
+        cbi_segments_give(w->job->pool, list);
+        if (status == CB_OK && cbi_job_stopped(w->job))
+            status = cbi_fail(err, CB_ECANCELED, "cancelled");
+    }
+    if (status == CB_OK && !b.spilled)
+        status = put_results(s, err);
+    if (status == CB_OK && b.spilled)
+        status = flush_to_runs(&b, err);
+    if (status == CB_OK && b.spilled)
+        status = cbi_runs_merge(&b.runs, merged_record, &b, err);
+    if (status == CB_OK && b.spilled)
+        status = end_group(&b, err);
+    cbi_runs_close(&b.runs);
+    return status;
+}
+
+static bool lists_fit(cbi_job *job, void *ctx, uint32_t index, const cbi_partition_info *info) {
+    (void)index;
+    return group_lists_fit(ctx, info, job->sizes.work);
+}
+
+cb_status group_work(cb_group *g, cb_error *err) {
+    cbi_job *job = &g->job;
+    CB_TRY(cbi_job_open_partitions(job, job->sizes.ranges, &job->results, err));
+    cbi_job_phase(job, CB_PHASE_MERGE);
+    cbi_job_pass pass = {.parts = job->parts,
+                         .count = job->sizes.parts,
+                         .ctx = g,
+                         .fits = g->aggs->lists ? lists_fit : states_fit,
+                         .work = g->aggs->lists ? group_lists_work : states_work_on,
+                         .big = g->aggs->lists ? group_lists_big : states_big};
+    return cbi_job_each(job, &pass, job->results, job->sizes.ranges, err);
+}

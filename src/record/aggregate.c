@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "record/aggregate.h"
+
+static const uint32_t NONE = UINT32_MAX;
+
+/* A pair's state: rows with both numbers, their sums, squares and product. */
+enum {
+    PAIR_N = 0,
+    PAIR_X = 1,
+    PAIR_Y = PAIR_X + CBI_WIDE_SUM,
+    PAIR_XX = PAIR_Y + CBI_WIDE_SUM,
+    PAIR_YY = PAIR_XX + CBI_WIDE_SQUARE,
+    PAIR_XY = PAIR_YY + CBI_WIDE_SQUARE,
+    PAIR_WORDS = PAIR_XY + CBI_WIDE_SQUARE
+};
+
+/* Numbers whose squares are summed must leave room for 2^64 of them. */
+static const cbi_i128 SQUARE_MAX = (cbi_i128)1 << 95;
+
+/* ---- adding ---- */
+
+static inline bool scaled(const cbi_value *v, uint8_t scale, cbi_i128 *out) {
+    unsigned shift = (unsigned)scale - v->number.scale;
+    cb_assert_debug(scale >= v->number.scale);
+    if (CBI_LIKELY(shift == 0)) {
+        *out = v->number.value;
+        return true;
+    }
+    return cbi_decimal_shift(v->number.value, shift, out);
+}
+
+static bool add_product(uint64_t *w, cbi_i128 x, cbi_i128 y) {
+    if (CBI_LIKELY((int64_t)x == x && (int64_t)y == y)) {
+        cbi_wide_add_i128(w, CBI_WIDE_SQUARE, x * y);
+        return true;
+    }
+    if (x >= SQUARE_MAX || x <= -SQUARE_MAX || y >= SQUARE_MAX || y <= -SQUARE_MAX)
+        return false;
+    uint64_t a[2] = {(uint64_t)x, (uint64_t)((cbi_u128)x >> 64)};
+    uint64_t b[2] = {(uint64_t)y, (uint64_t)((cbi_u128)y >> 64)}, product[4];
+    cbi_wide_multiply(a, 2, b, 2, product);
+    cbi_wide_add(w, product, CBI_WIDE_SQUARE);
+    return true;
+}
+
+static inline uint64_t *at(uint64_t *state, uint32_t offset) {
+    return state + offset / 8;
+}
+
+static void add_extremes(const cbi_agg_column *c, uint64_t *state, cbi_i128 x) {
+    bool first = *at(state, c->n) == 0;
+    cbi_i128 kept;
+    if (c->min != NONE) {
+        memcpy(&kept, at(state, c->min), sizeof kept);
+        if (first || x < kept)
+            memcpy(at(state, c->min), &x, sizeof x);
+    }
+    if (c->max != NONE) {
+        memcpy(&kept, at(state, c->max), sizeof kept);
+        if (first || x > kept)
+            memcpy(at(state, c->max), &x, sizeof x);
+    }
+}
+
+static bool add_pair(const cbi_aggregate *item, const uint8_t *scales, uint64_t *state,
+                     const cbi_value *values, size_t *column) {
+    const cbi_value *a = &values[item->a], *b = &values[item->b];
+    if (a->null || b->null)
+        return true;
+    cbi_i128 x, y;
+    uint64_t *w = at(state, item->pair);
+    *column = item->a;
+    if (!scaled(a, scales[item->a], &x) || !add_product(w + PAIR_XX, x, x))
+        return false;
+    *column = item->b;
+    if (!scaled(b, scales[item->b], &y) || !add_product(w + PAIR_YY, y, y))
+        return false;
+    (void)add_product(w + PAIR_XY, x, y);
+    cbi_wide_add_i128(w + PAIR_X, CBI_WIDE_SUM, x);
+    cbi_wide_add_i128(w + PAIR_Y, CBI_WIDE_SUM, y);
+    w[PAIR_N]++;
+    return true;
+}
+
+bool cbi_state_add(const cbi_aggregates *a, const uint8_t *scales, uint64_t *state,
+                   const cbi_value *values, size_t *column) {
+    state[0]++;
+    for (size_t i = 0; i < a->column_count; i++) {
+        const cbi_agg_column *c = &a->columns[i];
+        if (c->n == NONE || values[i].null)
+            continue;
+        cbi_i128 x = 0;
+        if (c->sum != NONE || c->min != NONE || c->max != NONE) {
+            if (!scaled(&values[i], scales[i], &x)) {
+                *column = i;
+                return false;
+            }
+        }
+        if (c->min != NONE || c->max != NONE)
+            add_extremes(c, state, x);
+        if (c->sum != NONE)
+            cbi_wide_add_i128(at(state, c->sum), CBI_WIDE_SUM, x);
+        if (c->square != NONE && !add_product(at(state, c->square), x, x)) {
+            *column = i;
+            return false;
+        }
+        ++*at(state, c->n);
+    }
+    for (size_t i = 0; i < a->count; i++)
+        if (a->items[i].kind == CBI_AGG_CORR &&
+            !add_pair(&a->items[i], scales, state, values, column))
+            return false;
+    return true;
+}
+
+static void merge_extremes(const cbi_agg_column *c, uint64_t *state, const uint64_t *other) {
+    uint64_t *from = (uint64_t *)(uintptr_t)other;
+    if (*at(from, c->n) == 0)
+        return;
+    bool first = *at(state, c->n) == 0;
+    cbi_i128 kept, x;
+    if (c->min != NONE) {
+        memcpy(&kept, at(state, c->min), sizeof kept);
+        memcpy(&x, at(from, c->min), sizeof x);
+        if (first || x < kept)
+            memcpy(at(state, c->min), &x, sizeof x);
+    }
+    if (c->max != NONE) {
+        memcpy(&kept, at(state, c->max), sizeof kept);
+        memcpy(&x, at(from, c->max), sizeof x);
+        if (first || x > kept)
+            memcpy(at(state, c->max), &x, sizeof x);
+    }
+}
+
+void cbi_state_merge(const cbi_aggregates *a, uint64_t *state, const uint64_t *other) {
+    uint64_t *from = (uint64_t *)(uintptr_t)other;
+    state[0] += other[0];
+    for (size_t i = 0; i < a->column_count; i++) {
+        const cbi_agg_column *c = &a->columns[i];
+        if (c->n == NONE)
+            continue;
+        merge_extremes(c, state, other);
+        if (c->sum != NONE)
+            cbi_wide_add(at(state, c->sum), at(from, c->sum), CBI_WIDE_SUM);
+        if (c->square != NONE)
+            cbi_wide_add(at(state, c->square), at(from, c->square), CBI_WIDE_SQUARE);
+        *at(state, c->n) += *at(from, c->n);
+    }
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->items[i].kind != CBI_AGG_CORR)
+            continue;
+        uint64_t *w = at(state, a->items[i].pair), *v = at(from, a->items[i].pair);
+        w[PAIR_N] += v[PAIR_N];
+        cbi_wide_add(w + PAIR_X, v + PAIR_X, CBI_WIDE_SUM);
+        cbi_wide_add(w + PAIR_Y, v + PAIR_Y, CBI_WIDE_SUM);
+        cbi_wide_add(w + PAIR_XX, v + PAIR_XX, CBI_WIDE_SQUARE);
+        cbi_wide_add(w + PAIR_YY, v + PAIR_YY, CBI_WIDE_SQUARE);
+        cbi_wide_add(w + PAIR_XY, v + PAIR_XY, CBI_WIDE_SQUARE);
+    }
+}
+
+static bool raise_extreme(uint64_t *w, unsigned by) {
+    cbi_i128 x;
+    memcpy(&x, w, sizeof x);
+    bool fits = cbi_decimal_shift(x, by, &x);
+    memcpy(w, &x, sizeof x);
+    return fits;
+}
+
+bool cbi_state_raise(const cbi_aggregates *a, uint64_t *state, size_t column, unsigned by) {
+    const cbi_agg_column *c = &a->columns[column];
+    bool fits = true;
+    if (c->sum != NONE)
+        fits &= cbi_wide_shift10(at(state, c->sum), CBI_WIDE_SUM, by);
+    if (c->square != NONE)
+        fits &= cbi_wide_shift10(at(state, c->square), CBI_WIDE_SQUARE, 2 * by);
+    if (c->min != NONE)
+        fits &= raise_extreme(at(state, c->min), by);
+    if (c->max != NONE)
+        fits &= raise_extreme(at(state, c->max), by);
+    for (size_t i = 0; i < a->count; i++) {
+        const cbi_aggregate *item = &a->items[i];
+        if (item->kind != CBI_AGG_CORR)
+            continue;
+        uint64_t *w = at(state, item->pair);
+        unsigned x = item->a == column ? by : 0, y = item->b == column ? by : 0;
+        fits &= cbi_wide_shift10(w + PAIR_X, CBI_WIDE_SUM, x) &&
+                cbi_wide_shift10(w + PAIR_Y, CBI_WIDE_SUM, y) &&
+                cbi_wide_shift10(w + PAIR_XX, CBI_WIDE_SQUARE, 2 * x) &&
+                cbi_wide_shift10(w + PAIR_YY, CBI_WIDE_SQUARE, 2 * y) &&
+                cbi_wide_shift10(w + PAIR_XY, CBI_WIDE_SQUARE, x + y);
+    }
+    return fits;
+}
+
+/* ---- results ---- */
+
+/* libm would be one more library in every budget. Newton's method, from a power of two that is
+ * near: the relative error is squared with every step. */
+static long double square_root(long double v) {
+    long double root = 1, scale = v;
+    if (!(v > 0))
+        return 0;
+    for (; scale >= 4; scale /= 4)
+        root *= 2;
+    for (; scale < 1; scale *= 4)
+        root /= 2;
+    for (unsigned i = 0; i < 8; i++)
+        root = (root + v / root) / 2;
+    return root;
+}
+
+/* n * sum of products - sum of x * sum of y: exact, 6 words. */
+static void moment(uint64_t n, const uint64_t *xy, const uint64_t *x, const uint64_t *y,
+                   uint64_t *out) {
+    uint64_t count[2] = {n, 0}, product[2 * CBI_WIDE_SUM];
+    cbi_wide_multiply(xy, CBI_WIDE_SQUARE, count, 2, out);
+    cbi_wide_multiply(x, CBI_WIDE_SUM, y, CBI_WIDE_SUM, product);
+    cbi_wide_subtract(out, product, 2 * CBI_WIDE_SUM);
+}
+
+static uint8_t *format_spread(const cbi_aggregate *item, const cbi_agg_column *c, unsigned scale,
+                              uint64_t *state, uint8_t *p) {
+    uint64_t n = *at(state, c->n), m[2 * CBI_WIDE_SUM];
+    bool sample = item->kind == CBI_AGG_VAR || item->kind == CBI_AGG_SD;
+    bool root = item->kind == CBI_AGG_SD || item->kind == CBI_AGG_SDP;
+    if (n < (sample ? 2 : 1))
+        return p;
+    moment(n, at(state, c->square), at(state, c->sum), at(state, c->sum), m);
+    long double v = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
+    v /= (long double)n;
+    v /= (long double)(sample ? n - 1 : n);
+    for (unsigned i = 0; i < 2 * scale; i++)
+        v /= 10;
+    return cbi_real_format(p, (double)(root ? square_root(v) : v));
+}
+
+static uint8_t *format_corr(const cbi_aggregate *item, uint64_t *state, uint8_t *p) {
+    uint64_t *w = at(state, item->pair), n = w[PAIR_N], m[2 * CBI_WIDE_SUM];
+    if (n < 2)
+        return p;
+    moment(n, w + PAIR_XX, w + PAIR_X, w + PAIR_X, m);
+    long double xx = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
+    moment(n, w + PAIR_YY, w + PAIR_Y, w + PAIR_Y, m);
+    long double yy = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
+    moment(n, w + PAIR_XY, w + PAIR_X, w + PAIR_Y, m);
+    long double xy = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
+    if (xx <= 0 || yy <= 0)
+        return p; /* a constant has no correlation */
+    return cbi_real_format(p, (double)(xy / square_root(xx) / square_root(yy)));
+}
+
+cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
+                            const uint8_t *scales, const uint64_t *state_, uint8_t *p,
+                            uint8_t **end) {
+    uint64_t *state = (uint64_t *)(uintptr_t)state_;
+    const cbi_agg_column *c = item->a != NONE ? &a->columns[item->a] : NULL;
+    cbi_i128 v;
+    *end = p;
+    if (item->kind == CBI_AGG_CORR) {
+        *end = format_corr(item, state, p);
+        return CBI_RESULT_OK;
+    }
+    if (item->kind == CBI_AGG_COUNT) {
+        *end = cbi_u64_format(p, c != NULL ? *at(state, c->n) : state[0]);
+        return CBI_RESULT_OK;
+    }
+    if (*at(state, c->n) == 0)
+        return CBI_RESULT_OK;
+    unsigned scale = scales[item->a];
+    switch (item->kind) {
+        case CBI_AGG_SUM:
+            if (!cbi_wide_fits_i128(at(state, c->sum), CBI_WIDE_SUM, &v))
+                return CBI_RESULT_OVERFLOW;
+            *end = cbi_decimal_format(p, v, scale);
+            break;
+        case CBI_AGG_MEAN:
+            *end = cbi_quotient_format(p, at(state, c->sum), CBI_WIDE_SUM, *at(state, c->n), scale);
+            break;
+        case CBI_AGG_MIN:
+        case CBI_AGG_MAX:
+            memcpy(&v, at(state, item->kind == CBI_AGG_MIN ? c->min : c->max), sizeof v);
+            *end = cbi_decimal_format(p, v, scale);
+            break;
+        case CBI_AGG_VAR:
+        case CBI_AGG_SD:
+        case CBI_AGG_VARP:
+        case CBI_AGG_SDP: *end = format_spread(item, c, scale, state, p); break;
+        case CBI_AGG_COUNT:
+        case CBI_AGG_CORR:
+        case CBI_AGG_QUANTILE:
+        case CBI_AGG_DISTINCT:
+        case CBI_AGG_APPROX:
+        case CBI_AGG_FIRST:
+        case CBI_AGG_LAST:
+        case CBI_AGG_MODE:
+        case CBI_AGG_COLLECT:
+        case CBI_AGG_TOP:
+        case CBI_AGG_BOTTOM:
+        case CBI_AGG_ARGMAX:
+        case CBI_AGG_ARGMIN: cb_assert(cbi_aggregate_fixed(item));
+    }
+    return CBI_RESULT_OK;
+}
