@@ -14,9 +14,9 @@ CB_EXTERN_C_BEGIN
 typedef struct cb_settings {
     size_t struct_size;
     bool legacy_mode;         /**< spark.memory.useLegacyMode, false: the static policy */
-    uint64_t executor_memory; /**< spark.executor.memory, 1g */
-    /** spark.testing.memory; 0 = executor_memory. What a JVM reports of its -Xmx is a little less
-     *  than that (a survivor space with some collectors). */
+    uint64_t executor_memory; /**< spark.executor.memory; 0 = it is not set, which is 1g */
+    /** spark.testing.memory; 0 = as executor_memory. What a JVM reports of its -Xmx is a little
+     * less than that (a survivor space with some collectors). */
     uint64_t system_memory;
     uint64_t reserved_memory; /**< spark.testing.reservedMemory, 300 MiB; unified only */
     double memory_fraction;   /**< spark.memory.fraction, 0.6; unified only */

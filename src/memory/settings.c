@@ -38,7 +38,6 @@ static const struct {
 
 void cb_settings_init(cb_settings *s) {
     *s = (cb_settings){.struct_size = sizeof *s,
-                       .executor_memory = CBI_GIB,
                        .reserved_memory = reserved_default,
                        .memory_fraction = 0.6,
                        .storage_fraction = 0.5,
@@ -147,7 +146,7 @@ static cb_status check_memory(uint64_t system, uint64_t executor, uint64_t least
                               "spark.executor.memory more.",
                               (unsigned long long)system, (unsigned long long)least);
     }
-    if (executor < least) {
+    if (executor > 0 && executor < least) {
         return cbi_fail_bytes(err, CB_EINVAL, least, executor,
                               "Executor memory of %llu bytes must be at least %llu: give "
                               "spark.executor.memory more.",
@@ -156,13 +155,18 @@ static cb_status check_memory(uint64_t system, uint64_t executor, uint64_t least
     return CB_OK;
 }
 
+static uint64_t system_memory(const cb_settings *s) {
+    uint64_t executor = s->executor_memory > 0 ? s->executor_memory : CBI_GIB;
+    return s->system_memory > 0 ? s->system_memory : executor;
+}
+
 /** As the JVM multiplies and cuts. */
 static uint64_t part(uint64_t bytes, double a, double b) {
     return (uint64_t)((double)bytes * a * b);
 }
 
 static cb_status resolve_unified(const cb_settings *s, cb_manager_options *o, cb_error *err) {
-    uint64_t system = s->system_memory > 0 ? s->system_memory : s->executor_memory;
+    uint64_t system = system_memory(s);
     uint64_t least = s->reserved_memory + s->reserved_memory / 2 + s->reserved_memory % 2;
     CB_TRY(check_memory(system, s->executor_memory, least, err));
     if (!(s->storage_fraction < 1)) {
@@ -182,7 +186,7 @@ static cb_status resolve_unified(const cb_settings *s, cb_manager_options *o, cb
 }
 
 static cb_status resolve_static(const cb_settings *s, cb_manager_options *o, cb_error *err) {
-    uint64_t system = s->system_memory > 0 ? s->system_memory : s->executor_memory;
+    uint64_t system = system_memory(s);
     CB_TRY(check_memory(system, s->executor_memory, static_memory_min, err));
     o->policy = CB_POLICY_STATIC;
     o->heap_storage_bytes = part(system, s->storage_memory_fraction, s->storage_safety_fraction);

@@ -38,6 +38,7 @@ typedef struct reader {
 } reader;
 
 static const char illegal[] = "IllegalArgumentException";
+static const char spark_illegal[] = "SparkIllegalArgumentException"; /* 4.2: a bad setting */
 
 /** The value of "name=value" in word i, when that is its name. */
 static bool is_key(const cbi_sim_words *words, size_t i, const char *name, size_t *offset) {
@@ -159,8 +160,10 @@ static void resolve_settings(reader *r) {
     if ((r->seen & STORAGE_FRACTION) != 0) {
         r->settings.storage_fraction = c->storage_fraction;
     }
+    why.bytes_asked = 0;
     if (cb_settings_resolve(&r->settings, &o, &why) != CB_OK) {
-        c->refusal = illegal;
+        bool by_setting = why.bytes_asked > 0 || !(r->settings.storage_fraction < 1);
+        c->refusal = by_setting && !c->is_static ? spark_illegal : illegal;
         return;
     }
     c->storage_fraction = r->settings.storage_fraction;
@@ -200,7 +203,7 @@ static cb_status finish_spark(reader *r, cb_error *err) {
         if (r->region >= r->heap) {
             c->refusal = illegal; /* onHeapExecutionMemory must be > 0 */
         } else if (!(c->storage_fraction < 1)) {
-            c->refusal = "SparkIllegalArgumentException"; /* the setting must be in [0, 1) */
+            c->refusal = spark_illegal; /* the setting must be in [0, 1) */
         }
         c->execution = r->heap - cbi_min(r->region, r->heap);
         c->storage = r->region;

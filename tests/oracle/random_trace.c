@@ -320,13 +320,48 @@ static void add_spark_config(maker *m) {
         off, part, chance(m, 10) ? " cores=4" : "");
 }
 
+/** Sizes computed from settings; Spark takes the memory of its JVM from spark.testing.memory. */
+static void add_spark_settings(maker *m) {
+    static const char *const unified[] = {
+        "spark.memory.fraction=0.75",         "spark.memory.fraction=0.01",
+        "spark.memory.storageFraction=0.2",   "spark.memory.storageFraction=0.999",
+        "spark.testing.reservedMemory=0",     "spark.testing.reservedMemory=123456789",
+        "spark.memory.offHeap.size=64m",      "spark.memory.offHeap.size=1000001",
+        "spark.memory.offHeap.enabled=true",  "spark.executor.memory=2g",
+        "spark.executor.memory=449m",         "spark.memory.storageFraction=1",
+        "spark.memory.storageFraction=0.001", "spark.memory.fraction=1"};
+    static const char *const fixed[] = {
+        "spark.shuffle.memoryFraction=0.5",  "spark.shuffle.safetyFraction=0.33",
+        "spark.storage.memoryFraction=0.01", "spark.storage.safetyFraction=0.77",
+        "spark.storage.unrollFraction=0.5",  "spark.memory.offHeap.size=3g",
+        "spark.executor.memory=31m",         "spark.memory.offHeap.enabled=true",
+        "spark.memory.storageFraction=0.1",  "spark.shuffle.memoryFraction=0"};
+    char line[LINE_BYTES];
+    const char *const *words = m->is_static ? fixed : unified;
+    uint64_t count =
+        m->is_static ? sizeof fixed / sizeof fixed[0] : sizeof unified / sizeof unified[0];
+    int used = snprintf(line, sizeof line, "config manager=%s spark.testing.memory=%" PRIu64,
+                        m->is_static ? "static" : "unified",
+                        UINT64_C(30000000) + below(m, UINT64_C(1) << (26 + below(m, 16))));
+    for (uint64_t i = below(m, 4), first = below(m, count); i > 0; i--) { /* no word twice */
+        used += snprintf(line + used, sizeof line - (size_t)used, " %s",
+                         words[(first + 3 * i) % count]);
+    }
+    m->off_heap = strstr(line, "offHeap.size") != NULL;
+    add(m, "%s", line);
+}
+
 static void make_spark_part(maker *m) {
     m->off_heap = chance(m, 60);
     m->wild = chance(m, 25);
     m->tasks = 1 + (int)below(m, TASKS_MAX - 1);
     unsigned execution = 15 + (unsigned)below(m, 70);
     int length = 100 + (int)below(m, 400);
-    add_spark_config(m);
+    if (chance(m, 15)) {
+        add_spark_settings(m);
+    } else {
+        add_spark_config(m);
+    }
     if (m->now.exec[0].size + m->now.stor[0].size == 0) {
         return; /* refused: there is nothing to go on with */
     }

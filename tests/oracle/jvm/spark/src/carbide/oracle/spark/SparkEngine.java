@@ -63,20 +63,22 @@ public final class SparkEngine implements Engine, BlockEvictionHandler {
     @Override
     public String configure(Map<String, String> words) throws Throwable {
         SparkConf conf = new SparkConf(false);
-        conf.set("spark.memory.offHeap.size", words.getOrDefault("offheap", "0"));
-        conf.set("spark.memory.storageFraction", words.getOrDefault("storageFraction", "0.5"));
-        if (words.containsKey("spark.storage.unrollFraction")) {
-            conf.set("spark.storage.unrollFraction", words.get("spark.storage.unrollFraction"));
+        words.forEach((name, value) -> {
+            if (name.startsWith("spark.")) {
+                conf.set(name, value);
+            }
+        });
+        if (words.containsKey("offheap")) {
+            conf.set("spark.memory.offHeap.size", words.get("offheap"));
+        }
+        if (words.containsKey("storageFraction")) {
+            conf.set("spark.memory.storageFraction", words.get("storageFraction"));
         }
         int cores = Integer.parseInt(words.getOrDefault("cores", "1"));
         boolean isStatic = words.get("manager").equals("static");
-        String type = isStatic ? "StaticMemoryManager" : "UnifiedMemoryManager";
-        Constructor<?> maker = Class.forName("org.apache.spark.memory." + type)
-                .getConstructor(SparkConf.class, long.class, long.class, int.class);
         MemoryManager next;
         try {
-            next = (MemoryManager) maker.newInstance(conf, Long.parseLong(words.get(isStatic ? "exec" : "heap")),
-                    Long.parseLong(words.get(isStatic ? "storage" : "storageRegion")), cores);
+            next = make(words, conf, isStatic, cores);
         } catch (InvocationTargetException e) {
             throw e.getCause();
         }
@@ -86,6 +88,21 @@ public final class SparkEngine implements Engine, BlockEvictionHandler {
         manager = next;
         tasks = new TreeSet<>();
         return "";
+    }
+
+    /** With the sizes given, or with those that Spark computes from its settings. */
+    private static MemoryManager make(Map<String, String> words, SparkConf conf, boolean isStatic, int cores)
+            throws ReflectiveOperationException {
+        Class<?> type = Class.forName("org.apache.spark.memory." + (isStatic ? "StaticMemoryManager" : "UnifiedMemoryManager"));
+        if (words.containsKey(isStatic ? "exec" : "heap")) {
+            return (MemoryManager) type.getConstructor(SparkConf.class, long.class, long.class, int.class)
+                    .newInstance(conf, Long.parseLong(words.get(isStatic ? "exec" : "heap")),
+                            Long.parseLong(words.get(isStatic ? "storage" : "storageRegion")), cores);
+        }
+        if (isStatic) {
+            return (MemoryManager) type.getConstructor(SparkConf.class, int.class).newInstance(conf, cores);
+        }
+        return (MemoryManager) type.getMethod("apply", SparkConf.class, int.class).invoke(null, conf, cores);
     }
 
     private static BlockInfoManager makeInfos() throws ReflectiveOperationException {
