@@ -169,6 +169,8 @@ static void test_simulation__a_config_may_name_sparks_settings(void **state) {
         result(s, "config manager=unified heap=9 storageRegion=1 storageFraction=1"),
         "error:SparkIllegalArgumentException");
     assert_string_equal(result(s, "config manager=unified spark.executor.memory=400m"),
+                        "error:SparkIllegalArgumentException");
+    assert_string_equal(result(s, "config manager=static spark.executor.memory=31m"),
                         "error:IllegalArgumentException");
     cb_simulation_destroy(s);
 }
