@@ -3,10 +3,7 @@
  * Goal: who spills, in which order, who waits, and how waits end. Method: consumers that release
  * what they are told to and write down who was asked.
  */
-#include "memory_test.h"
-
-#include <pthread.h>
-#include <stdatomic.h>
+#include "waiting.h"
 
 /* ---- consumers that write down what they were asked ---- */
 
@@ -435,47 +432,6 @@ static void test_sparks_rules_grant_nothing_above_the_share(void **state) {
     (void)cb_task_end(t, NULL, 0);
     (void)cb_task_end(u, NULL, 0);
     cb_manager_destroy(m);
-}
-
-typedef struct waiting {
-    pthread_t thread;
-    cb_consumer *consumer;
-    uint64_t bytes, granted;
-    cb_status status;
-    cb_error err;
-    atomic_bool done;
-} waiting;
-
-static void *wait_for_memory(void *ctx) {
-    waiting *w = ctx;
-    w->status = cb_consumer_acquire(w->consumer, w->bytes, &w->granted, &w->err);
-    w->done = true;
-    return NULL;
-}
-
-static void start(waiting *w, cb_consumer *c, uint64_t bytes) {
-    *w = (waiting){.consumer = c, .bytes = bytes};
-    assert_int_equal(pthread_create(&w->thread, NULL, wait_for_memory, w), 0);
-}
-
-/** Until the tree says that the task waits: no sleeping and hoping. */
-static void await_waiting(const cb_manager *m, unsigned count) {
-    for (;;) {
-        char tree[4096];
-        (void)cb_manager_tree(m, tree, sizeof tree);
-        unsigned found = 0;
-        for (const char *at = tree; (at = strstr(at, ", waiting")) != NULL; at++) {
-            found++;
-        }
-        if (found >= count) {
-            return;
-        }
-        cbi_sys_sleep_ns(100000);
-    }
-}
-
-static void finish(waiting *w) {
-    assert_int_equal(pthread_join(w->thread, NULL), 0);
 }
 
 static void test_task_below_its_floor_waits_for_a_release(void **state) {

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Goal: a task's memory behaves as in the cases of Spark's TaskMemoryManagerSuite: pages and their
+ * numbers, addresses, leaks, and who of its consumers spills for whom. Which test answers to which
+ * case: docs/spark-cases.md.
+ */
+#include "spark_case.h"
+
+enum { CONSUMERS_MAX = 4 };
+
+/** One task with 100 bytes and up to four consumers, each of which spills all it has. */
+typedef struct fixture {
+    cb_manager *manager;
+    cb_task *task;
+    cb_consumer *c[CONSUMERS_MAX];
+} fixture;
+
+static void make(fixture *f) {
+    f->manager = make_case(CB_POLICY_UNIFIED, 100, 0, 0);
+    f->task = make_task(f->manager, 0);
+    for (int i = 0; i < CONSUMERS_MAX; i++) {
+        f->c[i] = make_consumer_of(f->task, "c", CB_HEAP, spill_everything, &f->c[i]);
+    }
+}
+
+static void end(fixture *f, uint64_t leaked) {
+    assert_int_equal(cb_task_end(f->task, NULL, 0), leaked);
+    cb_manager_destroy(f->manager);
+}
+
+static void use(const fixture *f, int i, uint64_t bytes) {
+    (void)acquire(f->c[i], bytes);
+}
+
+static void release(const fixture *f, int i, uint64_t bytes) {
+    cb_consumer_release(f->c[i], bytes);
+}
+
+static void expect(const fixture *f, uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
+    const uint64_t expected[CONSUMERS_MAX] = {a, b, c, d};
+    for (int i = 0; i < CONSUMERS_MAX; i++) {
+        assert_int_equal(cb_consumer_used(f->c[i]), expected[i]);
+    }
+}
+
+/* ---- pages ---- */
+
+static cb_manager *make_paged(cb_mode mode) {
+    cb_manager_options options = {.struct_size = sizeof options,
+                                  .rules = CB_RULES_SPARK,
+                                  .mode = mode,
+                                  .heap_bytes = MIB,
+                                  .off_heap_bytes = mode == CB_OFF_HEAP ? MIB : 0};
+    return make_manager(&options);
+}
+
+static void test_leaked_page_is_found_at_the_end_of_the_task(void **state) {
+    (void)state;
+    cb_manager *m = make_paged(CB_HEAP);
+    cb_task *t = make_task(m, 0);
+    cb_page p;
+    assert_ok(cb_page_alloc(make_stiff(t, CB_HEAP), 4096, &p, err));
+    assert_int_equal(cb_task_used(t), 4096);
+    char report[512];
+    assert_int_equal(cb_task_end(t, report, sizeof report), 4096);
+    assert_non_null(strstr(report, "stiff"));
+    cb_manager_destroy(m);
+}
+
+/** There an off-heap offset is an absolute address; here it is a pointer, of as many bits. */
+static void test_off_heap_address_holds_any_pointer_into_its_page(void **state) {
+    (void)state;
+    cb_manager *m = make_paged(CB_OFF_HEAP);
+    cb_task *t = make_task(m, 0);
+    cb_consumer *c = make_stiff(t, CB_OFF_HEAP);
+    cb_page first, p;
+    assert_ok(cb_page_alloc(c, 256, &first, err));
+    assert_ok(cb_page_alloc(c, 256, &p, err));
+    assert_null(p.base);
+    uint8_t *byte = cb_page_data(&p) + 10;
+    cb_address address = cb_address_of_byte(&p, byte);
+    assert_int_equal(cb_address_page(address), 1);
+    assert_ptr_equal(cb_address_data(cb_task_page_table(t), address), byte);
+    /* A page that begins where addresses need 52 bits: the distance is what is kept. */
+    cb_page far = {.offset = ((uint64_t)1 << 51) + 5, .number = 1, .bytes = 256};
+    const void *there = (const void *)(uintptr_t)(((uint64_t)1 << 51) + 15);
+    assert_int_equal(cb_address_offset(cb_address_of_byte(&far, there)), 10);
+    assert_int_equal(cb_address_page(cb_address_of_byte(&far, there)), 1);
+    assert_ok(cb_page_free(c, &p, err));
+    (void)cb_task_end(t, NULL, 0);
+    cb_manager_destroy(m);
+}
+
+static void test_heap_address_holds_page_and_offset(void **state) {
+    (void)state;
+    cb_manager *m = make_paged(CB_HEAP);
+    cb_task *t = make_task(m, 0);
+    cb_page p;
+    assert_ok(cb_page_alloc(make_stiff(t, CB_HEAP), 256, &p, err));
+    cb_address address = cb_address_of(&p, 64);
+    assert_ptr_equal(cb_task_page_table(t)[cb_address_page(address)], p.base);
+    assert_int_equal(cb_address_offset(address), 64);
+    (void)cb_task_end(t, NULL, 0);
+    cb_manager_destroy(m);
+}
+
+static void test_freed_page_has_the_number_that_says_so(void **state) {
+    (void)state;
+    cb_manager *m = make_paged(CB_HEAP);
+    cb_task *t = make_task(m, 0);
+    cb_consumer *c = make_stiff(t, CB_HEAP);
+    cb_page p;
+    assert_ok(cb_page_alloc(c, 256, &p, err));
+    assert_int_equal(p.number, 0);
+    assert_ok(cb_page_free(c, &p, err));
+    assert_int_equal(p.number, CB_PAGE_FREED_BY_ALLOCATOR);
+    assert_int_equal(cb_task_end(t, NULL, 0), 0);
+    cb_manager_destroy(m);
+}
+
+static cb_allocator *make_allocator(cb_mode mode) {
+    cb_allocator_options options = {.struct_size = sizeof options, .mode = mode};
+    cb_allocator *a = NULL;
+    assert_ok(cb_allocator_create(&options, &a, err));
+    return a;
+}
+
+static void test_tasks_page_freed_straight_to_an_allocator_is_caught(void **state) {
+    (void)state;
+    for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
+        cb_manager *m = make_paged((cb_mode)mode);
+        cb_task *t = make_task(m, 0);
+        cb_consumer *c = make_stiff(t, (cb_mode)mode);
+        cb_allocator *a = make_allocator((cb_mode)mode);
+        cb_page p;
+        assert_ok(cb_page_alloc(c, 256, &p, err));
+        cb_error err = {0};
+        assert_int_equal(cb_allocator_free(a, &p, &err), CB_EMISUSE);
+        assert_non_null(strstr(err.message, "freed via TMM.freePage()"));
+        assert_int_equal(cb_page_free(c, &p, NULL), CB_OK); /* nothing had happened */
+        cb_allocator_destroy(a);
+        (void)cb_task_end(t, NULL, 0);
+        cb_manager_destroy(m);
+    }
+}
+
+static void test_page_of_an_allocator_freed_by_a_task_is_caught(void **state) {
+    (void)state;
+    cb_manager *m = make_paged(CB_HEAP);
+    cb_task *t = make_task(m, 0);
+    cb_consumer *c = make_stiff(t, CB_HEAP);
+    cb_allocator *a = make_allocator(CB_HEAP);
+    cb_page p;
+    assert_ok(cb_allocator_allocate(a, 256, &p, err));
+    cb_error err = {0};
+    assert_int_equal(cb_page_free(c, &p, &err), CB_EMISUSE);
+    assert_string_equal(err.message,
+                        "Called freePage() on memory that wasn't allocated with allocatePage()");
+    assert_int_equal(cb_allocator_free(a, &p, NULL), CB_OK);
+    cb_allocator_destroy(a);
+    (void)cb_task_end(t, NULL, 0);
+    cb_manager_destroy(m);
+}
+
+/* ---- who spills ---- */
+
+static void test_two_consumers_spill_for_each_other(void **state) {
+    (void)state;
+    fixture f;
+    make(&f);
+    use(&f, 0, 100);
+    expect(&f, 100, 0, 0, 0);
+    use(&f, 1, 100);
+    expect(&f, 0, 100, 0, 0);
+    use(&f, 0, 100);
+    expect(&f, 100, 0, 0, 0);
+    use(&f, 0, 50); /* spills itself */
+    expect(&f, 50, 0, 0, 0);
+    use(&f, 1, 50);
+    expect(&f, 50, 50, 0, 0);
+    use(&f, 0, 100);
+    expect(&f, 100, 0, 0, 0);
+    release(&f, 0, 20);
+    use(&f, 1, 10);
+    expect(&f, 80, 10, 0, 0);
+    use(&f, 1, 100);
+    expect(&f, 0, 100, 0, 0);
+    release(&f, 0, 0);
+    release(&f, 1, 100);
+    end(&f, 0);
+}
+
+static void test_consumer_that_holds_what_is_missing_spills_alone(void **state) {
+    (void)state;
+    fixture f;
+    make(&f);
+    use(&f, 0, 20);
+    use(&f, 1, 80);
+    use(&f, 2, 80);
+    expect(&f, 20, 0, 80, 0);
+    use(&f, 1, 80);
+    expect(&f, 20, 80, 0, 0);
+    use(&f, 2, 10);
+    expect(&f, 0, 80, 10, 0);
+    release(&f, 0, 0);
+    release(&f, 1, 80);
+    release(&f, 2, 10);
+    end(&f, 0);
+}
+
+static void test_asker_spills_last_however_much_it_holds(void **state) {
+    (void)state;
+    fixture f;
+    make(&f);
+    use(&f, 0, 50);
+    use(&f, 1, 40);
+    use(&f, 2, 10);
+    use(&f, 0, 50);
+    expect(&f, 100, 0, 0, 0);
+    use(&f, 0, 50);
+    expect(&f, 50, 0, 0, 0);
+    use(&f, 1, 10);
+    use(&f, 0, 60);
+    expect(&f, 60, 0, 0, 0);
+    release(&f, 0, 60);
+    use(&f, 0, 50);
+    use(&f, 1, 40);
+    use(&f, 2, 10);
+    use(&f, 2, 50);
+    expect(&f, 0, 40, 60, 0);
+    end(&f, 100);
+}
+
+static void test_smallest_consumer_that_is_big_enough_spills(void **state) {
+    (void)state;
+    fixture f;
+    make(&f);
+    use(&f, 0, 50);
+    use(&f, 1, 40);
+    use(&f, 2, 10);
+    use(&f, 3, 5);
+    expect(&f, 50, 40, 0, 5);
+    use(&f, 2, 45); /* 5 are free */
+    expect(&f, 50, 0, 45, 5);
+    use(&f, 1, 51);
+    expect(&f, 0, 51, 45, 0);
+    end(&f, 96);
+}
+
+/** There both modes draw on one counter of the test's own; with a manager's pools off-heap has 20.
+ */
+static void test_consumers_of_the_other_mode_are_not_spilled(void **state) {
+    (void)state;
+    cb_manager *m = make_case(CB_POLICY_UNIFIED, 80, 20, 0);
+    cb_task *t = make_task(m, 0);
+    cb_consumer *a, *b;
+    a = make_consumer_of(t, "a", CB_HEAP, spill_everything, &a);
+    b = make_consumer_of(t, "b", CB_OFF_HEAP, spill_everything, &b);
+    assert_int_equal(acquire(a, 80), 80);
+    assert_int_equal(acquire(b, 80), 20);
+    assert_int_equal(cb_consumer_used(a), 80);
+    assert_int_equal(acquire(b, 10), 10);
+    assert_int_equal(cb_consumer_used(b), 10); /* it spilled itself */
+    assert_int_equal(cb_consumer_used(a), 80);
+    (void)cb_task_end(t, NULL, 0);
+    cb_manager_destroy(m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_leaked_page_is_found_at_the_end_of_the_task),
+        cmocka_unit_test(test_off_heap_address_holds_any_pointer_into_its_page),
+        cmocka_unit_test(test_heap_address_holds_page_and_offset),
+        cmocka_unit_test(test_freed_page_has_the_number_that_says_so),
+        cmocka_unit_test(test_tasks_page_freed_straight_to_an_allocator_is_caught),
+        cmocka_unit_test(test_page_of_an_allocator_freed_by_a_task_is_caught),
+        cmocka_unit_test(test_two_consumers_spill_for_each_other),
+        cmocka_unit_test(test_consumer_that_holds_what_is_missing_spills_alone),
+        cmocka_unit_test(test_asker_spills_last_however_much_it_holds),
+        cmocka_unit_test(test_smallest_consumer_that_is_big_enough_spills),
+        cmocka_unit_test(test_consumers_of_the_other_mode_are_not_spilled),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
