@@ -5,7 +5,7 @@
  */
 #include "spark_case.h"
 
-static const cb_policy policies[] = {CB_POLICY_UNIFIED};
+static const cb_policy policies[] = {CB_POLICY_UNIFIED, CB_POLICY_STATIC};
 enum { POLICIES = sizeof policies / sizeof policies[0] };
 
 /** No storage memory in use; the static policy has none at all. */

@@ -6,6 +6,8 @@
  */
 #include "spark_case.h"
 
+#include "carbide/settings.h"
+
 enum { CONSUMERS_MAX = 4 };
 
 /** One task with 100 bytes and up to four consumers, each of which spills all it has. */
@@ -266,6 +268,18 @@ static void test_consumers_of_the_other_mode_are_not_spilled(void **state) {
     cb_manager_destroy(m);
 }
 
+/** There an old name of the setting is still taken; here, that the setting decides the mode. */
+static void test_off_heap_setting_decides_the_mode_of_pages(void **state) {
+    (void)state;
+    cb_settings s;
+    cb_settings_init(&s);
+    assert_ok(cb_settings_set(&s, "spark.memory.offHeap.enabled", "true", err));
+    assert_ok(cb_settings_set(&s, "spark.memory.offHeap.size", "1000", err));
+    cb_manager_options options;
+    assert_ok(cb_settings_resolve(&s, &options, err));
+    assert_int_equal(options.mode, CB_OFF_HEAP);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_leaked_page_is_found_at_the_end_of_the_task),
@@ -279,6 +293,7 @@ int main(void) {
         cmocka_unit_test(test_asker_spills_last_however_much_it_holds),
         cmocka_unit_test(test_smallest_consumer_that_is_big_enough_spills),
         cmocka_unit_test(test_consumers_of_the_other_mode_are_not_spilled),
+        cmocka_unit_test(test_off_heap_setting_decides_the_mode_of_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include "spark_case.h"
 
 #include "carbide/ledger.h"
+#include "carbide/settings.h"
 
 typedef struct fixture {
     cb_manager *manager;
@@ -191,6 +192,39 @@ static void test_off_heap_storage_borrows_and_evicts_too(void **state) {
     end(&f);
 }
 
+/* ---- sizes from settings ---- */
+
+static cb_settings make_settings(uint64_t system) {
+    cb_settings s;
+    cb_settings_init(&s);
+    s.system_memory = system;
+    s.reserved_memory = 300 * KIB;
+    s.memory_fraction = 0.8;
+    return s;
+}
+
+static void test_small_heap_is_refused_with_what_to_do(void **state) {
+    (void)state;
+    cb_settings s = make_settings(MIB);
+    cb_manager_options options;
+    assert_ok(cb_settings_resolve(&s, &options, err));
+    assert_int_equal(options.heap_bytes, (uint64_t)(0.8 * (double)(724 * KIB)));
+    s = make_settings(150 * KIB);
+    cb_error err = {0};
+    assert_int_equal(cb_settings_resolve(&s, &options, &err), CB_EINVAL);
+    assert_non_null(strstr(err.message, "System memory of 153600 bytes must be at least"));
+}
+
+static void test_small_executor_is_refused_with_what_to_do(void **state) {
+    (void)state;
+    cb_settings s = make_settings(MIB);
+    s.executor_memory = 150 * KIB;
+    cb_manager_options options;
+    cb_error err = {0};
+    assert_int_equal(cb_settings_resolve(&s, &options, &err), CB_EINVAL);
+    assert_non_null(strstr(err.message, "spark.executor.memory more"));
+}
+
 /* ---- memory that others hold: there a poller lowers the caps, here it is in the ledger ---- */
 
 static uint64_t read_bytes(void *ctx) {
@@ -315,6 +349,8 @@ int main(void) {
         cmocka_unit_test(test_several_tasks_can_have_blocks_evicted),
         cmocka_unit_test(test_eviction_that_fails_leaves_the_pools_whole),
         cmocka_unit_test(test_off_heap_storage_borrows_and_evicts_too),
+        cmocka_unit_test(test_small_heap_is_refused_with_what_to_do),
+        cmocka_unit_test(test_small_executor_is_refused_with_what_to_do),
         cmocka_unit_test(test_what_others_hold_of_a_mode_is_missing_in_that_mode_only),
         cmocka_unit_test(test_holders_come_and_go_and_their_bytes_add_up),
         cmocka_unit_test(test_holder_that_has_gone_holds_nothing),
