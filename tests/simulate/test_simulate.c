@@ -156,6 +156,33 @@ static void test_simulation__names_of_blocks_are_those_of_spark(void **state) {
     cb_simulation_destroy(s);
 }
 
+static void test_simulation__flinks_pages_may_be_more_than_there_could_be(void **state) {
+    (void)state;
+    cb_simulation *s = create(true, false);
+    answer(s, "config memory=8796093018112 page=4096");
+    assert_string_equal(result(s, "allocate opA 2000000000"), "2000000000");
+    assert_string_equal(result(s, "allocate opB 147483648"), "refused");
+    assert_string_equal(result(s, "release opA 1"), "1");
+    assert_string_equal(result(s, "allocate opB 147483648"), "147483648");
+    assert_string_equal(result(s, "releaseAll opA"), "ok freed=1999999999");
+    assert_string_equal(result(s, "config memory=8796093022208 page=4096"),
+                        "error:IllegalArgumentException"); /* 2^31 pages */
+    cb_simulation_destroy(s);
+}
+
+static void test_simulation__after_a_shutdown_owners_still_believe_what_they_had(void **state) {
+    (void)state;
+    cb_simulation *s = create(false, false);
+    answer_all(s, "config memory=131072\nallocate opA 3\nshutdown\nshutdown");
+    assert_non_null(
+        strstr(answer(s, "state"), "pages=3/4 page=32768 empty=false shutdown=true owners{opA=3}"));
+    assert_string_equal(result(s, "releaseList opA 1"), "error:IllegalStateException");
+    assert_string_equal(result(s, "releaseAll opA"), "error:IllegalStateException");
+    assert_string_equal(result(s, "release opA 2"), "2");
+    assert_string_equal(result(s, "numPages 0.5"), "2");
+    cb_simulation_destroy(s);
+}
+
 static void test_simulation__a_config_may_name_sparks_settings(void **state) {
     (void)state;
     cb_simulation *s = create(false, false);
@@ -338,6 +365,8 @@ int main(void) {
         cmocka_unit_test(test_simulation__a_raw_release_of_a_blocks_bytes_breaks_the_next_eviction),
         cmocka_unit_test(test_simulation__static_unrolling_evicts_what_it_may_and_is_refused),
         cmocka_unit_test(test_simulation__names_of_blocks_are_those_of_spark),
+        cmocka_unit_test(test_simulation__flinks_pages_may_be_more_than_there_could_be),
+        cmocka_unit_test(test_simulation__after_a_shutdown_owners_still_believe_what_they_had),
         cmocka_unit_test(test_simulation__a_config_may_name_sparks_settings),
         cmocka_unit_test(test_simulation__says_line_column_and_reason_of_what_it_cannot_read),
         cmocka_unit_test(test_simulation__goes_on_after_a_line_that_it_could_not_read),
