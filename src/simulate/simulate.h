@@ -25,7 +25,7 @@ void cbi_sim_text_fini(cbi_sim_text *text);
 
 /* ---- a line, taken apart ---- */
 
-enum { CBI_SIM_WORDS_MAX = 64, CBI_SIM_NAME_MAX = 200 };
+enum { CBI_SIM_WORDS_MAX = 64, CBI_SIM_NAME_MAX = 256 };
 
 typedef struct cbi_sim_words {
     const char *line; /* begins at the first word, ends after the last: the operation as written */

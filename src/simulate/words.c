@@ -3,11 +3,11 @@
  * Reading one operation. What cannot be read ends the run, so every message says where: the column
  * is that of the byte which is wrong, from 1.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "carbide/block.h"
 #include "simulate/simulate.h"
 #include "store/lru.h"
 
@@ -153,83 +153,27 @@ cb_status cbi_sim_fraction(const cbi_sim_words *words, size_t i, size_t offset, 
 
 /* ---- names ---- */
 
-/** "_123" or "123" at *at: a number that Spark keeps in so many bits. */
-static cb_status name_number(const cbi_sim_words *words, size_t i, size_t *at, uint64_t most,
-                             uint64_t *number, cb_error *err) {
-    const char *text = words->line + words->at[i];
-    size_t first = *at;
-    uint64_t value = 0;
-    for (; *at < words->length[i] && is_digit(text[*at]); (*at)++) {
-        uint64_t digit = (uint64_t)(text[*at] - '0');
-        if (value > (most - digit) / 10) {
-            return cbi_sim_complain(words, i, first, err,
-                                    "the number in a block's name is too large, at most %llu",
-                                    (unsigned long long)most);
-        }
-        value = 10 * value + digit;
-    }
-    *number = value;
-    return *at > first
-               ? CB_OK
-               : cbi_sim_complain(words, i, first, err, "a number is missing in the block's name");
-}
-
-static bool begins_with(const cbi_sim_words *words, size_t i, const char *text) {
-    size_t length = strlen(text);
-    return words->length[i] >= length && memcmp(words->line + words->at[i], text, length) == 0;
-}
-
-static cb_status not_a_block(const cbi_sim_words *words, size_t i, size_t offset, cb_error *err) {
-    return cbi_sim_complain(words, i, offset, err,
-                            "a block is called rdd_R_P, broadcast_N, taskresult_N or test_x");
-}
-
 /** Spark's BlockId: numbers are numbers, so rdd_01_0 is rdd_1_0. */
 static cb_status read_block(const cbi_sim_words *words, size_t i, cbi_sim_name *name,
                             cb_error *err) {
-    const char *text = words->line + words->at[i];
-    size_t length = words->length[i], at = 0;
-    uint64_t first = 0, second = 0;
-    int used = 0;
-    name->data_set = CBI_NO_DATA_SET;
-    if (length >= CBI_SIM_NAME_MAX / 2) {
+    char text[CB_BLOCK_NAME_MAX + 1];
+    size_t length = words->length[i];
+    cb_block_id id;
+    if (length > CB_BLOCK_NAME_MAX) {
         return cbi_sim_complain(words, i, 0, err, "a name of %zu bytes is too long, at most %d",
-                                length, CBI_SIM_NAME_MAX / 2 - 1);
+                                length, CB_BLOCK_NAME_MAX);
     }
-    if (begins_with(words, i, "rdd_")) {
-        at = 4;
-        CB_TRY(name_number(words, i, &at, INT32_MAX, &first, err));
-        if (at == length || text[at] != '_') {
-            return not_a_block(words, i, at, err);
-        }
-        at++;
-        CB_TRY(name_number(words, i, &at, INT32_MAX, &second, err));
-        used = snprintf(name->text, sizeof name->text, "rdd_%llu_%llu", (unsigned long long)first,
-                        (unsigned long long)second);
-        name->data_set = (int64_t)first;
-    } else if (begins_with(words, i, "broadcast_")) {
-        at = 10;
-        CB_TRY(name_number(words, i, &at, INT64_MAX, &first, err));
-        size_t field = at + (at < length && text[at] == '_');
-        for (; at < length &&
-               (text[at] == '_' || is_digit(text[at]) || (text[at] >= 'a' && text[at] <= 'z') ||
-                (text[at] >= 'A' && text[at] <= 'Z'));
-             at++) {
-        }
-        used = snprintf(name->text, sizeof name->text, "broadcast_%llu%s%.*s",
-                        (unsigned long long)first, at > field ? "_" : "", (int)(at - field),
-                        text + field);
-    } else if (begins_with(words, i, "taskresult_")) {
-        at = 11;
-        CB_TRY(name_number(words, i, &at, INT64_MAX, &first, err));
-        used =
-            snprintf(name->text, sizeof name->text, "taskresult_%llu", (unsigned long long)first);
-    } else if (begins_with(words, i, "test_")) {
-        at = length;
-        used = snprintf(name->text, sizeof name->text, "%.*s", (int)length, text);
+    memcpy(text, words->line + words->at[i], length);
+    text[length] = '\0';
+    if (cb_block_id_parse(text, &id, NULL) != CB_OK ||
+        cb_block_id_format(&id, name->text, NULL) != CB_OK) {
+        return cbi_sim_complain(words, i, 0, err,
+                                "a block has a name of Spark's, such as rdd_R_P, broadcast_N, "
+                                "taskresult_N or test_x, with numbers that fit");
     }
-    name->bytes = (size_t)used;
-    return at == length ? CB_OK : not_a_block(words, i, at, err);
+    name->bytes = strlen(name->text);
+    name->data_set = id.kind == CB_BLOCK_RDD ? (int64_t)id.numbers[0] : CBI_NO_DATA_SET;
+    return CB_OK;
 }
 
 static cb_status read_owner(const cbi_sim_words *words, size_t i, cbi_sim_name *name,

@@ -233,10 +233,9 @@ static void test_simulation__says_line_column_and_reason_of_what_it_cannot_read(
     assert_complaint(spark, "acquireExecution 1 9223372036854775808 on",
                      "2:20: a size is too large");
     assert_complaint(spark, "acquireExecution 1 5 heap", "2:22: the mode must be 'on' or 'off'");
-    assert_complaint(spark, "acquireStorage rdd_1 5 on", "2:21: a block is called");
-    assert_complaint(spark, "acquireStorage rdd_2147483648_0 5 on",
-                     "2:20: the number in a block's");
-    assert_complaint(spark, "touch shuffle_1_2_3", "2:7: a block is called");
+    assert_complaint(spark, "acquireStorage rdd_1 5 on", "2:16: a block has a name");
+    assert_complaint(spark, "acquireStorage rdd_2147483648_0 5 on", "2:16: a block has a name");
+    assert_complaint(spark, "touch shuffle", "2:7: a block has a name");
     assert_complaint(spark, "allocate opA 1", "2:1: 'allocate' is no operation of Spark's");
     assert_complaint(flink, "touch rdd_0_0", "2:1: 'touch' is no operation of Flink's");
     assert_complaint(flink, "allocate opA 2147483648", "2:14: a number of pages is too large");
