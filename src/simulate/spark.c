@@ -269,6 +269,20 @@ static void raise(uint64_t *most, uint64_t value) {
     *most = value > *most ? value : *most;
 }
 
+/** The least size that has so many bytes beside its region, which is cut to whole bytes. */
+static uint64_t size_for(uint64_t bytes, double region_part) {
+    uint64_t low = bytes, high = cbi_sim_to_long((double)bytes / (1 - region_part) * 1.001) + 2;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (middle - cbi_sim_to_long((double)middle * region_part) < bytes) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 static void note_need(cbi_sim_spark *s, const task *asker) {
     const cbi_arbiter *a = &s->arbiter;
     for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
@@ -280,8 +294,7 @@ static void note_need(cbi_sim_spark *s, const task *asker) {
         uint64_t all = s->need.beyond ? 0 : n * mine;
         raise(&s->need.execution[mode], exec > all ? exec : all);
         raise(&s->need.storage[mode], stor);
-        uint64_t alone = cbi_sim_to_long((double)all / (1 - s->region_part[mode])) + 1;
-        uint64_t share = all == 0 ? 0 : cbi_min(all + stor, alone);
+        uint64_t share = all == 0 ? 0 : cbi_min(all + stor, size_for(all, s->region_part[mode]));
         raise(&s->need.total[mode], exec + stor > share ? exec + stor : share);
     }
 }
@@ -544,8 +557,9 @@ cbi_sim_spark *cbi_sim_spark_create(const cbi_sim_config *c, bool boundless) {
     uint64_t total[CB_MODE_COUNT] = {c->execution + c->storage, c->off_heap};
     uint64_t region[CB_MODE_COUNT] = {c->storage, off_region};
     for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
-        s->region_part[mode] = total[mode] > 0 ? (double)region[mode] / (double)total[mode] : 0.5;
-        s->region_part[mode] = s->region_part[mode] < 1 ? s->region_part[mode] : 0;
+        double part = total[mode] > 0 ? (double)region[mode] / (double)total[mode] : 0.5;
+        part = mode == CB_OFF_HEAP ? c->storage_fraction : part; /* not cut to whole bytes */
+        s->region_part[mode] = part < 1 ? part : 0;
         if (boundless) {
             total[mode] = 4 * boundless_bytes;
             region[mode] = 2 * boundless_bytes;
