@@ -25,9 +25,11 @@ static const char exec_colour[] = "#2b6cb0", stor_colour[] = "#dd8a1d", border_c
 
 static void merge(cbi_sim_sample *into, const cbi_sim_sample *later) {
     cbi_sim_sample sum = *later;
-    sum.evicted += into->evicted;
-    sum.refused += into->refused;
-    sum.blocked += into->blocked;
+    for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
+        sum.evicted[mode] += into->evicted[mode];
+        sum.refused[mode] += into->refused[mode];
+        sum.blocked[mode] += into->blocked[mode];
+    }
     sum.begins = into->begins || later->begins;
     for (int region = 0; region < 2 && !later->begins; region++) {
         for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
@@ -161,7 +163,9 @@ static void add_marks(const drawing *d, const panel *p, int row) {
     static const char *const colours[] = {"#c53030", "#805ad5", "#4a5568"};
     for (size_t i = 0; i < d->samples->count; i++) {
         const cbi_sim_sample *s = &d->samples->at[i];
-        uint32_t events = row == 0 ? s->blocked : row == 1 ? s->evicted : s->refused;
+        uint32_t events = row == 0   ? s->blocked[p->mode]
+                          : row == 1 ? s->evicted[p->mode]
+                                     : s->refused[p->mode];
         if (events > 0 && s->kind == p->kind) {
             double x = (x_of(d, i) + x_of(d, i + 1)) / 2;
             cbi_sim_text_print(

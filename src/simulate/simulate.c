@@ -161,12 +161,10 @@ static void count(cb_simulation *s, const cbi_sim_call *call, const cbi_sim_effe
 }
 
 static void note(cb_simulation *s, const cbi_sim_call *call, const cbi_sim_effect *effect) {
-    cbi_sim_sample sample = {.line = s->lines,
-                             .kind = s->kind,
-                             .evicted = effect->evicted_blocks > 0,
-                             .refused = effect->refused,
-                             .blocked = effect->blocked,
-                             .begins = s->begins};
+    cbi_sim_sample sample = {.line = s->lines, .kind = s->kind, .begins = s->begins};
+    sample.evicted[call->mode] = effect->evicted_blocks > 0;
+    sample.refused[call->mode] = effect->refused;
+    sample.blocked[call->mode] = effect->blocked;
     if (s->spark != NULL) {
         cbi_sim_spark_state(s->spark, &sample.state);
     } else {

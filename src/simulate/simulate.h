@@ -195,7 +195,7 @@ typedef struct cbi_sim_sample {
     uint64_t line; /* the last one */
     cbi_sim_kind kind;
     cbi_sim_state state; /* `used` is the most in this time */
-    uint32_t evicted, refused, blocked;
+    uint32_t evicted[CB_MODE_COUNT], refused[CB_MODE_COUNT], blocked[CB_MODE_COUNT]; /* calls */
     bool begins; /* a new manager */
 } cbi_sim_sample;
 
