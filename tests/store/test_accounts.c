@@ -156,16 +156,15 @@ static void act(void *ctx) {
         unsigned what = next_random(a) % 4;
         if (!c->there) {
             *c = block(1 + next_random(a) % 300, (int64_t)(next_random(a) % 5));
-            c->there = cbi_accounts_add(&w->accounts, &c->entry, NULL) == CB_OK;
-        } else if (what == 0) {
-            c->there = !cbi_accounts_remove(&w->accounts, &c->entry);
-            while (c->there) { /* being evicted: not ours until it is gone */
-                cbi_sys_sleep_ns(1000);
+            if (cbi_accounts_add(&w->accounts, &c->entry, NULL) != CB_OK) {
+                c->there = false; /* else it may have been dropped by now */
             }
-        } else if (cbi_accounts_pin(&w->accounts, &c->entry)) {
+        } else if (what == 0 && cbi_accounts_remove(&w->accounts, &c->entry)) {
+            c->there = false;
+        } else if (what > 0 && cbi_accounts_pin(&w->accounts, &c->entry)) {
             cbi_accounts_unpin(&w->accounts, &c->entry);
         } else {
-            while (c->there) {
+            while (c->there) { /* being evicted: not ours until it is gone */
                 cbi_sys_sleep_ns(1000);
             }
         }
