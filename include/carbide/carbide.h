@@ -8,6 +8,7 @@
 #include "carbide/channel.h"
 #include "carbide/group.h"
 #include "carbide/job.h"
+#include "carbide/join.h"
 #include "carbide/ledger.h"
 #include "carbide/level.h"
 #include "carbide/manager.h"

@@ -366,8 +366,32 @@ size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uin
     return w.bytes;
 }
 
+size_t cbi_keys_encode_null(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out,
+                            size_t cap, bool *null) {
+    cbi_key_writer w = {out, cap, 0};
+    *null = false;
+    for (size_t k = 0; k < keys->part_count; k++) {
+        const cbi_key_part *part = &keys->parts[k];
+        cbi_key_text text = CBI_LIKELY(part->place == CBI_KEY_AT_FIELD)
+                                ? cbi_key_field(part, rows, i)
+                                : cbi_key_locate(part, rows, i);
+        size_t before = w.bytes;
+        encode_part(&w, part, &text);
+        bool marked = part->type != CBI_KEY_STR && part->nulls != CBI_NULLS_NONE && before < cap &&
+                      out[before] ==
+                          (part->nulls == CBI_NULLS_FIRST ? CBI_KEY_NULL_FIRST : CBI_KEY_NULL_LAST);
+        *null |= marked || text.begin == text.end;
+    }
+    return w.bytes;
+}
+
 size_t cbi_keys_parts(const cbi_keys *keys) {
     return keys->part_count;
+}
+
+int64_t cbi_keys_part_column(const cbi_keys *keys, size_t part) {
+    const cbi_key_part *p = &keys->parts[part];
+    return p->place == CBI_KEY_AT_FIELD || p->place == CBI_KEY_AT_CHARS ? (int64_t)p->column : -1;
 }
 
 size_t cbi_keys_text(const cbi_keys *keys, size_t part, const cbi_rows *rows, size_t i,

@@ -85,8 +85,14 @@ size_t cbi_keys_columns(const cbi_keys *keys, const uint32_t **columns);
 size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out,
                        size_t cap);
 
+/** The same, and whether any part of it is null: nothing at all, or what its type cannot read. */
+size_t cbi_keys_encode_null(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out,
+                            size_t cap, bool *null);
+
 /** How many keys there are. */
 size_t cbi_keys_parts(const cbi_keys *keys);
+/** The 0-based column a part is found in; -1: it is no column's. After bind. */
+int64_t cbi_keys_part_column(const cbi_keys *keys, size_t part);
 /** The part's own text in row `i`, as people would write it: quotes undone, no blanks around what
  * is not text. Answers its size; as much as fits is written. */
 size_t cbi_keys_text(const cbi_keys *keys, size_t part, const cbi_rows *rows, size_t i,

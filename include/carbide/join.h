@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CARBIDE_JOIN_H
+#define CARBIDE_JOIN_H
+
+#include "carbide/job.h"
+
+CB_EXTERN_C_BEGIN
+
+/*
+ * Rows of two inputs whose keys are equal, side by side. Neither input need be sorted; keys may
+ * come up any number of times on both sides, also more often than memory has room for. The result
+ * is in the order of the left rows, and for one of them of the right rows; right rows without a
+ * partner come last, in their order.
+ */
+
+typedef enum cb_join_how {
+    CB_JOIN_INNER = 0,
+    CB_JOIN_LEFT,  /**< and left rows without a partner */
+    CB_JOIN_RIGHT, /**< and right rows without a partner */
+    CB_JOIN_FULL,  /**< both */
+    CB_JOIN_SEMI,  /**< left rows that have a partner, once */
+    CB_JOIN_ANTI   /**< left rows that have none */
+} cb_join_how;
+
+/** Zero-initialise, set struct_size and what is wanted. Pointers are borrowed until cb_join_create
+ * returns. */
+typedef struct cb_join_options {
+    size_t struct_size;
+    /** inputs: exactly two, left and right, both with columns (CSV, TSV). AUTO goes by the name of
+     * each. The output has the format of the left one. read and write are not used. */
+    cb_job_options job;
+    cb_join_how how;
+    /** As for a sort: NAME[:TYPE][:OPTION]... The types of both sides must be the same; directions
+     * have no meaning. right_keys NULL: as left_keys. */
+    const char *const *left_keys;
+    const char *const *right_keys;
+    size_t key_count;
+    /**
+     * The columns of the result: NAME, left.NAME, right.NAME (or 1.N, 2.N by number); a NAME that
+     * both have is the left one's. None: all of the left, then those of the right that are not
+     * keys. A key column of the left has the right's value where the left row is missing.
+     */
+    const char *const *columns;
+    size_t column_count;
+    const char *suffix;  /**< of names from the right that the left has too; NULL = "_right" */
+    bool match_nulls;    /**< empty keys (and those that cannot be read as their type) equal each
+                            other;    otherwise they have no partner, as in SQL */
+    const char *missing; /**< stands in fields of a row that is missing; NULL = nothing */
+} cb_join_options;
+
+typedef struct cb_join cb_join;
+
+/** What a finished (or failed) run did. */
+typedef struct cb_join_stats {
+    size_t struct_size;
+    cb_job_stats job;
+    uint64_t rows_left, rows_right;
+} cb_join_stats;
+
+/** Checks the options, opens nothing yet. CB_EINVAL with the reason. cb_join_destroy frees it. */
+CB_API CB_MUST_USE cb_status cb_join_create(const cb_join_options *options, cb_join **join,
+                                            cb_error *err);
+
+/** Does the work; blocks until it is done, failed or cancelled. Once per object. As cb_sort_run. */
+CB_API CB_MUST_USE cb_status cb_join_run(cb_join *join, cb_error *err);
+
+/** Any thread, while cb_join_run runs and after. */
+CB_API void cb_join_progress(const cb_join *join, cb_progress *progress);
+/** Any thread, not a signal handler: the run ends soon with CB_ECANCELED. */
+CB_API void cb_join_cancel(cb_join *join);
+/** After cb_join_run. */
+CB_API void cb_join_get_stats(const cb_join *join, cb_join_stats *stats);
+/** As cb_sort_memory_tree. */
+CB_API void cb_join_memory_tree(const cb_join *join, char *text, size_t bytes);
+/** NULL is fine. Not while cb_join_run runs. */
+CB_API void cb_join_destroy(cb_join *join);
+
+CB_EXTERN_C_END
+
+#endif

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "carbide/join.h"
+
+#include "base/alloc.h"
+#include "operator/join_private.h"
+
+/*
+ * A join, on the ground of job.h: both inputs are partitioned by a hash of their keys, partition by
+ * partition the right rows become a table that the left rows are looked up in (join_work.c), and
+ * what comes out goes into ranges of left positions, which are ordered and written at places known
+ * by then. Whole partitions of both sides leave when memory is short, and results have room of
+ * their own. A partition that does not fit, for luck or for a key with very many rows, is sorted
+ * instead (join_giant.c).
+ *
+ * No side is favoured by its size: what is stored of a row is what the result shows of it, so both
+ * sides cost their bytes once, out and back.
+ */
+
+/* ---- options ---- */
+
+static size_t list_bytes(const char *const *list, size_t count, size_t *slots) {
+    size_t bytes = 0;
+    *slots += count;
+    for (size_t i = 0; i < count; i++)
+        bytes += strlen(list[i]) + 1;
+    return bytes;
+}
+
+static const char *const *copy_list(const char ***slots, char **at, const char *const *list,
+                                    size_t count) {
+    const char **copy = *slots;
+    for (size_t i = 0; i < count; i++) {
+        size_t bytes = strlen(list[i]) + 1;
+        memcpy(*at, list[i], bytes);
+        *(*slots)++ = *at;
+        *at += bytes;
+    }
+    return copy;
+}
+
+static cb_status copy_options(cb_join *j, const cb_join_options *o, cb_error *err) {
+    const char *const *right = o->right_keys != NULL ? o->right_keys : o->left_keys;
+    const char *const texts[2] = {o->suffix != NULL ? o->suffix : "_right",
+                                  o->missing != NULL ? o->missing : ""};
+    size_t slots = 0;
+    size_t bytes = list_bytes(o->left_keys, o->key_count, &slots) +
+                   list_bytes(right, o->key_count, &slots) +
+                   list_bytes(o->columns, o->column_count, &slots) + list_bytes(texts, 2, &slots);
+    j->strings = cbi_alloc(bytes + 1);
+    j->lists = cbi_calloc(slots + 1, sizeof *j->lists);
+    if (j->strings == NULL || j->lists == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for the options");
+    const char **lists = j->lists;
+    char *at = j->strings;
+    j->o = *o;
+    j->o.left_keys = copy_list(&lists, &at, o->left_keys, o->key_count);
+    j->o.right_keys = copy_list(&lists, &at, right, o->key_count);
+    j->o.columns = copy_list(&lists, &at, o->columns, o->column_count);
+    const char *const *copies = copy_list(&lists, &at, texts, 2);
+    j->o.suffix = copies[0];
+    j->o.missing = copies[1];
+    return CB_OK;
+}
+
+static cb_status check_options(const cb_join_options *o, cb_error *err) {
+    if (o->struct_size != sizeof *o)
+        return cbi_fail(err, CB_EINVAL,
+                        "cb_join_options: struct_size is %zu, this library knows %zu",
+                        o->struct_size, sizeof *o);
+    if (o->job.input_count != 2 || o->job.inputs == NULL)
+        return cbi_fail(err, CB_EINVAL, "a join has two inputs, and %zu are named",
+                        o->job.input_count);
+    if ((unsigned)o->how > CB_JOIN_ANTI)
+        return cbi_fail(err, CB_EINVAL, "a way to join that does not exist");
+    if (o->key_count == 0 || o->left_keys == NULL || o->key_count > JOIN_KEYS_MAX)
+        return cbi_fail(err, CB_EINVAL, "a join needs 1 to %d keys", JOIN_KEYS_MAX);
+    if (o->job.read != NULL || o->job.write != NULL)
+        return cbi_fail(err, CB_EUNSUPPORTED, "a join reads paths and writes a path only");
+    return CB_OK;
+}
+
+cb_status cb_join_create(const cb_join_options *o, cb_join **out, cb_error *err) {
+    CB_TRY(check_options(o, err));
+    cb_join *j = cbi_calloc(1, sizeof *j);
+    if (j == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for a join");
+    cb_status status = cbi_job_init(&j->job, &o->job, "join", err);
+    if (status == CB_OK)
+        status = copy_options(j, o, err);
+    if (status != CB_OK) {
+        cb_join_destroy(j);
+        return status;
+    }
+    *out = j;
+    return CB_OK;
+}
+
+/* ---- before the work ---- */
+
+static cb_status open_side(cb_join *j, unsigned side, cb_error *err) {
+    join_side *s = &j->sides[side];
+    CB_TRY(cbi_job_open_input(&j->job, side, 1, &s->input, err));
+    s->format = *cbi_input_format(s->input);
+    if (s->format.kind != CB_FORMAT_CSV && s->format.kind != CB_FORMAT_TSV)
+        return cbi_fail(err, CB_EINVAL,
+                        "%s: rows of this format have no columns to join by; "
+                        "--format csv or tsv may be meant",
+                        cbi_input_name(s->input, 0));
+    s->names = cbi_input_names(s->input, &s->name_count);
+    cbi_keys_options options = {.keys = side == JOIN_LEFT ? j->o.left_keys : j->o.right_keys,
+                                .key_count = j->o.key_count,
+                                .field_separator = s->format.separator,
+                                .stable = true,
+                                .format = (int)s->format.kind};
+    CB_TRY(cbi_keys_create(&options, &s->keys, err));
+    CB_TRY(cbi_keys_bind(s->keys, s->names, s->name_count, err));
+    for (size_t k = 0; k < j->o.key_count; k++)
+        if (k >= cbi_keys_parts(s->keys) || cbi_keys_part_column(s->keys, k) < 0)
+            return cbi_fail(err, CB_EINVAL, "the key '%s' is not one column", options.keys[k]);
+    return CB_OK;
+}
+
+typedef struct sampler {
+    const cb_join *j;
+    unsigned side;
+    double row_bytes, stored_bytes;
+    uint64_t rows;
+} sampler;
+
+static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
+    sampler *s = ctx;
+    const join_side *side = &s->j->sides[s->side];
+    s->rows++;
+    s->row_bytes += rows->rows[i].bytes + 1.0;
+    size_t payload = join_stored_bytes(s->j, s->side, rows, i);
+    size_t key = cbi_keys_encode(side->keys, rows, i, NULL, 0);
+    s->stored_bytes += (double)cbi_record_bytes((uint32_t)key, (uint32_t)payload) + 0.6;
+}
+
+/* What is known of the work. Nothing, as soon as one input is a stream. */
+static cb_status measure(cb_join *j, cb_error *err) {
+    cbi_job_demand *d = &j->job.demand;
+    double rows[2] = {0}, stored[2] = {0}, row_bytes = 0;
+    size_t fields = 0;
+    bool known = true;
+    for (unsigned side = 0; side < 2; side++) {
+        join_side *s = &j->sides[side];
+        sampler sample = {.j = j, .side = side};
+        fields = cbi_max(fields, s->field_count);
+        known = known && cbi_input_seekable(s->input);
+        CB_TRY(cbi_job_sample(&j->job, s->input, s->columns, s->field_count, sample_row, &sample,
+                              err));
+        if (sample.rows == 0)
+            continue;
+        rows[side] = (double)cbi_input_bytes(s->input) / (sample.row_bytes / (double)sample.rows);
+        stored[side] = rows[side] * (sample.stored_bytes / (double)sample.rows);
+        double mean = sample.row_bytes / (double)sample.rows;
+        row_bytes = row_bytes == 0 || mean < row_bytes ? mean : row_bytes;
+    }
+    double total = stored[0] + stored[1], all = rows[0] + rows[1];
+    *d = (cbi_job_demand){.stored_bytes = known ? total + 1 : 0,
+                          .row_bytes = row_bytes > 0 ? row_bytes : 40,
+                          .record_bytes = all > 0 ? total / all : 40,
+                          .fields = fields,
+                          .read_extra = 8 * CBI_KIB + 64,
+                          .work_factor = 0.8,
+                          .result_factor = 1,
+                          .sides = 2};
+    if (total > 0) { /* a table takes some 30 bytes a right row */
+        d->work_factor = 32 * rows[1] / total;
+        d->result_factor = (stored[0] + stored[1] * rows[0] / (rows[1] + 1)) / total;
+        d->result_factor = d->result_factor < 0.1 ? 0.1
+                           : d->result_factor > 2 ? 2
+                                                  : d->result_factor;
+    }
+    return CB_OK;
+}
+
+/* ---- the work ---- */
+
+/* What was read first gives memory to what comes now. */
+static cb_status make_room(cb_join *j, cb_error *err) {
+    const cbi_job_sizes *z = &j->job.sizes;
+    if (z->in_memory)
+        return CB_OK;
+    return cbi_partitions_make_room(j->job.partner, 0, z->segments / 2, err);
+}
+
+static cb_status prepare(cb_join *j, cb_error *err) {
+    cbi_job *job = &j->job;
+    cbi_job_phase(job, CB_PHASE_SAMPLE);
+    CB_TRY(open_side(j, JOIN_LEFT, err));
+    CB_TRY(open_side(j, JOIN_RIGHT, err));
+    CB_TRY(join_choose_columns(j, err));
+    CB_TRY(cbi_job_make_memory(job, err));
+    CB_TRY(measure(j, err));
+    if (!cbi_input_seekable(j->sides[JOIN_LEFT].input))
+        job->input = j->sides[JOIN_LEFT].input; /* its decoder is counted */
+    CB_TRY(cbi_job_size(job, err));
+    j->left_ranges = join_wants_right(j) && job->sizes.ranges > 1
+                         ? job->sizes.ranges - (job->sizes.ranges + 3) / 4
+                         : job->sizes.ranges;
+    if (join_wants_right(j) && job->sizes.ranges == 1)
+        job->sizes.ranges = 2;
+    return CB_OK;
+}
+
+static cb_status do_work(cb_join *j, cb_error *err) {
+    cbi_job *job = &j->job;
+    CB_TRY(prepare(j, err));
+    CB_TRY(cbi_job_make_ready(job, err));
+    CB_TRY(cbi_job_open_partitions(job, job->sizes.parts, &job->parts, err));
+    CB_TRY(cbi_job_open_partitions(job, job->sizes.parts, &job->partner, err));
+    cbi_job_phase(job, CB_PHASE_READ);
+    CB_TRY(join_read_side(j, JOIN_RIGHT, err));
+    job->rows_bad_before = cbi_input_rows_bad(j->sides[JOIN_RIGHT].input);
+    job->bytes_in_before = cbi_input_bytes_done(j->sides[JOIN_RIGHT].input);
+    CB_TRY(make_room(j, err));
+    CB_TRY(join_read_side(j, JOIN_LEFT, err));
+    CB_TRY(cbi_job_open_partitions(job, job->sizes.ranges, &job->results, err));
+    cbi_job_phase(job, CB_PHASE_MERGE);
+    cbi_job_pass pass = {.parts = job->parts,
+                         .partner = job->partner,
+                         .count = job->sizes.parts,
+                         .ctx = j,
+                         .fits = join_fits,
+                         .work = join_work,
+                         .big = join_big};
+    CB_TRY(cbi_job_each(job, &pass, job->results, job->sizes.ranges, err));
+    CB_TRY(cbi_job_write_results(job, err));
+    if (atomic_load(&job->cancelled))
+        return cbi_fail(err, CB_ECANCELED, "cancelled");
+    return cbi_sink_finish(job->sink, job->cursor, err);
+}
+
+cb_status cb_join_run(cb_join *j, cb_error *err) {
+    cbi_job *job = &j->job;
+    if (job->ran)
+        return cbi_fail(err, CB_EMISUSE, "this join has been run already");
+    job->ran = true;
+    job->start_ns = cbi_sys_clock_ns();
+    cb_error local = {.status = CB_OK};
+    cb_status status = do_work(j, &local);
+    if (atomic_load(&job->cancelled) && status != CB_OK)
+        status = cbi_fail(&local, CB_ECANCELED, "cancelled");
+    cbi_job_end(job, status, &local);
+    if (status != CB_OK && err != NULL)
+        *err = local;
+    return status;
+}
+
+/* ---- seen from outside ---- */
+
+void cb_join_progress(const cb_join *j, cb_progress *progress) {
+    cbi_job_progress((cbi_job *)(uintptr_t)&j->job, progress);
+}
+
+void cb_join_cancel(cb_join *j) {
+    cbi_job_cancel(&j->job);
+}
+
+void cb_join_get_stats(const cb_join *j, cb_join_stats *stats) {
+    size_t size = stats->struct_size;
+    *stats = (cb_join_stats){.struct_size = size,
+                             .job = j->job.stats,
+                             .rows_left = atomic_load(&j->sides[JOIN_LEFT].rows),
+                             .rows_right = atomic_load(&j->sides[JOIN_RIGHT].rows)};
+    stats->job.struct_size = sizeof stats->job;
+}
+
+void cb_join_memory_tree(const cb_join *j, char *text, size_t bytes) {
+    cbi_job_memory_tree(&j->job, text, bytes);
+}
+
+void cb_join_destroy(cb_join *j) {
+    if (j == NULL)
+        return;
+    for (unsigned i = 0; i < 2; i++) {
+        cbi_keys_destroy(j->sides[i].keys);
+        if (j->sides[i].input != j->job.input)
+            cbi_input_close(j->sides[i].input);
+    }
+    join_free_columns(j);
+    cbi_job_fini(&j->job);
+    cbi_free(j->lists);
+    cbi_free(j->strings);
+    cbi_free(j);
+}
