@@ -170,7 +170,8 @@ static cb_status flush_builder(cbi_runs *r, cb_error *err) {
     r->job->runs++;
     CB_TRY(cbi_builder_flush(&r->builder, r->runs, slot, false, err));
     r->slots[r->count++] = slot;
-    return CB_OK;
+    /* What is on its way out holds memory that whoever reads the records cannot wait for. */
+    return cbi_partitions_make_room(r->runs, UINT32_MAX, 2 * r->job->sizes.batch_segments, err);
 }
 
 /* The table of runs is full: the builder (just emptied) becomes memory for a merge. */

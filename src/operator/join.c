@@ -218,6 +218,12 @@ static cb_status do_work(cb_join *j, cb_error *err) {
     CB_TRY(make_room(j, err));
     CB_TRY(join_read_side(j, JOIN_LEFT, err));
     CB_TRY(cbi_job_open_partitions(job, job->sizes.ranges, &job->results, err));
+    for (unsigned i = 0; i < 2; i++) {
+        join_side *s = &j->sides[i];
+        double chunks = (double)cbi_max(atomic_load(&s->chunks), 1);
+        s->chunk_scale = 1 / chunks;
+        s->rows_scale = chunks / ((double)atomic_load(&s->rows) + 1);
+    }
     cbi_job_phase(job, CB_PHASE_MERGE);
     cbi_job_pass pass = {.parts = job->parts,
                          .partner = job->partner,

@@ -36,15 +36,22 @@ static const uint8_t *skip_keys(const cb_join *j, join_row *right) {
     return keys;
 }
 
+/* Ranges of the same number of rows, about: a position is a chunk and a row in it, and chunks have
+ * as many rows as the mean. */
+static inline uint32_t range_of(const join_side *s, uint64_t position, uint32_t ranges) {
+    double in_chunk = (double)(uint32_t)position * s->rows_scale;
+    double place = (double)(position >> 32) + (in_chunk < 1 ? in_chunk : 1);
+    uint32_t range = (uint32_t)(place * s->chunk_scale * ranges);
+    return range < ranges ? range : ranges - 1;
+}
+
 static inline uint32_t left_range(const cb_join *j, uint64_t position) {
-    uint64_t chunks = atomic_load_explicit(&j->sides[JOIN_LEFT].chunks, memory_order_relaxed);
-    return (uint32_t)((position >> 32) * j->left_ranges / (chunks > 0 ? chunks : 1));
+    return range_of(&j->sides[JOIN_LEFT], position, j->left_ranges);
 }
 
 static uint32_t right_range(const cb_join *j, uint64_t position) {
-    uint64_t chunks = atomic_load_explicit(&j->sides[JOIN_RIGHT].chunks, memory_order_relaxed);
-    uint32_t ranges = j->job.sizes.ranges - j->left_ranges;
-    return j->left_ranges + (uint32_t)((position >> 32) * ranges / (chunks > 0 ? chunks : 1));
+    return j->left_ranges +
+           range_of(&j->sides[JOIN_RIGHT], position, j->job.sizes.ranges - j->left_ranges);
 }
 
 typedef struct target {

@@ -116,6 +116,16 @@ static cb_status join_temp_row(giant *g, const cbi_stored *row, uint64_t ordinal
     return CB_OK;
 }
 
+/* Results take whatever memory is free; what is read next must find some. */
+static cb_status leave_room(giant *g, cb_error *err) {
+    cbi_job *job = &g->j->job;
+    size_t need = 4 * cbi_max(g->runs.batch, job->sizes.run_batch) + 8;
+    if (CBI_LIKELY(cb_segment_pool_free_count(job->pool) >= need))
+        return CB_OK;
+    return cbi_partitions_make_room(job->results, UINT32_MAX,
+                                    cbi_max(need, job->sizes.segments / 16), err);
+}
+
 /* The right rows from one slot; `again`: they will be needed once more, and go to the other. */
 static cb_status pass_temp(giant *g, bool again, cb_error *err) {
     uint32_t from = g->slot, to = 1 - g->slot;
@@ -137,6 +147,9 @@ static cb_status pass_temp(giant *g, bool again, cb_error *err) {
             break;
         if (source.source.kept)
             source.source.release(&source.source);
+        status = leave_room(g, err);
+        if (status != CB_OK)
+            break;
     }
     cbi_run_source_fini(&source);
     if (status == CB_OK)
@@ -196,6 +209,7 @@ static cb_status end_group(giant *g, cb_error *err) {
 static cb_status take_row(void *ctx, const cbi_stored *row, cb_error *err) {
     giant *g = ctx;
     size_t bytes = row->key_bytes - 1;
+    CB_TRY(leave_room(g, err));
     if (!g->any || bytes != g->key_bytes || memcmp(row->key, g->key, bytes) != 0) {
         CB_TRY(end_group(g, err));
         if (bytes > g->arena_bytes / 2)
@@ -260,6 +274,7 @@ static cb_status add_side(giant *g, unsigned side, uint32_t index, cb_error *err
             status = add_row(g, side, &record, reader.order, err);
         cbi_segments_give(j->job.pool, list);
         CB_TRY(status);
+        CB_TRY(leave_room(g, err));
         if (cbi_job_stopped(&j->job))
             return cbi_fail(err, CB_ECANCELED, "cancelled");
     }

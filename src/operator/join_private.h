@@ -54,7 +54,8 @@ typedef struct join_side {
     double rows_estimate, row_bytes, key_bytes;
     uint64_t sample_rows;
     atomic_ullong rows;
-    atomic_ullong chunks; /* the highest number and one */
+    atomic_ullong chunks;           /* the highest number and one */
+    double chunk_scale, rows_scale; /* of a chunk in all, of a row in a chunk */
 } join_side;
 
 struct cb_join {

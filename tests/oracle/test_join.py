@@ -146,7 +146,7 @@ class Join(h.Case):
         rng = random.Random(seed)
         plan = Plan(rng, rows)
         paths = plan.write(self)
-        budget = rng.choice(("7M", "8M", "12M", "1G"))
+        budget = rng.choice(("9M", "12M", "1G"))
         threads = rng.choice(("1", "2", "3"))
         result = h.carbide("join", *plan.arguments(), "-S", budget, "-j", threads, *paths, timeout=120)
         self.assertEqual(result.exit, 0, f"seed {seed}: {result}")
