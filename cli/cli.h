@@ -44,6 +44,7 @@ int cli_exit_code(cb_status status);
 int cli_sort_main(int argc, char **argv, bool gnu);
 int cli_group_main(int argc, char **argv);
 int cli_join_main(int argc, char **argv);
+int cli_dedupe_main(int argc, char **argv);
 int cli_partition_main(int argc, char **argv);
 int cli_gen_main(int argc, char **argv);
 int cli_simulate_main(int argc, char **argv);

@@ -20,6 +20,8 @@ static int verb_main(int argc, char **argv) {
         return cli_group_main(argc, argv);
     if (strcmp(verb, "join") == 0)
         return cli_join_main(argc, argv);
+    if (strcmp(verb, "dedupe") == 0)
+        return cli_dedupe_main(argc, argv);
     if (strcmp(verb, "partition") == 0)
         return cli_partition_main(argc, argv);
     if (strcmp(verb, "gen") == 0)
@@ -58,9 +60,9 @@ int main(int argc, char **argv) {
     if (strcmp(self, "sort") == 0 || strcmp(self, "csort") == 0)
         return cli_sort_main(argc, argv, true);
     if (argc < 2) {
-        (void)cli_usage_error(
-            NULL, "a command is needed: sort, group, join, partition, gen, simulate, doctor, help, "
-                  "version or completions");
+        (void)cli_usage_error(NULL, "a command is needed: sort, group, join, dedupe, partition, "
+                                    "gen, simulate, doctor, help, "
+                                    "version or completions");
         return CLI_EXIT_TROUBLE;
     }
     return verb_main(argc - 1, argv + 1);

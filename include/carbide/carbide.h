@@ -6,6 +6,7 @@
 #include "carbide/allocator.h"
 #include "carbide/block.h"
 #include "carbide/channel.h"
+#include "carbide/dedupe.h"
 #include "carbide/group.h"
 #include "carbide/job.h"
 #include "carbide/join.h"

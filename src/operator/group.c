@@ -13,11 +13,11 @@
 /* ---- keys ---- */
 
 /* Splits "a,b" at commas outside of double quotes. */
-static cb_status split_keys(cb_group *g, const cb_group_options *o, cb_error *err) {
+cb_status group_split_keys(cb_group *g, const char *const *keys, size_t count, cb_error *err) {
     size_t bytes = 1, most = 1;
-    for (size_t i = 0; i < o->key_count; i++) {
-        bytes += strlen(o->keys[i]) + 1;
-        for (const char *p = o->keys[i]; *p != 0; p++)
+    for (size_t i = 0; i < count; i++) {
+        bytes += strlen(keys[i]) + 1;
+        for (const char *p = keys[i]; *p != 0; p++)
             most += *p == ',';
         most++;
     }
@@ -25,11 +25,11 @@ static cb_status split_keys(cb_group *g, const cb_group_options *o, cb_error *er
     g->keys = cbi_calloc(most, sizeof *g->keys);
     g->key_columns = cbi_calloc(most, sizeof *g->key_columns);
     if (g->strings == NULL || g->keys == NULL || g->key_columns == NULL)
-        return cbi_fail(err, CB_ENOMEM, "no memory for %zu keys", o->key_count);
+        return cbi_fail(err, CB_ENOMEM, "no memory for %zu keys", count);
     char *at = g->strings;
-    for (size_t i = 0; i < o->key_count; i++) {
-        size_t n = strlen(o->keys[i]) + 1;
-        memcpy(at, o->keys[i], n);
+    for (size_t i = 0; i < count; i++) {
+        size_t n = strlen(keys[i]) + 1;
+        memcpy(at, keys[i], n);
         bool quoted = false;
         char *from = at;
         for (char *p = at; p < at + n; p++) {
@@ -38,7 +38,7 @@ static cb_status split_keys(cb_group *g, const cb_group_options *o, cb_error *er
                 continue;
             *p = 0;
             if (p == from)
-                return cbi_fail(err, CB_EINVAL, "key '%.120s' has an empty name in it", o->keys[i]);
+                return cbi_fail(err, CB_EINVAL, "key '%.120s' has an empty name in it", keys[i]);
             g->keys[g->key_count++] = from;
             from = p + 1;
         }
@@ -68,7 +68,7 @@ cb_status cb_group_create(const cb_group_options *o, cb_group **group, cb_error 
         return cbi_fail(err, CB_ENOMEM, "no memory for a group-by");
     cb_status status = cbi_job_init(&g->job, &o->job, "group", err);
     if (status == CB_OK)
-        status = split_keys(g, o, err);
+        status = group_split_keys(g, o->keys, o->key_count, err);
     if (status == CB_OK)
         status = cbi_aggregates_parse(o->aggregates, o->aggregate_count, &g->aggs, err);
     if (status != CB_OK) {
@@ -114,6 +114,7 @@ static cb_status find_keys(cb_group *g, const char *const *names, size_t name_co
         if (*rest != 0 && strcmp(rest, ":str") != 0)
             g->plain = false;
     }
+    g->display = !g->plain;
     return CB_OK;
 }
 
@@ -235,12 +236,12 @@ static cb_status make_header(cb_group *g, const char *const *names, size_t name_
 
 /* ---- what is known before the start ---- */
 
-static cb_status bind(cb_group *g, cb_error *err) {
+cb_status group_bind(cb_group *g, cb_error *err) {
     cbi_input *input = g->job.input;
     const cbi_format *f = cbi_input_format(input);
     size_t name_count;
     const char *const *names = cbi_input_names(input, &name_count);
-    if (f->kind == CB_FORMAT_FIXED)
+    if (f->kind == CB_FORMAT_FIXED && !g->row_is_key)
         return cbi_fail(err, CB_EUNSUPPORTED, "records of a fixed size cannot be grouped");
     g->delimited = f->kind == CB_FORMAT_CSV || f->kind == CB_FORMAT_TSV;
     g->quoting = f->kind == CB_FORMAT_CSV;
@@ -251,7 +252,7 @@ static cb_status bind(cb_group *g, cb_error *err) {
     CB_TRY(find_keys(g, names, name_count, g->delimited ? f->columns : 0, err));
     CB_TRY(cbi_aggregates_bind(g->aggs, names, name_count, g->delimited ? f->columns : 0, err));
     CB_TRY(collect_columns(g, err));
-    if (!g->plain)
+    if (!g->plain && !g->row_is_key)
         CB_TRY(make_typed_keys(g, names, name_count, err));
     return make_header(g, names, name_count, err);
 }
@@ -261,23 +262,30 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
     cb_group *g = ctx;
     g->sample_rows++;
     g->sample_row_bytes += rows->rows[i].bytes + 1;
-    if (!g->delimited) {
+    if (!g->delimited && !g->row_is_key) {
         g->sample_record_bytes += 24 + rows->rows[i].bytes * 0.5 + (double)g->packed_max / 4;
         return;
     }
     group_row row = {
         .base = rows->base, .row = rows->rows[i], .fields = rows->fields + i * rows->field_count};
-    size_t display = group_display_bytes(g, &row);
+    size_t display = g->row_is_key ? 0 : group_display_bytes(g, &row);
     double bytes = 4 + 2 + (double)display;
     for (size_t k = 0; k < g->aggs->column_count; k++) {
         const cbi_agg_column *c = &g->aggs->columns[k];
+        if (!c->row && !g->delimited)
+            continue;
         cbi_span span = c->row ? row.row : row.fields[c->slot];
         if (c->packed)
             bytes += 1 + (double)CBI_SPAN_BYTES(span) * 0.45;
         if (c->text)
             bytes += 1 + (double)CBI_SPAN_BYTES(span);
     }
-    if (!g->plain) {
+    if (g->row_is_key) {
+        bytes += (double)rows->rows[i].bytes;
+        if (g->sample_memory != NULL)
+            (void)cbi_sample_add(&g->sample, rows->base + rows->rows[i].offset, rows->rows[i].bytes,
+                                 false);
+    } else if (!g->plain) {
         uint8_t key[1024];
         cbi_span fields[1024];
         cbi_rows one = {.base = rows->base,
@@ -297,7 +305,7 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
 
 enum { SORT_SAMPLE_BYTES = 256 * 1024 };
 
-static cb_status make_demand(cb_group *g, cb_error *err) {
+cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, cb_error *err) {
     cbi_job *job = &g->job;
     cbi_job_demand *d = &job->demand;
     cb_page page;
@@ -320,10 +328,8 @@ static cb_status make_demand(cb_group *g, cb_error *err) {
         d->stored_bytes = 1;
     d->fields = g->delimited ? g->column_count : 0;
     d->read_extra = group_worker_bytes(g);
-    double each = g->aggs->lists ? 96 : 36 + (double)g->aggs->state_bytes;
-    d->work_factor = each / d->record_bytes;
-    double result = (double)g->aggs->count * 8 + 12 + d->record_bytes * 0.9;
-    d->result_factor = result / d->record_bytes;
+    d->work_factor = work_bytes / d->record_bytes;
+    d->result_factor = (result_bytes + 12 + d->record_bytes * 0.9) / d->record_bytes;
     if (status == CB_OK)
         status = cbi_job_size(job, err);
     if (status == CB_OK && g->sample_memory != NULL && g->sample.count > 0)
@@ -372,9 +378,10 @@ static cb_status do_work(cb_group *g, cb_error *err) {
     cbi_input *input;
     cbi_job_phase(job, CB_PHASE_SAMPLE);
     CB_TRY(cbi_job_open_input(job, 0, job->o.input_count, &input, err));
-    CB_TRY(bind(g, err));
+    CB_TRY(group_bind(g, err));
     CB_TRY(cbi_job_make_memory(job, err));
-    CB_TRY(make_demand(g, err));
+    double each = g->aggs->lists ? 96 : 36 + (double)g->aggs->state_bytes;
+    CB_TRY(group_make_plan(g, each, (double)g->aggs->count * 8, err));
     CB_TRY(cbi_job_make_ready(job, err));
     CB_TRY(group_read(g, err));
     CB_TRY(cbi_input_finish(job->input, err));
@@ -391,16 +398,7 @@ cb_status cb_group_run(cb_group *g, cb_error *err) {
     job->start_ns = cbi_sys_clock_ns();
     cb_error local = {.status = CB_OK};
     cb_status status = do_work(g, &local);
-    if (status == CB_OK && atomic_load(&job->cancelled))
-        status = cbi_fail(&local, CB_ECANCELED, "cancelled");
-    if (status == CB_OK)
-        status = cbi_sink_finish(job->sink, job->cursor, &local);
-    if (status != CB_OK && atomic_load(&job->cancelled))
-        status = cbi_fail(&local, CB_ECANCELED, "cancelled");
-    cbi_job_end(job, status, &local);
-    if (status != CB_OK && err != NULL)
-        *err = local;
-    return status;
+    return cbi_job_finish(job, status, &local, err);
 }
 
 void cb_group_progress(const cb_group *g, cb_progress *progress) {
@@ -424,6 +422,11 @@ void cb_group_memory_tree(const cb_group *g, char *text, size_t bytes) {
 void cb_group_destroy(cb_group *g) {
     if (g == NULL)
         return;
+    group_fini(g);
+    cbi_free(g);
+}
+
+void group_fini(cb_group *g) {
     cbi_job_fini(&g->job);
     cbi_splitters_destroy(g->splitters);
     cbi_keys_destroy(g->typed);
@@ -434,5 +437,4 @@ void cb_group_destroy(cb_group *g) {
     cbi_free(g->key_columns);
     cbi_free(g->keys);
     cbi_free(g->strings);
-    cbi_free(g);
 }

@@ -364,7 +364,7 @@ static cb_status put_fields(giant_work *b, size_t from, size_t to, cb_error *err
 
 static const uint8_t *display_of(const giant_work *b, uint32_t *bytes) {
     *bytes = b->key_bytes;
-    return b->g->plain ? b->key : cbi_varint_get(b->key + b->key_bytes + 4, bytes);
+    return !b->g->display ? b->key : cbi_varint_get(b->key + b->key_bytes + 4, bytes);
 }
 
 static cb_status put_giant(giant_work *b, cb_error *err) {
@@ -472,7 +472,7 @@ static cb_status end_group(giant_work *b, cb_error *err) {
 
 static cb_status begin_group(giant_work *b, const cbi_stored *record, const group_payload *payload,
                              cb_error *err) {
-    size_t head = b->g->plain ? 0 : (size_t)(payload->body - record->row);
+    size_t head = !b->g->display ? 0 : (size_t)(payload->body - record->row);
     if (record->key_bytes + head > b->key_room)
         return no_room(b, "a key", record->key_bytes + head, b->key_room, err);
     memcpy(b->key, record->key, record->key_bytes);

@@ -135,7 +135,7 @@ cb_status group_lists_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_seg
         const group_entry *e = group_table_at(&l.table, k);
         const uint8_t *display = e->key;
         uint32_t display_bytes = e->key_bytes;
-        if (!g->plain)
+        if (g->display)
             display = cbi_varint_get(e->key + e->key_bytes + 4, &display_bytes);
         CB_TRY(list_put_result(&l.eval, w, e->first, e->key, e->key_bytes, display, display_bytes,
                                l.sorted + (e->state[0] - e->rows), e->rows, err));

@@ -38,7 +38,9 @@ struct cb_group {
     size_t key_count;
     group_key *key_columns;
     bool plain, sorted;
-    cbi_keys *typed;            /* NULL: plain */
+    bool display;    /* records carry the key columns as they are written out, beside their key */
+    bool row_is_key; /* dedupe: the whole row */
+    cbi_keys *typed; /* NULL: plain */
     uint32_t typed_slots[1024]; /* its fields among ours */
     size_t typed_count;
     cbi_aggregates *aggs;
@@ -77,6 +79,14 @@ typedef struct group_worker {
     uint64_t *state;   /* one, aligned */
     cbi_span *line_fields;
 } group_worker;
+
+/* ---- group.c: shared with dedupe ---- */
+cb_status group_split_keys(cb_group *g, const char *const *keys, size_t count, cb_error *err);
+/** Finds columns and lays out what is read; the input is open. */
+cb_status group_bind(cb_group *g, cb_error *err);
+/** Looks at a sample, and chooses sizes by it. `work_bytes`: of a worker's memory for a record. */
+cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, cb_error *err);
+void group_fini(cb_group *g);
 
 /* ---- group_record.c ---- */
 

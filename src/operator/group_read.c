@@ -96,7 +96,7 @@ static uint8_t *put_payload(cbi_job_worker *w, const group_row *row, const cbi_v
     const cb_group *g = ((group_worker *)w->own)->group;
     cbi_store_u32(p, number);
     p += 4;
-    if (!g->plain) {
+    if (g->display) {
         p = cbi_varint_put(p, (uint32_t)display_bytes);
         p = group_put_display(g, row, p);
     }
@@ -123,7 +123,8 @@ static cb_status too_large(size_t bytes, cb_error *err) {
 static cb_status put_row(cbi_job_worker *w, found_key *k, const cbi_value *values, cb_error *err) {
     const cb_group *g = ((group_worker *)w->own)->group;
     group_row row = row_at(w, k->index);
-    size_t display = g->plain && k->key != NULL ? 0 : group_display_bytes(g, &row);
+    bool measure = g->display || (g->plain && k->key == NULL);
+    size_t display = measure ? group_display_bytes(g, &row) : 0;
     size_t key_bytes = k->key != NULL ? k->key_bytes
                        : g->plain     ? display
                                       : typed_key(w, k->index, NULL, 0);
@@ -157,7 +158,7 @@ cb_status group_put_state(cb_group *g, cbi_batch *batch, const group_table *t, c
                           cb_error *err) {
     size_t columns = g->aggs->column_count, display = 0;
     const uint8_t *kept = e->key + e->key_bytes + 4;
-    if (!g->plain) {
+    if (g->display) {
         uint32_t bytes;
         display = (size_t)(cbi_varint_get(kept, &bytes) - kept) + bytes;
     }
@@ -219,7 +220,7 @@ static void take_table(cbi_job_worker *w) {
     own->table_units = units;
     if (own->table_base == NULL)
         return;
-    size_t key = 24 + (g->plain ? 0 : 16);
+    size_t key = 24 + (g->display ? 16 : 0);
     own->tables = group_table_init(&own->table, own->table_base, units * z->segment,
                                    g->aggs->state_bytes, SIZE_MAX / 2, key) >= 16;
     if (!own->tables)
@@ -245,7 +246,7 @@ static group_entry *new_entry(cbi_job_worker *w, const found_key *k, size_t plac
     const cb_group *g = own->group;
     group_row row = {.base = NULL};
     size_t copy = k->key_bytes, display = 0;
-    if (!g->plain) {
+    if (g->display) {
         row = row_at(w, k->index);
         display = group_display_bytes(g, &row);
         copy += 4 + cbi_varint_bytes((uint32_t)display) + display;
@@ -257,7 +258,7 @@ static group_entry *new_entry(cbi_job_worker *w, const found_key *k, size_t plac
     e->first = w->chunk.sequence << CBI_ORDER_ROW_BITS | k->number;
     uint8_t *p = own->table.keys;
     memcpy(p, k->key, k->key_bytes);
-    if (!g->plain) {
+    if (g->display) {
         p = cbi_varint_put(p + k->key_bytes + 4, (uint32_t)display);
         (void)group_put_display(g, &row, p);
     }
@@ -338,6 +339,12 @@ static void find_key(cbi_job_worker *w, const group_row *row, found_key *k, size
     const cb_group *g = own->group;
     uint8_t *at = own->key_memory + *used;
     size_t room = GROUP_KEY_MAX - *used, bytes;
+    if (g->row_is_key) {
+        k->key = row->base + row->row.offset;
+        k->key_bytes = row->row.bytes;
+        k->hash = cbi_job_hash(w->job, k->key, k->key_bytes);
+        return;
+    }
     if (g->plain) {
         bytes = group_display_bytes(g, row);
         if (bytes <= room)

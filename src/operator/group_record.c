@@ -171,7 +171,7 @@ cbi_number_kind group_read_values(const cb_group *g, const group_row *row, cbi_v
 
 size_t group_row_payload_bytes(const cb_group *g, const group_row *row, size_t display_bytes) {
     size_t bytes = 4 + g->packed_max;
-    if (!g->plain)
+    if (g->display)
         bytes += CBI_VARINT_MAX + display_bytes;
     for (size_t i = 0; g->text_count > 0 && i < g->aggs->column_count; i++) {
         const cbi_agg_column *c = &g->aggs->columns[i];
@@ -209,7 +209,7 @@ void group_payload_get(const cb_group *g, const cbi_stored *record, uint64_t ord
     uint32_t number = cbi_load_u32(p);
     p += 4;
     *payload = (group_payload){.state = (number & GROUP_STATE_BIT) != 0};
-    if (!g->plain) {
+    if (g->display) {
         p = cbi_varint_get(p, &payload->display_bytes);
         payload->display = p;
         p += payload->display_bytes;

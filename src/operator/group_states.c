@@ -81,7 +81,7 @@ uint32_t group_range(const cb_group *g, uint64_t position, const uint8_t *key, s
 static const uint8_t *display_of(const cb_group *g, const uint8_t *key, uint32_t key_bytes,
                                  uint32_t *bytes) {
     *bytes = key_bytes;
-    return g->plain ? key : cbi_varint_get(key + key_bytes + 4, bytes);
+    return !g->display ? key : cbi_varint_get(key + key_bytes + 4, bytes);
 }
 
 /* `key` with its display behind it. */
@@ -157,8 +157,9 @@ static cb_status add_to_table(states_work *s, const waiting *r, bool copy, bool 
     group_entry *e = group_table_find(&s->table, r->hash, k->key, k->key_bytes, &place);
     *full = false;
     if (copy)
-        kept = k->key_bytes +
-               (s->g->plain ? 0 : (size_t)(r->payload.display - k->row) + r->payload.display_bytes);
+        kept =
+            k->key_bytes +
+            (!s->g->display ? 0 : (size_t)(r->payload.display - k->row) + r->payload.display_bytes);
     if (e == NULL) {
         e = group_table_add(&s->table, r->hash, k->key, k->key_bytes, kept, place);
         *full = e == NULL;
@@ -168,7 +169,7 @@ static cb_status add_to_table(states_work *s, const waiting *r, bool copy, bool 
         if (kept > 0)
             memcpy(s->table.keys, k->key, kept); /* the row begins where the key ends */
     } else if (r->payload.position < e->first) { /* its key columns are the ones to show */
-        if (copy && !s->g->plain) {
+        if (copy && s->g->display) {
             uint8_t *used = (uint8_t *)group_table_at(&s->table, s->table.count);
             *full = (size_t)(s->table.keys - used) < kept;
             if (*full)
@@ -177,7 +178,7 @@ static cb_status add_to_table(states_work *s, const waiting *r, bool copy, bool 
             memcpy(s->table.keys, k->key, kept);
         }
         e->first = r->payload.position;
-        if (!copy || !s->g->plain)
+        if (!copy || s->g->display)
             e->key = copy ? s->table.keys : k->key;
     }
     return add_record(s, r, e->state, err);
@@ -246,7 +247,7 @@ static cb_status flush_to_runs(big_states *b, cb_error *err) {
     for (uint32_t i = 0; i < s->table.count; i++) {
         const group_entry *e = group_table_at(&s->table, i);
         size_t display = 0;
-        if (!g->plain) {
+        if (g->display) {
             uint32_t bytes;
             const uint8_t *at = e->key + e->key_bytes + 4;
             display = (size_t)(cbi_varint_get(at, &bytes) - at) + bytes;
@@ -326,8 +327,9 @@ static cb_status merged_record(void *ctx, const cbi_stored *record, cb_error *er
                 memcmp(b->key, record->key, record->key_bytes) == 0;
     if (!same) {
         CB_TRY(end_group(b, err));
-        size_t display =
-            s->g->plain ? 0 : (size_t)(r.payload.display - record->row) + r.payload.display_bytes;
+        size_t display = !s->g->display
+                             ? 0
+                             : (size_t)(r.payload.display - record->row) + r.payload.display_bytes;
         if (record->key_bytes + display > b->key_room)
             return cbi_fail_bytes(err, CB_EBUDGET, record->key_bytes + display, b->key_room,
                                   "a key of %u bytes with its columns does not fit",

@@ -42,7 +42,7 @@ static inline uint32_t group_table_init(group_table *t, void *memory, size_t byt
     size_t each = t->entry_bytes + key_bytes, slots = 16;
     while (slots < entries + entries / 2 && slots < (size_t)1 << 31)
         slots *= 2;
-    while (slots > 16 && slots * 8 + slots / 2 * each > bytes)
+    while (slots > 16 && slots * 8 + (slots / 2 < entries ? slots / 2 : entries) * each > bytes)
         slots /= 2;
     if (slots * 8 + each > bytes)
         return 0;

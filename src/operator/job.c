@@ -384,6 +384,19 @@ void cbi_job_end(cbi_job *job, cb_status status, cb_error *err) {
     cbi_mutex_unlock(&job->mutex);
 }
 
+cb_status cbi_job_finish(cbi_job *job, cb_status status, cb_error *local, cb_error *err) {
+    if (status == CB_OK && atomic_load(&job->cancelled))
+        status = cbi_fail(local, CB_ECANCELED, "cancelled");
+    if (status == CB_OK)
+        status = cbi_sink_finish(job->sink, job->cursor, local);
+    if (status != CB_OK && atomic_load(&job->cancelled))
+        status = cbi_fail(local, CB_ECANCELED, "cancelled");
+    cbi_job_end(job, status, local);
+    if (status != CB_OK && err != NULL)
+        *err = *local;
+    return status;
+}
+
 void cbi_job_fini(cbi_job *job) {
     take_down(job);
     cbi_input_close(job->input);

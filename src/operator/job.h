@@ -150,6 +150,7 @@ typedef struct cbi_job_demand {
     size_t read_extra;    /* bytes a worker needs in the read pass besides */
     double work_factor;   /* bytes a worker needs for each stored byte of its partition */
     double result_factor; /* result bytes for each stored byte, about the most */
+    unsigned outputs;     /* files that results go to; 0 = 1. Each has sizes.ranges of them */
     unsigned sides;       /* sets of partitions that are open at the same time; 0 = 1 */
 } cbi_job_demand;
 
@@ -261,6 +262,9 @@ cb_status cbi_job_make_memory(cbi_job *job, cb_error *err);
 cb_status cbi_job_make_ready(cbi_job *job, cb_error *err);
 /** Everything that can be known at the end; then all but the figures is taken down. */
 void cbi_job_end(cbi_job *job, cb_status status, cb_error *err);
+/** The end of every run: names the output if all went well, ends the job, answers what came of it.
+ */
+cb_status cbi_job_finish(cbi_job *job, cb_status status, cb_error *local, cb_error *err);
 void cbi_job_fini(cbi_job *job);
 void cbi_job_fail(cbi_job *job, cb_status status, const cb_error *err);
 static inline bool cbi_job_stopped(cbi_job *job) {
@@ -306,7 +310,7 @@ void cbi_job_end_input(cbi_job_worker *w);
 typedef struct cbi_job_pass {
     cbi_partitions *parts;
     cbi_partitions *partner; /* loaded and dropped together with parts; NULL: none */
-    uint32_t count;
+    uint32_t first, count;   /* from, to */
     void *ctx;
     /** Does it fit what a worker has? (That it fits the pool is seen to.) */
     bool (*fits)(cbi_job *job, void *ctx, uint32_t index, const cbi_partition_info *info);
@@ -330,7 +334,10 @@ cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err);
 /* job_out.c */
 /** Orders job->results range by range by their keys and writes their rows. */
 cb_status cbi_job_write_results(cbi_job *job, cb_error *err);
-cb_status cbi_job_open_output(cbi_job *job, uint64_t bytes_expected, cb_error *err);
+/** The same for some of the ranges and another file, which is complete and has its name when this
+ * returns. */
+cb_status cbi_job_write_ranges(cbi_job *job, uint32_t first, uint32_t end, const char *path,
+                               cb_error *err);
 
 /* job_runs.c */
 /**

@@ -8,10 +8,11 @@
  * it is written, so all workers write at once; streams are written in turns.
  */
 
-cb_status cbi_job_open_output(cbi_job *job, uint64_t bytes_expected, cb_error *err) {
+static cb_status open_output(cbi_job *job, const char *path, uint64_t bytes_expected,
+                             cb_error *err) {
     const cbi_job_sizes *z = &job->sizes;
     uint8_t *shared = cb_page_data(&job->scratch_page) + z->worker * z->threads + z->staging;
-    cbi_sink_options options = {.path = job->o.output,
+    cbi_sink_options options = {.path = path,
                                 .io = job->spill,
                                 .writers = z->threads,
                                 .edge_memory = shared,
@@ -146,13 +147,13 @@ static cb_status write_big_range(cbi_job_worker *w, void *ctx, uint32_t range, c
     return status;
 }
 
-static cb_status place_ranges(cbi_job *job, cb_error *err) {
-    uint32_t ranges = job->sizes.ranges;
-    job->offsets = cbi_alloc((ranges + 1) * sizeof *job->offsets);
+static cb_status place_ranges(cbi_job *job, uint32_t first, uint32_t ranges, cb_error *err) {
+    cbi_free(job->offsets);
+    job->offsets = cbi_alloc(((size_t)ranges + 1) * sizeof *job->offsets);
     if (job->offsets == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for %u ranges", ranges);
     uint64_t at = job->header_bytes;
-    for (uint32_t r = 0; r < ranges; r++) {
+    for (uint32_t r = first; r < ranges; r++) {
         cbi_partition_info info;
         cbi_partition_get_info(job->results, r, &info);
         job->offsets[r] = at;
@@ -174,11 +175,12 @@ static void drain(void *ctx) {
         cbi_job_fail(w->job, status, &err);
 }
 
-cb_status cbi_job_write_results(cbi_job *job, cb_error *err) {
+static cb_status write_ranges(cbi_job *job, uint32_t first, uint32_t end, const char *path,
+                              cb_error *err) {
     const cbi_job_sizes *z = &job->sizes;
-    CB_TRY(place_ranges(job, err));
+    CB_TRY(place_ranges(job, first, end, err));
     cbi_job_phase(job, CB_PHASE_WRITE);
-    CB_TRY(cbi_job_open_output(job, job->bytes_out_total, err));
+    CB_TRY(open_output(job, path, job->bytes_out_total, err));
     for (unsigned i = 0; i < z->threads; i++) {
         cbi_job_worker *w = &job->workers[i];
         cbi_writer_init(&w->writer, job->sink, w->scratch, z->writer_buffer, z->writer_buffers);
@@ -186,15 +188,31 @@ cb_status cbi_job_write_results(cbi_job *job, cb_error *err) {
     }
     CB_TRY(write_header(job, err));
     cbi_job_pass pass = {.parts = job->results,
-                         .count = z->ranges,
+                         .first = first,
+                         .count = end,
                          .fits = range_fits,
                          .work = write_range,
                          .big = write_big_range};
-    job->turn = 0;
-    cb_status status = cbi_job_each(job, &pass, NULL, 0, err);
-    if (status == CB_OK)
-        status = cbi_job_in_workers(job, z->threads, drain, err);
-    CB_TRY(status);
+    job->turn = first;
+    CB_TRY(cbi_job_each(job, &pass, NULL, 0, err));
+    return cbi_job_in_workers(job, z->threads, drain, err);
+}
+
+cb_status cbi_job_write_results(cbi_job *job, cb_error *err) {
+    CB_TRY(write_ranges(job, 0, job->sizes.ranges, job->o.output, err));
     job->cursor = job->bytes_out_total;
+    return CB_OK;
+}
+
+cb_status cbi_job_write_ranges(cbi_job *job, uint32_t first, uint32_t end, const char *path,
+                               cb_error *err) {
+    CB_TRY(write_ranges(job, first, end, path, err));
+    CB_TRY(cbi_sink_finish(job->sink, job->bytes_out_total, err));
+    atomic_store(&job->rows_out, 0);
+    cbi_mutex_lock(&job->mutex);
+    cbi_sink *sink = job->sink;
+    job->sink = NULL;
+    cbi_mutex_unlock(&job->mutex);
+    cbi_sink_close(sink);
     return CB_OK;
 }

@@ -206,7 +206,7 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
         cbi_job_worker *w = &job->workers[i];
         w->work = cbi_batch_init(&w->batch, w, to, to_parts > 0 ? to_parts : 1, w->scratch);
     }
-    pass->next = pass->next_load = 0;
+    pass->next = pass->next_load = pass->first;
     pass->busy = 0;
     pass->exclusive = false;
     if (to != NULL) /* results begin with their reserve */

@@ -80,10 +80,14 @@ static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
     return bytes;
 }
 
+static uint32_t outputs(const cbi_job *job) {
+    return job->demand.outputs > 1 ? job->demand.outputs : 1;
+}
+
 /* Partition tables and requests that are made later; 3 sets of them at most. */
-static size_t table_bytes(const cbi_job_sizes *z, unsigned sides) {
+static size_t table_bytes(const cbi_job *job, const cbi_job_sizes *z, unsigned sides) {
     return sides * cbi_partitions_bytes(z->parts, z->batch_segments) +
-           cbi_partitions_bytes(z->ranges, z->batch_segments);
+           cbi_partitions_bytes(z->ranges * outputs(job), z->batch_segments);
 }
 
 static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
@@ -93,7 +97,7 @@ static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
     z->batch_rows = cbi_clamp((size_t)((double)z->chunk / row * 1.3) + 64, 64,
                               z->chunk / (row_tables < 1 ? 1 : row_tables) + 64);
     z->batch = cbi_clamp(z->chunk, 32 * CBI_KIB, CBI_MIB);
-    uint32_t most = (uint32_t)cbi_max(z->parts, z->ranges);
+    uint32_t most = (uint32_t)cbi_max(z->parts, z->ranges * outputs(job));
     z->batch_memory = cbi_batch_memory(z->batch, most);
     size_t in = z->chunk + z->batch_rows * row_tables + d->read_extra + 1024;
     z->work = (size_t)((double)z->part_bytes * d->work_factor * 1.5) + 64 * CBI_KIB;
@@ -161,7 +165,7 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
             cbi_spill_staging_bytes(z->io_threads, z->segment, job->o.spill_codec), 4096);
         z->shared = z->staging + cbi_sink_block_bytes(output_compression(job)) +
                     cbi_sink_edge_bytes(threads);
-        uint64_t taken = z->shared + (uint64_t)threads * z->worker + table_bytes(z, sides);
+        uint64_t taken = z->shared + (uint64_t)threads * z->worker + table_bytes(job, z, sides);
         if (taken + 32 * 4096 > z->usable)
             return false;
         uint64_t rest = z->usable - taken;
@@ -180,7 +184,7 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
     }
     size_t staging =
         cbi_round_up(cbi_spill_staging_bytes(z->io_threads, z->segment, job->o.spill_codec), 4096);
-    size_t tables = table_bytes(z, sides);
+    size_t tables = table_bytes(job, z, sides);
     if (staging + tables > z->staging) { /* the last round chose other sizes */
         size_t more = staging > z->staging ? staging - z->staging : 0;
         more += tables;
@@ -189,7 +193,8 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
         z->staging = cbi_max(z->staging, staging);
     }
     z->run_batch = cbi_clamp(z->segments / 256, 1, cbi_max(512 * CBI_KIB / z->segment, 1));
-    z->reserve = cbi_max(cbi_min(z->segments / 4, 2 * (size_t)z->ranges), z->segments / 8);
+    z->reserve =
+        cbi_max(cbi_min(z->segments / 4, 2 * (size_t)z->ranges * outputs(job)), z->segments / 8);
     return z->segments >= 32;
 }
 
