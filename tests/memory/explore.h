@@ -97,4 +97,19 @@ static inline bool explores_all(void) {
     return getenv("CARBIDE_TEST_LONG") != NULL;
 }
 
+/** Sanitizers take their time, and what is explored has no threads. */
+static inline bool explores_little(void) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+    return true;
+#else
+    return false;
+#endif
+#else
+    return false;
+#endif
+}
+
 #endif
