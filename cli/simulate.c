@@ -88,6 +88,7 @@ typedef struct lines {
     size_t start, end;
     bool at_end;
     int error;
+    answers *before_read; /* who writes to a pipe may wait for the answers to what it has written */
 } lines;
 
 /** The next line, without its line feed; false at the end, and when it is longer than can be. */
@@ -105,6 +106,7 @@ static bool next_line(lines *l, const char **line, size_t *bytes) {
         memmove(l->data, l->data + l->start, l->end - l->start);
         l->end -= l->start;
         l->start = 0;
+        flush(l->before_read);
         ssize_t n = read(l->fd, l->data + l->end, sizeof l->data - l->end);
         if (n < 0 && errno == EINTR)
             continue;
@@ -190,6 +192,7 @@ static int simulate(const simulate_args *args) {
     const cb_simulation_options o = {
         .struct_size = sizeof o, .summary = args->summary, .picture = args->svg != NULL};
     bool standard = strcmp(args->trace, "-") == 0;
+    in.before_read = &out;
     in.fd = standard ? STDIN_FILENO : open(args->trace, O_RDONLY | O_CLOEXEC);
     if (in.fd < 0) {
         cli_complain("cannot open %s: %s", args->trace, strerror(errno));

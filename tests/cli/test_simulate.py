@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`carbide simulate` from outside: bytes, exit codes, messages, summary and picture."""
 import os
+import subprocess
 import sys
 import xml.dom.minidom
 
@@ -33,6 +34,17 @@ class Answers(h.Case):
         result = h.carbide("simulate", "-", stdin=trace)
         self.assertEnded(result, 0)
         self.assertEqual(result.out.count(b"\n"), 100_001)
+
+    def test_a_pipe_is_answered_line_by_line(self):
+        process = subprocess.Popen([h.CARBIDE, "simulate", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with process:
+            for line, answer in ((b"config memory=131072", b"1 config"), (b"allocate a 5", b"2 allocate a 5 -> refused"),
+                                 (b"allocate a 4", b"3 allocate a 4 -> 4")):
+                process.stdin.write(line + b"\n")
+                process.stdin.flush()
+                self.assertTrue(process.stdout.readline().startswith(answer))
+            process.stdin.close()
+        self.assertEqual(process.returncode, 0)
 
     def test_summary_follows_the_answers_or_stands_alone(self):
         trace = self.write("trace", CROWDED)
