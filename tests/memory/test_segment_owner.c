@@ -3,6 +3,7 @@
 #include "memory_test.h"
 
 #include <math.h>
+#include <pthread.h>
 
 enum { PAGE = 32 * 1024, PAGES = 128, OWNERS = 16 };
 
@@ -329,6 +330,75 @@ static void test_lazy_segments_are_refused_when_the_task_has_no_bytes(void **sta
     finish(&f);
 }
 
+/* ---- threads ---- */
+
+typedef struct worker {
+    pthread_t thread;
+    cb_segment_owner *owner, *common;
+    cb_segment *shared; /* copies of one list: each of its segments can be given by one thread */
+    size_t given;
+    uint8_t id;
+    bool clash;
+} worker;
+
+static void take_fill_give(worker *w, cb_segment_owner *owner, size_t count) {
+    cb_segment s[8];
+    if (cb_segment_take(owner, count, s, NULL) != CB_OK) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        memset(s[i].data, w->id, 64);
+    }
+    for (size_t i = 0; i < count; i++) {
+        w->clash = w->clash || s[i].data[0] != w->id || s[i].data[63] != w->id;
+    }
+    cb_status status = count % 2 == 0 ? cb_segment_give_list(s, count, NULL) : CB_OK;
+    for (size_t i = 0; count % 2 != 0 && i < count && status == CB_OK; i++) {
+        status = cb_segment_give(&s[i], NULL);
+    }
+    w->clash = w->clash || status != CB_OK;
+}
+
+static void *work(void *ctx) {
+    worker *w = ctx;
+    for (size_t i = 0; i < 20000; i++) {
+        take_fill_give(w, i % 3 == 0 ? w->common : w->owner, 1 + i % 8);
+    }
+    for (size_t i = 0; i < PAGES / 2; i++) {
+        w->given += cb_segment_give(&w->shared[i], NULL) == CB_OK;
+    }
+    return NULL;
+}
+
+static void test_threads_share_a_pool_and_an_owner(void **state) {
+    (void)state;
+    for (int lazy = 0; lazy < 2; lazy++) {
+        enum { THREADS = 4 };
+        fixture f = make(lazy != 0 ? LAZY : PREALLOCATED, CB_HEAP);
+        cb_segment_owner *common = make_owner(&f, "common");
+        cb_segment shared[THREADS][PAGES / 2];
+        assert_ok(cb_segment_take(common, PAGES / 2, shared[0], err));
+        worker w[THREADS];
+        for (uint8_t i = 0; i < THREADS; i++) {
+            memmove(shared[i], shared[0], sizeof shared[0]);
+            w[i] = (worker){.owner = make_owner(&f, "own"), .common = common, .id = i};
+            w[i].shared = shared[i];
+        }
+        for (int i = 0; i < THREADS; i++) {
+            assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
+        }
+        size_t given = 0;
+        for (int i = 0; i < THREADS; i++) {
+            assert_int_equal(pthread_join(w[i].thread, NULL), 0);
+            assert_false(w[i].clash);
+            given += w[i].given;
+        }
+        assert_int_equal(given, PAGES / 2); /* each once, whoever was first */
+        assert_true(is_empty(&f));
+        finish(&f);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_pool_is_taken_one_by_one),
@@ -342,6 +412,7 @@ int main(void) {
         cmocka_unit_test(test_share_of_a_slot_is_rounded_down),
         cmocka_unit_test(test_pool_that_breaks_a_rule_is_not_made),
         cmocka_unit_test(test_lazy_segments_are_refused_when_the_task_has_no_bytes),
+        cmocka_unit_test(test_threads_share_a_pool_and_an_owner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
