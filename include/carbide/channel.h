@@ -84,8 +84,44 @@ CB_API CB_MUST_USE cb_status cb_channel_reader_open(const cb_channel *channel,
 /** The view to read from, borrowed. Its calls wait for the disk; CB_EIO, CB_ECORRUPT. */
 CB_API cb_input_view *cb_channel_reader_view(cb_channel_reader *reader);
 
+/**
+ * The next byte is read at `position`, counted from the first one written (Flink:
+ * SeekableFileChannelInputView). CB_EINVAL: behind the end, or the writer went on to a new segment
+ * (cb_output_view_advance) before one was full, so that places cannot be counted. Waits.
+ */
+CB_API CB_MUST_USE cb_status cb_channel_reader_seek(cb_channel_reader *reader, uint64_t position,
+                                                    cb_error *err);
+
 /** Waits for what is under way. NULL is fine. */
 CB_API void cb_channel_reader_close(cb_channel_reader *reader);
+
+/* ---- in memory as long as it goes ---- */
+
+/**
+ * A stream that stays in memory while its owner can have segments, and goes to a channel from there
+ * on (Flink: SpillingBuffer). Written once, then read from the start as often as wanted. What it
+ * knows of its segments, about 150 bytes each, lies in small objects.
+ */
+typedef struct cb_spilling cb_spilling;
+
+/** `channel` is empty, and is the stream's as long as it lives; both are borrowed. CB_EMISUSE: the
+ *  channel is in use. CB_ENOMEM. */
+CB_API CB_MUST_USE cb_status cb_spilling_create(cb_channel *channel, cb_segment_owner *owner,
+                                                cb_spilling **spilling, cb_error *err);
+
+/** The view to write through, borrowed. CB_EBUDGET when there is not even a first segment. */
+CB_API cb_output_view *cb_spilling_view(cb_spilling *spilling);
+
+/** Whether it went to disk. */
+CB_API bool cb_spilling_is_on_disk(const cb_spilling *spilling);
+
+/** Ends writing, the first time, and begins to read from the start; the view is borrowed until the
+ *  next call. */
+CB_API CB_MUST_USE cb_status cb_spilling_read(cb_spilling *spilling, cb_input_view **view,
+                                              cb_error *err);
+
+/** Gives the segments back to where they came from. NULL is fine. */
+CB_API void cb_spilling_destroy(cb_spilling *spilling);
 
 CB_EXTERN_C_END
 

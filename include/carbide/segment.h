@@ -135,6 +135,9 @@ CB_API void cb_segment_owner_destroy(cb_segment_owner *owner);
 
 CB_API const char *cb_segment_owner_name(const cb_segment_owner *owner);
 
+/** The pool's cb_segment_pool_segment_bytes. */
+CB_API size_t cb_segment_owner_segment_bytes(const cb_segment_owner *owner);
+
 /** Segments that it holds. Any thread. */
 CB_API size_t cb_segment_owner_count(const cb_segment_owner *owner);
 

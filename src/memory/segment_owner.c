@@ -97,6 +97,10 @@ const char *cb_segment_owner_name(const cb_segment_owner *o) {
     return o->name;
 }
 
+size_t cb_segment_owner_segment_bytes(const cb_segment_owner *o) {
+    return (size_t)1 << o->pool->shift;
+}
+
 size_t cb_segment_owner_count(const cb_segment_owner *o) {
     return count_of(o);
 }

@@ -8,7 +8,7 @@
  * ring of the caller's segments; a request's callback only notes what came of it and wakes who
  * waits. Where each segment lies, 16 bytes, is kept in memory.
  */
-#include "carbide/channel.h"
+#include "spill/channel.h"
 
 #include <string.h>
 
@@ -33,6 +33,8 @@ struct cb_channel {
     uint32_t count, room;
     uint32_t segment_bytes;
     uint64_t bytes;
+    uint32_t short_segments; /* not full, the last one included */
+    bool last_is_short;
 };
 
 /** A segment of the ring and the request it is in. */
@@ -64,7 +66,8 @@ struct cb_channel_writer {
 struct cb_channel_reader {
     cb_input_view view;
     ring *ring;
-    uint32_t requested, taken; /* segments of the channel, so far */
+    uint32_t first;            /* segment of the channel that reading began with */
+    uint32_t requested, taken; /* and up to which it is now */
 };
 
 /* ---- the files ---- */
@@ -157,6 +160,8 @@ static void channel_clear(cb_channel *c) {
     }
     c->count = 0;
     c->bytes = 0;
+    c->short_segments = 0;
+    c->last_is_short = false;
     c->phase = EMPTY;
 }
 
@@ -195,12 +200,16 @@ static cb_status channel_reserve(cb_channel *c, cb_error *err) {
     return CB_OK;
 }
 
+bool cbi_channel_is_empty(const cb_channel *c) {
+    return c->phase == EMPTY;
+}
+
 /* ---- rings ---- */
 
 static cb_status check_segments(const cb_segment *segments, size_t count, size_t bytes,
                                 cb_error *err) {
-    if (count == 0 || count > UINT16_MAX) {
-        return cbi_fail(err, CB_EINVAL, "A view on disk needs 1 to 65535 segments, not %zu.",
+    if (count == 0 || count > INT32_MAX) {
+        return cbi_fail(err, CB_EINVAL, "A view on disk needs 1 to 2147483647 segments, not %zu.",
                         count);
     }
     for (size_t i = 0; i < count; i++) {
@@ -327,6 +336,8 @@ static cb_status write_out(cb_channel_writer *w, uint32_t position, cb_error *er
     CB_TRY(status);
     s->frame.used = bytes;
     c->bytes += bytes;
+    c->last_is_short = position < c->segment_bytes;
+    c->short_segments += c->last_is_short ? 1 : 0;
     cb_error why = {0};
     status = cbi_spill_write(c->channels->spill, c->number, s->sequence, &s->frame, 1, request_done,
                              s, &why);
@@ -374,6 +385,19 @@ cb_status cb_channel_writer_open(cb_channel *channel, const cb_segment *segments
     channel->phase = WRITING;
     channel->segment_bytes = segments[0].bytes;
     *writer = w;
+    return CB_OK;
+}
+
+cb_status cbi_channel_writer_adopt(cb_channel_writer *w, const uint32_t *limits,
+                                   cb_segment *segment, cb_error *err) {
+    ring *r = w->ring;
+    for (uint32_t i = 0; i < r->count; i++) {
+        w->current = i;
+        CB_TRY(write_out(w, limits[i], err));
+    }
+    w->current = 0;
+    CB_TRY(ring_wait(r, &r->slots[0], err));
+    *segment = r->slots[0].segment;
     return CB_OK;
 }
 
@@ -438,7 +462,7 @@ static cb_status next_to_read(void *ctx, cb_segment *segment, uint32_t *limit, c
         return cbi_fail(err, CB_EEND, "All %u segments of the channel have been read.",
                         reader->taken);
     }
-    if (reader->taken > 0 && reader->requested < reader->taken + r->count) {
+    if (reader->taken > reader->first && reader->requested < reader->taken + r->count) {
         CB_TRY(read_ahead(reader, err));
     }
     const slot *s = &r->slots[reader->taken % r->count];
@@ -473,6 +497,30 @@ cb_status cb_channel_reader_open(const cb_channel *channel, const cb_segment *se
     }
     *reader = r;
     return CB_OK;
+}
+
+cb_status cb_channel_reader_seek(cb_channel_reader *r, uint64_t position, cb_error *err) {
+    const cb_channel *c = r->ring->channel;
+    if (c->short_segments > (c->last_is_short ? 1 : 0)) {
+        return cbi_fail(err, CB_EINVAL,
+                        "Places of this channel cannot be counted: some of its segments were left "
+                        "before they were full.");
+    }
+    if (position > c->bytes) {
+        return cbi_fail_bytes(err, CB_EINVAL, position, c->bytes,
+                              "The place %llu is behind the end of the channel, which is %llu.",
+                              (unsigned long long)position, (unsigned long long)c->bytes);
+    }
+    uint32_t payload = c->segment_bytes - CBI_FRAME_HEADER_BYTES;
+    uint64_t index = position / payload;
+    CB_TRY(ring_wait_all(r->ring, err)); /* segments that are read for nothing */
+    cb_input_view_clear(&r->view);
+    r->requested = r->taken = (uint32_t)index;
+    r->first = (uint32_t)index;
+    for (uint32_t i = 0; i < r->ring->count; i++) {
+        CB_TRY(read_ahead(r, err));
+    }
+    return cb_input_view_skip(&r->view, position - index * payload, err);
 }
 
 cb_input_view *cb_channel_reader_view(cb_channel_reader *r) {

@@ -295,6 +295,124 @@ static void test_disk_that_is_full_fails_the_writer_and_nothing_else(void **stat
     close_stage(&g);
 }
 
+static void test_any_place_of_a_channel_can_be_read(void **state) {
+    (void)state;
+    enum { COUNT = 40000 };
+    for (size_t segments = 1; segments < 6; segments += 2) {
+        stage g;
+        assert_ok(open_stage(&g, CB_CODEC_AUTO, 0, NULL));
+        cb_channel_writer *w = NULL;
+        cb_channel_reader *r = NULL;
+        assert_ok(cb_channel_writer_open(g.channel, g.s, 4, &w, NULL));
+        for (uint64_t i = 0; i < COUNT; i++) {
+            assert_ok(cb_output_view_write_u64(cb_channel_writer_view(w), i, NULL));
+        }
+        assert_ok(cb_channel_writer_finish(w, NULL));
+        cb_channel_writer_close(w);
+        assert_ok(cb_channel_reader_open(g.channel, g.s, segments, &r, NULL));
+        for (uint64_t i = 0; i < 200; i++) {
+            uint64_t k = i < 3 ? COUNT - 1 - i : mix(i) % COUNT, value = 0;
+            assert_ok(cb_channel_reader_seek(r, k * 8, NULL));
+            for (uint64_t n = k; n < COUNT && n < k + 3000; n++) {
+                assert_ok(cb_input_view_read_u64(cb_channel_reader_view(r), &value, NULL));
+                assert_int_equal(value, n);
+            }
+        }
+        uint8_t c = 0;
+        assert_ok(cb_channel_reader_seek(r, COUNT * 8, NULL));
+        assert_status(cb_input_view_read_u8(cb_channel_reader_view(r), &c, NULL), CB_EEND);
+        cb_error why = {0};
+        assert_status(cb_channel_reader_seek(r, COUNT * 8 + 1, &why), CB_EINVAL);
+        assert_non_null(strstr(why.message, "behind the end"));
+        cb_channel_reader_close(r);
+        close_stage(&g);
+    }
+}
+
+static void test_places_are_not_counted_over_segments_that_are_not_full(void **state) {
+    (void)state;
+    stage g;
+    assert_ok(open_stage(&g, CB_CODEC_NONE, 0, NULL));
+    cb_channel_writer *w = NULL;
+    cb_channel_reader *r = NULL;
+    assert_ok(cb_channel_writer_open(g.channel, g.s, 2, &w, NULL));
+    for (uint32_t i = 0; i < 5; i++) {
+        assert_ok(cb_output_view_write_u32(cb_channel_writer_view(w), i, NULL));
+        assert_ok(cb_output_view_advance(cb_channel_writer_view(w), NULL));
+    }
+    assert_ok(cb_channel_writer_finish(w, NULL));
+    cb_channel_writer_close(w);
+    assert_int_equal(cb_channel_segments(g.channel), 5);
+    assert_ok(cb_channel_reader_open(g.channel, g.s, 2, &r, NULL));
+    assert_status(cb_channel_reader_seek(r, 4, NULL), CB_EINVAL);
+    for (uint32_t i = 0; i < 5; i++) {
+        uint32_t value = 0;
+        assert_ok(cb_input_view_read_u32(cb_channel_reader_view(r), &value, NULL));
+        assert_int_equal(value, i);
+    }
+    cb_channel_reader_close(r);
+    close_stage(&g);
+}
+
+/** Writes `count` records to a stream that has `free_segments` for it, and reads them twice. */
+static void spill_stream(size_t free_segments, uint64_t count, bool to_disk, uint64_t too_many) {
+    stage g;
+    assert_ok(open_stage(&g, CB_CODEC_NONE, 0, NULL));
+    size_t others = cb_segment_pool_free_count(g.pool) - free_segments;
+    void *taken = cb_segment_pool_take(g.pool, others);
+    assert_non_null(taken);
+    cb_spilling *s = NULL;
+    assert_ok(cb_spilling_create(g.channel, g.owner, &s, NULL));
+    assert_ok(write_records(cb_spilling_view(s), count, 1000, NULL));
+    assert_int_equal(cb_spilling_is_on_disk(s), to_disk);
+    for (int i = 0; i < 2; i++) {
+        cb_input_view *v = NULL;
+        assert_ok(cb_spilling_read(s, &v, NULL));
+        read_records(v, i == 0 ? count : count / 2, 1000);
+        uint8_t c = 0;
+        for (uint64_t k = 0; i == 0 && k < too_many; k++) {
+            assert_status(cb_input_view_read_u8(v, &c, NULL), CB_EEND);
+        }
+    }
+    assert_status(cb_output_view_write_u8(cb_spilling_view(s), 1, NULL), CB_EMISUSE);
+    cb_spilling_destroy(s);
+    assert_int_equal(cb_segment_owner_count(g.owner), 16);
+    cb_segment_pool_give(g.pool, taken, others);
+    close_stage(&g);
+}
+
+static void test_stream_stays_in_memory_while_there_is_some(void **state) {
+    (void)state;
+    spill_stream(100, 2000, false, 0);
+    spill_stream(100, 2000, false, 3);
+    spill_stream(1, 10, false, 3);
+    spill_stream(1, 0, false, 3);
+}
+
+static void test_stream_goes_to_disk_when_memory_runs_out(void **state) {
+    (void)state;
+    spill_stream(20, 8000, true, 0);
+    spill_stream(20, 8000, true, 3);
+    spill_stream(1, 200, true, 3);
+}
+
+static void test_stream_needs_a_segment_and_an_empty_channel(void **state) {
+    (void)state;
+    stage g;
+    assert_ok(open_stage(&g, CB_CODEC_NONE, 0, NULL));
+    size_t others = cb_segment_pool_free_count(g.pool);
+    void *taken = cb_segment_pool_take(g.pool, others);
+    cb_spilling *s = NULL;
+    assert_ok(cb_spilling_create(g.channel, g.owner, &s, NULL));
+    assert_status(cb_output_view_write_u8(cb_spilling_view(s), 1, NULL), CB_EBUDGET);
+    cb_spilling_destroy(s);
+    cb_segment_pool_give(g.pool, taken, others);
+    write_channel(&g, 1, 10, 10);
+    assert_status(cb_spilling_create(g.channel, g.owner, &s, NULL), CB_EMISUSE);
+    cb_spilling_destroy(NULL);
+    close_stage(&g);
+}
+
 /** One life of a channel; what fails must say so and leave nothing. */
 static cb_status whole_life(void) {
     stage g;
@@ -318,11 +436,28 @@ static cb_status whole_life(void) {
         uint64_t number = 1;
         status = cb_input_view_read_u64(cb_channel_reader_view(r), &number, &err);
     }
+    cb_channel *channel = NULL;
+    cb_spilling *s = NULL;
+    cb_input_view *v = NULL;
+    if (status == CB_OK) {
+        status = cb_channel_create(g.channels, &channel, &err);
+    }
+    if (status == CB_OK) {
+        status = cb_spilling_create(channel, g.owner, &s, &err);
+    }
+    if (status == CB_OK) { /* more than the pool has */
+        status = write_records(cb_spilling_view(s), 1100, 10000, &err);
+    }
+    if (status == CB_OK) {
+        status = cb_spilling_read(s, &v, &err);
+    }
     if (status != CB_OK) {
         assert_string_not_equal(err.message, "");
     }
+    cb_spilling_destroy(s);
     cb_channel_reader_close(r);
     cb_channel_writer_close(w);
+    cb_channel_destroy(channel);
     close_stage(&g);
     return status;
 }
@@ -364,6 +499,11 @@ int main(void) {
         cmocka_unit_test(test_segments_that_do_not_fit_are_refused),
         cmocka_unit_test(test_segment_given_back_under_a_writer_is_caught),
         cmocka_unit_test(test_disk_that_is_full_fails_the_writer_and_nothing_else),
+        cmocka_unit_test(test_any_place_of_a_channel_can_be_read),
+        cmocka_unit_test(test_places_are_not_counted_over_segments_that_are_not_full),
+        cmocka_unit_test(test_stream_stays_in_memory_while_there_is_some),
+        cmocka_unit_test(test_stream_goes_to_disk_when_memory_runs_out),
+        cmocka_unit_test(test_stream_needs_a_segment_and_an_empty_channel),
         cmocka_unit_test(test_every_fault_is_answered_and_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
