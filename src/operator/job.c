@@ -220,17 +220,18 @@ cb_status cbi_job_make_ready(cbi_job *job, cb_error *err) {
     cb_ledger_refresh(job->manager);
 
     size_t scratch = z->worker * z->threads + z->shared;
-    CB_TRY(cb_page_alloc(job->consumer, scratch, &job->scratch_page, err));
-    uint8_t *base = cb_page_data(&job->scratch_page);
-    cb_assert(((uintptr_t)base & 4095) == 0);
+    size_t scratch_segments = (scratch + z->segment - 1) / z->segment;
     cb_segment_pool_options pool = {.struct_size = sizeof pool,
                                     .task = job->task,
                                     .name = "row segments",
                                     .segment_bytes = z->segment,
-                                    .segments_max = z->segments,
+                                    .segments_max = z->segments + scratch_segments,
                                     .preallocate = true,
                                     .huge_pages = !z->in_memory && z->budget >= 48 * CBI_MIB};
     CB_TRY(cb_segment_pool_create(&pool, &job->pool, err));
+    uint8_t *base = cb_segment_pool_take(job->pool, scratch_segments);
+    cb_assert(base != NULL);
+    job->scratch = base;
     job->workers = cbi_calloc(z->threads, sizeof *job->workers);
     if (job->workers == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for %u workers", z->threads);

@@ -220,7 +220,8 @@ struct cbi_job {
     cb_task *task;
     cb_consumer *consumer;
     cb_ledger_entry *ledger_baseline, *ledger_stacks, *ledger_objects, *ledger_tables;
-    cb_page scratch_page;
+    uint8_t
+        *scratch; /* a run of the pool's segments: buffers of formats, of output and of the spill */
     cb_segment_pool *pool;
     cbi_spill *spill;
     cbi_partitions *parts, *partner; /* the operator's partitions; destroyed with the job */

@@ -11,7 +11,7 @@
 static cb_status open_output(cbi_job *job, const char *path, uint64_t bytes_expected,
                              cb_error *err) {
     const cbi_job_sizes *z = &job->sizes;
-    uint8_t *shared = cb_page_data(&job->scratch_page) + z->worker * z->threads + z->staging;
+    uint8_t *shared = job->scratch + z->worker * z->threads + z->staging;
     cbi_sink_options options = {.path = path,
                                 .io = job->spill,
                                 .writers = z->threads,

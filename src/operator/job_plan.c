@@ -192,6 +192,8 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
         z->shared += staging > z->staging ? staging - z->staging : 0;
         z->staging = cbi_max(z->staging, staging);
     }
+    if ((z->shared + (uint64_t)threads * z->worker) % z->segment != 0)
+        z->segments -= cbi_min(z->segments, 1); /* scratch is whole segments of the same pool */
     z->run_batch = cbi_clamp(z->segments / 256, 1, cbi_max(512 * CBI_KIB / z->segment, 1));
     z->reserve =
         cbi_max(cbi_min(z->segments / 4, 2 * (size_t)z->ranges * outputs(job)), z->segments / 8);

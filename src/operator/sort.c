@@ -211,17 +211,18 @@ static cb_status make_ready(cb_sort *s, cb_error *err) {
     cb_ledger_refresh(s->manager);
 
     size_t scratch = z->worker * z->threads + z->shared;
-    CB_TRY(cb_page_alloc(s->consumer, scratch, &s->scratch_page, err));
-    uint8_t *base = cb_page_data(&s->scratch_page);
-    cb_assert(((uintptr_t)base & 4095) == 0);
+    size_t scratch_segments = (scratch + z->segment - 1) / z->segment;
     cb_segment_pool_options pool = {.struct_size = sizeof pool,
                                     .task = s->task,
                                     .name = "row segments",
                                     .segment_bytes = z->segment,
-                                    .segments_max = z->segments,
+                                    .segments_max = z->segments + scratch_segments,
                                     .preallocate = true,
                                     .huge_pages = !z->in_memory && z->budget >= 48 * CBI_MIB};
     CB_TRY(cb_segment_pool_create(&pool, &s->pool, err));
+    uint8_t *base = cb_segment_pool_take(s->pool, scratch_segments);
+    cb_assert(base != NULL);
+    s->scratch = base;
 
     s->workers = cbi_calloc(z->threads, sizeof *s->workers);
     if (s->workers == NULL)
@@ -243,7 +244,7 @@ static cb_status make_ready(cb_sort *s, cb_error *err) {
 
 cb_status cbi_sort_open_output(cb_sort *s, uint64_t bytes_expected, cb_error *err) {
     const sort_sizes *z = &s->sizes;
-    uint8_t *shared = cb_page_data(&s->scratch_page) + z->worker * z->threads + z->staging;
+    uint8_t *shared = s->scratch + z->worker * z->threads + z->staging;
     if (s->split != NULL) {
         size_t edges = cbi_sink_edge_bytes(z->threads);
         return cbi_split_open(s->split, s->spill, z->threads, s->workers[0].scratch, z->worker,

@@ -208,6 +208,8 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
         z->shared += staging - z->staging;
         z->staging = staging;
     }
+    if ((z->shared + (uint64_t)threads * z->worker) % z->segment != 0)
+        z->segments -= cbi_min(z->segments, 1); /* scratch is whole segments of the same pool */
     z->batch_segments = cbi_clamp(512 * CBI_KIB / z->segment, 1, cbi_max(z->segments / 32, 2));
     z->run_batch = cbi_clamp(z->segments / 256, 1, cbi_max(512 * CBI_KIB / z->segment, 1));
     return z->segments >= 24;

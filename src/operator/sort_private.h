@@ -92,7 +92,8 @@ struct cb_sort {
     cb_task *task;
     cb_consumer *consumer;
     cb_ledger_entry *ledger_baseline, *ledger_stacks, *ledger_objects, *ledger_tables;
-    cb_page scratch_page;
+    uint8_t
+        *scratch; /* a run of the pool's segments: buffers of formats, of output and of the spill */
     cb_segment_pool *pool;
     cbi_spill *spill;
     cbi_splitters *splitters;
