@@ -18,7 +18,14 @@ typedef struct cbi_format {
 
 typedef struct cbi_input cbi_input;
 
+/** The next bytes of an input that is no file: up to `bytes`, *got == 0 at the end. One thread at a
+ * time. */
+typedef cb_status (*cbi_input_read_fn)(void *ctx, uint8_t *buf, size_t bytes, size_t *got,
+                                       cb_error *err);
+
 typedef struct cbi_input_options {
+    cbi_input_read_fn read; /* instead of what the one path names, which is for messages then */
+    void *read_ctx;
     const char *const *paths; /* "-" is standard input */
     size_t path_count;
     cb_format_kind format; /* AUTO: by the first name, a compression suffix stripped */

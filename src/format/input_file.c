@@ -31,7 +31,7 @@ cb_status input_file_acquire(cbi_input *input, size_t index, int *fd, cb_error *
     input_file *file = &input->files[index];
     cb_status status = CB_OK;
     cbi_mutex_lock(&input->lock);
-    if (file->fd < 0)
+    if (file->fd < 0 && input->read == NULL)
         status = file_reopen(file, &file->fd, err);
     if (status == CB_OK) {
         file->users++;
@@ -112,10 +112,14 @@ static cb_status file_probe(cbi_input *input, input_file *file, cb_error *err) {
 cb_status input_file_open(cbi_input *input, size_t index, const char *path, cb_error *err) {
     input_file *file = &input->files[index];
     file->fd = -1;
-    file->standard = strcmp(path, "-") == 0;
+    file->standard = input->read == NULL && strcmp(path, "-") == 0;
     file->path = cbi_strdup(file->standard ? "standard input" : path);
     if (!file->path)
         return cbi_fail(err, CB_ENOMEM, "no memory for the name of an input");
+    if (input->read != NULL) {
+        file->keep_open = true;
+        return CB_OK;
+    }
     CB_TRY(file_open_fd(file, path, err));
     for (size_t i = 0; i < index && file->standard; i++)
         file->nothing |= input->files[i].standard;

@@ -90,6 +90,8 @@ struct cbi_input {
     uint64_t total_bytes;
     size_t decoder_bytes_max;
     bool as_is;
+    cbi_input_read_fn read; /* NULL: files */
+    void *read_ctx;
 
     atomic_uint_fast64_t bytes_done;
     atomic_uint_fast64_t rows_bad;

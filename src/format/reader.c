@@ -12,7 +12,9 @@ static cb_status reader_raw(void *ctx, uint8_t *buf, size_t bytes, size_t *got, 
     cbi_input *input = reader->input;
     const input_file *file = &input->files[reader->file];
     size_t n = 0;
-    if (file->regular) {
+    if (input->read != NULL) {
+        CB_TRY(input->read(input->read_ctx, buf, bytes, &n, err));
+    } else if (file->regular) {
         n = (size_t)(file->size - reader->raw_at < bytes ? file->size - reader->raw_at : bytes);
         if (n != 0)
             CB_TRY(input_file_read(input, reader->file, reader->fd, buf, n, reader->raw_at, err));
@@ -36,7 +38,7 @@ static cb_status reader_raw(void *ctx, uint8_t *buf, size_t bytes, size_t *got, 
 static cb_status reader_peek(input_reader *reader, cbi_compression *codec, cb_error *err) {
     const input_file *file = &reader->input->files[reader->file];
     *codec = CBI_COMPRESSION_NONE;
-    if (reader->input->as_is)
+    if (reader->input->as_is || reader->input->read != NULL)
         return CB_OK;
     while (reader->peek_bytes < CBI_MAGIC_BYTES) {
         ssize_t n = cbi_sys_read_some(reader->fd, reader->peek + reader->peek_bytes,

@@ -69,6 +69,9 @@ static cb_status check_options(const cb_job_options *o, cb_error *err) {
     if (o->format == CB_FORMAT_FIXED && (o->record_bytes == 0 || o->record_bytes > CBI_GIB))
         return cbi_fail(err, CB_EINVAL, "fixed records must have 1 to %zu bytes, not %zu", CBI_GIB,
                         o->record_bytes);
+    if (o->read != NULL && o->input_count > 0)
+        return cbi_fail(err, CB_EINVAL,
+                        "rows are given and inputs are named: it is one or the other");
     if (o->bad_rows == CB_BAD_ROWS_FILE && o->bad_rows_path == NULL)
         return cbi_fail(err, CB_EINVAL, "no file is named for malformed rows");
     if ((o->input_count > 0 && o->inputs == NULL) ||
@@ -115,11 +118,47 @@ static size_t decoder_bytes_max(const cbi_job *job) {
     return (size_t)(memory / 8 * 3 < most ? memory / 8 * 3 : most);
 }
 
+/* The caller's rows as the bytes of a file. */
+static cb_status read_given(void *ctx, uint8_t *buf, size_t bytes, size_t *got, cb_error *err) {
+    cbi_job *job = ctx;
+    size_t n = 0;
+    while (n < bytes) {
+        if (job->given.bytes > 0) {
+            size_t part = cbi_min(job->given.bytes, bytes - n);
+            memcpy(buf + n, job->given.at, part);
+            job->given.at += part;
+            job->given.bytes -= part;
+            n += part;
+            continue;
+        }
+        if (job->given.ending) {
+            buf[n++] = job->o.zero_terminated ? 0 : '\n';
+            job->given.ending = false;
+            continue;
+        }
+        const void *row = NULL;
+        bool more = false;
+        size_t row_bytes = 0;
+        CB_TRY(job->o.read(job->o.read_ctx, &row, &row_bytes, &more, err));
+        if (!more)
+            break;
+        job->given.at = row;
+        job->given.bytes = row_bytes;
+        job->given.ending = job->o.format != CB_FORMAT_FIXED;
+    }
+    *got = n;
+    return CB_OK;
+}
+
 cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input **input,
                              cb_error *err) {
-    static const char *const standard[] = {"-"};
-    bool none = job->o.input_count == 0;
-    cbi_input_options options = {.paths = none ? standard : job->o.inputs + first,
+    static const char *const standard[] = {"-"}, *const given[] = {"the given rows"};
+    bool rows = job->o.read != NULL, none = job->o.input_count == 0 || rows;
+    cbi_input_options options = {.read = rows ? read_given : NULL,
+                                 .read_ctx = job,
+                                 .paths = rows   ? given
+                                          : none ? standard
+                                                 : job->o.inputs + first,
                                  .path_count = none ? 1 : count,
                                  .format = job->o.format,
                                  .record_bytes = job->o.record_bytes,
@@ -388,7 +427,7 @@ void cbi_job_end(cbi_job *job, cb_status status, cb_error *err) {
 cb_status cbi_job_finish(cbi_job *job, cb_status status, cb_error *local, cb_error *err) {
     if (status == CB_OK && atomic_load(&job->cancelled))
         status = cbi_fail(local, CB_ECANCELED, "cancelled");
-    if (status == CB_OK)
+    if (status == CB_OK && job->sink != NULL)
         status = cbi_sink_finish(job->sink, job->cursor, local);
     if (status != CB_OK && atomic_load(&job->cancelled))
         status = cbi_fail(local, CB_ECANCELED, "cancelled");

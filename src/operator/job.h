@@ -212,6 +212,11 @@ struct cbi_job {
     cbi_input *input; /* the one that is read now, for progress and messages */
     cbi_job_demand demand;
     cbi_job_sizes sizes;
+    struct { /* of o.read: what is left of its row */
+        const uint8_t *at;
+        size_t bytes;
+        bool ending; /* the row's end is still to be given */
+    } given;
     uint8_t *header; /* of the output, owned by the operator */
     size_t header_bytes;
     bool no_terminator; /* results already end as they should */

@@ -34,10 +34,21 @@ static uint8_t terminator(const cbi_job *job) {
     return job->o.zero_terminated ? 0 : '\n';
 }
 
+/* Results go to the caller's function: in turns, as to a stream. */
+static bool calls_back(const cbi_job *job) {
+    return job->o.write != NULL && job->sink == NULL;
+}
+
+static bool takes_turns(const cbi_job *job) {
+    return calls_back(job) || !cbi_sink_positional(job->sink);
+}
+
 static cb_status write_header(cbi_job *job, cb_error *err) {
     cbi_job_worker *w = &job->workers[0];
     if (job->header_bytes == 0)
         return CB_OK;
+    if (calls_back(job))
+        return job->o.write(job->o.write_ctx, job->header, job->header_bytes - overhead(job), err);
     CB_TRY(cbi_writer_begin(&w->writer, 0, err));
     CB_TRY(cbi_writer_put(&w->writer, job->header, job->header_bytes, err));
     CB_TRY(cbi_writer_end(&w->writer, err));
@@ -68,16 +79,21 @@ static void pass_turn(cbi_job *job) {
 
 static cb_status begin_range(cbi_job_worker *w, uint32_t range, cb_error *err) {
     cbi_job *job = w->job;
-    if (!cbi_sink_positional(job->sink) && !wait_turn(job, range))
+    if (takes_turns(job) && !wait_turn(job, range))
         return cbi_fail(err, CB_ECANCELED, "cancelled");
-    return cbi_writer_begin(&w->writer, job->offsets[range], err);
+    return calls_back(job) ? CB_OK : cbi_writer_begin(&w->writer, job->offsets[range], err);
 }
 
 static cb_status end_range(cbi_job_worker *w, cb_error *err) {
-    CB_TRY(cbi_writer_end(&w->writer, err));
-    if (!cbi_sink_positional(w->job->sink))
+    if (!calls_back(w->job))
+        CB_TRY(cbi_writer_end(&w->writer, err));
+    if (takes_turns(w->job))
         pass_turn(w->job);
     return CB_OK;
+}
+
+static cb_status give_row(const cbi_job *job, const cbi_stored *row, cb_error *err) {
+    return job->o.write(job->o.write_ctx, row->row, row->row_bytes, err);
 }
 
 static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_segment *list,
@@ -98,12 +114,16 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
     cbi_order(entries, count, &cbi_record_layout, base);
     bool terminated = overhead(job) > 0;
     uint8_t end = terminator(job);
+    bool given = calls_back(job);
     CB_TRY(begin_range(w, range, err));
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count)
             __builtin_prefetch(cbi_ref_row(base, entries[i + AHEAD].ref));
         cbi_stored_get(&cbi_record_layout, cbi_ref_row(base, entries[i].ref), &row);
-        CB_TRY(cbi_writer_put_row(&w->writer, row.row, row.row_bytes, terminated, end, err));
+        if (CBI_UNLIKELY(given))
+            CB_TRY(give_row(job, &row, err));
+        else
+            CB_TRY(cbi_writer_put_row(&w->writer, row.row, row.row_bytes, terminated, end, err));
     }
     atomic_fetch_add_explicit(&job->rows_out, count, memory_order_relaxed);
     return end_range(w, err);
@@ -112,6 +132,8 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
 static cb_status put_row(void *ctx, const cbi_stored *row, cb_error *err) {
     cbi_job_worker *w = ctx;
     atomic_fetch_add_explicit(&w->job->rows_out, 1, memory_order_relaxed);
+    if (calls_back(w->job))
+        return give_row(w->job, row, err);
     return cbi_writer_put_row(&w->writer, row->row, row->row_bytes, overhead(w->job) > 0,
                               terminator(w->job), err);
 }
@@ -180,7 +202,8 @@ static cb_status write_ranges(cbi_job *job, uint32_t first, uint32_t end, const 
     const cbi_job_sizes *z = &job->sizes;
     CB_TRY(place_ranges(job, first, end, err));
     cbi_job_phase(job, CB_PHASE_WRITE);
-    CB_TRY(open_output(job, path, job->bytes_out_total, err));
+    if (path != NULL || job->o.write == NULL)
+        CB_TRY(open_output(job, path, job->bytes_out_total, err));
     for (unsigned i = 0; i < z->threads; i++) {
         cbi_job_worker *w = &job->workers[i];
         cbi_writer_init(&w->writer, job->sink, w->scratch, z->writer_buffer, z->writer_buffers);
@@ -195,11 +218,12 @@ static cb_status write_ranges(cbi_job *job, uint32_t first, uint32_t end, const 
                          .big = write_big_range};
     job->turn = first;
     CB_TRY(cbi_job_each(job, &pass, NULL, 0, err));
-    return cbi_job_in_workers(job, z->threads, drain, err);
+    return calls_back(job) ? CB_OK : cbi_job_in_workers(job, z->threads, drain, err);
 }
 
 cb_status cbi_job_write_results(cbi_job *job, cb_error *err) {
-    CB_TRY(write_ranges(job, 0, job->sizes.ranges, job->o.output, err));
+    CB_TRY(
+        write_ranges(job, 0, job->sizes.ranges, job->o.write != NULL ? NULL : job->o.output, err));
     job->cursor = job->bytes_out_total;
     return CB_OK;
 }
