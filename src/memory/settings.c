@@ -202,12 +202,12 @@ cb_status cb_settings_resolve(const cb_settings *s, cb_manager_options *options,
                         sizeof *s, s->struct_size);
     }
     cb_manager_options o = {.struct_size = sizeof o, .rules = CB_RULES_SPARK};
+    CB_TRY(s->legacy_mode ? resolve_static(s, &o, err) : resolve_unified(s, &o, err));
     if (s->off_heap_enabled && s->off_heap_size == 0) {
         return cbi_fail(err, CB_EINVAL,
                         "spark.memory.offHeap.size must be > 0 when spark.memory.offHeap.enabled "
                         "is true.");
     }
-    CB_TRY(s->legacy_mode ? resolve_static(s, &o, err) : resolve_unified(s, &o, err));
     if (s->page_size > 0 && (s->page_size & (s->page_size - 1)) != 0) {
         return cbi_fail(err, CB_EINVAL, "spark.buffer.pageSize must be a power of two, not %llu.",
                         (unsigned long long)s->page_size);
