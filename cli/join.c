@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "carbide/join.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,14 @@ enum {
     JOIN_SELECT,
     JOIN_SUFFIX,
     JOIN_MATCH_NULLS,
-    JOIN_MISSING
+    JOIN_MISSING,
+    JOIN_FIELD_1,
+    JOIN_FIELD_2,
+    JOIN_FIELD,
+    JOIN_ALSO,
+    JOIN_ONLY,
+    JOIN_FOLD,
+    JOIN_CHECK_ORDER
 };
 
 #define HOWS "inner left right full semi anti"
@@ -69,8 +77,43 @@ static const cli_option shape[] = {
      .meta = "TEXT",
      .help = "in the fields of a row that is not there"},
 };
+static const cli_option gnu[] = {
+    {.id = JOIN_FIELD_1,
+     .letter = '1',
+     .arg = CLI_ARG_NEEDED,
+     .meta = "N",
+     .help = "field N of the left; rows have no header then, their\nfields are not quoted, the key "
+             "comes first, and empty\nkeys equal each other; -t is needed"},
+    {.id = JOIN_FIELD_2,
+     .letter = '2',
+     .arg = CLI_ARG_NEEDED,
+     .meta = "N",
+     .help = "field N of the right"},
+    {.id = JOIN_FIELD,
+     .letter = 'j',
+     .arg = CLI_ARG_NEEDED,
+     .meta = "N",
+     .help = "of both; with -k it is --parallel"},
+    {.id = JOIN_ALSO,
+     .letter = 'a',
+     .arg = CLI_ARG_NEEDED,
+     .meta = "SIDE",
+     .help = "1, 2: what that side has alone, too (the right's\ncome last)"},
+    {.id = JOIN_ONLY,
+     .letter = 'v',
+     .arg = CLI_ARG_NEEDED,
+     .meta = "SIDE",
+     .help = "1, 2: only what that side has alone"},
+    {.id = JOIN_FOLD,
+     .letter = 'i',
+     .name = "ignore-case",
+     .help = "ASCII letters of keys are equal in both cases"},
+    {.id = JOIN_CHECK_ORDER, .name = "check-order", .help = "understood: the inputs need no order"},
+    {.id = JOIN_CHECK_ORDER, .name = "nocheck-order", .help = "the same"},
+};
 static const cli_group groups[] = {{"What belongs together", what, CLI_COUNT(what)},
                                    {"Columns of the result", shape, CLI_COUNT(shape)},
+                                   {"As GNU join has them", gnu, CLI_COUNT(gnu)},
                                    CLI_JOB_OUTPUT_GROUP,
                                    CLI_JOB_GROUPS};
 
@@ -101,6 +144,10 @@ typedef struct join_args {
     size_t left_count, right_count;
     char *columns; /* a copy, cut at commas */
     const char **column_list;
+    char fields[2][32]; /* -1, -2 as keys */
+    bool gnu, fold, also[2], only[2];
+    const char *gnu_format; /* -o 0,1.2 */
+    const char *both;       /* -j: threads with -k, a field otherwise */
 } join_args;
 
 static cb_status create(const void *options, void **object, cb_error *err) {
@@ -156,6 +203,41 @@ static int take_columns(join_args *a, const char *list) {
     return CLI_GO_ON;
 }
 
+static int take_field(join_args *a, const char *seen, const char *value, bool left, bool right) {
+    uint64_t n = 0;
+    if (cli_integer_parse(value, &n) != CLI_NUMBER_OK || n == 0 || n > UINT32_MAX)
+        return cli_usage_error("join", "invalid field number '%s' for '%s'", value, seen);
+    for (unsigned side = 0; side < 2; side++)
+        if (side == 0 ? left : right)
+            (void)snprintf(a->fields[side], sizeof a->fields[side], "%u:str", (unsigned)n);
+    a->gnu = true;
+    return CLI_GO_ON;
+}
+
+static int take_side(join_args *a, const char *seen, const char *value, bool *sides) {
+    if (strcmp(value, "1") != 0 && strcmp(value, "2") != 0)
+        return cli_usage_error("join", "invalid file number '%s' for '%s'", value, seen);
+    sides[value[0] - '1'] = true;
+    a->gnu = true;
+    return CLI_GO_ON;
+}
+
+/** "0,1.2,2.1": GNU's -o, which is an output file otherwise. */
+static bool is_gnu_format(const char *text) {
+    for (const char *p = text; *p != '\0';) {
+        bool field = (p[0] == '1' || p[0] == '2') && p[1] == '.';
+        size_t digits = field ? strspn(p + 2, "0123456789") : 0;
+        if (digits == 0 && p[0] != '0')
+            return false;
+        p += digits > 0 ? 2 + digits : 1;
+        if (*p == ',' && p[1] != '\0')
+            p++;
+        else if (*p != '\0')
+            return false;
+    }
+    return *text != '\0';
+}
+
 static int take(join_args *a, int id, const char *seen, const char *value) {
     cb_join_options *o = &a->options;
     int place;
@@ -177,8 +259,92 @@ static int take(join_args *a, int id, const char *seen, const char *value) {
         case JOIN_SUFFIX: o->suffix = value; return CLI_GO_ON;
         case JOIN_MATCH_NULLS: o->match_nulls = true; return CLI_GO_ON;
         case JOIN_MISSING: o->missing = value; return CLI_GO_ON;
+        case JOIN_FIELD_1: return take_field(a, seen, value, true, false);
+        case JOIN_FIELD_2: return take_field(a, seen, value, false, true);
+        case JOIN_FIELD: a->both = value; return CLI_GO_ON;
+        case JOIN_ALSO: return take_side(a, seen, value, a->also);
+        case JOIN_ONLY: return take_side(a, seen, value, a->only);
+        case JOIN_FOLD: a->fold = true; return CLI_GO_ON;
+        case JOIN_CHECK_ORDER: return CLI_GO_ON;
+        case CLI_JOB_OUTPUT:
+            if (!is_gnu_format(value))
+                return cli_job_take(&a->job, id, seen, value);
+            a->gnu_format = value;
+            a->gnu = true;
+            return CLI_GO_ON;
         default: return cli_job_take(&a->job, id, seen, value);
     }
+}
+
+/** "0" is the key, which the left's key column stands for. */
+static int take_gnu_format(join_args *a) {
+    char list[4096];
+    size_t used = 0;
+    unsigned key = (unsigned)strtoul(a->fields[0], NULL, 10);
+    for (const char *p = a->gnu_format; *p != '\0' && used < sizeof list - 64;) {
+        size_t bytes = strcspn(p, ",");
+        int n = p[0] == '0' ? snprintf(list + used, sizeof list - used, "1.%u", key)
+                            : snprintf(list + used, sizeof list - used, "%.*s", (int)bytes, p);
+        used += n > 0 ? (size_t)n : 0;
+        p += bytes;
+        if (*p == ',') {
+            list[used++] = ',';
+            p++;
+        }
+    }
+    list[used] = '\0';
+    return take_columns(a, list);
+}
+
+static cb_join_how gnu_how(const join_args *a) {
+    if (a->only[0] || a->only[1])
+        return CB_JOIN_ANTI;
+    if (a->also[0] && a->also[1])
+        return CB_JOIN_FULL;
+    return a->also[0] ? CB_JOIN_LEFT : a->also[1] ? CB_JOIN_RIGHT : a->options.how;
+}
+
+/** From GNU join's options to those above. */
+static int finish_gnu(join_args *a, char **operands, size_t count) {
+    cb_job_options *o = &a->job.options;
+    bool keyed = a->left_count > 0 || a->right_count > 0;
+    if (a->both != NULL) {
+        int answer = keyed ? cli_job_take(&a->job, CLI_JOB_THREADS, "-j", a->both)
+                           : take_field(a, "-j", a->both, true, true);
+        if (answer != CLI_GO_ON)
+            return answer;
+    }
+    if (!a->gnu)
+        return CLI_GO_ON;
+    if (keyed)
+        return cli_usage_error("join", "-k does not go together with GNU join's options");
+    if (!o->has_field_separator)
+        return cli_usage_error("join", "fields that end with blanks are not known here; -t says "
+                                       "what they end with");
+    if (a->only[0] && a->only[1])
+        return cli_usage_error("join", "-v 1 and -v 2 together are not known here");
+    for (unsigned side = 0; side < 2; side++) {
+        if (a->fields[side][0] == '\0')
+            memcpy(a->fields[side], "1:str", 6);
+        if (a->fold)
+            memcpy(a->fields[side] + strlen(a->fields[side]), ":fold", 6);
+    }
+    bool swap = a->only[1];
+    if (swap && count == 2) { /* what the right has alone: the left of the turned pair */
+        char *first = operands[0];
+        operands[0] = operands[1];
+        operands[1] = first;
+    }
+    a->left_keys[a->left_count++] = a->fields[swap];
+    a->right_keys[a->right_count++] = a->fields[!swap];
+    a->options.how = gnu_how(a);
+    a->options.match_nulls = a->options.keys_first = true;
+    if (a->options.suffix == NULL)
+        a->options.suffix = "";
+    o->format = CB_FORMAT_TSV;
+    if (o->header == CB_HEADER_AUTO)
+        o->header = CB_HEADER_NO;
+    return a->gnu_format != NULL ? take_gnu_format(a) : CLI_GO_ON;
 }
 
 static int check(const join_args *a, size_t operands) {
@@ -209,6 +375,8 @@ static int read_args(join_args *a, int argc, char **argv) {
     cli_parser_init(&parser, &cli_verb_join, argc, argv);
     while (answer == CLI_GO_ON && (id = cli_parser_next(&parser, &value)) != CLI_PARSE_END)
         answer = id == CLI_PARSE_ERROR ? CLI_EXIT_TROUBLE : take(a, id, parser.seen, value);
+    if (answer == CLI_GO_ON)
+        answer = finish_gnu(a, parser.argv, parser.operand_count);
     if (answer == CLI_GO_ON)
         answer = check(a, parser.operand_count);
     if (answer == CLI_GO_ON)

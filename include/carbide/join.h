@@ -42,6 +42,7 @@ typedef struct cb_join_options {
      */
     const char *const *columns;
     size_t column_count;
+    bool keys_first; /**< without columns: the keys, the left's other columns, the right's (GNU) */
     const char *suffix;  /**< of names from the right that the left has too; NULL = "_right" */
     bool match_nulls;    /**< empty keys (and those that cannot be read as their type) equal each
                             other;    otherwise they have no partner, as in SQL */

@@ -77,14 +77,21 @@ static cb_status list_columns(cb_join *j, cb_error *err) {
     int key;
     for (size_t i = 0; i < j->o.column_count; i++)
         CB_TRY(find_column(j, j->o.columns[i], &j->columns[j->column_count++], err));
+    for (size_t k = 0; j->o.keys_first && j->o.column_count == 0 && k < j->o.key_count; k++)
+        j->columns[j->column_count++] =
+            (join_column){.side = JOIN_LEFT,
+                          .column = (uint32_t)cbi_keys_part_column(j->sides[JOIN_LEFT].keys, k)};
     for (uint32_t c = 0; j->o.column_count == 0 && c < left; c++)
-        j->columns[j->column_count++] = (join_column){.side = JOIN_LEFT, .column = c, .key = -1};
+        if (!j->o.keys_first || !is_key(j, JOIN_LEFT, c, &key))
+            j->columns[j->column_count++] =
+                (join_column){.side = JOIN_LEFT, .column = c, .key = -1};
     for (uint32_t c = 0; j->o.column_count == 0 && join_wants_pairs(j) && c < right; c++)
         if (!is_key(j, JOIN_RIGHT, c, &key))
             j->columns[j->column_count++] =
                 (join_column){.side = JOIN_RIGHT, .column = c, .key = -1};
     for (size_t i = 0; i < j->column_count; i++) {
         join_column *column = &j->columns[i];
+        column->key = -1;
         if (!join_wants_pairs(j) && column->side == JOIN_RIGHT)
             return cbi_fail(err, CB_EINVAL, "a semi or anti join has columns of the left only");
         if (column->side == JOIN_LEFT && is_key(j, JOIN_LEFT, column->column, &key))

@@ -114,15 +114,30 @@ cb_status join_emit_pair(cb_join *j, cbi_job_worker *w, const join_row *left, co
     return cbi_batch_end(&w->batch, at, err);
 }
 
+/* In GNU's default form a row alone has no fields for the other one, but the key. */
+static bool is_shown(const cb_join *j, const join_column *column, const uint8_t *keys) {
+    bool brief = j->o.keys_first && j->o.column_count == 0;
+    return !brief || (keys != NULL && column->key >= 0);
+}
+
+static bool any_shown(const cb_join *j, const join_piece *piece, const uint8_t *keys) {
+    for (uint32_t c = 0; c < piece->count; c++)
+        if (is_shown(j, &j->columns[piece->first + c], keys))
+            return true;
+    return false;
+}
+
 /* The columns of a piece whose row is missing. `keys`: raw key fields of the right row, for the
  * left's key columns; NULL: none. Answers the bytes; writes when `at` is not NULL. */
 static size_t put_missing(const cb_join *j, const join_piece *piece, const uint8_t *keys,
                           uint8_t *at) {
-    size_t bytes = 0, fill = j->o.missing != NULL ? strlen(j->o.missing) : 0;
+    size_t bytes = 0, shown = 0, fill = j->o.missing != NULL ? strlen(j->o.missing) : 0;
     for (uint32_t c = 0; c < piece->count; c++) {
         const join_column *column = &j->columns[piece->first + c];
         const uint8_t *text = (const uint8_t *)j->o.missing;
         uint32_t count = (uint32_t)fill;
+        if (!is_shown(j, column, keys))
+            continue;
         if (keys != NULL && column->key >= 0) {
             text = keys;
             for (int k = 0; k <= column->key; k++) {
@@ -130,13 +145,13 @@ static size_t put_missing(const cb_join *j, const join_piece *piece, const uint8
             }
         }
         if (at != NULL) {
-            if (c > 0)
+            if (shown > 0)
                 *at++ = j->separator;
             if (count > 0)
                 memcpy(at, text, count);
             at += count;
         }
-        bytes += count + (c > 0);
+        bytes += count + (shown++ > 0);
     }
     return bytes;
 }
@@ -149,22 +164,30 @@ static cb_status emit_alone(cb_join *j, cbi_job_worker *w, unsigned side, const 
     if (side == JOIN_RIGHT)
         keys = skip_keys(j, &from);
     join_row again = from;
-    uint64_t bytes = j->piece_count > 0 ? j->piece_count - 1 : 0;
-    for (size_t i = 0; i < j->piece_count; i++)
-        bytes += j->pieces[i].side == side ? next_part(&from, j->pieces[i].last).count
-                                           : put_missing(j, &j->pieces[i], keys, NULL);
+    uint64_t bytes = 0, shown = 0;
+    for (size_t i = 0; i < j->piece_count; i++) {
+        const join_piece *piece = &j->pieces[i];
+        if (piece->side != side && !any_shown(j, piece, keys))
+            continue;
+        bytes += (shown++ > 0) + (piece->side == side ? next_part(&from, piece->last).count
+                                                      : put_missing(j, piece, keys, NULL));
+    }
     if (bytes > CBI_STORED_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED, "a row of the result would have %llu bytes",
                         (unsigned long long)bytes);
     uint8_t *at;
     CB_TRY(begin_row(w, t, (uint32_t)bytes, &at, err));
+    shown = 0;
     for (size_t i = 0; i < j->piece_count; i++) {
-        if (i > 0)
+        const join_piece *piece = &j->pieces[i];
+        if (piece->side != side && !any_shown(j, piece, keys))
+            continue;
+        if (shown++ > 0)
             *at++ = j->separator;
-        if (j->pieces[i].side == side)
-            at = put_part(at, next_part(&again, j->pieces[i].last));
+        if (piece->side == side)
+            at = put_part(at, next_part(&again, piece->last));
         else
-            at += put_missing(j, &j->pieces[i], keys, at);
+            at += put_missing(j, piece, keys, at);
     }
     return cbi_batch_end(&w->batch, at, err);
 }
