@@ -184,7 +184,7 @@ static cb_status read_chunk(cb_join *j, cbi_job_worker *w, join_side *s, cb_erro
     CB_TRY(cbi_batch_flush(&w->batch, err));
     atomic_fetch_add_explicit(&j->job.rows_in, number, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->rows, number, memory_order_relaxed);
-    uint64_t seen = atomic_load(&s->chunks);
+    unsigned long long seen = atomic_load(&s->chunks);
     while (seen <= w->chunk.sequence &&
            !atomic_compare_exchange_weak(&s->chunks, &seen, w->chunk.sequence + 1))
         continue;
