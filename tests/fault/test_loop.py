@@ -45,6 +45,8 @@ class Loop(h.Case):
         except (FileNotFoundError, IndexError):
             return None
 
+    verb = "sort"
+
     def scenario(self, arguments, stdin=None):
         self.arguments, self.stdin = arguments, stdin
         result = self.once("alloc:0:once:ENOMEM")
@@ -56,8 +58,8 @@ class Loop(h.Case):
         command = ["-T", self.temp, "-o", self.path("out"), *self.arguments]
         if self.stdin:
             with open(self.stdin, "rb") as f:
-                return h.sort(*command, env=self.environment(setting), stdin=f, timeout=30)
-        return h.sort(*command, env=self.environment(setting), timeout=30)
+                return h.carbide(self.verb, *command, env=self.environment(setting), stdin=f, timeout=30)
+        return h.carbide(self.verb, *command, env=self.environment(setting), timeout=30)
 
     def verdict(self, setting, result):
         """None, or what is wrong."""
@@ -126,7 +128,7 @@ class Loop(h.Case):
                 done += 1
                 refused += result.exit != 0
                 if problem:
-                    wrong.append(f"CARBIDE_FAULT={setting} carbide sort {' '.join(map(str, arguments))}: {problem}")
+                    wrong.append(f"CARBIDE_FAULT={setting} carbide {self.verb} {' '.join(map(str, arguments))}: {problem}")
                     if len(wrong) >= 25:
                         break
             points += done
@@ -153,6 +155,22 @@ class Loop(h.Case):
 
     def test_a_small_file(self):
         self.loop(["--memory", "16M", self.write("in", h.records(200))])
+
+    def table(self, rows):
+        draw = self.random.randrange
+        return self.write("in.csv", b"a,b,c\n" + b"".join(b"%d,%d,%s\n" % (draw(10 ** 6), draw(1000), b"x" * 20) for _ in range(rows)))
+
+    def test_a_spilling_group_by_with_sums(self):
+        self.verb = "group"
+        self.loop(["--memory", "8M", "-k", "a", "sum(b)", "count()", self.table(150_000)])
+
+    def test_a_spilling_group_by_of_one_giant_group(self):
+        self.verb = "group"
+        self.loop(["--memory", "10M", "median(a)", "countdistinct(b)", "last(c)", self.table(100_000)])
+
+    def test_a_spilling_deduplication(self):
+        self.verb = "dedupe"
+        self.loop(["--memory", "8M", "-k", "b,a", "--keep", "last", self.table(120_000)])
 
     def test_transfers_that_are_one_byte_short_change_nothing(self):
         for arguments, stdin in ((["--memory", "8M", self.write("in", h.records(90_000))], None), (["--memory", "8M"], self.path("in"))):
