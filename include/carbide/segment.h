@@ -223,6 +223,7 @@ static inline CB_MUST_USE cb_status cb_segment_at(const cb_segment *s, size_t at
     return CB_OK;
 }
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): a type in a declaration takes none. */
 /* One scalar in one byte order: cb_segment_get_NAME, cb_segment_put_NAME. */
 #define CB_SEGMENT_ACCESS(name, type, raw_type, to_order)                                          \
     static inline CB_MUST_USE cb_status cb_segment_get_##name(const cb_segment *s, size_t at,      \
@@ -247,6 +248,8 @@ static inline CB_MUST_USE cb_status cb_segment_at(const cb_segment *s, size_t at
         __builtin_memcpy(s->data + at, &raw, sizeof raw);                                          \
         return CB_OK;                                                                              \
     }
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #define CB_ORDER_SAME(raw) (raw)
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
