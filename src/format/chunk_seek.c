@@ -89,8 +89,8 @@ static input_span seek_span(const cbi_input *input, uint64_t number) {
 static void seek_ahead(cbi_input *input, const input_span *span) {
     const input_file *file = &input->files[span->file];
     bool first = span->number == file->first_chunk;
-    if (first)
-        (void)cbi_sys_fadvise(span->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    if (first) /* no reading ahead but ours: a disk's default may be larger than the container */
+        (void)cbi_sys_fadvise(span->fd, 0, 0, POSIX_FADV_RANDOM);
     for (uint64_t i = first ? 0 : INPUT_AHEAD_CHUNKS; i <= INPUT_AHEAD_CHUNKS; i++) {
         uint64_t base = span->base + i * input->chunk_bytes;
         if (base >= file->size)

@@ -168,7 +168,8 @@ cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input
                                  .header = job->o.header,
                                  .bad_rows = job->o.bad_rows,
                                  .bad_rows_path = job->o.bad_rows_path,
-                                 .decoder_bytes_max = decoder_bytes_max(job)};
+                                 .decoder_bytes_max = decoder_bytes_max(job),
+                                 .direct_cold = true};
     cbi_input *opened;
     CB_TRY(cbi_input_open(&options, &opened, err));
     cbi_mutex_lock(&job->mutex);

@@ -139,6 +139,7 @@ cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input 
                                  .record_bytes = s->o.record_bytes,
                                  .zero_terminated = s->o.zero_terminated,
                                  .as_is = s->o.gnu,
+                                 .direct_cold = true,
                                  .field_separator = s->o.field_separator,
                                  .header = s->o.header,
                                  .bad_rows = s->o.bad_rows,

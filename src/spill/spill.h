@@ -53,6 +53,15 @@ static inline unsigned cbi_io_threads(uint64_t budget_bytes) {
     return budget_bytes < 40 * CBI_MIB ? 2 : budget_bytes < 128 * CBI_MIB ? 4 : 8;
 }
 
+/** What a container is charged for beside the pages of the process: the system's own tables for
+ * requests and files, and chunks of a cold input on their way. Measured: 1.5 MiB at 32, 5 MiB at
+ * 256; the headroom of the plan has the first of it. */
+static inline uint64_t cbi_kernel_bytes(uint64_t budget_bytes) {
+    return budget_bytes < 16 * CBI_MIB
+               ? 0
+               : cbi_min((size_t)((budget_bytes - 16 * CBI_MIB) / 64), 6 * CBI_MIB);
+}
+
 /** Staging memory: 0 for CB_CODEC_NONE, else for each I/O thread up to 32 segments or 512 KiB, at
  * least 64 KiB. A batch whose compressed frames do not fit is written raw. */
 size_t cbi_spill_staging_bytes(unsigned io_threads, size_t segment_bytes, cb_codec codec);
