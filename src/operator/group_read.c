@@ -292,6 +292,8 @@ static cb_status use_batch(cbi_job_worker *w, found_key *keys, uint32_t count, c
             group_table_prefetch(&own->table, keys[j].hash);
         for (uint32_t j = 0; j < count; j++)
             group_table_prefetch_entry(&own->table, keys[j].hash);
+        for (uint32_t j = 0; j < count; j++)
+            group_table_prefetch_key(&own->table, keys[j].hash);
     }
     for (uint32_t j = 0; j < count; j++) {
         const cbi_value *values = own->values + j * columns;

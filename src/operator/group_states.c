@@ -195,6 +195,8 @@ static uint32_t next_batch(states_work *s, cbi_record_reader *reader, waiting *b
     }
     for (uint32_t i = 0; i < n; i++)
         group_table_prefetch_entry(&s->table, batch[i].hash);
+    for (uint32_t i = 0; i < n; i++)
+        group_table_prefetch_key(&s->table, batch[i].hash);
     return n;
 }
 

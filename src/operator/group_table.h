@@ -71,6 +71,16 @@ static inline void group_table_prefetch_entry(const group_table *t, uint64_t has
         __builtin_prefetch(group_table_at(t, (uint32_t)slot - 1));
 }
 
+/** After that: the entry is near, its key and the rest of its state may not be. */
+static inline void group_table_prefetch_key(const group_table *t, uint64_t hash) {
+    uint64_t slot = t->slots[hash & t->mask];
+    if (slot != 0) {
+        const group_entry *e = group_table_at(t, (uint32_t)slot - 1);
+        __builtin_prefetch((const uint8_t *)e + 64);
+        __builtin_prefetch(e->key);
+    }
+}
+
 /** The entry of a key, or NULL; *place is where it would have to be noted. */
 static inline group_entry *group_table_find(const group_table *t, uint64_t hash, const uint8_t *key,
                                             uint32_t key_bytes, size_t *place) {
