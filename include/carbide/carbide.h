@@ -20,6 +20,7 @@
 #include "carbide/simulate.h"
 #include "carbide/sort.h"
 #include "carbide/status.h"
+#include "carbide/store.h"
 #include "carbide/task.h"
 #include "carbide/view.h"
 

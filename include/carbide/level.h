@@ -56,8 +56,9 @@ static inline bool cb_level_is_valid(cb_level level) {
     return (level & (CB_LEVEL_IN_MEMORY | CB_LEVEL_ON_DISK)) != 0 && level >> 8 > 0;
 }
 
-/** Whether such a level may be made at all: CB_EINVAL names the rule that it breaks (off-heap
- *  blocks are bytes; fewer than 40 replicas; no other flags). */
+/** Whether such a level may be made at all: CB_EINVAL names the rule that it breaks (fewer
+ *  than 40 replicas, no other flags). Deserialised off-heap blocks are allowed, as in Spark 4: the
+ *  caller's records, counted off-heap. */
 CB_API CB_MUST_USE cb_status cb_level_check(cb_level level, cb_error *err);
 
 /** "MEMORY_AND_DISK_SER_2"; NULL when it has no name of its own. A constant. */

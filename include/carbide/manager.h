@@ -128,6 +128,14 @@ CB_API void cb_manager_release_storage(cb_manager *manager, cb_mode mode, uint64
 CB_API void cb_manager_release_unroll(cb_manager *manager, cb_mode mode, uint64_t bytes);
 CB_API void cb_manager_release_all_storage(cb_manager *manager);
 
+/**
+ * The end of an unrolling: of `unroll_bytes` acquired for it `storage_bytes`, not more, become
+ * storage memory and the rest is given back, in one step that cannot fail and in which nobody else
+ * gets them. Any thread.
+ */
+CB_API void cb_manager_finish_unroll(cb_manager *manager, cb_mode mode, uint64_t unroll_bytes,
+                                     uint64_t storage_bytes);
+
 /** Most that storage could have now: the mode's bytes without what execution uses (Spark:
  *  maxOnHeapStorageMemory). */
 CB_API uint64_t cb_manager_storage_max(const cb_manager *manager, cb_mode mode);

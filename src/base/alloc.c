@@ -76,6 +76,10 @@ char *cbi_strdup(const char *s) {
     return copy != NULL ? memcpy(copy, s, bytes) : NULL;
 }
 
+size_t cbi_alloc_held(void *ptr) {
+    return malloc_usable_size(ptr) + CHUNK_HEADER_BYTES;
+}
+
 size_t cbi_alloc_bytes(void) {
     return atomic_load_explicit(&bytes_held, memory_order_relaxed);
 }

@@ -16,6 +16,9 @@ void *cbi_realloc(void *ptr, size_t bytes);
 void cbi_free(void *ptr); /* NULL is fine */
 char *cbi_strdup(const char *s);
 
+/** What one of them takes, the C library's header included. */
+size_t cbi_alloc_held(void *ptr);
+
 /** Bytes now held through this file, headers of the C library included as far as they can be known.
  */
 size_t cbi_alloc_bytes(void);

@@ -78,6 +78,22 @@ size_t cbi_allocator_small_bytes(void) {
     return atomic_load_explicit(&pages_in_small_objects, memory_order_relaxed);
 }
 
+void *cbi_allocator_small(size_t bytes, size_t *held) {
+    void *piece = cbi_alloc(bytes);
+    if (piece != NULL) {
+        *held = cbi_alloc_held(piece);
+        atomic_fetch_add_explicit(&pages_in_small_objects, *held, memory_order_relaxed);
+    }
+    return piece;
+}
+
+size_t cbi_allocator_small_free(void *piece) {
+    size_t held = piece != NULL ? cbi_alloc_held(piece) : 0;
+    atomic_fetch_sub_explicit(&pages_in_small_objects, held, memory_order_relaxed);
+    cbi_free(piece);
+    return held;
+}
+
 /* ---- descriptors ---- */
 
 static void descriptor_put(cb_allocator *a, cbi_block *block) {

@@ -121,6 +121,12 @@ static inline void cbi_allocator_leave(const cb_allocator *allocator, const cbi_
  *  figure too. */
 size_t cbi_allocator_small_bytes(void);
 
+/** A piece for data that is too small for a page of its own; counted as pages are, by who asked.
+ *  *held: what it really takes. NULL when the system refuses. */
+void *cbi_allocator_small(size_t bytes, size_t *held);
+/** NULL is fine. Answers what it held. */
+size_t cbi_allocator_small_free(void *piece);
+
 /** Anonymous memory, aligned to 2 MiB and advised when `huge` and large enough; NULL when refused.
  *  Undo with cbi_sys_unmap. */
 void *cbi_map_pages(size_t bytes, bool huge);

@@ -536,6 +536,12 @@ uint64_t cbi_arbiter_release_unroll(cbi_arbiter *a, cb_mode mode, uint64_t bytes
     return bytes;
 }
 
+void cbi_arbiter_finish_unroll(cbi_arbiter *a, cb_mode mode, uint64_t unroll, uint64_t kept) {
+    cb_assert(unroll <= a->unroll[mode] && kept <= unroll);
+    a->unroll[mode] -= unroll;
+    (void)cbi_arbiter_release_storage(a, mode, unroll - kept);
+}
+
 void cbi_arbiter_release_all_storage(cbi_arbiter *a) {
     for (int mode = 0; mode < CB_MODE_COUNT; mode++) {
         a->unroll[mode] = 0;

@@ -184,6 +184,8 @@ uint64_t cbi_arbiter_release_all(cbi_arbiter *a, cbi_party *party);
 uint64_t cbi_arbiter_release_storage(cbi_arbiter *a, cb_mode mode, uint64_t bytes);
 /** The same for what was given for unrolling, and no more than that. */
 uint64_t cbi_arbiter_release_unroll(cbi_arbiter *a, cb_mode mode, uint64_t bytes);
+/** What was unrolled is a block now: `kept` bytes stay, the rest of `unroll` is given back. */
+void cbi_arbiter_finish_unroll(cbi_arbiter *a, cb_mode mode, uint64_t unroll, uint64_t kept);
 void cbi_arbiter_release_all_storage(cbi_arbiter *a);
 
 /**

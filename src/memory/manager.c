@@ -371,6 +371,16 @@ void cb_manager_release_unroll(cb_manager *m, cb_mode mode, uint64_t bytes) {
     cbi_manager_return_spare(m, mode);
 }
 
+void cb_manager_finish_unroll(cb_manager *m, cb_mode mode, uint64_t unroll_bytes,
+                              uint64_t storage_bytes) {
+    cbi_lock_take(&m->lock);
+    cb_assert(storage_bytes <= unroll_bytes);
+    cbi_arbiter_finish_unroll(&m->arbiter, mode, unroll_bytes, storage_bytes);
+    cbi_manager_pass_on(m);
+    cbi_lock_give(&m->lock);
+    cbi_manager_return_spare(m, mode);
+}
+
 void cb_manager_release_all_storage(cb_manager *m) {
     cbi_lock_take(&m->lock);
     cbi_arbiter_release_all_storage(&m->arbiter);

@@ -5,38 +5,49 @@ static uint64_t choose(void *ctx, cb_mode mode, uint64_t bytes, const void *bloc
     cbi_accounts *a = ctx;
     const int64_t *data_set = block; /* of the block that asks; NULL: execution */
     cbi_lru_entry *chain = NULL;
-    cbi_mutex_lock(&a->mutex);
+    cbi_lock_take(&a->lock);
     uint64_t sum = cbi_lru_choose(&a->lru, mode, bytes,
                                   data_set != NULL ? *data_set : CBI_NO_DATA_SET, &chain);
     for (cbi_lru_entry *e = chain; e != NULL; e = e->next_victim) {
         cbi_lru_remove(&a->lru, e);
     }
-    cbi_mutex_unlock(&a->mutex);
+    cbi_lock_give(&a->lock);
     *victims = chain;
     return sum;
+}
+
+void cbi_accounts_enter(cbi_accounts *a, cbi_lru_entry *entry) {
+    entry->marked = false;
+    cbi_lru_add(&a->lru, entry);
 }
 
 /** Those that stay were not used meanwhile, but going to the old end again would have them asked
  *  next: they become the newest. */
 static void keep(cbi_accounts *a, cbi_lru_entry *e) {
-    cbi_mutex_lock(&a->mutex);
-    e->marked = false;
-    cbi_lru_add(&a->lru, e);
-    cbi_mutex_unlock(&a->mutex);
+    cbi_lock_take(&a->lock);
+    cbi_accounts_enter(a, e);
+    if (a->stay != NULL) {
+        a->stay(a->ctx, e);
+    }
+    cbi_lock_give(&a->lock);
 }
 
 static uint64_t drop(void *ctx, void *victims) {
     cbi_accounts *a = ctx;
-    uint64_t gone = 0;
+    uint64_t gone = 0, count = 0;
     for (cbi_lru_entry *e = victims, *next = NULL; e != NULL; e = next) {
         next = e->next_victim;
         uint64_t bytes = e->bytes; /* before it is the callee's */
         if (a->drop(a->ctx, e)) {
             gone += bytes;
+            count++;
         } else {
             keep(a, e);
         }
     }
+    cbi_lock_take(&a->lock);
+    a->evicted += count;
+    cbi_lock_give(&a->lock);
     return gone;
 }
 
@@ -50,7 +61,6 @@ static void undo(void *ctx, void *victims) {
 void cbi_accounts_init(cbi_accounts *a, cb_manager *manager, cbi_accounts_drop_fn drop_fn,
                        void *ctx) {
     *a = (cbi_accounts){.manager = manager, .drop = drop_fn, .ctx = ctx};
-    cbi_mutex_init(&a->mutex);
     const cb_store store = {.choose = choose, .drop = drop, .undo = undo, .ctx = a};
     cb_manager_set_store(manager, &store);
 }
@@ -58,18 +68,21 @@ void cbi_accounts_init(cbi_accounts *a, cb_manager *manager, cbi_accounts_drop_f
 void cbi_accounts_fini(cbi_accounts *a) {
     cb_assert(a->lru.count == 0);
     cb_manager_set_store(a->manager, NULL);
-    cbi_mutex_fini(&a->mutex);
 }
 
 cb_status cbi_accounts_add(cbi_accounts *a, cbi_lru_entry *entry, cb_error *err) {
     CB_TRY(
         cb_manager_acquire_storage(a->manager, entry->mode, entry->bytes, &entry->data_set, err));
-    cbi_mutex_lock(&a->mutex);
-    entry->marked = false;
+    cbi_lock_take(&a->lock);
     entry->pins = 0;
-    cbi_lru_add(&a->lru, entry);
-    cbi_mutex_unlock(&a->mutex);
+    cbi_accounts_enter(a, entry);
+    cbi_lock_give(&a->lock);
     return CB_OK;
+}
+
+void cbi_accounts_leave(cbi_accounts *a, cbi_lru_entry *entry) {
+    cb_assert_debug(!entry->marked);
+    cbi_lru_remove(&a->lru, entry);
 }
 
 cb_status cbi_accounts_acquire_unroll(cbi_accounts *a, cb_mode mode, uint64_t bytes,
@@ -78,12 +91,12 @@ cb_status cbi_accounts_acquire_unroll(cbi_accounts *a, cb_mode mode, uint64_t by
 }
 
 bool cbi_accounts_remove(cbi_accounts *a, cbi_lru_entry *entry) {
-    cbi_mutex_lock(&a->mutex);
+    cbi_lock_take(&a->lock);
     bool ours = !entry->marked;
     if (ours) {
         cbi_lru_remove(&a->lru, entry);
     }
-    cbi_mutex_unlock(&a->mutex);
+    cbi_lock_give(&a->lock);
     if (ours) {
         cb_manager_release_storage(a->manager, entry->mode, entry->bytes);
     }
@@ -91,19 +104,19 @@ bool cbi_accounts_remove(cbi_accounts *a, cbi_lru_entry *entry) {
 }
 
 bool cbi_accounts_pin(cbi_accounts *a, cbi_lru_entry *entry) {
-    cbi_mutex_lock(&a->mutex);
+    cbi_lock_take(&a->lock);
     bool ours = !entry->marked;
     if (ours) {
         entry->pins++;
         cbi_lru_touch(&a->lru, entry);
     }
-    cbi_mutex_unlock(&a->mutex);
+    cbi_lock_give(&a->lock);
     return ours;
 }
 
 void cbi_accounts_unpin(cbi_accounts *a, cbi_lru_entry *entry) {
-    cbi_mutex_lock(&a->mutex);
+    cbi_lock_take(&a->lock);
     cb_assert(entry->pins > 0);
     entry->pins--;
-    cbi_mutex_unlock(&a->mutex);
+    cbi_lock_give(&a->lock);
 }

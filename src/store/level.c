@@ -36,10 +36,6 @@ cb_status cb_level_check(cb_level level, cb_error *err) {
         return cbi_fail(err, CB_EINVAL, "Storage level with %u replicas: must be less than %d.",
                         replicas, CB_LEVEL_REPLICAS_MAX + 1);
     }
-    if ((flags & CB_LEVEL_IN_OFF_HEAP) && (flags & CB_LEVEL_IS_DESERIALISED)) {
-        return cbi_fail(err, CB_EINVAL,
-                        "An off-heap storage level does not support deserialised storage.");
-    }
     return CB_OK;
 }
 

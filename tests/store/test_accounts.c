@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "base/sys.h"
 #include "carbide/task.h"
 #include "support/test.h"
 

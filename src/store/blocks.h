@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_BLOCKS_H
+#define CBI_BLOCKS_H
+
+#include "base/sys.h"
+#include "carbide/ledger.h"
+#include "store/accounts.h"
+#include "store/contents.h"
+#include "store/disk.h"
+#include "store/index.h"
+
+/*
+ * The store from inside. accounts.lock is the one lock of index, locks of blocks, order of use,
+ * tasks and statistics; functions marked [locked] are called with it held. What a block consists of
+ * is changed only by who has it for himself: its writer (node->writer), or an eviction
+ * (entry.marked); everybody else waits for these. So no memory is acquired, no file touched and no
+ * callback called with the lock held.
+ */
+
+enum { CBI_CLASSES_MAX = 255 };
+
+struct cb_blocks {
+    cb_manager *manager;
+    cbi_accounts accounts;
+    cbi_home home;
+    cbi_index index;
+    cbi_disk disk;
+    /* immutable */
+    uint64_t unroll_bytes;
+    uint32_t unroll_period;
+    double unroll_growth;
+    cb_block_listener_fn listener;
+    void *listener_ctx;
+    bool charges; /* native rules: overhead goes to the ledger */
+    /* guarded by accounts.lock */
+    const cb_record_class *classes[CBI_CLASSES_MAX + 1]; /* [0] NULL */
+    uint32_t class_count;
+    uint32_t task_count;
+    cb_blocks_stats stats; /* but for what is computed when asked */
+    /* guarded by charge_mutex, which is taken alone; the manager's lock is taken under it */
+    cbi_mutex charge_mutex;
+    cb_ledger_entry *ledger;
+    int64_t charged_index, charged_slack;
+};
+
+struct cb_block_task {
+    cb_blocks *blocks;
+    uint64_t id, deadline_ns;
+    cb_block_ref *refs;             /* guarded by accounts.lock */
+    uint64_t unroll[CB_MODE_COUNT]; /* its own */
+    uint32_t rests;                 /* its own */
+};
+
+static inline cbi_lock *cbi_blocks_lock_of(cb_blocks *b) {
+    return &b->accounts.lock;
+}
+
+static inline const cb_record_class *cbi_node_class(const cb_blocks *b, const cbi_node *n) {
+    return b->classes[n->record_class];
+}
+
+/** Whether it is a refusal of memory, after which a block may go to disk instead. */
+static inline bool cbi_is_refusal(cb_status status) {
+    return status == CB_EBUDGET || status == CB_ENOMEM || status == CB_EUNSUPPORTED;
+}
+
+/* ---- blocks.c ---- */
+
+/** Charges what overhead has changed by, when it is worth it. No lock is held. */
+void cbi_blocks_settle(cb_blocks *blocks);
+/** Tells the listener what the block is now; the caller has it for himself. `gone`: nothing. */
+void cbi_blocks_report(cb_blocks *blocks, const cbi_node *node, bool gone);
+/** Its number, for cbi_node.record_class. */
+cb_status cbi_blocks_class(cb_blocks *blocks, const cb_record_class *record_class, uint16_t *number,
+                           cb_error *err);
+/** Writes a block's file. */
+cb_status cbi_blocks_write(cb_blocks *blocks, const cbi_node *node, uint64_t *file_bytes,
+                           cb_error *err);
+/** Evicts: as cbi_accounts_drop_fn. */
+bool cbi_blocks_drop(void *blocks, cbi_lru_entry *entry);
+/** Ends a block that the caller has for himself as its writer. */
+void cbi_blocks_end(cb_blocks *blocks, cbi_node *node);
+
+/* ---- block_lock.c ---- */
+
+/** [locked] Lets those look again who wait for the block. */
+void cbi_node_wake(cbi_node *node);
+/** Locks as cb_blocks_lock does; on CB_OK accounts.lock is HELD and *node is the block. With use it
+ *  becomes the most recently used. */
+cb_status cbi_node_acquire(cb_blocks *blocks, cb_block_task *task, const char *name, bool write,
+                           bool wait, bool use, cb_block_ref *ref, cbi_node **node, cb_error *err);
+/** [locked] Fills a ref with what the block is now and gives it to the task. */
+void cbi_ref_fill(cb_block_task *task, cbi_node *node, bool writing, cb_block_ref *ref);
+/** The block's file is bad: it goes when its last reader has left. */
+void cbi_node_doom(cb_blocks *blocks, cbi_node *node);
+
+/* ---- block_put.c ---- */
+
+/** A new block under that name, the task its writer. CB_EEXISTS. */
+cb_status cbi_put_begin(cb_blocks *blocks, cb_block_task *task, const char *name, cb_level level,
+                        const cb_record_class *record_class, cbi_node **node, cb_error *err);
+/** It is there: in memory (contents, whose bytes are acquired), on disk (file_bytes). `ref` may be
+ *  NULL. */
+void cbi_put_done(cb_block_task *task, cbi_node *node, const cbi_contents *contents,
+                  uint64_t file_bytes, cb_block_ref *ref);
+/** It is not. */
+void cbi_put_failed(cb_blocks *blocks, cbi_node *node);
+/** [locked] contents become the block's. */
+void cbi_node_fill(cb_blocks *blocks, cbi_node *node, const cbi_contents *contents);
+
+/* ---- block_unroll.c ---- */
+
+typedef enum cbi_rest_state { CBI_REST_FRESH, CBI_REST_NEXT, CBI_REST_WRITTEN } cbi_rest_state;
+
+struct cb_block_rest {
+    cb_blocks *blocks;
+    cb_block_task *task;
+    int64_t data_set;
+    cb_mode mode;
+    uint64_t reserved; /* unroll memory */
+    const cb_record_class *class;
+    bool of_bytes;   /* a stream: bytes is its source, records otherwise */
+    bool as_records; /* unrolled as records, in `records`; otherwise as bytes, in `builder` */
+    bool source_ended;
+    cb_record_source records_source;
+    cb_byte_source bytes_source;
+    cbi_records records;
+    cbi_builder builder;
+    void *pending; /* read, but not unrolled: the system had no memory */
+    cbi_rest_state state;
+    cbi_record_chunk *next_chunk; /* for cb_block_rest_next */
+    size_t next_item;             /* in it, or byte of the chunk */
+    size_t next_page;
+    const cb_block_lineage *lineage; /* whose source it is; NULL: the caller's */
+};
+
+/** What is to be unrolled into block `node`; records or bytes, one of the two. CB_ENOMEM. */
+cb_status cbi_rest_create(cb_block_task *task, const cbi_node *node, cb_level level,
+                          const cb_record_class *record_class, const cb_record_source *records,
+                          const cb_byte_source *bytes, cb_block_rest **rest, cb_error *err);
+/** CB_OK: *contents, acquired. CB_EBUDGET: refused, the rest has all. Others: failed. */
+cb_status cbi_rest_unroll(cb_block_rest *rest, cbi_contents *contents, cb_error *err);
+
+#endif

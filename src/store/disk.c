@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks on disk.
+ *
+ * A block is a file in one of some sub-folders, so that no folder grows too long. The file's name
+ * is 128 bits of hash of the block's name, which may hold anything; the name itself is in the
+ * file's header and is compared.
+ *
+ *     header   512 bytes: magic, sizes, codec, level, the name, a checksum of all that
+ *     frames   16 bytes {raw bytes, stored bytes, XXH3 of what is stored}, then what is stored
+ *
+ * A frame holds at most 256 KiB of the block and is compressed by itself or not at all, so a reader
+ * needs no more memory than one of them, and no byte is used before its frame was verified. The
+ * checksum's seed is made of the block's name, the frame's number and its sizes: a frame of another
+ * block, or out of order, does not pass.
+ *
+ * The header is written last, and the file gets its name after that: what has its name is whole.
+ * Nothing is synced: these files end with the process. What was written is started on its way to
+ * disk every few MiB and dropped from the page cache, which otherwise would grow with every block
+ * that leaves memory because there is too little of it.
+ */
+#define XXH_INLINE_ALL
+#define ZSTD_STATIC_LINKING_ONLY
+#include "store/disk.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <lz4.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+#include <zstd.h>
+
+#include "base/alloc.h"
+#include "base/sys.h"
+
+enum {
+    HEADER_BYTES = 512,
+    HEADER_NAME = 64,
+    HEADER_SUM = HEADER_BYTES - 8,
+    FRAME_HEADER = 16,
+    FRAME_BYTES = 256 * 1024,
+    PACKED_BYTES = FRAME_BYTES + FRAME_BYTES / 128 + 1024, /* bound of both codecs */
+    LZ4_STATE = 20 * 1024,
+    WRITE_OUT_BYTES = 8 * 1024 * 1024,
+    SUB_FOLDERS = 64,
+    SUB_FOLDERS_MAX = 4096,
+    ZSTD_LEVEL = 1
+};
+
+static const char magic[8] = {'C', 'B', 'B', 'L', 'O', 'C', 'K', '1'};
+
+/* ---- the folder ---- */
+
+cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home, cb_error *err) {
+    *d = (cbi_disk){.parent = -1, .home = home, .folder = {.fd = -1, .owner_fd = -1}};
+    if (o->folder == NULL) {
+        return CB_OK;
+    }
+    if (o->sub_folders > SUB_FOLDERS_MAX || o->codec > CB_BLOCK_CODEC_ZSTD) {
+        return cbi_fail(err, CB_EINVAL,
+                        "A store has at most %d sub-folders, and codec none, lz4 "
+                        "or zstd.",
+                        SUB_FOLDERS_MAX);
+    }
+    d->sub_folders = o->sub_folders > 0 ? o->sub_folders : SUB_FOLDERS;
+    d->codec = o->codec;
+    d->limit = o->disk_max > 0 ? o->disk_max : UINT64_MAX;
+    d->parent = cbi_sys_open(o->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (d->parent < 0) {
+        return cbi_fail_sys(err, CB_EIO, d->parent, "the folder %s for blocks cannot be opened",
+                            o->folder);
+    }
+    cb_status status = cbi_private_folder_open(&d->folder, d->parent, o->folder, err);
+    d->path = status == CB_OK ? cbi_strdup(o->folder) : NULL;
+    if (status == CB_OK && d->path == NULL) {
+        status = cbi_fail(err, CB_ENOMEM, "The system has no memory for the name of a folder.");
+    }
+    if (status != CB_OK) {
+        cbi_disk_fini(d);
+    }
+    return status;
+}
+
+void cbi_disk_fini(cbi_disk *d) {
+    if (d->home == NULL || d->parent < 0) {
+        return;
+    }
+    cbi_private_folder_close(&d->folder, d->parent);
+    (void)cbi_sys_close(d->parent);
+    cbi_free(d->path);
+    *d = (cbi_disk){.parent = -1};
+}
+
+/** "spill.2a/0123...": the prefix is what the folder's remover knows as ours. */
+static void path_of(const cbi_disk *d, const char *name, char path[CBI_DISK_PATH_BYTES]) {
+    XXH128_hash_t h = XXH3_128bits(name, strlen(name));
+    (void)snprintf(path, CBI_DISK_PATH_BYTES, "spill.%02x/%016" PRIx64 "%016" PRIx64,
+                   (unsigned)(h.low64 % d->sub_folders), (uint64_t)h.high64, (uint64_t)h.low64);
+}
+
+static cb_status failed(const cbi_disk *d, cb_status status, int sys, const char *what,
+                        const char *name, cb_error *err) {
+    return cbi_fail_sys(err, status, sys, "block %s cannot be %s in the folder %s", name, what,
+                        d->path);
+}
+
+static uint64_t seed_of(const char *name) {
+    return XXH3_64bits(name, strlen(name));
+}
+
+static uint64_t sum_of(const void *stored, uint32_t bytes, uint32_t raw, uint64_t seed,
+                       uint32_t frame) {
+    return XXH3_64bits_withSeed(stored, bytes, seed + frame + ((uint64_t)raw << 32) + bytes);
+}
+
+/* ---- stages: a frame raw, a frame packed, the codec's state ---- */
+
+static size_t stage_size(cb_block_codec codec) {
+    return codec == CB_BLOCK_CODEC_NONE ? FRAME_BYTES
+                                        : (size_t)FRAME_BYTES + PACKED_BYTES + LZ4_STATE;
+}
+
+static cb_status stage_new(const cbi_disk *d, size_t bytes, uint8_t **stage, cb_error *err) {
+    *stage = cbi_sys_map(bytes);
+    if (*stage == NULL) {
+        return cbi_fail_bytes(
+            err, CB_ENOMEM, bytes, 0,
+            "The system refused %zu bytes for a block on its way from or to disk.", bytes);
+    }
+    atomic_fetch_add_explicit(&d->home->overhead, (int64_t)bytes, memory_order_relaxed);
+    return CB_OK;
+}
+
+static void stage_free(const cbi_disk *d, uint8_t *stage, size_t bytes) {
+    if (stage != NULL) {
+        cbi_sys_unmap(stage, bytes);
+        atomic_fetch_sub_explicit(&d->home->overhead, (int64_t)bytes, memory_order_relaxed);
+    }
+}
+
+static void *codec_alloc(void *ctx, size_t bytes) {
+    (void)ctx;
+    return cbi_alloc(bytes);
+}
+
+static void codec_free(void *ctx, void *piece) {
+    (void)ctx;
+    cbi_free(piece);
+}
+
+static const ZSTD_customMem codec_memory = {codec_alloc, codec_free, NULL};
+
+/* ---- writing ---- */
+
+static int create(const cbi_disk *d, const char *path) {
+    const int flags = O_CREAT | O_TRUNC | O_RDWR | O_NOFOLLOW | O_CLOEXEC;
+    int fd = cbi_sys_openat(d->folder.fd, path, flags, 0600);
+    if (fd == -ENOENT) {
+        char folder[CBI_DISK_PATH_BYTES];
+        size_t bytes = (size_t)(strchr(path, '/') - path);
+        memcpy(folder, path, bytes);
+        folder[bytes] = '\0';
+        int result = cbi_sys_mkdirat(d->folder.fd, folder, 0700);
+        fd = result < 0 && result != -EEXIST ? result
+                                             : cbi_sys_openat(d->folder.fd, path, flags, 0600);
+    }
+    return fd;
+}
+
+static cb_status reserve(cbi_disk_writer *w, uint64_t bytes, cb_error *err) {
+    cbi_disk *d = w->disk;
+    uint64_t used = atomic_load_explicit(&d->used, memory_order_relaxed);
+    do {
+        if (bytes > d->limit - used) {
+            return cbi_fail_bytes(err, CB_ENOSPC, bytes, d->limit - used,
+                                  "Block %s does not fit on disk: the blocks in %s may take "
+                                  "%" PRIu64 " bytes and take %" PRIu64 ".",
+                                  w->name, d->path, d->limit, used);
+        }
+    } while (!atomic_compare_exchange_weak(&d->used, &used, used + bytes));
+    w->reserved += bytes;
+    return CB_OK;
+}
+
+cb_status cbi_disk_writer_open(cbi_disk *d, const char *name, cbi_disk_writer *w, cb_error *err) {
+    *w = (cbi_disk_writer){.disk = d, .name = name, .seed = seed_of(name), .fd = -1};
+    char temporary[CBI_DISK_PATH_BYTES + 8];
+    path_of(d, name, w->path);
+    (void)snprintf(temporary, sizeof temporary, "%s.new", w->path);
+    CB_TRY(reserve(w, HEADER_BYTES, err));
+    w->fd = create(d, temporary);
+    if (w->fd < 0) {
+        return failed(d, CB_ENOSPC, w->fd, "begun", name, err);
+    }
+    w->offset = w->written_out = HEADER_BYTES;
+    return CB_OK;
+}
+
+/** A piece that compression makes no smaller is stored as it is: 0. */
+static size_t pack(cbi_disk_writer *w, const void *bytes, size_t count) {
+    char *to = (char *)w->stage + FRAME_BYTES;
+    size_t packed = 0;
+    if (w->disk->codec == CB_BLOCK_CODEC_LZ4) {
+        int n =
+            LZ4_compress_fast_extState(to + PACKED_BYTES, bytes, to, (int)count, PACKED_BYTES, 1);
+        packed = n > 0 ? (size_t)n : 0;
+    } else {
+        w->zstd = w->zstd != NULL ? w->zstd : ZSTD_createCCtx_advanced(codec_memory);
+        size_t n = w->zstd == NULL
+                       ? 0
+                       : ZSTD_compressCCtx(w->zstd, to, PACKED_BYTES, bytes, count, ZSTD_LEVEL);
+        packed = ZSTD_isError(n) ? 0 : n;
+    }
+    return packed < count ? packed : 0;
+}
+
+static cb_status ensure_stage(cbi_disk_writer *w, cb_error *err) {
+    if (w->stage == NULL) {
+        w->stage_bytes = stage_size(w->disk->codec);
+        CB_TRY(stage_new(w->disk, w->stage_bytes, &w->stage, err));
+    }
+    return CB_OK;
+}
+
+static cb_status write_frame(cbi_disk_writer *w, const void *bytes, size_t count, cb_error *err) {
+    size_t packed = 0;
+    if (w->disk->codec != CB_BLOCK_CODEC_NONE) {
+        CB_TRY(ensure_stage(w, err));
+        packed = pack(w, bytes, count);
+    }
+    const void *stored = packed > 0 ? w->stage + FRAME_BYTES : bytes;
+    size_t stored_bytes = packed > 0 ? packed : count;
+    uint8_t header[FRAME_HEADER];
+    cbi_store_u32(header, (uint32_t)count);
+    cbi_store_u32(header + 4, (uint32_t)stored_bytes);
+    cbi_store_u64(header + 8,
+                  sum_of(stored, (uint32_t)stored_bytes, (uint32_t)count, w->seed, w->frames));
+    CB_TRY(reserve(w, FRAME_HEADER + stored_bytes, err));
+    struct iovec iov[2] = {{header, FRAME_HEADER}, {(void *)(uintptr_t)stored, stored_bytes}};
+    int result = cbi_sys_pwritev(w->fd, iov, 2, w->offset);
+    if (result < 0) {
+        return failed(w->disk, CB_ENOSPC, result, "written", w->name, err);
+    }
+    w->offset += FRAME_HEADER + stored_bytes;
+    w->raw += count;
+    w->frames++;
+    if (w->offset - w->written_out >= WRITE_OUT_BYTES) {
+        cbi_spill_write_out(w->fd, w->written_out, w->offset - w->written_out);
+        w->written_out = w->offset;
+    }
+    return CB_OK;
+}
+
+static cb_status flush_stage(cbi_disk_writer *w, cb_error *err) {
+    size_t staged = w->staged;
+    w->staged = 0;
+    return staged > 0 ? write_frame(w, w->stage, staged, err) : CB_OK;
+}
+
+cb_status cbi_disk_append(cbi_disk_writer *w, const void *bytes, size_t count, cb_error *err) {
+    const uint8_t *from = bytes;
+    CB_TRY(ensure_stage(w, err));
+    while (count > 0) {
+        size_t part = cbi_min(count, FRAME_BYTES - w->staged);
+        memcpy(w->stage + w->staged, from, part);
+        w->staged += part;
+        from += part;
+        count -= part;
+        if (w->staged == FRAME_BYTES) {
+            CB_TRY(flush_stage(w, err));
+        }
+    }
+    return CB_OK;
+}
+
+cb_status cbi_disk_append_run(cbi_disk_writer *w, const void *bytes, size_t count, cb_error *err) {
+    const uint8_t *from = bytes;
+    CB_TRY(flush_stage(w, err));
+    while (count > 0) {
+        size_t part = cbi_min(count, FRAME_BYTES);
+        CB_TRY(write_frame(w, from, part, err));
+        from += part;
+        count -= part;
+    }
+    return CB_OK;
+}
+
+static void writer_end(cbi_disk_writer *w) {
+    stage_free(w->disk, w->stage, w->stage_bytes);
+    (void)ZSTD_freeCCtx(w->zstd);
+    if (w->fd >= 0) {
+        (void)cbi_sys_close(w->fd);
+    }
+    *w = (cbi_disk_writer){.fd = -1};
+}
+
+cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, uint64_t *file_bytes,
+                                 cb_error *err) {
+    CB_TRY(flush_stage(w, err));
+    uint8_t header[HEADER_BYTES] = {0};
+    memcpy(header, magic, sizeof magic);
+    cbi_store_u64(header + 8, w->raw);
+    cbi_store_u64(header + 16, w->offset);
+    cbi_store_u32(header + 24, w->frames);
+    header[28] = (uint8_t)w->disk->codec;
+    cb_level_encode(level, header + 30);
+    memcpy(header + HEADER_NAME, w->name, strlen(w->name));
+    cbi_store_u64(header + HEADER_SUM, XXH3_64bits(header, HEADER_SUM));
+    int result = cbi_sys_pwrite(w->fd, header, HEADER_BYTES, 0);
+    if (result >= 0) {
+        char temporary[CBI_DISK_PATH_BYTES + 8];
+        (void)snprintf(temporary, sizeof temporary, "%s.new", w->path);
+        result = cbi_sys_renameat(w->disk->folder.fd, temporary, w->disk->folder.fd, w->path);
+    }
+    if (result < 0) {
+        return failed(w->disk, CB_ENOSPC, result, "finished", w->name, err);
+    }
+    *file_bytes = w->offset;
+    writer_end(w);
+    return CB_OK;
+}
+
+void cbi_disk_writer_cancel(cbi_disk_writer *w) {
+    if (w->disk == NULL) {
+        return;
+    }
+    if (w->fd >= 0) {
+        char temporary[CBI_DISK_PATH_BYTES + 8];
+        (void)snprintf(temporary, sizeof temporary, "%s.new", w->path);
+        (void)cbi_sys_unlinkat(w->disk->folder.fd, temporary, 0);
+    }
+    atomic_fetch_sub(&w->disk->used, w->reserved);
+    writer_end(w);
+}
+
+void cbi_disk_remove(cbi_disk *d, const char *name, uint64_t file_bytes) {
+    char path[CBI_DISK_PATH_BYTES];
+    path_of(d, name, path);
+    (void)cbi_sys_unlinkat(d->folder.fd, path, 0);
+    atomic_fetch_sub(&d->used, file_bytes);
+}
+
+/* ---- reading ---- */
+
+static cb_status corrupt(const cbi_disk_reader *r, const char *what, cb_error *err) {
+    char path[CBI_DISK_PATH_BYTES];
+    path_of(r->disk, r->name, path);
+    return cbi_fail(err, CB_ECORRUPT,
+                    "Block %s: its file %s/%s/%s %s, at byte %" PRIu64
+                    ". It was changed or damaged after it was written.",
+                    r->name, r->disk->path, r->disk->folder.name, path, what, r->offset);
+}
+
+static cb_status check_header(cbi_disk_reader *r, cb_error *err) {
+    uint8_t header[HEADER_BYTES];
+    ssize_t got = cbi_sys_pread(r->fd, header, HEADER_BYTES, 0);
+    if (got < 0) {
+        return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
+    }
+    if (got < HEADER_BYTES || memcmp(header, magic, sizeof magic) != 0 ||
+        cbi_load_u64(header + HEADER_SUM) != XXH3_64bits(header, HEADER_SUM)) {
+        return corrupt(r, "has no valid header", err);
+    }
+    if (strncmp((const char *)header + HEADER_NAME, r->name, HEADER_SUM - HEADER_NAME) != 0) {
+        return corrupt(r, "is that of another block", err);
+    }
+    r->raw_bytes = cbi_load_u64(header + 8);
+    r->offset = HEADER_BYTES;
+    return CB_OK;
+}
+
+cb_status cbi_disk_reader_open(cbi_disk *d, const char *name, cbi_disk_reader *r, cb_error *err) {
+    *r = (cbi_disk_reader){.disk = d, .name = name, .seed = seed_of(name), .fd = -1};
+    char path[CBI_DISK_PATH_BYTES];
+    path_of(d, name, path);
+    r->fd = cbi_sys_openat(d->folder.fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (r->fd < 0) {
+        return failed(d, CB_EIO, r->fd, "found", name, err);
+    }
+    cb_status status = check_header(r, err);
+    if (status != CB_OK) {
+        cbi_disk_reader_close(r);
+    }
+    return status;
+}
+
+static bool unpack(cbi_disk_reader *r, const uint8_t *from, uint32_t stored, uint8_t *to,
+                   uint32_t raw) {
+    if (r->disk->codec == CB_BLOCK_CODEC_LZ4) {
+        return LZ4_decompress_safe((const char *)from, (char *)to, (int)stored, (int)raw) ==
+               (int)raw;
+    }
+    r->zstd = r->zstd != NULL ? r->zstd : ZSTD_createDCtx_advanced(codec_memory);
+    return r->zstd != NULL && ZSTD_decompressDCtx(r->zstd, to, raw, from, stored) == raw;
+}
+
+/** The next frame's payload to `to`, which has room for `raw` bytes. */
+static cb_status read_frame(cbi_disk_reader *r, const uint8_t header[FRAME_HEADER], uint8_t *to,
+                            cb_error *err) {
+    uint32_t raw = cbi_load_u32(header), stored = cbi_load_u32(header + 4);
+    uint8_t *from = stored < raw ? r->stage + FRAME_BYTES : to;
+    ssize_t got = cbi_sys_pread(r->fd, from, stored, r->offset + FRAME_HEADER);
+    if (got < 0) {
+        return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
+    }
+    if ((size_t)got < stored ||
+        cbi_load_u64(header + 8) != sum_of(from, stored, raw, r->seed, r->frames)) {
+        return corrupt(r, "does not match its checksum", err);
+    }
+    if (stored < raw && !unpack(r, from, stored, to, raw)) {
+        return corrupt(r, "cannot be decompressed", err);
+    }
+    r->offset += FRAME_HEADER + stored;
+    r->read += raw;
+    r->frames++;
+    return CB_OK;
+}
+
+static cb_status frame_header(cbi_disk_reader *r, uint8_t header[FRAME_HEADER], cb_error *err) {
+    ssize_t got = cbi_sys_pread(r->fd, header, FRAME_HEADER, r->offset);
+    if (got < 0) {
+        return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
+    }
+    uint32_t raw = cbi_load_u32(header), stored = cbi_load_u32(header + 4);
+    if (got < FRAME_HEADER || raw == 0 || raw > FRAME_BYTES || stored == 0 || stored > raw ||
+        raw > r->raw_bytes - r->read || (stored < raw && r->disk->codec == CB_BLOCK_CODEC_NONE)) {
+        return corrupt(r, "has a frame that cannot be", err);
+    }
+    return CB_OK;
+}
+
+cb_status cbi_disk_read(cbi_disk_reader *r, void *bytes, size_t count, size_t *got, cb_error *err) {
+    if (r->at == r->filled) {
+        uint8_t header[FRAME_HEADER];
+        if (r->read == r->raw_bytes) {
+            return CB_EEND;
+        }
+        CB_TRY(frame_header(r, header, err));
+        uint32_t raw = cbi_load_u32(header);
+        bool straight = raw <= count;
+        if (r->stage == NULL && (!straight || r->disk->codec != CB_BLOCK_CODEC_NONE)) {
+            r->stage_bytes = stage_size(r->disk->codec);
+            CB_TRY(stage_new(r->disk, r->stage_bytes, &r->stage, err));
+        }
+        CB_TRY(read_frame(r, header, straight ? bytes : r->stage, err));
+        if (straight) {
+            *got = raw;
+            return CB_OK;
+        }
+        r->at = 0;
+        r->filled = raw;
+    }
+    size_t part = cbi_min(count, r->filled - r->at);
+    memcpy(bytes, r->stage + r->at, part);
+    r->at += part;
+    *got = part;
+    return CB_OK;
+}
+
+void cbi_disk_reader_close(cbi_disk_reader *r) {
+    if (r->disk == NULL) {
+        return;
+    }
+    stage_free(r->disk, r->stage, r->stage_bytes);
+    (void)ZSTD_freeDCtx(r->zstd);
+    if (r->fd >= 0) {
+        (void)cbi_sys_close(r->fd);
+    }
+    *r = (cbi_disk_reader){.fd = -1};
+}

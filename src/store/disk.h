@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_DISK_H
+#define CBI_DISK_H
+
+#include "spill/reclaim.h"
+#include "store/contents.h"
+
+/*
+ * Blocks on disk: a file each, below a folder that goes with the store or with the next one when
+ * this process dies. See the essay in disk.c. Any thread; a writer or reader is one thread's. The
+ * caller sees to it that a name has one writer and that nobody reads what is being removed.
+ */
+
+enum { CBI_DISK_PATH_BYTES = 64 };
+
+typedef struct cbi_disk {
+    int parent; /* the folder given; -1: there is no disk */
+    char *path;
+    cbi_private_folder folder;
+    uint32_t sub_folders;
+    cb_block_codec codec;
+    uint64_t limit; /* UINT64_MAX: none */
+    cbi_home *home;
+    _Atomic uint64_t used; /* bytes of files, or promised to writers */
+} cbi_disk;
+
+/** options->folder NULL: a disk that is not there. CB_EIO, CB_EINVAL, CB_ENOMEM. */
+cb_status cbi_disk_init(cbi_disk *disk, const cb_blocks_options *options, cbi_home *home,
+                        cb_error *err);
+/** Removes everything. Zeroed is fine. */
+void cbi_disk_fini(cbi_disk *disk);
+static inline bool cbi_disk_there(const cbi_disk *disk) {
+    return disk->path != NULL;
+}
+
+typedef struct cbi_disk_writer {
+    cbi_disk *disk;
+    const char *name;
+    char path[CBI_DISK_PATH_BYTES];
+    uint64_t seed;
+    int fd;
+    uint64_t raw, offset, reserved, written_out;
+    uint32_t frames;
+    uint8_t *stage; /* NULL until it is needed */
+    size_t stage_bytes, staged;
+    void *zstd;
+} cbi_disk_writer;
+
+/** Begins a block's file under a name that is not its last one. `name` is borrowed. On any failure
+ *  of these: cbi_disk_writer_cancel. */
+cb_status cbi_disk_writer_open(cbi_disk *disk, const char *name, cbi_disk_writer *writer,
+                               cb_error *err);
+/** Collects small pieces. */
+cb_status cbi_disk_append(cbi_disk_writer *writer, const void *bytes, size_t count, cb_error *err);
+/** A long run, straight from where it is. */
+cb_status cbi_disk_append_run(cbi_disk_writer *writer, const void *bytes, size_t count,
+                              cb_error *err);
+/** The file is whole and has its name; *file_bytes is what it takes. */
+cb_status cbi_disk_writer_finish(cbi_disk_writer *writer, cb_level level, uint64_t *file_bytes,
+                                 cb_error *err);
+/** Nothing is left of it. After finish it does nothing. */
+void cbi_disk_writer_cancel(cbi_disk_writer *writer);
+
+typedef struct cbi_disk_reader {
+    cbi_disk *disk;
+    const char *name;
+    uint64_t seed;
+    int fd;
+    uint64_t raw_bytes; /* of the block */
+    uint64_t read, offset;
+    uint32_t frames;
+    uint8_t *stage;
+    size_t stage_bytes, at, filled; /* of the decoded frame */
+    void *zstd;
+} cbi_disk_reader;
+
+/** CB_EIO, CB_ECORRUPT: there is no such block there. */
+cb_status cbi_disk_reader_open(cbi_disk *disk, const char *name, cbi_disk_reader *reader,
+                               cb_error *err);
+/** At least one byte, verified, or CB_EEND. */
+cb_status cbi_disk_read(cbi_disk_reader *reader, void *bytes, size_t count, size_t *got,
+                        cb_error *err);
+void cbi_disk_reader_close(cbi_disk_reader *reader);
+
+void cbi_disk_remove(cbi_disk *disk, const char *name, uint64_t file_bytes);
+
+#endif
