@@ -7,6 +7,7 @@
 #include "carbide/block.h"
 #include "carbide/channel.h"
 #include "carbide/dedupe.h"
+#include "carbide/directory.h"
 #include "carbide/group.h"
 #include "carbide/job.h"
 #include "carbide/join.h"

@@ -308,7 +308,7 @@ static cb_status compute(cb_block_task *task, cbi_node *n, const cb_record_class
         cbi_put_failed(task->blocks, n);
         return status;
     }
-    rest->lineage = l;
+    rest->lineage = *l; /* the rest may outlive the caller's */
     return put_rest(task, n, rest, ref, out, err);
 }
 

@@ -62,8 +62,8 @@ void cb_block_rest_close(cb_block_rest *r) {
     if (r->pending != NULL) {
         r->class->destroy(r->class->ctx, r->pending);
     }
-    if (r->lineage != NULL && r->lineage->close != NULL) {
-        r->lineage->close(r->lineage->ctx, &r->records_source);
+    if (r->lineage.close != NULL) {
+        r->lineage.close(r->lineage.ctx, &r->records_source);
     }
     r->task->rests--;
     cbi_free(r);

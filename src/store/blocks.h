@@ -131,7 +131,7 @@ struct cb_block_rest {
     cbi_record_chunk *next_chunk; /* for cb_block_rest_next */
     size_t next_item;             /* in it, or byte of the chunk */
     size_t next_page;
-    const cb_block_lineage *lineage; /* whose source it is; NULL: the caller's */
+    cb_block_lineage lineage; /* whose source it is; close NULL: nothing to close */
 };
 
 /** What is to be unrolled into block `node`; records or bytes, one of the two. CB_ENOMEM. */

@@ -36,6 +36,7 @@ typedef struct kit {
     cb_record_class class;
     _Atomic int64_t alive;   /* records */
     _Atomic int fail_writes; /* the class cannot write */
+    atomic_flag listening;   /* guards the next four */
     uint64_t reports, gone;
     cb_block_status last;
     char last_name[CB_BLOCK_NAME_MAX + 1];
@@ -124,10 +125,13 @@ static inline cb_status kit_list_next(void *ctx, void **record, cb_error *err) {
 
 static inline void kit_listen(void *ctx, const cb_block_status *status) {
     kit *k = ctx;
+    while (atomic_flag_test_and_set(&k->listening)) {
+    }
     k->reports++;
     k->gone += status->level == CB_LEVEL_NONE;
     k->last = *status;
     memcpy(k->last_name, status->name, strlen(status->name) + 1);
+    atomic_flag_clear(&k->listening);
 }
 
 typedef struct kit_options {
@@ -154,7 +158,9 @@ static inline void kit_open(kit *k, kit_options o) {
                                   .off_heap_bytes = o.off_heap,
                                   .storage_fraction = 0.5};
     assert_ok(cb_manager_create(&m, &k->manager, &err));
-    k->folder = test_folder();
+    static const char *folder; /* one for all: a store leaves nothing in it */
+    folder = folder != NULL || !o.disk ? folder : test_folder();
+    k->folder = folder;
     const cb_blocks_options b = {.struct_size = sizeof b,
                                  .manager = k->manager,
                                  .folder = o.disk ? k->folder : NULL,

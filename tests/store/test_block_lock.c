@@ -172,6 +172,44 @@ static void test_block_lock__waiters_go_on_or_find_it_gone(void **state) {
     }
 }
 
+typedef struct racer {
+    cb_block_ref *refs;
+    int count;
+    _Atomic bool *go;
+} racer;
+
+static void release_all(void *ctx) {
+    racer *r = ctx;
+    while (!*r->go) {
+    }
+    for (int i = 0; i < r->count; i++) {
+        cb_block_release(&r->refs[i]);
+    }
+}
+
+static void test_block_lock__a_lock_may_be_released_while_its_task_ends(void **state) {
+    enum { REFS = 40 };
+    (void)state;
+    for (int round = 0; round < 60; round++) {
+        locks l;
+        cb_block_ref refs[REFS], write;
+        _Atomic bool go = false;
+        cbi_thread thread;
+        racer r = {.refs = refs, .count = round % 2 ? 1 : REFS, .go = &go};
+        open_locks(&l);
+        for (int i = 0; i < r.count; i++) {
+            assert_ok(try_lock(&l, l.one, round % 2, &refs[i]));
+        }
+        assert_ok(cbi_thread_start(&thread, release_all, &r, "racer", NULL));
+        go = true;
+        (void)cb_block_task_end(l.one);
+        l.one = NULL;
+        cbi_thread_join(&thread);
+        assert_ok(try_lock(&l, l.two, true, &write));
+        close_locks(&l);
+    }
+}
+
 enum { THREADS = 4, ROUNDS = 1500, BLOCKS = 12, BLOCK_BYTES = 1000 };
 
 typedef struct actor {
@@ -268,6 +306,7 @@ int main(void) {
         cmocka_unit_test(test_block_lock__removal_waits_for_others_and_refuses_to_wait_for_itself),
         cmocka_unit_test(test_block_lock__a_wait_has_a_deadline),
         cmocka_unit_test(test_block_lock__waiters_go_on_or_find_it_gone),
+        cmocka_unit_test(test_block_lock__a_lock_may_be_released_while_its_task_ends),
         cmocka_unit_test(test_block_lock__readers_writers_evictions_and_removals_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

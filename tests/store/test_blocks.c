@@ -45,6 +45,28 @@ static void test_blocks__what_is_put_is_there_and_told(void **state) {
     kit_close(&k);
 }
 
+static void test_blocks__every_change_is_told_in_order(void **state) {
+    (void)state;
+    kit k;
+    kit_open(&k, room);
+    assert_ok(kit_put_records(&k, "a1", BOTH, 40, 200, NULL));
+    assert_int_equal(k.last.level, CB_LEVEL_MEMORY_ONLY); /* where it lies, not what was asked */
+    assert_ok(kit_put(&k, "a2", SER, 12000));             /* a1 to disk, then a2 */
+    assert_int_equal(k.reports, 3);
+    assert_string_equal(k.last_name, "a2");
+    assert_status(kit_check(&k, "a3", 1), CB_ENOTFOUND);
+    assert_int_equal(k.reports, 3);
+    assert_ok(kit_check_records(&k, "a1", 40, 200)); /* a2 leaves, a1 is in both */
+    assert_int_equal(k.reports, 5);
+    assert_int_equal(k.gone, 1);
+    assert_string_equal(k.last_name, "a1");
+    assert_int_equal(k.last.level, CB_LEVEL_MEMORY_AND_DISK);
+    assert_ok(cb_blocks_remove(k.blocks, k.task, "a1", NULL));
+    assert_int_equal(k.gone, 2);
+    assert_int_equal(k.reports, 6);
+    kit_close(&k);
+}
+
 static void test_blocks__data_sets_and_broadcasts_go_together(void **state) {
     (void)state;
     kit k;
@@ -495,6 +517,7 @@ static void test_blocks__execution_takes_back_what_storage_borrowed(void **state
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks__what_is_put_is_there_and_told),
+        cmocka_unit_test(test_blocks__every_change_is_told_in_order),
         cmocka_unit_test(test_blocks__data_sets_and_broadcasts_go_together),
         cmocka_unit_test(test_blocks__the_least_recently_used_leave),
         cmocka_unit_test(test_blocks__kin_do_not_push_each_other_out),
