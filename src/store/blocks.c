@@ -110,24 +110,27 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     return CB_OK;
 }
 
+static void free_node(cb_blocks *b, cbi_node *n) {
+    cb_assert(n->entry.pins == 0 && n->waiters == NULL);
+    if (n->kind != CBI_ABSENT) {
+        cbi_contents contents = {
+            .kind = n->kind, .mode = n->entry.mode, .bytes = n->entry.bytes, .data = n->contents};
+        cbi_accounts_leave(&b->accounts, &n->entry);
+        cbi_contents_free(&b->home, &contents);
+        cb_manager_release_storage(b->manager, n->entry.mode, n->entry.bytes);
+    }
+}
+
 /** Nobody is inside any more: without locks, files and reports. */
 static void free_all(cb_blocks *b) {
     size_t at = 0;
     cbi_node *n = NULL;
-    while (b->index.count > 0 && (n = cbi_index_scan(&b->index, &at)) != NULL) {
-        cb_assert(n->entry.pins == 0 && n->waiters == NULL);
-        if (n->kind != CBI_ABSENT) {
-            cbi_contents contents = {.kind = n->kind,
-                                     .mode = n->entry.mode,
-                                     .bytes = n->entry.bytes,
-                                     .data = n->contents};
-            cbi_accounts_leave(&b->accounts, &n->entry);
-            cbi_contents_free(&b->home, &contents);
-            cb_manager_release_storage(b->manager, n->entry.mode, n->entry.bytes);
+    while ((n = cbi_index_scan(&b->index, &at)) != NULL) {
+        for (; n != NULL; n = n->next) {
+            free_node(b, n);
         }
-        cbi_index_leave(&b->index, n);
-        at = 0; /* leaving joins buckets */
     }
+    b->index.count = 0; /* the nodes go with their slabs */
 }
 
 void cb_blocks_destroy(cb_blocks *b) {
