@@ -70,6 +70,17 @@ class Budget(h.Case):
         for memory in (8, 16) if h.LONG else (8,):
             self.keeps(memory, [], source=source)
 
+    def test_a_cold_input_in_a_container(self):
+        """What is read from disk is charged to the container as well, and disks read far ahead by default."""
+        if h.cgroup_kind() == "none":
+            h.skip_loudly("no memory cgroup can be made here")
+        source = self.generate("lines", 2_000_000, "in")
+        for memory in (16, 32, 128):
+            with open(source, "rb+") as f:
+                os.fsync(f.fileno())
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            self.keeps(memory, [], source=source, cgroup=True, judge=memory == 16)
+
     def test_streams(self):
         source = self.generate("lines", 600_000, "in")
         for memory in (8, 16, 64):
