@@ -64,9 +64,11 @@ static inline char *gen_put_value(char *out, uint64_t millionths) {
             exponent--;
         }
         *out++ = (char)('0' + millionths);
-        memcpy(out, "e-0", 3);
-        out[3] = (char)('0' + exponent);
-        return out + 4;
+        *out++ = 'e';
+        *out++ = '-';
+        *out++ = '0';
+        *out = (char)('0' + exponent);
+        return out + 1;
     }
     out = gen_put_number(out, millionths / 1000000, 1);
     if (millionths % 1000000 == 0)

@@ -65,9 +65,9 @@ static uint64_t key_value(const gen_rows *rows, unsigned column, uint64_t row, u
 
 static char *put_key(char *out, uint64_t value, const char *before) {
     if (value > 0) {
-        size_t bytes = strlen(before);
-        memcpy(out, before, bytes);
-        out = gen_put_number(out + bytes, value, 1);
+        while (*before != '\0')
+            *out++ = *before++;
+        out = gen_put_number(out, value, 1);
     }
     *out++ = ',';
     return out;
@@ -111,7 +111,8 @@ static size_t fill_pair(const gen_rows *rows, uint64_t first, uint64_t count, ch
             place += n - common;
         uint64_t key = 1 + permute(use_of(rows, USE_KEYS, 9), place, n + n - common);
         p = put_key(p, key, "");
-        memcpy(p, "id", 2);
+        p[0] = 'i';
+        p[1] = 'd';
         p = right ? gen_put_number(p + 2, key, 10)
                   : gen_put_number(p + 2, 1 + gen_pick(gen_draw(value_seed + 1, i), 100), 3);
         *p++ = ',';

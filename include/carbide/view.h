@@ -153,6 +153,7 @@ CB_API CB_MUST_USE cb_status cb_input_view_read_utf(cb_input_view *view, char *t
 
 /* ---- scalars: cb_output_view_write_NAME, cb_input_view_read_NAME ---- */
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): a type in a declaration takes none. */
 #define CB_VIEW_SCALAR(name, type, raw_type, to_order)                                             \
     static inline CB_MUST_USE cb_status cb_output_view_write_##name(cb_output_view *v, type value, \
                                                                     cb_error *err) {               \
@@ -185,6 +186,7 @@ CB_API CB_MUST_USE cb_status cb_input_view_read_utf(cb_input_view *view, char *t
         return CB_OK;                                                                              \
     }
 
+/* NOLINTEND(bugprone-macro-parentheses) */
 CB_VIEW_SCALAR(u8, uint8_t, uint8_t, CB_ORDER_SAME)
 CB_VIEW_SCALAR(i8, int8_t, uint8_t, CB_ORDER_SAME)
 CB_VIEW_SCALAR(u16, uint16_t, uint16_t, CB_ORDER_BE_16)

@@ -318,8 +318,10 @@ void list_approx_add(uint8_t *registers, const void *bytes, size_t count) {
 /* Of x >= 1; libm would be one more library in every budget. */
 static double natural_log(double x) {
     double log = 0;
-    for (; x >= 2; x /= 2)
+    while (x >= 2) {
+        x /= 2;
         log += 0.69314718055994530942;
+    }
     double y = (x - 1) / (x + 1), power = y, sum = 0; /* ln x = 2 atanh y */
     for (int k = 1; k < 40; k += 2) {
         sum += power / k;

@@ -58,8 +58,8 @@ static size_t index_bytes(const cbi_job *job, uint64_t budget) {
     double stored = job->demand.stored_bytes * (1 + job->demand.result_factor);
     if (stored <= 0)
         return cbi_clamp((size_t)(budget / 24), 64 * CBI_KIB, 64 * CBI_MIB);
-    double extent = budget / 512 < 16 * CBI_KIB ? 16.0 * 1024 : (double)(budget / 512);
-    return (size_t)clamp_double(stored / extent * 40, 0, (double)budget / 10);
+    uint64_t extent = budget / 512 < 16 * CBI_KIB ? 16 * CBI_KIB : budget / 512;
+    return (size_t)clamp_double(stored / (double)extent * 40, 0, (double)budget / 10);
 }
 
 static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {

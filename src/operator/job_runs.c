@@ -44,6 +44,7 @@ cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units
             cbi_clamp(outside, cbi_min(8 * (size_t)units_max, z->segments / 3 * 2), z->segments);
     r->outside = cbi_min(outside, z->segments / 4 * 3);
     r->builder_units = z->segments - r->outside;
+    cb_assert(r->builder_units > 0);
     uint64_t builder = (uint64_t)r->builder_units * z->segment;
     size_t runs = (size_t)(need / builder) + 3;
     size_t slots = cbi_min(16 + 3 * runs, (size_t)1 << 20);

@@ -118,8 +118,9 @@ struct cb_sort {
     uint32_t next_load, next_range, turn;
     unsigned busy;
     bool exclusive;
-    bool big_taken;  /* a worker has the token for large rows */
-    uint64_t cursor; /* output bytes placed so far */
+    unsigned claiming; /* workers that want their builder's memory back: no run is begun */
+    bool big_taken;    /* a worker has the token for large rows */
+    uint64_t cursor;   /* output bytes placed so far */
     cb_status failed;
     cb_error failure;
 

@@ -64,6 +64,9 @@ static cb_status flush_builder(sort_worker *w, cb_error *err) {
         return CB_OK;
     cbi_builder_sort(&w->builder);
     cbi_mutex_lock(&s->mutex);
+    while (s->claiming > 0 &&
+           !cbi_sort_stopped(s)) /* what is written now must not take its place */
+        cbi_cond_wait(&s->changed, &s->mutex);
     uint32_t slot = take_slot(s);
     s->stats.runs++;
     cbi_mutex_unlock(&s->mutex);
@@ -243,15 +246,21 @@ static cb_status make_slots(sort_worker *w, cb_error *err) {
     cb_status status = merge_some(s, width < complete ? width : complete, err);
     cbi_mutex_lock(&s->mutex);
     s->exclusive = false;
+    s->claiming += status == CB_OK;
     cbi_cond_broadcast(&s->changed);
     cbi_mutex_unlock(&s->mutex);
     CB_TRY(status);
-    /* Runs that others write just now may lie where the builder was; they leave soon. */
+    /* Runs that others were writing may lie where the builder was. They leave soon, and no more are
+     * begun meanwhile. */
     status = take_builder(w, err);
     for (unsigned i = 0; status == CB_EBUDGET && i < REBUILD_TRIES && !cbi_sort_stopped(s); i++) {
         cbi_sys_sleep_ns(1000000);
         status = take_builder(w, err);
     }
+    cbi_mutex_lock(&s->mutex);
+    s->claiming--;
+    cbi_cond_broadcast(&s->changed);
+    cbi_mutex_unlock(&s->mutex);
     return status;
 }
 

@@ -202,10 +202,14 @@ static long double square_root(long double v) {
     long double root = 1, scale = v;
     if (!(v > 0))
         return 0;
-    for (; scale >= 4; scale /= 4)
+    while (scale >= 4) {
+        scale /= 4;
         root *= 2;
-    for (; scale < 1; scale *= 4)
+    }
+    while (scale < 1) {
+        scale *= 4;
         root /= 2;
+    }
     for (unsigned i = 0; i < 8; i++)
         root = (root + v / root) / 2;
     return root;
@@ -266,6 +270,7 @@ cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
         *end = cbi_u64_format(p, c != NULL ? *at(state, c->n) : state[0]);
         return CBI_RESULT_OK;
     }
+    cb_assert(c != NULL); /* only count() has no column */
     if (*at(state, c->n) == 0)
         return CBI_RESULT_OK;
     unsigned scale = scales[item->a];

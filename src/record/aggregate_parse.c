@@ -229,13 +229,17 @@ static void note_needs(cbi_aggregates *a, const cbi_aggregate *item) {
         case CBI_AGG_COUNT: x->packed = true; break;
         case CBI_AGG_ARGMAX:
         case CBI_AGG_ARGMIN:
+            cb_assert(y != NULL); /* the parser asks for two columns */
             x->text = true;
             *(number ? &y->number : &y->text) = true;
             break;
         case CBI_AGG_FIRST:
         case CBI_AGG_LAST:
         case CBI_AGG_COLLECT: x->text = true; break;
-        case CBI_AGG_CORR: x->number = y->number = true; break;
+        case CBI_AGG_CORR:
+            cb_assert(y != NULL);
+            x->number = y->number = true;
+            break;
         case CBI_AGG_SUM:
         case CBI_AGG_MEAN:
         case CBI_AGG_MIN:

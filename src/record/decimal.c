@@ -434,8 +434,10 @@ uint8_t *cbi_real_format(uint8_t *p, double v) {
     char text[40];
     int n = 0;
     if (v != v) {
-        memcpy(p, "nan", 3);
-        return p + 3;
+        *p++ = 'n';
+        *p++ = 'a';
+        *p++ = 'n';
+        return p;
     }
     for (int precision = 15; precision <= 17; precision++) {
         n = snprintf(text, sizeof text, "%.*g", precision, v);

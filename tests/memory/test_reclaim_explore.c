@@ -369,7 +369,11 @@ static void take_step(unit *u, worker *w, cb_consumer *c, choice what) {
         case ACQUIRE_3: acquire(u, w, c, 3); break;
         case ACQUIRE_6: acquire(u, w, c, 6); break;
         case RELEASE_1: release(u, c, 1); break;
-        case RELEASE_ALL: release(u, c, cbi_consumer_used(c)); break;
+        case RELEASE_ALL:
+            if (c != NULL) { /* it always is; gcc -O3 wants to be told */
+                release(u, c, cbi_consumer_used(c));
+            }
+            break;
         case GO_ON:
             if (w->phase == ANSWERED) {
                 if (w->request.verdict == CBI_LOST) {

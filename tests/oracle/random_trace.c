@@ -74,7 +74,7 @@ static void restart(maker *m) {
 }
 
 static const char *answer(maker *m, const char *line) {
-    const char *text = NULL;
+    static const char *text; /* static: gcc 12 takes what is answered for its address */
     cb_error err;
     if (cb_simulation_line(m->simulation, line, strlen(line), &text, &err) != CB_OK) {
         fprintf(stderr, "random_trace: %s: %s\n", line, err.message);
