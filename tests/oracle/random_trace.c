@@ -84,11 +84,11 @@ static const char *answer(maker *m, const char *line) {
 }
 
 static const char *read_pool(const char *at, const char *name, pool *p) {
-    char *end = NULL;
     at = strstr(at, name) + strlen(name);
-    p->used = strtoull(at, &end, 10);
-    p->size = strtoull(end + 1, &end, 10);
-    return end;
+    p->used = strtoull(at, NULL, 10);
+    at += strcspn(at, "/") + 1;
+    p->size = strtoull(at, NULL, 10);
+    return at + strspn(at, "0123456789");
 }
 
 static void read_state(standing *s, const char *text) {
