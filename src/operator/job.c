@@ -267,7 +267,8 @@ cb_status cbi_job_make_ready(cbi_job *job, cb_error *err) {
                                     .segment_bytes = z->segment,
                                     .segments_max = z->segments + scratch_segments,
                                     .preallocate = true,
-                                    .huge_pages = !z->in_memory && z->budget >= 48 * CBI_MIB};
+                                    .huge_pages =
+                                        !z->in_memory && z->budget >= CBI_HUGE_FROM_BYTES};
     CB_TRY(cb_segment_pool_create(&pool, &job->pool, err));
     uint8_t *base = cb_segment_pool_take(job->pool, scratch_segments);
     cb_assert(base != NULL);

@@ -77,7 +77,7 @@ static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
         bytes += DECODER_CODE_BYTES + cbi_compressor_bytes(output_compression(job));
     bytes += budget / 512;                                             /* page tables */
     bytes += cbi_clamp((size_t)(budget / 64), 192 * CBI_KIB, CBI_MIB); /* headroom */
-    bytes += cbi_kernel_bytes(budget);
+    bytes += cbi_kernel_bytes(budget) + cbi_huge_bytes(budget, z->threads);
     return bytes;
 }
 

@@ -219,7 +219,8 @@ static cb_status make_ready(cb_sort *s, cb_error *err) {
                                     .segment_bytes = z->segment,
                                     .segments_max = z->segments + scratch_segments,
                                     .preallocate = true,
-                                    .huge_pages = !z->in_memory && z->budget >= 48 * CBI_MIB};
+                                    .huge_pages =
+                                        !z->in_memory && z->budget >= CBI_HUGE_FROM_BYTES};
     CB_TRY(cb_segment_pool_create(&pool, &s->pool, err));
     uint8_t *base = cb_segment_pool_take(s->pool, scratch_segments);
     cb_assert(base != NULL);

@@ -90,7 +90,7 @@ static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_thre
             DECODER_CODE_BYTES + outputs(s, threads) * cbi_compressor_bytes(output_compression(s));
     bytes += budget / 512; /* page tables of what is touched */
     bytes += cbi_clamp((size_t)(budget / 64), 192 * CBI_KIB, CBI_MIB); /* headroom */
-    bytes += cbi_kernel_bytes(budget);
+    bytes += cbi_kernel_bytes(budget) + cbi_huge_bytes(budget, threads);
     return bytes;
 }
 

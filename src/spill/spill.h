@@ -53,6 +53,17 @@ static inline unsigned cbi_io_threads(uint64_t budget_bytes) {
     return budget_bytes < 40 * CBI_MIB ? 2 : budget_bytes < 128 * CBI_MIB ? 4 : 8;
 }
 
+/** From here on segments that are used again and again lie in huge pages. */
+enum { CBI_HUGE_FROM_BYTES = 48 * 1024 * 1024, CBI_HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
+
+/** Threads that touch the same huge page at the same moment each get one and are charged for it;
+ * all but one are given back. A container's limit counts them while they are there. */
+static inline uint64_t cbi_huge_bytes(uint64_t budget_bytes, unsigned threads) {
+    return budget_bytes < CBI_HUGE_FROM_BYTES
+               ? 0
+               : cbi_min((size_t)threads * CBI_HUGE_PAGE_BYTES, (size_t)(budget_bytes / 16));
+}
+
 /** What a container is charged for beside the pages of the process: the system's own tables for
  * requests and files, and chunks of a cold input on their way. Measured: 1.5 MiB at 32, 5 MiB at
  * 256; the headroom of the plan has the first of it. */

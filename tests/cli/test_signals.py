@@ -62,7 +62,8 @@ class Signals(Started):
             else:
                 stopped += 1
                 self.assertIn(code, (128 + number, -number), "neither 128+n nor ended by the signal")
-                self.assertSameBytes(self.read("out"), OLD, "the old output")
+                if self.read("out") != self.want:  # it may have been in its place before the signal came
+                    self.assertSameBytes(self.read("out"), OLD, "the old output")
                 self.assertLess(time.monotonic() - sent, 5, "it took too long to stop")
             self.assertNothingLeft()
             self.assertEqual(sorted(os.listdir(self.dir)), ["in", "out", "temp"])
