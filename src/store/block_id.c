@@ -14,7 +14,7 @@
 #include "base/base.h"
 
 static const char *const forms[CB_BLOCK_KIND_COUNT] = {[CB_BLOCK_OTHER] = NULL,
-#define FORM(kind, form) [kind] = form,
+#define FORM(kind, form) [kind] = (form),
                                                        CB_BLOCK_KIND_MAP(FORM)
 #undef FORM
 };

@@ -143,6 +143,7 @@ cb_status cb_block_downgrade(cb_block_ref *ref, cb_error *err) {
  *  end now, as its writer. */
 static bool let_go(cb_block_ref *ref) {
     cbi_node *n = ref->block;
+    cb_assert(n != NULL && ref->task != NULL);
     *(ref->prev != NULL ? &ref->prev->next : &ref->task->refs) = ref->next;
     if (ref->next != NULL) {
         ref->next->prev = ref->prev;

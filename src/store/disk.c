@@ -399,6 +399,7 @@ static bool unpack(cbi_disk_reader *r, const uint8_t *from, uint32_t stored, uin
 static cb_status read_frame(cbi_disk_reader *r, const uint8_t header[FRAME_HEADER], uint8_t *to,
                             cb_error *err) {
     uint32_t raw = cbi_load_u32(header), stored = cbi_load_u32(header + 4);
+    cb_assert(to != NULL && (stored == raw || r->stage != NULL)); /* frame_header saw to that */
     uint8_t *from = stored < raw ? r->stage + FRAME_BYTES : to;
     ssize_t got = cbi_sys_pread(r->fd, from, stored, r->offset + FRAME_HEADER);
     if (got < 0) {
