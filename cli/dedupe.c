@@ -6,7 +6,7 @@
 
 #include "job.h"
 
-enum { DEDUPE_KEY = 1, DEDUPE_KEEP, DEDUPE_COUNT, DEDUPE_DUPLICATES, DEDUPE_SORTED };
+enum { DEDUPE_KEY = 1, DEDUPE_KEEP, DEDUPE_COUNT, DEDUPE_DUPLICATES, DEDUPE_SORTED, DEDUPE_NULL };
 
 static const cli_option what[] = {
     {.id = DEDUPE_KEY,
@@ -36,6 +36,11 @@ static const cli_option what[] = {
     {.id = DEDUPE_SORTED,
      .name = "sorted-output",
      .help = "by key; otherwise as the rows stand in the input"},
+    {.id = DEDUPE_NULL,
+     .name = "null",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "TEXT",
+     .help = "values written so are missing for --keep max and min,\nas empty ones are: --null NA"},
 };
 
 static const cli_group groups[] = {
@@ -125,6 +130,7 @@ static int take(dedupe_args *a, int id, const char *seen, const char *value) {
         case DEDUPE_COUNT: o->counts = true; return CLI_GO_ON;
         case DEDUPE_DUPLICATES: o->duplicates = value; return CLI_GO_ON;
         case DEDUPE_SORTED: o->sorted_output = true; return CLI_GO_ON;
+        case DEDUPE_NULL: o->null_text = value; return CLI_GO_ON;
         default: return cli_job_take(&a->job, id, seen, value);
     }
 }

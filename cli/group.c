@@ -7,7 +7,7 @@
 
 #include "job.h"
 
-enum { GROUP_KEY = 1, GROUP_AGGREGATE, GROUP_SORTED };
+enum { GROUP_KEY = 1, GROUP_AGGREGATE, GROUP_SORTED, GROUP_NULL };
 
 static const cli_option group_options[] = {
     {GROUP_KEY, 'k', "key", CLI_ARG_NEEDED, "KEY[,KEY]...", NULL,
@@ -19,6 +19,8 @@ static const cli_option group_options[] = {
      "[NAME=]FUNCTION(COLUMN), as the operands that look so", false, false},
     {GROUP_SORTED, 0, "sorted-output", CLI_ARG_NONE, NULL, NULL,
      "by key; otherwise as groups first appear", false, false},
+    {GROUP_NULL, 0, "null", CLI_ARG_NEEDED, "TEXT", NULL,
+     "values written so are missing for aggregates, as empty\nones are: --null NA", false, false},
 };
 
 static const cli_group groups[] = {
@@ -118,6 +120,7 @@ static int take(group_args *a, int id, const char *seen, const char *value) {
         case GROUP_KEY: a->keys[o->key_count++] = value; return CLI_GO_ON;
         case GROUP_AGGREGATE: a->aggregates[o->aggregate_count++] = value; return CLI_GO_ON;
         case GROUP_SORTED: o->sorted_output = true; return CLI_GO_ON;
+        case GROUP_NULL: o->null_text = value; return CLI_GO_ON;
         default: return cli_job_take(&a->job, id, seen, value);
     }
 }

@@ -34,6 +34,7 @@ typedef struct cb_dedupe_options {
     const char *duplicates; /**< a file for the rows that do not stay, in input order; or NULL. It
                                appears before the output does */
     bool sorted_output;     /**< by key instead of by place in the input */
+    const char *null_text;  /**< as in cb_group_options, for keep_column */
 } cb_dedupe_options;
 
 typedef struct cb_dedupe cb_dedupe;

@@ -34,7 +34,9 @@ typedef struct cb_group_options {
      */
     const char *const *aggregates;
     size_t aggregate_count;
-    bool sorted_output; /**< by key instead of by first appearance */
+    bool sorted_output;    /**< by key instead of by first appearance */
+    const char *null_text; /**< values written so ("NA") are missing, as empty ones are, for
+                              aggregates; NULL = empty ones only */
 } cb_group_options;
 
 typedef struct cb_group cb_group;

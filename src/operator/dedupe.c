@@ -395,6 +395,8 @@ cb_status cb_dedupe_create(const cb_dedupe_options *o, cb_dedupe **dedupe, cb_er
     if (status == CB_OK)
         status = group_split_keys(&d->g, o->keys, o->key_count, err);
     if (status == CB_OK)
+        status = group_set_null(&d->g, o->null_text, err);
+    if (status == CB_OK)
         status = make_needs(d, o, err);
     if (status != CB_OK) {
         cb_dedupe_destroy(d);

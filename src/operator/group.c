@@ -61,6 +61,16 @@ static cb_status check_options(const cb_group_options *o, cb_error *err) {
     return CB_OK;
 }
 
+cb_status group_set_null(cb_group *g, const char *text, cb_error *err) {
+    if (text == NULL || *text == '\0')
+        return CB_OK;
+    g->null_text = cbi_strdup(text);
+    if (g->null_text == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for what a missing value looks like");
+    g->null_bytes = strlen(text);
+    return CB_OK;
+}
+
 cb_status cb_group_create(const cb_group_options *o, cb_group **group, cb_error *err) {
     CB_TRY(check_options(o, err));
     cb_group *g = cbi_calloc(1, sizeof *g);
@@ -69,6 +79,8 @@ cb_status cb_group_create(const cb_group_options *o, cb_group **group, cb_error 
     cb_status status = cbi_job_init(&g->job, &o->job, "group", err);
     if (status == CB_OK)
         status = group_split_keys(g, o->keys, o->key_count, err);
+    if (status == CB_OK)
+        status = group_set_null(g, o->null_text, err);
     if (status == CB_OK)
         status = cbi_aggregates_parse(o->aggregates, o->aggregate_count, &g->aggs, err);
     if (status != CB_OK) {
@@ -437,4 +449,5 @@ void group_fini(cb_group *g) {
     cbi_free(g->key_columns);
     cbi_free(g->keys);
     cbi_free(g->strings);
+    cbi_free(g->null_text);
 }

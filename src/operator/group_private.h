@@ -33,7 +33,9 @@ typedef struct group_key {
 
 struct cb_group {
     cbi_job job;
-    char *strings;     /* copies of keys */
+    char *strings;   /* copies of keys */
+    char *null_text; /* a value written so is missing; NULL: none is */
+    size_t null_bytes;
     const char **keys; /* single ones */
     size_t key_count;
     group_key *key_columns;
@@ -82,6 +84,7 @@ typedef struct group_worker {
 
 /* ---- group.c: shared with dedupe ---- */
 cb_status group_split_keys(cb_group *g, const char *const *keys, size_t count, cb_error *err);
+cb_status group_set_null(cb_group *g, const char *text, cb_error *err);
 /** Finds columns and lays out what is read; the input is open. */
 cb_status group_bind(cb_group *g, cb_error *err);
 /** Looks at a sample, and chooses sizes by it. `work_bytes`: of a worker's memory for a record. */

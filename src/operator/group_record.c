@@ -141,8 +141,16 @@ uint8_t *group_put_display(const cb_group *g, const group_row *row, uint8_t *p) 
 
 /* ---- values ---- */
 
-static cbi_span column_span(const cbi_agg_column *c, const group_row *row) {
-    return c->row ? row->row : row->fields[c->slot];
+/* A value that is written as a missing one is an empty one from here on. */
+static inline cbi_span column_span(const cb_group *g, const cbi_agg_column *c,
+                                   const group_row *row) {
+    if (c->row)
+        return row->row;
+    cbi_span span = row->fields[c->slot];
+    if (CBI_UNLIKELY(g->null_text != NULL) && span.bytes == g->null_bytes &&
+        memcmp(row->base + span.offset, g->null_text, g->null_bytes) == 0)
+        span.bytes = 0;
+    return span;
 }
 
 cbi_number_kind group_read_values(const cb_group *g, const group_row *row, cbi_value *values,
@@ -152,7 +160,7 @@ cbi_number_kind group_read_values(const cb_group *g, const group_row *row, cbi_v
         const cbi_agg_column *c = &a->columns[i];
         if (!c->packed)
             continue;
-        cbi_span span = column_span(c, row);
+        cbi_span span = column_span(g, c, row);
         cbi_value *v = &values[i];
         if (!c->number) {
             *v = (cbi_value){.null = CBI_SPAN_BYTES(span) == 0};
@@ -176,7 +184,7 @@ size_t group_row_payload_bytes(const cb_group *g, const group_row *row, size_t d
     for (size_t i = 0; g->text_count > 0 && i < g->aggs->column_count; i++) {
         const cbi_agg_column *c = &g->aggs->columns[i];
         if (c->text)
-            bytes += CBI_VARINT_MAX + CBI_SPAN_BYTES(column_span(c, row));
+            bytes += CBI_VARINT_MAX + CBI_SPAN_BYTES(column_span(g, c, row));
     }
     return bytes;
 }
@@ -192,7 +200,7 @@ uint8_t *group_put_body(const cb_group *g, const group_row *row, const cbi_value
         const cbi_agg_column *c = &a->columns[i];
         if (!c->text)
             continue;
-        cbi_span span = column_span(c, row);
+        cbi_span span = column_span(g, c, row);
         if (c->row)
             span.bytes &= ~CBI_SPAN_ESCAPED;
         p = cbi_varint_put(p, (uint32_t)content_bytes(row->base, span));
