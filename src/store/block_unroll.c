@@ -38,6 +38,7 @@ cb_status cbi_rest_create(cb_block_task *task, const cbi_node *n, cb_level level
         r->records_source = *records;
     }
     r->records.class = class;
+    r->records.home = &r->blocks->home;
     r->builder = (cbi_builder){.home = &r->blocks->home, .mode = r->mode};
     task->rests++;
     *rest = r;

@@ -256,19 +256,25 @@ void cbi_builder_clear(cbi_builder *b) {
 
 /* ---- records ---- */
 
+static size_t records_size(size_t room) {
+    return sizeof(cbi_record_chunk) + room * sizeof(void *);
+}
+
 cb_status cbi_records_append(cbi_records *r, void *record, cb_error *err) {
     cbi_record_chunk *last = r->last;
     if (last == NULL || last->count == last->room) {
         size_t room = last == NULL ? RECORDS_FIRST : cbi_min(2 * last->room + 3, RECORDS_MAX);
         size_t held = 0;
-        cbi_record_chunk *more = cbi_allocator_small(sizeof *more + room * sizeof(void *), &held);
+        size_t bytes = records_size(room);
+        cbi_record_chunk *more = cbi_allocator_small(bytes, &held);
         if (more == NULL) {
             return cbi_fail(err, CB_ENOMEM, "The system has no memory for a block's records.");
         }
         *more = (cbi_record_chunk){.room = room};
         *(last != NULL ? &last->next : &r->first) = more;
         r->last = last = more;
-        r->bytes += held;
+        r->bytes += bytes;
+        note_overhead(r->home, (int64_t)held - (int64_t)bytes);
     }
     last->items[last->count++] = record;
     r->count++;
@@ -284,7 +290,8 @@ void cbi_records_clear(cbi_records *r) {
                 r->class->destroy(r->class->ctx, c->items[i]);
             }
         }
-        (void)cbi_allocator_small_free(c);
+        size_t bytes = records_size(c->room);
+        note_overhead(r->home, (int64_t)bytes - (int64_t)cbi_allocator_small_free(c));
     }
     r->first = r->last = NULL;
     r->count = r->bytes = 0;

@@ -38,10 +38,12 @@ typedef struct cbi_record_chunk {
 } cbi_record_chunk;
 
 typedef struct cbi_records {
+    cbi_home *home;
     const cb_record_class *class;
     cbi_record_chunk *first, *last;
     uint64_t count;
-    uint64_t bytes; /* of the records, and of the chunks that point to them */
+    uint64_t bytes; /* of the records, and of the chunks that point to them: what the allocator makes
+                       of these is overhead, so that no eviction depends on its mood */
 } cbi_records;
 
 typedef struct cbi_contents {

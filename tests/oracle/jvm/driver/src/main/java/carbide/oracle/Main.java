@@ -245,9 +245,14 @@ public final class Main implements Turn {
         String module = switch (manager) {
             case "unified" -> "spark42";
             case "static" -> "spark24";
+            case "store" -> "store42";
             default -> "flink19";
         };
-        String type = module.startsWith("spark") ? "carbide.oracle.spark.SparkEngine" : "carbide.oracle.flink.FlinkEngine";
+        String type = switch (module) {
+            case "store42" -> "carbide.oracle.store.StoreEngine";
+            case "flink19" -> "carbide.oracle.flink.FlinkEngine";
+            default -> "carbide.oracle.spark.SparkEngine";
+        };
         Path target = folder.resolve(module);
         List<URL> urls = new ArrayList<>();
         urls.add(target.resolve("classes").toUri().toURL());
