@@ -90,6 +90,10 @@ typedef struct cb_blocks_options {
     size_t blocks_max;      /**< 0 = what the budget could keep the books of, 2^24 at least */
     cb_block_listener_fn listener;
     void *listener_ctx;
+    /** Serialised blocks of a known size, from so many bytes on, lie in sealed files of memory that
+     *  can be handed to other processes (cb_block_descriptor); 64 KiB at least, 0 = none do. */
+    uint64_t share_bytes_min;
+    uint32_t shares_max; /**< descriptors for it, at most; blocks beyond lie in pages */
 } cb_blocks_options;
 
 /**
@@ -170,6 +174,11 @@ CB_API CB_MUST_USE cb_status cb_blocks_lock(cb_blocks *blocks, cb_block_task *ta
 
 /** A writer's lock becomes a reader's. CB_EMISUSE: it is none. */
 CB_API CB_MUST_USE cb_status cb_block_downgrade(cb_block_ref *ref, cb_error *err);
+
+/** The descriptor of the block's bytes as a sealed file in memory, for mapping or for passing to
+ *  another process; borrowed as long as the ref is. -1: it lies elsewhere. Who maps it keeps the
+ *  memory after the block has gone: the ref must stay as long as he may. */
+CB_API int cb_block_descriptor(const cb_block_ref *ref);
 
 /** NULL, zeroed, and one that was released, or whose task has ended, are fine. */
 CB_API void cb_block_release(cb_block_ref *ref);

@@ -91,6 +91,55 @@ int cbi_sys_lock_exclusive(
  * memory. */
 int cbi_sys_space(int fd, uint64_t *free_bytes, bool *in_memory);
 
+/* ---- memory that other processes may see; int results are >= 0 or -errno ---- */
+
+/** A file without a name that lies in memory and can be sealed. */
+int cbi_sys_memory_file(const char *name);
+/** From now on nobody can change it, whoever has it: no writing, growing or shrinking. What is
+ *  mapped for writing at `base`, all there is, is mapped for reading instead, at the same place. */
+int cbi_sys_seal(int fd, void *base, size_t bytes);
+bool cbi_sys_is_sealed(int fd);
+/** Maps it: shared for writing, or one that is sealed for reading. NULL when refused. */
+void *cbi_sys_map_file(int fd, size_t bytes, bool writable);
+/** The most descriptors this process may have, after asking for as many as there can be. */
+uint64_t cbi_sys_descriptors_max(void);
+
+/* ---- sockets of this machine, and waiting for them; int results are >= 0 or -errno ---- */
+
+/** Binds to `name` in the open folder, with that mode, and listens; does not wait in accept. */
+int cbi_sys_listen(int dir, const char *name, mode_t mode, int backlog);
+/** -ECONNREFUSED: nobody listens there any more. */
+int cbi_sys_connect(const char *path);
+/** A connection that does not wait in transfers, with send buffers of so many bytes; -EAGAIN. */
+int cbi_sys_accept(int fd, int send_bytes);
+/** One call; 0 at the end; -EAGAIN. Descriptors that come along are refused. */
+ssize_t cbi_sys_receive(int fd, void *buf, size_t bytes);
+/** The same, and *passed is a descriptor that came with it, or -1. */
+ssize_t cbi_sys_receive_fd(int fd, void *buf, size_t bytes, int *passed);
+/** One call; with `pass` >= 0 that descriptor goes along. No signal; -EPIPE, -EAGAIN. */
+ssize_t cbi_sys_send(int fd, const struct iovec *iov, int count, int pass);
+/** Who is at the other end of the socket. */
+int cbi_sys_peer(int fd, pid_t *pid, uid_t *uid);
+uid_t cbi_sys_uid(void);
+/** A lock that goes with the descriptor, on folders too; does not wait: -EAGAIN. */
+int cbi_sys_lock_folder(int fd);
+
+typedef struct cbi_sys_event {
+    uint64_t token;
+    bool readable, writable, hung_up;
+} cbi_sys_event;
+int cbi_sys_poll_create(void);
+/** Says what is waited for on `fd`, which is new to `poll` or not; neither: only its end. */
+int cbi_sys_poll_set(int poll, int fd, bool is_new, bool readable, bool writable, uint64_t token);
+/** Up to `count` events; 0 when the time has passed. */
+int cbi_sys_poll_wait(int poll, cbi_sys_event *events, int count, int timeout_ms);
+/** The same for one descriptor: 1 when it is ready (or ended), 0 when the time has passed. */
+int cbi_sys_wait_for(int fd, bool writable, int timeout_ms);
+/** A descriptor that becomes readable when rung. ring may be called in a signal handler. */
+int cbi_sys_bell_create(void);
+void cbi_sys_bell_ring(int fd);
+void cbi_sys_bell_clear(int fd);
+
 /* ---- clock ---- */
 
 uint64_t cbi_sys_clock_ns(void); /* monotonic */
@@ -158,11 +207,12 @@ const cbi_cpu *cbi_sys_cpu(void); /* CARBIDE_CPU=baseline|avx2 lowers it, for te
  * CARBIDE_FAULT=KINDS:N:once|ever:ERRNO.
  */
 enum {
-    CBI_FAULT_ALLOC = 1, /* cbi_alloc & co, cbi_sys_map */
-    CBI_FAULT_OPEN = 2,
-    CBI_FAULT_READ = 4,
-    CBI_FAULT_WRITE = 8,
-    CBI_FAULT_FILE = 16, /* stat, fallocate, truncate, sync, rename, link, unlink, mkdir, space */
+    CBI_FAULT_ALLOC = 1, /* cbi_alloc & co, cbi_sys_map, cbi_sys_map_file */
+    CBI_FAULT_OPEN = 2,  /* sockets and accept too */
+    CBI_FAULT_READ = 4,  /* receive too */
+    CBI_FAULT_WRITE = 8, /* send too */
+    CBI_FAULT_FILE = 16, /* stat, fallocate, truncate, sync, rename, link, unlink, mkdir, space,
+                            seal, poll */
     CBI_FAULT_THREAD = 32,
     CBI_FAULT_SHORT =
         64, /* reads and writes transfer one byte less than could be; never an error */

@@ -5,15 +5,15 @@
 
 /* ---- a new block ---- */
 
-static int64_t data_set_of(const char *name) {
+int64_t cbi_block_data_set(const char *name) {
     cb_block_id id;
     bool rdd = strncmp(name, "rdd_", 4) == 0 && cb_block_id_parse(name, &id, NULL) == CB_OK &&
                id.kind == CB_BLOCK_RDD;
     return rdd ? (int64_t)id.numbers[0] : CBI_NO_DATA_SET;
 }
 
-static cb_status check_level(const cb_blocks *b, cb_level level, const cb_record_class *class,
-                             cb_error *err) {
+cb_status cbi_put_check(const cb_blocks *b, cb_level level, const cb_record_class *class,
+                        cb_error *err) {
     CB_TRY(cb_level_check(level, err));
     char text[CB_LEVEL_TEXT_MAX];
     cb_level_format(level, text);
@@ -35,13 +35,13 @@ cb_status cbi_put_begin(cb_blocks *b, cb_block_task *task, const char *name, cb_
                         const cb_record_class *class, cbi_node **node, cb_error *err) {
     uint16_t number = 0;
     cbi_node *n = NULL;
-    CB_TRY(check_level(b, level, class, err));
+    CB_TRY(cbi_put_check(b, level, class, err));
     CB_TRY(cbi_blocks_class(b, class, &number, err));
     CB_TRY(cbi_index_node(&b->index, name, &n, err));
     n->level = level;
     n->record_class = number;
     n->writer = task;
-    n->entry.data_set = data_set_of(name);
+    n->entry.data_set = cbi_block_data_set(name);
     n->entry.mode = cb_level_mode(level);
     n->entry.pins = 1;
     cbi_lock_take(cbi_blocks_lock_of(b));
@@ -119,7 +119,12 @@ static cb_status bytes_to_memory(cb_blocks *b, const cbi_node *n, const void *by
     if (count > 0) {
         memcpy(to, bytes, count);
     }
-    return CB_OK;
+    status = cbi_contents_seal(contents, err);
+    if (status != CB_OK) {
+        cbi_contents_free(&b->home, contents);
+        cb_manager_release_storage(b->manager, mode, count);
+    }
+    return status;
 }
 
 static cb_status bytes_to_disk(cb_blocks *b, const cbi_node *n, const void *bytes, size_t count,

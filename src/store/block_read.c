@@ -22,6 +22,7 @@ static cb_status load_bytes(cb_blocks *b, const cbi_node *n, cbi_contents *conte
             status = cbi_disk_read(&r, to + at, (size_t)bytes - at, &got, err);
             at += status == CB_OK ? got : 0;
         }
+        status = status == CB_OK ? cbi_contents_seal(contents, err) : status;
         if (status != CB_OK) {
             cbi_contents_free(&b->home, contents);
             cb_manager_release_storage(b->manager, n->entry.mode, bytes);

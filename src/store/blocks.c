@@ -86,6 +86,8 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a store of blocks.");
     }
     b->manager = b->home.manager = o->manager;
+    b->home.share_min = o->share_bytes_min;
+    b->home.shares_max = o->shares_max;
     b->unroll_bytes = o->unroll_bytes > 0 ? o->unroll_bytes : UNROLL_BYTES;
     b->unroll_period = o->unroll_period > 0 ? o->unroll_period : UNROLL_PERIOD;
     b->unroll_growth = o->unroll_growth > 0 ? o->unroll_growth : UNROLL_GROWTH;
@@ -180,7 +182,7 @@ cb_status cbi_blocks_class(cb_blocks *b, const cb_record_class *class, uint16_t 
 
 /* ---- what a block is ---- */
 
-static cb_block_status status_of(const cbi_node *n) {
+cb_block_status cbi_node_status(const cbi_node *n) {
     unsigned flags = (n->kind != CBI_ABSENT ? CB_LEVEL_IN_MEMORY : 0u) |
                      (n->kind == CBI_RECORDS ? CB_LEVEL_IS_DESERIALISED : 0u) |
                      (n->disk_bytes > 0 ? CB_LEVEL_ON_DISK : 0u);
@@ -195,7 +197,7 @@ static cb_block_status status_of(const cbi_node *n) {
 
 void cbi_blocks_report(cb_blocks *b, const cbi_node *n, bool gone) {
     if (b->listener != NULL) {
-        cb_block_status status = status_of(n);
+        cb_block_status status = cbi_node_status(n);
         if (gone) {
             status = (cb_block_status){.name = n->name, .level = CB_LEVEL_NONE};
         }
@@ -428,7 +430,7 @@ cb_status cb_blocks_status(cb_blocks *b, const char *name, cb_block_status *stat
     const cbi_node *n = cbi_index_find(&b->index, name, bytes, cbi_index_hash(name, bytes));
     cb_block_status found = {0};
     if (n != NULL) {
-        found = status_of(n);
+        found = cbi_node_status(n);
     }
     cbi_lock_give(cbi_blocks_lock_of(b));
     if (n == NULL || found.level == CB_LEVEL(0, 1)) { /* nothing of it is there yet */
@@ -452,7 +454,7 @@ static size_t copy_bucket(const cbi_node *n, listed *out, size_t room) {
             continue; /* being put */
         }
         if (count < room) {
-            out[count].status = status_of(n);
+            out[count].status = cbi_node_status(n);
             memcpy(out[count].name, n->name, (size_t)n->name_bytes + 1);
         }
         count++;

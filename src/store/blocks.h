@@ -68,6 +68,8 @@ static inline bool cbi_is_refusal(cb_status status) {
 
 /** Charges what overhead has changed by, when it is worth it. No lock is held. */
 void cbi_blocks_settle(cb_blocks *blocks);
+/** Where it is now. [locked], or the caller has it for himself. */
+cb_block_status cbi_node_status(const cbi_node *node);
 /** Tells the listener what the block is now; the caller has it for himself. `gone`: nothing. */
 void cbi_blocks_report(cb_blocks *blocks, const cbi_node *node, bool gone);
 /** Its number, for cbi_node.record_class. */
@@ -96,6 +98,11 @@ void cbi_node_doom(cb_blocks *blocks, cbi_node *node);
 
 /* ---- block_put.c ---- */
 
+/** The data set of a name, or CBI_NO_DATA_SET. */
+int64_t cbi_block_data_set(const char *name);
+/** Whether anything can be stored at that level. CB_EINVAL. */
+cb_status cbi_put_check(const cb_blocks *blocks, cb_level level,
+                        const cb_record_class *record_class, cb_error *err);
 /** A new block under that name, the task its writer. CB_EEXISTS. */
 cb_status cbi_put_begin(cb_blocks *blocks, cb_block_task *task, const char *name, cb_level level,
                         const cb_record_class *record_class, cbi_node **node, cb_error *err);
@@ -107,6 +114,54 @@ void cbi_put_done(cb_block_task *task, cbi_node *node, const cbi_contents *conte
 void cbi_put_failed(cb_blocks *blocks, cbi_node *node);
 /** [locked] contents become the block's. */
 void cbi_node_fill(cb_blocks *blocks, cbi_node *node, const cbi_contents *contents);
+
+/* ---- block_fill.c ---- */
+
+/**
+ * Bytes of a size that is known, which come piece by piece, for a block that nobody sees before it
+ * is whole. Memory is acquired as they come: half as much again each time, a megabyte at least.
+ * Refused, all goes to disk if the level has it.
+ */
+typedef struct cbi_fill {
+    cb_blocks *blocks;
+    cb_block_task *task;
+    int64_t data_set;
+    cb_mode mode;
+    cb_level level;
+    bool on_disk;
+    uint64_t bytes, reserved, filled; /* reserved: unroll memory */
+    cbi_contents contents;
+    uint8_t *first;
+    cbi_disk_writer writer;
+    uint64_t file_bytes;
+    char name[CB_BLOCK_NAME_MAX + 1];
+} cbi_fill;
+
+/** CB_EEXISTS, CB_EINVAL, and as cbi_fill_room. On failure there is nothing to cancel. */
+cb_status cbi_fill_begin(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
+                         cbi_fill *fill, cb_error *err);
+/** Where the next bytes belong, at least one, when they are not all there; fill->on_disk: nowhere,
+ *  see append. CB_EBUDGET, CB_ENOMEM; then, and after each failure, cancel. */
+cb_status cbi_fill_room(cbi_fill *fill, uint8_t **to, size_t *room, cb_error *err);
+static inline void cbi_fill_add(cbi_fill *fill, size_t count) {
+    fill->filled += count;
+}
+/** On disk: the next bytes. CB_ENOSPC, CB_EIO. */
+cb_status cbi_fill_append(cbi_fill *fill, const void *bytes, size_t count, cb_error *err);
+/** They are all there: the block can be seen. CB_EEXISTS, CB_EIO, CB_EBUDGET. */
+cb_status cbi_fill_finish(cbi_fill *fill, cb_error *err);
+/** Nothing is left of it; after finish it does nothing, and zeroed is fine. */
+void cbi_fill_cancel(cbi_fill *fill);
+
+/** As cb_blocks_get, but CB_EAGAIN where that would wait or read a disk. */
+cb_status cbi_blocks_get_now(cb_blocks *blocks, cb_block_task *task, const char *name,
+                             cb_block_ref *ref, cb_error *err);
+/** Calls `fn` for some blocks from place *at on, under the store's lock: so many that `each` bytes
+ *  and the name of each fit into `room`. *at moves on, and is 0 at the end. */
+typedef void (*cbi_blocks_visit_fn)(void *ctx, const cb_block_status *status, cb_level level,
+                                    uint32_t readers);
+void cbi_blocks_walk(cb_blocks *blocks, uint64_t *at, size_t each, size_t room,
+                     cbi_blocks_visit_fn fn, void *ctx);
 
 /* ---- block_unroll.c ---- */
 

@@ -39,6 +39,50 @@ static void page_free(const cbi_home *home, cb_mode mode, cb_page *page) {
     cb_assert(status == CB_OK);
 }
 
+/* ---- bytes that other processes may see: a sealed file in memory each ---- */
+
+/** What the system needs for such a file: inode, entry, file, tree of pages. */
+static size_t share_cost(size_t bytes) {
+    enum { FILE_COST = 1536, NODE_COST = 576, NODE_PAGES = 64 };
+    return FILE_COST + NODE_COST * (bytes / (CBI_SYSTEM_PAGE_BYTES * (size_t)NODE_PAGES) + 1);
+}
+
+static size_t share_capacity(size_t bytes) {
+    return cbi_round_up(bytes, CBI_SYSTEM_PAGE_BYTES);
+}
+
+/** false: in a page, then. */
+static bool share_new(cbi_home *home, size_t bytes, cbi_chunk *item) {
+    if (home->share_min == 0 || bytes < home->share_min ||
+        atomic_fetch_add_explicit(&home->shares, 1, memory_order_relaxed) >= home->shares_max) {
+        if (home->share_min != 0 && bytes >= home->share_min) {
+            atomic_fetch_sub_explicit(&home->shares, 1, memory_order_relaxed);
+        }
+        return false;
+    }
+    int fd = cbi_sys_memory_file("carbide-block");
+    void *base = NULL;
+    if (fd >= 0 && cbi_sys_truncate(fd, bytes) == 0) {
+        base = cbi_sys_map_file(fd, share_capacity(bytes), true);
+    }
+    if (base == NULL) {
+        atomic_fetch_sub_explicit(&home->shares, 1, memory_order_relaxed);
+        if (fd >= 0) {
+            (void)cbi_sys_close(fd);
+        }
+        return false;
+    }
+    item->page = (cb_page){.base = base, .bytes = bytes, .number = CB_PAGE_NONE};
+    item->share = fd + 1;
+    return true;
+}
+
+static void share_free(cbi_home *home, cbi_chunk *item) {
+    cbi_sys_unmap(item->page.base, share_capacity(item->page.bytes));
+    (void)cbi_sys_close(item->share - 1);
+    atomic_fetch_sub_explicit(&home->shares, 1, memory_order_relaxed);
+}
+
 static size_t chunks_size(size_t room) {
     return sizeof(cbi_chunks) + room * sizeof(cbi_chunk);
 }
@@ -47,14 +91,21 @@ static size_t chunks_size(size_t room) {
 static int64_t chunks_slack(const cbi_chunks *c) {
     int64_t slack = (int64_t)chunks_size(c->room);
     for (size_t i = 0; i < c->count; i++) {
-        slack += page_slack(&c->items[i].page, c->items[i].used);
+        const cbi_chunk *item = &c->items[i];
+        slack += item->share == 0
+                     ? page_slack(&item->page, item->used)
+                     : (int64_t)(share_capacity(item->used) - item->used + share_cost(item->used));
     }
     return slack;
 }
 
-static void chunks_free(const cbi_home *home, cb_mode mode, cbi_chunks *c) {
+static void chunks_free(cbi_home *home, cb_mode mode, cbi_chunks *c) {
     for (size_t i = 0; i < c->count; i++) {
-        page_free(home, mode, &c->items[i].page);
+        if (c->items[i].share != 0) {
+            share_free(home, &c->items[i]);
+        } else {
+            page_free(home, mode, &c->items[i].page);
+        }
     }
     (void)cbi_allocator_small_free(c);
 }
@@ -86,7 +137,11 @@ cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_con
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a block's table.");
     }
     *c = (cbi_chunks){.room = 1, .bytes = bytes};
-    cb_status status = page_new(home, mode, bytes, &c->items[0].page, err);
+    c->items[0].share = 0;
+    cb_status status = CB_OK;
+    if (!share_new(home, bytes, &c->items[0])) {
+        status = page_new(home, mode, bytes, &c->items[0].page, err);
+    }
     if (status != CB_OK) {
         (void)cbi_allocator_small_free(c);
         return status;
@@ -97,6 +152,22 @@ cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_con
     *out = (cbi_contents){.kind = CBI_CHUNKS, .bytes = bytes, .data = c, .mode = mode};
     *first = cb_page_data(&c->items[0].page);
     return CB_OK;
+}
+
+cb_status cbi_contents_seal(const cbi_contents *contents, cb_error *err) {
+    int fd = cbi_contents_descriptor(contents->kind, contents->data);
+    if (fd < 0) {
+        return CB_OK;
+    }
+    const cbi_chunk *item = &((const cbi_chunks *)contents->data)->items[0];
+    int sealed = cbi_sys_seal(fd, item->page.base, share_capacity(item->page.bytes));
+    return sealed < 0 ? cbi_fail_sys(err, CB_EIO, sealed, "a block's memory cannot be sealed")
+                      : CB_OK;
+}
+
+int cbi_contents_descriptor(uint8_t kind, const void *data) {
+    const cbi_chunks *c = data;
+    return kind == CBI_CHUNKS && c->count == 1 ? c->items[0].share - 1 : -1;
 }
 
 void cbi_contents_free(cbi_home *home, cbi_contents *c) {
@@ -150,6 +221,7 @@ static cb_status add_chunk(cbi_builder *b, size_t wanted, cb_error *err) {
     cbi_chunk *item = &c->items[c->count];
     CB_TRY(page_new(b->home, b->mode, bytes, &item->page, err));
     item->used = 0;
+    item->share = 0;
     c->count++;
     return CB_OK;
 }
@@ -235,6 +307,11 @@ cb_status cbi_builder_finish(cbi_builder *b, cbi_contents *out, cb_error *err) {
         CB_TRY(cbi_contents_bytes(b->home, b->mode, (size_t)bytes, &made, &to, err));
         if (c != NULL && bytes > 0) {
             memcpy(to, cb_page_data(&c->items[0].page), (size_t)bytes);
+        }
+        cb_status status = cbi_contents_seal(&made, err);
+        if (status != CB_OK) {
+            cbi_contents_free(b->home, &made);
+            return status;
         }
         cbi_builder_clear(b);
         *out = made;

@@ -17,11 +17,17 @@
 typedef struct cbi_home {
     cb_manager *manager;
     _Atomic int64_t overhead; /* bytes beside what was acquired */
+    /* bytes of a known size, from so many on, lie in files of memory that can be handed to other
+     * processes; 0: never. As long as there are descriptors for it. */
+    uint64_t share_min;
+    uint32_t shares_max;
+    _Atomic uint32_t shares;
 } cbi_home;
 
 typedef struct cbi_chunk {
     cb_page page;
     size_t used;
+    int share; /* 0: a page of the manager's; else 1 + the descriptor of what is mapped there */
 } cbi_chunk;
 
 /** Bytes in pages, in order. */
@@ -56,6 +62,11 @@ typedef struct cbi_contents {
 /** Room for so many bytes in one run, at *first. CB_ENOMEM. */
 cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *contents,
                              uint8_t **first, cb_error *err);
+/** All bytes are there. What others may see is sealed: nobody can change it any more, and *first of
+ *  above is for reading only. CB_EIO, CB_ENOMEM. */
+cb_status cbi_contents_seal(const cbi_contents *contents, cb_error *err);
+/** The descriptor of what others may see, borrowed; -1: there is none. */
+int cbi_contents_descriptor(uint8_t kind, const void *data);
 /** Zeroed is fine. Ends the records, if that is what they are; gives no bytes back to the manager.
  */
 void cbi_contents_free(cbi_home *home, cbi_contents *contents);

@@ -183,11 +183,18 @@ static cb_status reserve(cbi_disk_writer *w, uint64_t bytes, cb_error *err) {
     return CB_OK;
 }
 
+enum { TEMPORARY_BYTES = CBI_DISK_PATH_BYTES + 16 };
+
+static void temporary_of(const cbi_disk_writer *w, char temporary[TEMPORARY_BYTES]) {
+    (void)snprintf(temporary, TEMPORARY_BYTES, "%s.%x.new", w->path, (unsigned)w->serial);
+}
+
 cb_status cbi_disk_writer_open(cbi_disk *d, const char *name, cbi_disk_writer *w, cb_error *err) {
     *w = (cbi_disk_writer){.disk = d, .name = name, .seed = seed_of(name), .fd = -1};
-    char temporary[CBI_DISK_PATH_BYTES + 8];
+    w->serial = atomic_fetch_add_explicit(&d->serials, 1, memory_order_relaxed);
+    char temporary[TEMPORARY_BYTES];
     path_of(d, name, w->path);
-    (void)snprintf(temporary, sizeof temporary, "%s.new", w->path);
+    temporary_of(w, temporary);
     CB_TRY(reserve(w, HEADER_BYTES, err));
     w->fd = create(d, temporary);
     if (w->fd < 0) {
@@ -309,8 +316,8 @@ cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, uint64_t *f
     cbi_store_u64(header + HEADER_SUM, XXH3_64bits(header, HEADER_SUM));
     int result = cbi_sys_pwrite(w->fd, header, HEADER_BYTES, 0);
     if (result >= 0) {
-        char temporary[CBI_DISK_PATH_BYTES + 8];
-        (void)snprintf(temporary, sizeof temporary, "%s.new", w->path);
+        char temporary[TEMPORARY_BYTES];
+        temporary_of(w, temporary);
         result = cbi_sys_renameat(w->disk->folder.fd, temporary, w->disk->folder.fd, w->path);
     }
     if (result < 0) {
@@ -326,8 +333,8 @@ void cbi_disk_writer_cancel(cbi_disk_writer *w) {
         return;
     }
     if (w->fd >= 0) {
-        char temporary[CBI_DISK_PATH_BYTES + 8];
-        (void)snprintf(temporary, sizeof temporary, "%s.new", w->path);
+        char temporary[TEMPORARY_BYTES];
+        temporary_of(w, temporary);
         (void)cbi_sys_unlinkat(w->disk->folder.fd, temporary, 0);
     }
     atomic_fetch_sub(&w->disk->used, w->reserved);

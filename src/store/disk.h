@@ -22,6 +22,7 @@ typedef struct cbi_disk {
     uint64_t limit; /* UINT64_MAX: none */
     cbi_home *home;
     _Atomic uint64_t used; /* bytes of files, or promised to writers */
+    _Atomic uint32_t serials;
 } cbi_disk;
 
 /** options->folder NULL: a disk that is not there. CB_EIO, CB_EINVAL, CB_ENOMEM. */
@@ -40,14 +41,15 @@ typedef struct cbi_disk_writer {
     uint64_t seed;
     int fd;
     uint64_t raw, offset, reserved, written_out;
+    uint32_t serial; /* tells writers of one name apart, of which one may finish */
     uint32_t frames;
     uint8_t *stage; /* NULL until it is needed */
     size_t stage_bytes, staged;
     void *zstd;
 } cbi_disk_writer;
 
-/** Begins a block's file under a name that is not its last one. `name` is borrowed. On any failure
- *  of these: cbi_disk_writer_cancel. */
+/** Begins a block's file under a name that is not its last one, and nobody else's. `name` is
+ *  borrowed. On any failure of these: cbi_disk_writer_cancel. */
 cb_status cbi_disk_writer_open(cbi_disk *disk, const char *name, cbi_disk_writer *writer,
                                cb_error *err);
 /** Collects small pieces. */

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks that come from elsewhere piece by piece, and may come slowly or not at all. Nobody sees
+ * one before it is whole, so nobody waits for who sends it; and it takes memory from others only as
+ * its bytes really arrive: who announces a terabyte and sends nothing evicts a megabyte. Where the
+ * bytes go is mapped at once in one run; what was not written there takes no memory.
+ */
+#include <string.h>
+
+#include "store/blocks.h"
+
+static uint64_t storage_max(const cbi_fill *f) {
+    return cb_manager_storage_max(f->blocks->manager, f->mode);
+}
+
+static void release(cbi_fill *f) {
+    cbi_contents_free(&f->blocks->home, &f->contents);
+    if (f->reserved > 0) {
+        cb_manager_release_unroll(f->blocks->manager, f->mode, f->reserved);
+        f->task->unroll[f->mode] -= f->reserved;
+        f->reserved = 0;
+    }
+    f->first = NULL;
+}
+
+/** What has come so far goes to disk, and so will the rest. */
+static cb_status go_to_disk(cbi_fill *f, cb_error *err) {
+    f->on_disk = true;
+    CB_TRY(cbi_disk_writer_open(&f->blocks->disk, f->name, &f->writer, err));
+    if (f->filled > 0) {
+        CB_TRY(cbi_disk_append_run(&f->writer, f->first, (size_t)f->filled, err));
+    }
+    release(f);
+    return CB_OK;
+}
+
+static cb_status reserve(cbi_fill *f, cb_error *err) {
+    const cb_blocks *b = f->blocks;
+    uint64_t more = (uint64_t)((double)f->filled * (b->unroll_growth - 1));
+    more = more > b->unroll_bytes ? more : b->unroll_bytes;
+    uint64_t left = f->bytes - f->reserved;
+    more = more < left ? more : left;
+    CB_TRY(cb_manager_acquire_unroll(b->manager, f->mode, more, &f->data_set, err));
+    f->reserved += more;
+    f->task->unroll[f->mode] += more;
+    return CB_OK;
+}
+
+static cb_status begin_in_memory(cbi_fill *f, cb_error *err) {
+    if (f->bytes > storage_max(f)) {
+        return cbi_fail_bytes(err, CB_EBUDGET, f->bytes, storage_max(f),
+                              "A block of %llu bytes is larger than all memory for blocks, %llu.",
+                              (unsigned long long)f->bytes, (unsigned long long)storage_max(f));
+    }
+    CB_TRY(reserve(f, err));
+    return cbi_contents_bytes(&f->blocks->home, f->mode, (size_t)f->bytes, &f->contents, &f->first,
+                              err);
+}
+
+cb_status cbi_fill_begin(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
+                         cbi_fill *f, cb_error *err) {
+    cb_blocks *b = task->blocks;
+    cb_block_status there;
+    size_t length = strlen(name);
+    CB_TRY(cbi_put_check(b, level, NULL, err));
+    if (length == 0 || length > CB_BLOCK_NAME_MAX) {
+        return cbi_fail(err, CB_EINVAL, "A block's name has 1 to %d bytes, not %zu.",
+                        CB_BLOCK_NAME_MAX, length);
+    }
+    if (cb_blocks_status(b, name, &there, NULL) == CB_OK) {
+        return cbi_fail(err, CB_EEXISTS, "There is a block %s already.", name);
+    }
+    *f = (cbi_fill){.blocks = b,
+                    .task = task,
+                    .data_set = cbi_block_data_set(name),
+                    .mode = cb_level_mode(level),
+                    .level = level,
+                    .bytes = bytes};
+    memcpy(f->name, name, length + 1);
+    f->writer.fd = -1;
+    cb_status status = CB_EBUDGET;
+    if (level & CB_LEVEL_IN_MEMORY) {
+        status = begin_in_memory(f, err);
+    }
+    if (cbi_is_refusal(status) && (level & CB_LEVEL_ON_DISK)) {
+        release(f);
+        status = go_to_disk(f, err);
+    }
+    if (status != CB_OK) {
+        cbi_fill_cancel(f);
+    }
+    return status;
+}
+
+cb_status cbi_fill_room(cbi_fill *f, uint8_t **to, size_t *room, cb_error *err) {
+    *to = NULL;
+    *room = 0;
+    if (!f->on_disk && f->filled == f->reserved && f->filled < f->bytes) {
+        cb_status status = reserve(f, err);
+        if (cbi_is_refusal(status) && (f->level & CB_LEVEL_ON_DISK)) {
+            status = go_to_disk(f, err);
+        }
+        CB_TRY(status);
+    }
+    if (!f->on_disk) {
+        *to = f->first + f->filled;
+        *room = (size_t)(f->reserved - f->filled);
+    }
+    return CB_OK;
+}
+
+cb_status cbi_fill_append(cbi_fill *f, const void *bytes, size_t count, cb_error *err) {
+    CB_TRY(cbi_disk_append(&f->writer, bytes, count, err));
+    f->filled += count;
+    return CB_OK;
+}
+
+cb_status cbi_fill_finish(cbi_fill *f, cb_error *err) {
+    cb_blocks *b = f->blocks;
+    cbi_node *n = NULL;
+    cb_assert(f->filled == f->bytes);
+    if (!f->on_disk) {
+        CB_TRY(cbi_contents_seal(&f->contents, err));
+    }
+    CB_TRY(cbi_put_begin(b, f->task, f->name, f->level, NULL, &n, err));
+    if (f->on_disk) { /* the name is ours from here on, and the file with it */
+        cb_status status = cbi_disk_writer_finish(&f->writer, f->level, &f->file_bytes, err);
+        if (status != CB_OK) {
+            cbi_put_failed(b, n);
+            return status;
+        }
+    } else {
+        f->contents.mode = f->mode;
+        cb_manager_finish_unroll(b->manager, f->mode, f->reserved, f->bytes);
+        f->task->unroll[f->mode] -= f->reserved;
+        f->reserved = 0;
+    }
+    cbi_put_done(f->task, n, &f->contents, f->file_bytes, NULL);
+    f->contents = (cbi_contents){0};
+    cbi_fill_cancel(f);
+    return CB_OK;
+}
+
+void cbi_fill_cancel(cbi_fill *f) {
+    if (f->blocks == NULL) {
+        return;
+    }
+    release(f);
+    if (f->on_disk) {
+        cbi_disk_writer_cancel(&f->writer);
+    }
+    f->blocks = NULL;
+}
+
+/* ---- looking without waiting ---- */
+
+cb_status cbi_blocks_get_now(cb_blocks *b, cb_block_task *task, const char *name, cb_block_ref *ref,
+                             cb_error *err) {
+    cbi_node *n = NULL;
+    CB_TRY(cbi_node_acquire(b, task, name, false, false, true, ref, &n, err));
+    bool there = ref->in_memory;
+    b->stats.hits += there;
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    if (!there) {
+        cb_block_release(ref);
+        return cbi_fail(err, CB_EAGAIN, "Block %.255s lies on disk.", name);
+    }
+    return CB_OK;
+}
+
+int cb_block_descriptor(const cb_block_ref *ref) {
+    const cbi_node *n = ref->block;
+    return n != NULL && ref->in_memory ? cbi_contents_descriptor(n->kind, n->contents) : -1;
+}
+
+/** What is left of `room` after the bucket. */
+static size_t visit(const cbi_node *n, size_t each, size_t room, cbi_blocks_visit_fn fn,
+                    void *ctx) {
+    for (; n != NULL; n = n->next) {
+        size_t needed = each + n->name_bytes;
+        if (n->writer == NULL && needed <= room) {
+            cb_block_status status = cbi_node_status(n);
+            fn(ctx, &status, n->level, n->entry.pins);
+            room -= needed;
+        }
+    }
+    return room;
+}
+
+void cbi_blocks_walk(cb_blocks *b, uint64_t *at, size_t each, size_t room, cbi_blocks_visit_fn fn,
+                     void *ctx) {
+    enum { AT_A_TIME = 256 };
+    size_t place = (size_t)*at, left = room;
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    const cbi_node *n = NULL;
+    for (int i = 0; i < AT_A_TIME && (n = cbi_index_scan(&b->index, &place)) != NULL; i++) {
+        size_t needed = 0;
+        for (const cbi_node *m = n; m != NULL; m = m->next) {
+            needed += each + m->name_bytes;
+        }
+        if (needed > left && left < room) {
+            place--; /* this bucket the next time; one that never fits is given as far as it does */
+            break;
+        }
+        left = visit(n, each, left, fn, ctx);
+    }
+    bool more = place < b->index.level_size + b->index.split;
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    *at = more ? place : 0;
+}
