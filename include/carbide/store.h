@@ -81,13 +81,19 @@ typedef struct cb_blocks_options {
     size_t struct_size;
     cb_manager *manager;    /**< the store becomes its cb_store */
     const char *folder;     /**< for blocks on disk; NULL: none, levels with disk are CB_EINVAL */
-    uint32_t sub_folders;   /**< spark.diskStore.subDirectories; 0 = 64 */
+    uint32_t sub_folders;   /**< spark.diskStore.subDirectories; 0, or with keep: 64 */
     uint64_t disk_max;      /**< bytes of files, at most; 0 = no limit */
     cb_block_codec codec;   /**< of files */
     uint64_t unroll_bytes;  /**< spark.storage.unrollMemoryThreshold; 0 = 1 MiB */
     uint32_t unroll_period; /**< records between looks at the size; 0 = 16 */
     double unroll_growth;   /**< 0 = 1.5 */
-    size_t blocks_max;      /**< 0 = what the budget could keep the books of, 2^24 at least */
+    /** Blocks may outlive the store and the process (cb_blocks_keep), in a folder
+     * carbide-blocks.KEEP below `folder`: up to 32 of A-Z a-z 0-9 . _ -; NULL: none do. One store
+     * at a time. */
+    const char *keep;
+    /** Of the records in blocks that were kept; NULL: these are read as bytes. */
+    const cb_record_class *keep_class;
+    size_t blocks_max; /**< 0 = what the budget could keep the books of, 2^24 at least */
     cb_block_listener_fn listener;
     void *listener_ctx;
     /** Serialised blocks of a known size, from so many bytes on, lie in sealed files of memory that
@@ -100,7 +106,10 @@ typedef struct cb_blocks_options {
  * Owned by the caller. The folder gets a folder of the store's own, which goes with it, or when the
  * next store finds its owner dead. Under native rules what the store itself needs (index, tables,
  * buffers) is charged to the manager's ledger; under SPARK rules it is, as there, part of what is
- * reserved beside the pools, and cb_blocks_stats has it. CB_EINVAL, CB_ENOMEM, CB_EBUDGET, CB_EIO.
+ * reserved beside the pools, and cb_blocks_stats has it. With `keep` it begins with the blocks that
+ * were kept, each read to its end and compared with its checksums (the listener is told of each);
+ * those that are not what was written are gone (told too, and counted as lost). CB_EINVAL,
+ * CB_ENOMEM, CB_EBUDGET, CB_EIO; CB_EAGAIN: another store keeps its blocks under that name.
  */
 CB_API CB_MUST_USE cb_status cb_blocks_create(const cb_blocks_options *options, cb_blocks **blocks,
                                               cb_error *err);
@@ -118,6 +127,9 @@ typedef struct cb_blocks_stats {
     uint64_t drops_failed;   /**< of these, that stayed: their disk failed */
     uint64_t hits, disk_hits, misses, promoted, computed;
     uint64_t replicas_missing; /**< asked for by levels, and nobody there to hold them */
+    uint64_t kept;             /**< blocks that outlive the store */
+    uint64_t recovered, lost;  /**< at its beginning: kept before, and found so or not */
+    uint64_t manifest_damaged; /**< then: records that told nothing any more */
 } cb_blocks_stats;
 
 CB_API void cb_blocks_stats_get(cb_blocks *blocks, cb_blocks_stats *stats);
@@ -294,6 +306,16 @@ CB_API CB_MUST_USE cb_status cb_blocks_remove_data_set(cb_blocks *blocks, cb_blo
 CB_API CB_MUST_USE cb_status cb_blocks_remove_broadcast(cb_blocks *blocks, cb_block_task *task,
                                                         uint64_t broadcast, uint64_t *count,
                                                         cb_error *err);
+
+/**
+ * The block outlives the store: when this answers CB_OK it is on disk, synced, and in the manifest,
+ * and the next store with the same `keep` begins with it, whatever becomes of this process or the
+ * machine, until it is removed. What is not kept is gone with the store. The level has disk
+ * (CB_EINVAL else). CB_ENOTFOUND, CB_ENOSPC, CB_EIO: it is not kept. Waits for a writer and for the
+ * disk.
+ */
+CB_API CB_MUST_USE cb_status cb_blocks_keep(cb_blocks *blocks, cb_block_task *task,
+                                            const char *name, cb_error *err);
 
 /** Where it is now; status->name is `name`. CB_ENOTFOUND. Neither a lock nor a use. */
 CB_API CB_MUST_USE cb_status cb_blocks_status(cb_blocks *blocks, const char *name,

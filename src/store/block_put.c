@@ -75,9 +75,7 @@ void cbi_put_done(cb_block_task *task, cbi_node *n, const cbi_contents *contents
         cbi_node_fill(b, n, contents);
     }
     if (file_bytes > 0) {
-        n->disk_bytes = file_bytes;
-        b->stats.disk_blocks++;
-        b->stats.disk_bytes += file_bytes;
+        cbi_node_note_file(b, n, file_bytes);
     }
     b->stats.replicas_missing += cb_level_replicas(n->level) - 1;
     cbi_lock_give(cbi_blocks_lock_of(b));

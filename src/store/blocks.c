@@ -104,6 +104,9 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     if (status == CB_OK) {
         status = cbi_disk_init(&b->disk, o, &b->home, err);
     }
+    if (status == CB_OK) {
+        status = cbi_keep_open(b, o, err);
+    }
     if (status != CB_OK) {
         cb_blocks_destroy(b);
         return status;
@@ -140,6 +143,7 @@ void cb_blocks_destroy(cb_blocks *b) {
         return;
     }
     cb_assert(b->task_count == 0);
+    cbi_keep_close(b);
     if (b->index.buckets != NULL) {
         free_all(b);
         cbi_index_fini(&b->index);
@@ -271,8 +275,7 @@ static void leave_index(cb_blocks *b, cbi_node *n) {
     cbi_node_wake(n);
 }
 
-/** [locked before and after] What has its place on disk now, or failed to get one. */
-static void note_file(cb_blocks *b, cbi_node *n, uint64_t file_bytes) {
+void cbi_node_note_file(cb_blocks *b, cbi_node *n, uint64_t file_bytes) {
     n->disk_bytes = file_bytes;
     b->stats.disk_blocks++;
     b->stats.disk_bytes += file_bytes;
@@ -291,7 +294,7 @@ bool cbi_blocks_drop(void *ctx, cbi_lru_entry *entry) {
         return false;
     }
     if (to_disk) {
-        note_file(b, n, file_bytes);
+        cbi_node_note_file(b, n, file_bytes);
     }
     cbi_contents contents = take_contents(b, n);
     cbi_lock_give(cbi_blocks_lock_of(b));
@@ -329,6 +332,7 @@ void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
         cb_manager_release_storage(b->manager, mode, bytes);
     }
     if (n->disk_bytes > 0) {
+        cbi_keep_forget(b, n);
         cbi_disk_remove(&b->disk, n->name, n->disk_bytes);
     }
     cbi_blocks_report(b, n, true);

@@ -8,6 +8,7 @@
 #include "store/contents.h"
 #include "store/disk.h"
 #include "store/index.h"
+#include "store/manifest.h"
 
 /*
  * The store from inside. accounts.lock is the one lock of index, locks of blocks, order of use,
@@ -19,12 +20,21 @@
 
 enum { CBI_CLASSES_MAX = 255 };
 
+/** What outlives the store. */
+typedef struct cbi_keep {
+    bool on, ready;
+    cbi_mutex mutex; /* of the manifest; files are written and synced under it, accounts.lock is
+                        taken under it, locks of blocks are not */
+    cbi_manifest manifest;
+} cbi_keep;
+
 struct cb_blocks {
     cb_manager *manager;
     cbi_accounts accounts;
     cbi_home home;
     cbi_index index;
     cbi_disk disk;
+    cbi_keep keep;
     /* immutable */
     uint64_t unroll_bytes;
     uint32_t unroll_period;
@@ -82,6 +92,18 @@ cb_status cbi_blocks_write(cb_blocks *blocks, const cbi_node *node, uint64_t *fi
 bool cbi_blocks_drop(void *blocks, cbi_lru_entry *entry);
 /** Ends a block that the caller has for himself as its writer. */
 void cbi_blocks_end(cb_blocks *blocks, cbi_node *node);
+
+/** [locked] It has a file now. */
+void cbi_node_note_file(cb_blocks *blocks, cbi_node *node, uint64_t file_bytes);
+
+/* ---- keep.c ---- */
+
+/** Finds what was kept. Before anybody else is inside. */
+cb_status cbi_keep_open(cb_blocks *blocks, const cb_blocks_options *options, cb_error *err);
+/** After the last one was inside, before cbi_disk_fini: only kept files stay. */
+void cbi_keep_close(cb_blocks *blocks);
+/** The caller has the block for himself and is about to remove its file. */
+void cbi_keep_forget(cb_blocks *blocks, cbi_node *node);
 
 /* ---- block_lock.c ---- */
 

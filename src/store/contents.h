@@ -48,8 +48,8 @@ typedef struct cbi_records {
     const cb_record_class *class;
     cbi_record_chunk *first, *last;
     uint64_t count;
-    uint64_t bytes; /* of the records, and of the chunks that point to them: what the allocator makes
-                       of these is overhead, so that no eviction depends on its mood */
+    uint64_t bytes; /* of the records, and of the chunks that point to them: what the allocator
+                       makes of these is overhead, so that no eviction depends on its mood */
 } cbi_records;
 
 typedef struct cbi_contents {

@@ -15,9 +15,9 @@
  * block, or out of order, does not pass.
  *
  * The header is written last, and the file gets its name after that: what has its name is whole.
- * Nothing is synced: these files end with the process. What was written is started on its way to
- * disk every few MiB and dropped from the page cache, which otherwise would grow with every block
- * that leaves memory because there is too little of it.
+ * Nothing is synced, since these files end with the process, but for blocks that are kept. What was
+ * written is started on its way to disk every few MiB and dropped from the page cache, which
+ * otherwise would grow with every block that leaves memory because there is too little of it.
  */
 #define XXH_INLINE_ALL
 #define ZSTD_STATIC_LINKING_ONLY
@@ -28,6 +28,7 @@
 #include <lz4.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
 #include <zstd.h>
 
@@ -45,12 +46,74 @@ enum {
     WRITE_OUT_BYTES = 8 * 1024 * 1024,
     SUB_FOLDERS = 64,
     SUB_FOLDERS_MAX = 4096,
-    ZSTD_LEVEL = 1
+    ZSTD_LEVEL = 1,
+    KEEP_BYTES_MAX = 32
 };
 
 static const char magic[8] = {'C', 'B', 'B', 'L', 'O', 'C', 'K', '1'};
 
 /* ---- the folder ---- */
+
+static bool is_name(const char *name) {
+    size_t bytes = strlen(name);
+    return bytes > 0 && bytes <= KEEP_BYTES_MAX &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
+               bytes;
+}
+
+static void close_named(cbi_private_folder *f) {
+    if (f->owner_fd >= 0) {
+        (void)cbi_sys_close(f->owner_fd);
+    }
+    if (f->fd >= 0) {
+        (void)cbi_sys_close(f->fd);
+    }
+    *f = (cbi_private_folder){.fd = -1, .owner_fd = -1};
+}
+
+/** A folder that may have been there before, with its owner's lock. */
+static cb_status open_named(cbi_disk *d, const cb_blocks_options *o, cb_error *err) {
+    cbi_private_folder *f = &d->folder;
+    if (!is_name(o->keep)) {
+        return cbi_fail(err, CB_EINVAL,
+                        "Blocks are kept under a name of up to %d letters, digits and . _ -.",
+                        KEEP_BYTES_MAX);
+    }
+    (void)snprintf(f->name, sizeof f->name, "carbide-blocks.%s", o->keep);
+    struct stat st;
+    int result = cbi_sys_mkdirat(d->parent, f->name, 0700);
+    if (result >= 0 || result == -EEXIST) {
+        result = f->fd =
+            cbi_sys_openat(d->parent, f->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    }
+    if (result >= 0) {
+        result = cbi_sys_fstat(f->fd, &st);
+    }
+    if (result >= 0 && (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)) {
+        result = -EPERM;
+    }
+    if (result >= 0) {
+        result = f->owner_fd =
+            cbi_sys_openat(f->fd, "owner", O_CREAT | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0600);
+    }
+    if (result >= 0) {
+        result = cbi_sys_lock_exclusive(f->owner_fd);
+    }
+    if (result >= 0) {
+        result = cbi_sys_fsync(d->parent);
+    }
+    if (result < 0) {
+        close_named(f);
+        return result == -EAGAIN
+                   ? cbi_fail(err, CB_EAGAIN, "Another store has the blocks kept as %s in %s.",
+                              o->keep, o->folder)
+                   : cbi_fail_sys(err, CB_EIO, result,
+                                  "the folder %s/carbide-blocks.%s of blocks "
+                                  "that are kept cannot be opened",
+                                  o->folder, o->keep);
+    }
+    return CB_OK;
+}
 
 cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home, cb_error *err) {
     *d = (cbi_disk){.parent = -1, .home = home, .folder = {.fd = -1, .owner_fd = -1}};
@@ -63,7 +126,7 @@ cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home,
                         "or zstd.",
                         SUB_FOLDERS_MAX);
     }
-    d->sub_folders = o->sub_folders > 0 ? o->sub_folders : SUB_FOLDERS;
+    d->sub_folders = o->sub_folders > 0 && o->keep == NULL ? o->sub_folders : SUB_FOLDERS;
     d->codec = o->codec;
     d->limit = o->disk_max > 0 ? o->disk_max : UINT64_MAX;
     d->parent = cbi_sys_open(o->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -71,7 +134,9 @@ cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home,
         return cbi_fail_sys(err, CB_EIO, d->parent, "the folder %s for blocks cannot be opened",
                             o->folder);
     }
-    cb_status status = cbi_private_folder_open(&d->folder, d->parent, o->folder, err);
+    d->named = o->keep != NULL;
+    cb_status status = d->named ? open_named(d, o, err)
+                                : cbi_private_folder_open(&d->folder, d->parent, o->folder, err);
     d->path = status == CB_OK ? cbi_strdup(o->folder) : NULL;
     if (status == CB_OK && d->path == NULL) {
         status = cbi_fail(err, CB_ENOMEM, "The system has no memory for the name of a folder.");
@@ -86,7 +151,12 @@ void cbi_disk_fini(cbi_disk *d) {
     if (d->home == NULL || d->parent < 0) {
         return;
     }
-    cbi_private_folder_close(&d->folder, d->parent);
+    if (d->stays) {
+        (void)cbi_sys_close(d->folder.owner_fd);
+        (void)cbi_sys_close(d->folder.fd);
+    } else {
+        cbi_private_folder_close(&d->folder, d->parent);
+    }
     (void)cbi_sys_close(d->parent);
     cbi_free(d->path);
     *d = (cbi_disk){.parent = -1};
@@ -348,6 +418,81 @@ void cbi_disk_remove(cbi_disk *d, const char *name, uint64_t file_bytes) {
     atomic_fetch_sub(&d->used, file_bytes);
 }
 
+/* ---- what is kept, and what is not ---- */
+
+cb_status cbi_disk_settle(cbi_disk *d, const char *name, cb_error *err) {
+    char path[CBI_DISK_PATH_BYTES];
+    path_of(d, name, path);
+    int fd = cbi_sys_openat(d->folder.fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    int result = fd < 0 ? fd : cbi_sys_fsync(fd);
+    if (fd >= 0) {
+        (void)cbi_sys_close(fd);
+    }
+    if (result >= 0) {
+        *strchr(path, '/') = '\0';
+        fd = cbi_sys_openat(d->folder.fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+        result = fd < 0 ? fd : cbi_sys_fsync(fd);
+        if (fd >= 0) {
+            (void)cbi_sys_close(fd);
+        }
+    }
+    if (result >= 0) {
+        result = cbi_sys_fsync(d->folder.fd);
+    }
+    return result < 0 ? failed(d, CB_EIO, result, "synced", name, err) : CB_OK;
+}
+
+typedef struct sweep {
+    cbi_disk *disk;
+    cbi_disk_stays_fn stays;
+    void *ctx;
+    int fd; /* of the sub-folder */
+    char folder[CBI_DISK_PATH_BYTES / 2];
+} sweep;
+
+/** Whether it is the finished file of a block that stays. */
+static bool file_stays(const sweep *s, const char *file) {
+    uint8_t header[HEADER_BYTES];
+    char path[CBI_DISK_PATH_BYTES], found[CBI_DISK_PATH_BYTES];
+    int fd = cbi_sys_openat(s->fd, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    bool valid = fd >= 0 && cbi_sys_pread(fd, header, HEADER_BYTES, 0) == HEADER_BYTES &&
+                 memchr(header + HEADER_NAME, '\0', HEADER_SUM - HEADER_NAME) != NULL;
+    if (fd >= 0) {
+        (void)cbi_sys_close(fd);
+    }
+    if (!valid || snprintf(found, sizeof found, "%s/%s", s->folder, file) >= (int)sizeof found) {
+        return false;
+    }
+    path_of(s->disk, (const char *)header + HEADER_NAME, path);
+    return strcmp(path, found) == 0 && s->stays(s->ctx, (const char *)header + HEADER_NAME);
+}
+
+static void sweep_file(void *ctx, const char *name) {
+    const sweep *s = ctx;
+    if (!file_stays(s, name)) {
+        (void)cbi_sys_unlinkat(s->fd, name, 0);
+    }
+}
+
+static void sweep_folder(void *ctx, const char *name) {
+    sweep *s = ctx;
+    if (strncmp(name, "spill.", strlen("spill.")) != 0 || strlen(name) >= sizeof s->folder) {
+        return;
+    }
+    s->fd = cbi_sys_openat(s->disk->folder.fd, name,
+                           O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (s->fd >= 0) {
+        (void)snprintf(s->folder, sizeof s->folder, "%s", name);
+        (void)cbi_sys_list(s->fd, sweep_file, s);
+        (void)cbi_sys_close(s->fd);
+    }
+}
+
+void cbi_disk_sweep(cbi_disk *d, cbi_disk_stays_fn stays, void *ctx) {
+    sweep s = {.disk = d, .stays = stays, .ctx = ctx, .fd = -1};
+    (void)cbi_sys_list(d->folder.fd, sweep_folder, &s);
+}
+
 /* ---- reading ---- */
 
 static cb_status corrupt(const cbi_disk_reader *r, const char *what, cb_error *err) {
@@ -372,7 +517,12 @@ static cb_status check_header(cbi_disk_reader *r, cb_error *err) {
     if (strncmp((const char *)header + HEADER_NAME, r->name, HEADER_SUM - HEADER_NAME) != 0) {
         return corrupt(r, "is that of another block", err);
     }
+    if (header[28] > CB_BLOCK_CODEC_ZSTD) {
+        return corrupt(r, "has a codec that cannot be", err);
+    }
+    r->codec = (cb_block_codec)header[28];
     r->raw_bytes = cbi_load_u64(header + 8);
+    r->file_bytes = cbi_load_u64(header + 16);
     r->offset = HEADER_BYTES;
     return CB_OK;
 }
@@ -394,7 +544,7 @@ cb_status cbi_disk_reader_open(cbi_disk *d, const char *name, cbi_disk_reader *r
 
 static bool unpack(cbi_disk_reader *r, const uint8_t *from, uint32_t stored, uint8_t *to,
                    uint32_t raw) {
-    if (r->disk->codec == CB_BLOCK_CODEC_LZ4) {
+    if (r->codec == CB_BLOCK_CODEC_LZ4) {
         return LZ4_decompress_safe((const char *)from, (char *)to, (int)stored, (int)raw) ==
                (int)raw;
     }
@@ -432,7 +582,7 @@ static cb_status frame_header(cbi_disk_reader *r, uint8_t header[FRAME_HEADER], 
     }
     uint32_t raw = cbi_load_u32(header), stored = cbi_load_u32(header + 4);
     if (got < FRAME_HEADER || raw == 0 || raw > FRAME_BYTES || stored == 0 || stored > raw ||
-        raw > r->raw_bytes - r->read || (stored < raw && r->disk->codec == CB_BLOCK_CODEC_NONE)) {
+        raw > r->raw_bytes - r->read || (stored < raw && r->codec == CB_BLOCK_CODEC_NONE)) {
         return corrupt(r, "has a frame that cannot be", err);
     }
     return CB_OK;
@@ -447,8 +597,8 @@ cb_status cbi_disk_read(cbi_disk_reader *r, void *bytes, size_t count, size_t *g
         CB_TRY(frame_header(r, header, err));
         uint32_t raw = cbi_load_u32(header);
         bool straight = raw <= count;
-        if (r->stage == NULL && (!straight || r->disk->codec != CB_BLOCK_CODEC_NONE)) {
-            r->stage_bytes = stage_size(r->disk->codec);
+        if (r->stage == NULL && (!straight || r->codec != CB_BLOCK_CODEC_NONE)) {
+            r->stage_bytes = stage_size(r->codec);
             CB_TRY(stage_new(r->disk, r->stage_bytes, &r->stage, err));
         }
         CB_TRY(read_frame(r, header, straight ? bytes : r->stage, err));

@@ -17,6 +17,8 @@ typedef struct cbi_disk {
     int parent; /* the folder given; -1: there is no disk */
     char *path;
     cbi_private_folder folder;
+    bool named; /* the folder has a name of its own, and was there before, perhaps */
+    bool stays; /* and is there afterwards */
     uint32_t sub_folders;
     cb_block_codec codec;
     uint64_t limit; /* UINT64_MAX: none */
@@ -28,7 +30,7 @@ typedef struct cbi_disk {
 /** options->folder NULL: a disk that is not there. CB_EIO, CB_EINVAL, CB_ENOMEM. */
 cb_status cbi_disk_init(cbi_disk *disk, const cb_blocks_options *options, cbi_home *home,
                         cb_error *err);
-/** Removes everything. Zeroed is fine. */
+/** Removes everything, but what stays. Zeroed is fine. */
 void cbi_disk_fini(cbi_disk *disk);
 static inline bool cbi_disk_there(const cbi_disk *disk) {
     return disk->path != NULL;
@@ -69,6 +71,8 @@ typedef struct cbi_disk_reader {
     uint64_t seed;
     int fd;
     uint64_t raw_bytes; /* of the block */
+    uint64_t file_bytes;
+    cb_block_codec codec; /* of the file */
     uint64_t read, offset;
     uint32_t frames;
     uint8_t *stage;
@@ -83,6 +87,13 @@ cb_status cbi_disk_reader_open(cbi_disk *disk, const char *name, cbi_disk_reader
 cb_status cbi_disk_read(cbi_disk_reader *reader, void *bytes, size_t count, size_t *got,
                         cb_error *err);
 void cbi_disk_reader_close(cbi_disk_reader *reader);
+
+/** The block's file and its name are on disk. CB_EIO. */
+cb_status cbi_disk_settle(cbi_disk *disk, const char *name, cb_error *err);
+
+/** Removes the files of all blocks but those that `stays` names, and what was never finished. */
+typedef bool (*cbi_disk_stays_fn)(void *ctx, const char *name);
+void cbi_disk_sweep(cbi_disk *disk, cbi_disk_stays_fn stays, void *ctx);
 
 void cbi_disk_remove(cbi_disk *disk, const char *name, uint64_t file_bytes);
 

@@ -42,6 +42,7 @@ typedef struct cbi_node {
     uint8_t kind;          /* CBI_ABSENT ... */
     bool promoting : 1;    /* somebody brings it back from disk */
     bool doomed : 1;       /* its file is bad: goes when the last reader has left */
+    bool kept : 1;         /* in the manifest */
     uint8_t name_bytes;
     char name[]; /* terminated */
 } cbi_node;

@@ -19,6 +19,8 @@
 
 enum { TASKS_MAX = 4096, PINS_MAX = 4096, NAMES_BYTES = 1 << 20 };
 
+#define BUDGET_MAX (UINT64_C(1) << 61)
+
 typedef struct task {
     uint64_t id;
     cbi_party party;
@@ -110,21 +112,25 @@ static void end_world(world *w) {
 static void begin_world(world *w, const cbi_sim_config *c) {
     uint64_t off_region =
         c->is_static ? 0 : cbi_sim_to_long((double)c->off_heap * c->storage_fraction);
-    const cb_manager_options m = {.struct_size = sizeof m,
-                                  .rules = CB_RULES_SPARK,
-                                  .policy = c->is_static ? CB_POLICY_STATIC : CB_POLICY_UNIFIED,
-                                  .mode = CB_HEAP,
-                                  .heap_bytes = c->execution + c->storage,
-                                  .off_heap_bytes = c->off_heap,
-                                  .heap_storage_bytes = c->storage,
-                                  .off_heap_storage_bytes = off_region,
-                                  .unroll_fraction = -1};
+    cb_manager_options m = {.struct_size = sizeof m,
+                            .rules = CB_RULES_SPARK,
+                            .policy = c->is_static ? CB_POLICY_STATIC : CB_POLICY_UNIFIED,
+                            .mode = CB_HEAP,
+                            .heap_bytes = c->execution + c->storage,
+                            .off_heap_bytes = c->off_heap,
+                            .heap_storage_bytes = c->storage,
+                            .off_heap_storage_bytes = off_region,
+                            .unroll_fraction = -1};
     end_world(w);
     cb_error err = {.message = ""};
+    const uint64_t total[] = {m.heap_bytes, m.off_heap_bytes}, region[] = {c->storage, off_region};
+    m.heap_bytes = cbi_min(m.heap_bytes, BUDGET_MAX);
+    m.heap_storage_bytes = cbi_min(c->storage, m.heap_bytes);
     if (cb_manager_create(&m, &w->manager, &err) != CB_OK) {
         die(err.message);
     }
-    /* as simulate's: a manager takes no fraction above 1 */
+    /* as simulate's: a manager takes no fraction above 1, and no budget above 2^61 bytes */
+    cbi_arbiter_init(&w->manager->arbiter, CB_RULES_SPARK, m.policy, total, region);
     w->manager->arbiter.unroll_evict_max[CB_HEAP] =
         cbi_sim_to_long((double)c->storage * c->unroll_fraction);
     const cb_blocks_options b = {

@@ -20,8 +20,8 @@ TOOLS = os.path.join(BUILD, "tests/oracle")
 ORIGINALS = os.path.join(h.ROOT, "tests/oracle/jvm/run.sh")
 TRACES = os.path.join(h.ROOT, "tests/simulate/traces")
 OF_SPARK = ("t1", "t2", "t4", "t5", "t7")
-OPERATIONS = 30_000
-ROUNDS = 35 if h.LONG else 1
+OPERATIONS = 150_000 if h.LONG else 30_000
+ROUNDS = 7 if h.LONG else 1
 SIMULATED = 20_000
 SKIPPED = 77
 
