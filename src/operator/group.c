@@ -154,7 +154,10 @@ static cb_status collect_columns(cb_group *g, cb_error *err) {
     size_t n = 0, most = g->key_count + a->column_count;
     g->columns = cbi_calloc(most + 1, sizeof *g->columns);
     g->scales = cbi_calloc(a->column_count + 1, 1);
-    if (g->columns == NULL || g->scales == NULL)
+    g->sample_scales = cbi_calloc(a->column_count + 1, 1);
+    g->sample_nulls = cbi_calloc(a->column_count + 1, sizeof *g->sample_nulls);
+    if (g->columns == NULL || g->scales == NULL || g->sample_scales == NULL ||
+        g->sample_nulls == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for %zu columns", most);
     for (size_t i = 0; i < g->key_count; i++)
         g->columns[n++] = g->key_columns[i].column;
@@ -269,6 +272,15 @@ cb_status group_bind(cb_group *g, cb_error *err) {
     return make_header(g, names, name_count, err);
 }
 
+static void sample_number(cb_group *g, const group_row *row, size_t column, cbi_span span) {
+    cbi_decimal d = {.scale = 0};
+    g->sample_nulls[column] |= CBI_SPAN_BYTES(span) == 0;
+    if (g->aggs->columns[column].number &&
+        cbi_decimal_parse(row->base, row->base + span.offset, CBI_SPAN_BYTES(span), &d) ==
+            CBI_NUMBER)
+        g->sample_scales[column] = (uint8_t)cbi_max(g->sample_scales[column], d.scale);
+}
+
 /* What a record of this row will take. */
 static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
     cb_group *g = ctx;
@@ -287,8 +299,10 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
         if (!c->row && !g->delimited)
             continue;
         cbi_span span = c->row ? row.row : row.fields[c->slot];
-        if (c->packed)
+        if (c->packed) {
             bytes += 1 + (double)CBI_SPAN_BYTES(span) * 0.45;
+            sample_number(g, &row, k, span);
+        }
         if (c->text)
             bytes += 1 + (double)CBI_SPAN_BYTES(span);
     }
@@ -330,6 +344,8 @@ cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, c
     }
     cb_status status = cbi_job_sample(job, job->input, g->columns,
                                       g->delimited ? g->column_count : 0, sample_row, g, err);
+    for (size_t i = 0; g->sample_rows < 1 && i < g->aggs->column_count; i++)
+        g->sample_nulls[i] = true; /* nothing is known */
     double rows = g->sample_rows > 0 ? g->sample_rows : 1;
     d->row_bytes = g->sample_rows > 0 ? g->sample_row_bytes / rows : 60;
     d->record_bytes = g->sample_rows > 0 ? g->sample_record_bytes / rows : 40;
@@ -445,6 +461,8 @@ void group_fini(cb_group *g) {
     cbi_aggregates_destroy(g->aggs);
     cbi_free(g->header);
     cbi_free(g->scales);
+    cbi_free(g->sample_scales);
+    cbi_free(g->sample_nulls);
     cbi_free(g->columns);
     cbi_free(g->key_columns);
     cbi_free(g->keys);

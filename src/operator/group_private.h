@@ -63,6 +63,8 @@ struct cb_group {
     cbi_sample sample;
     uint8_t *sample_memory;
     double sample_rows, sample_row_bytes, sample_record_bytes;
+    uint8_t *sample_scales; /* of each aggregated column */
+    bool *sample_nulls;
     uint64_t table_units_max;
 };
 
@@ -80,6 +82,7 @@ typedef struct group_worker {
     cbi_value *values; /* GROUP_BATCH times the columns */
     uint64_t *state;   /* one, aligned */
     cbi_span *line_fields;
+    struct group_block *block; /* NULL: rows are read one by one */
 } group_worker;
 
 /* ---- group.c: shared with dedupe ---- */
@@ -99,6 +102,31 @@ typedef struct group_row {
     cbi_span row;
     const cbi_span *fields;
 } group_row;
+
+/** A field that was quoted in the input and must be in the output. */
+bool group_keeps_quotes(const cb_group *g, const uint8_t *base, cbi_span span);
+
+/** The piece of the row that is all key columns; false when they have to be put together. */
+static inline bool group_key_slice(const cb_group *g, const group_row *row, const uint8_t **from,
+                                   size_t *bytes) {
+    if (g->key_count == 0 || !g->delimited)
+        return false;
+    const cbi_span *first = &row->fields[g->key_columns[0].slot], *last = first;
+    if (g->quoting && first->offset > 0 && row->base[first->offset - 1] == '"')
+        return false;
+    for (size_t i = 1; i < g->key_count; i++) {
+        const cbi_span *next = &row->fields[g->key_columns[i].slot];
+        if (next->offset != last->offset + last->bytes + 1)
+            return false;
+        last = next;
+    }
+    /* with escapes or quotes inside, the next field would not have begun there, and the last: */
+    if ((last->bytes & CBI_SPAN_ESCAPED) != 0)
+        return false;
+    *from = row->base + first->offset;
+    *bytes = last->offset + last->bytes - first->offset;
+    return true;
+}
 
 /** The content of a field, quotes undone. */
 uint8_t *group_put_content(uint8_t *p, const uint8_t *base, cbi_span span);

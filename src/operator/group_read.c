@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "operator/group_private.h"
+#include "operator/group_block.h"
 
 #include <stdio.h>
 
@@ -195,6 +195,8 @@ static void give_table(cbi_job_worker *w) {
         cb_segment_pool_give(w->job->pool, own->table_base, own->table_units);
     own->table_base = NULL;
     own->tables = false;
+    if (own->block != NULL)
+        own->block->table_on = false;
 }
 
 static cb_status table_is_full(cbi_job_worker *w, cb_error *err) {
@@ -220,9 +222,17 @@ static void take_table(cbi_job_worker *w) {
     own->table_units = units;
     if (own->table_base == NULL)
         return;
-    size_t key = 24 + (g->display ? 16 : 0);
-    own->tables = group_table_init(&own->table, own->table_base, units * z->segment,
-                                   g->aggs->state_bytes, SIZE_MAX / 2, key) >= 16;
+    size_t key = 24 + (g->display ? 16 : 0), bytes = units * z->segment;
+    if (own->block != NULL) {
+        group_block *b = own->block;
+        b->table_on =
+            narrow_table_init(&b->table, own->table_base, bytes, b->narrow.words, w->job->seed);
+        if (!b->table_on)
+            give_table(w);
+        return;
+    }
+    own->tables = group_table_init(&own->table, own->table_base, bytes, g->aggs->state_bytes,
+                                   SIZE_MAX / 2, key) >= 16;
     if (!own->tables)
         give_table(w);
 }
@@ -362,13 +372,14 @@ static void find_key(cbi_job_worker *w, const group_row *row, found_key *k, size
     }
 }
 
-static cb_status use_rows(cbi_job_worker *w, uint64_t *number, cb_error *err) {
+static cb_status use_rows(cbi_job_worker *w, uint32_t from, uint32_t to, uint64_t *number,
+                          cb_error *err) {
     group_worker *own = w->own;
     const cb_group *g = own->group;
     found_key keys[GROUP_BATCH];
     uint32_t count = 0;
     size_t used = 0, columns = g->aggs->column_count;
-    for (uint32_t i = 0; i < w->rows.count; i++) {
+    for (uint32_t i = from; i < to; i++) {
         cbi_value *values = own->values + count * columns;
         find_line_fields(w, i);
         group_row row = row_at(w, i);
@@ -403,9 +414,143 @@ static cb_status use_rows(cbi_job_worker *w, uint64_t *number, cb_error *err) {
     return use_batch(w, keys, count, err);
 }
 
+/* ---- blocks of rows ---- */
+
+/* A record of each row from `from` on into its partition. */
+static cb_status put_block(cbi_job_worker *w, uint32_t from, cb_error *err) {
+    const group_block *b = ((group_worker *)w->own)->block;
+    const cb_group *g = ((group_worker *)w->own)->group;
+    size_t payload = 4 + g->packed_max, width = cbi_varint_bytes((uint32_t)payload);
+    for (uint32_t i = from; i < b->count; i++) {
+        uint32_t key_bytes = b->key_bytes[i];
+        const uint8_t *key = b->key[i];
+        uint8_t *start;
+        uint32_t dest = cbi_job_part(cbi_job_hash(w->job, key, key_bytes), w->batch.parts);
+        CB_TRY(cbi_batch_begin(&w->batch, dest, payload + key_bytes + 10, &start, err));
+        uint8_t *p = cbi_varint_put(start + width, key_bytes);
+        memcpy(p, key, key_bytes);
+        uint8_t *body = p + key_bytes;
+        cbi_store_u32(body, b->number[i]);
+        p = body + 4;
+        for (size_t c = 0; c < g->aggs->column_count; c++) {
+            const cbi_decimal d = {.value = b->values[c * GROUP_BLOCK + i],
+                                   .scale = (uint8_t)b->narrow.columns[c].want.scale};
+            p = b->nulls[c * GROUP_BLOCK + i] ? cbi_packed_put_null(p) : cbi_packed_put(p, &d);
+        }
+        (void)put_row_bytes(start, (uint32_t)(p - body), width);
+        CB_TRY(cbi_batch_end(&w->batch, p, err));
+    }
+    return CB_OK;
+}
+
+/* The narrow table's groups go to their partitions. */
+static cb_status flush_narrow(cbi_job_worker *w, cb_error *err) {
+    group_worker *own = w->own;
+    group_block *b = own->block;
+    size_t columns = own->group->aggs->column_count, state_bytes = own->group->aggs->state_bytes;
+    uint32_t row = (uint32_t)(4 + 8 + columns + state_bytes);
+    for (uint32_t i = 0; i < b->table.count; i++) {
+        const narrow_entry *e = narrow_table_at(&b->table, i);
+        const uint8_t *key = narrow_entry_key(e);
+        uint32_t dest = cbi_job_part(cbi_job_hash(w->job, key, e->key_bytes), w->batch.parts);
+        uint8_t *p;
+        CB_TRY(cbi_batch_begin(&w->batch, dest, cbi_record_bytes(e->key_bytes, row), &p, err));
+        p = cbi_record_put_key(p, key, e->key_bytes, row);
+        cbi_store_u32(p, GROUP_STATE_BIT);
+        cbi_store_u64(p + 4, e->first);
+        p += 12;
+        for (size_t c = 0; c < columns; c++)
+            *p++ = (uint8_t)b->narrow.columns[c].want.scale;
+        cbi_narrow_widen(&b->narrow, e->state, e->rows, own->state);
+        memcpy(p, own->state, state_bytes);
+        CB_TRY(cbi_batch_end(&w->batch, p + state_bytes, err));
+    }
+    narrow_table_empty(&b->table);
+    return CB_OK;
+}
+
+/* From now on the column has numbers of that scale; its rows are read again. */
+static cb_status rescale_block(cbi_job_worker *w, const uint8_t *above, bool *again,
+                               cb_error *err) {
+    enum { SCALE_MAX = 9 }; /* beyond it little would be left for what stands before the point */
+    group_worker *own = w->own;
+    group_block *b = own->block;
+    *again = false;
+    for (size_t c = 0; c < own->group->aggs->column_count; c++) {
+        if (CBI_LIKELY(above[c] <= b->narrow.columns[c].want.scale || above[c] > SCALE_MAX))
+            continue;
+        if (b->table_on)
+            CB_TRY(flush_narrow(w, err));
+        cbi_narrow_rescale(&b->narrow, c, above[c]);
+        own->scales_seen[c] = (uint8_t)cbi_max(own->scales_seen[c], above[c]);
+        *again = true;
+    }
+    return CB_OK;
+}
+
+/* The block's rows go into the table while there is one, then into partitions. */
+static cb_status add_block(cbi_job_worker *w, cb_error *err) {
+    group_block *b = ((group_worker *)w->own)->block;
+    uint32_t done = 0;
+    while (b->table_on) {
+        done = narrow_table_add(b, done, w->chunk.sequence << CBI_ORDER_ROW_BITS);
+        if (done == b->count)
+            return CB_OK;
+        bool worth = b->table.count > 0 && narrow_table_worth(&b->table);
+        CB_TRY(flush_narrow(w, err));
+        if (!worth)
+            give_table(w);
+    }
+    return put_block(w, done, err);
+}
+
+static cb_status use_block(cbi_job_worker *w, uint32_t from, uint32_t count, uint32_t number,
+                           uint64_t *rows, cb_error *err) {
+    group_worker *own = w->own;
+    group_block *b = own->block;
+    size_t columns = own->group->aggs->column_count;
+    uint8_t above[CBI_NARROW_COLUMNS_MAX] = {0};
+    for (bool again = true; again;) {
+        size_t end = (size_t)(w->chunk.rows + w->chunk.bytes - w->rows.base);
+        group_block_read(b, own->group, &w->rows, end, from, count, number, own->key_memory,
+                         GROUP_KEY_MAX, above);
+        CB_TRY(rescale_block(w, above, &again, err));
+    }
+    bool odd = memchr(b->odd, 1, count) != NULL;
+    if (CBI_UNLIKELY(odd))
+        group_block_drop_odd(b, columns);
+    *rows += b->count;
+    CB_TRY(add_block(w, err));
+    for (uint32_t i = 0; CBI_UNLIKELY(odd) && i < count; i++) { /* they need the keys' memory */
+        uint64_t next = number + i;
+        if (!b->odd[i])
+            continue;
+        CB_TRY(use_rows(w, from + i, from + i + 1, &next, err));
+        *rows += next - number - i;
+    }
+    return CB_OK;
+}
+
+static cb_status use_scanned(cbi_job_worker *w, uint64_t *number, uint64_t *rows, cb_error *err) {
+    const group_worker *own = w->own;
+    uint64_t before = *number;
+    uint32_t count = (uint32_t)w->rows.count;
+    if (own->block == NULL) {
+        CB_TRY(use_rows(w, 0, count, number, err));
+        *rows += *number - before;
+        return CB_OK;
+    }
+    *number += count;
+    cb_assert(*number < GROUP_STATE_BIT);
+    for (uint32_t i = 0; i < count; i += GROUP_BLOCK)
+        CB_TRY(use_block(w, i, (uint32_t)cbi_min(count - i, GROUP_BLOCK), (uint32_t)before + i,
+                         rows, err));
+    return CB_OK;
+}
+
 static cb_status read_chunk(cbi_job_worker *w, cb_error *err) {
     cb_group *g = ((group_worker *)w->own)->group;
-    uint64_t number = 0;
+    uint64_t number = 0, rows = 0;
     size_t at = 0;
     CB_TRY(cbi_batch_flush(&w->batch, err));
     w->batch.order = w->chunk.sequence << CBI_ORDER_ROW_BITS;
@@ -417,11 +562,11 @@ static cb_status read_chunk(cbi_job_worker *w, cb_error *err) {
         CB_TRY(cbi_job_next_rows(w, &at, err));
         if (w->rows.count == 0)
             break;
-        CB_TRY(use_rows(w, &number, err));
+        CB_TRY(use_scanned(w, &number, &rows, err));
         if (cbi_job_stopped(w->job))
             return cbi_fail(err, CB_ECANCELED, "cancelled");
     }
-    atomic_fetch_add_explicit(&w->job->rows_in, number, memory_order_relaxed);
+    atomic_fetch_add_explicit(&w->job->rows_in, rows, memory_order_relaxed);
     return cbi_partitions_relieve(w->job->parts, err);
 }
 
@@ -437,7 +582,8 @@ size_t group_worker_bytes(const cb_group *g) {
     size_t columns = g->aggs->column_count;
     return GROUP_KEY_MAX + g->typed_count * sizeof(cbi_span) +
            (GROUP_BATCH + 1) * columns * sizeof(cbi_value) + g->aggs->state_bytes + 2 * columns +
-           g->column_count * sizeof(cbi_span) + sizeof(group_worker) + 9 * 16;
+           g->column_count * sizeof(cbi_span) + sizeof(group_worker) + 10 * 16 +
+           (group_block_possible(g) ? sizeof(group_block) + group_block_bytes(g) : 0);
 }
 
 static void lay_out_worker(cbi_job_worker *w, cb_group *g) {
@@ -455,6 +601,11 @@ static void lay_out_worker(cbi_job_worker *w, cb_group *g) {
     uint8_t *scales = carve(&at, columns);
     memset(own->scales_seen, 0, columns);
     memset(scales, 0, columns);
+    if (group_block_possible(g)) {
+        own->block = carve(&at, sizeof *own->block);
+        group_block_init(own->block, g, carve(&at, group_block_bytes(g)));
+        memcpy(own->scales_seen, g->sample_scales, columns);
+    }
     w->own = own;
     take_table(w);
     own->table.scales = scales;
@@ -472,6 +623,8 @@ static cb_status read_all(cbi_job_worker *w, cb_error *err) {
         return cbi_fail(err, CB_ECANCELED, "cancelled");
     if (own->tables)
         CB_TRY(flush_table(w, err));
+    if (own->block != NULL && own->block->table_on)
+        CB_TRY(flush_narrow(w, err));
     return cbi_batch_flush(&w->batch, err);
 }
 

@@ -73,8 +73,7 @@ uint8_t *group_put_field(const cb_group *g, uint8_t *p, const uint8_t *content, 
 
 /* ---- key columns as they are written out ---- */
 
-/* A field as it stands in the input, which was quoted. */
-static bool keeps_quotes(const cb_group *g, const uint8_t *base, cbi_span span) {
+bool group_keeps_quotes(const cb_group *g, const uint8_t *base, cbi_span span) {
     if ((span.bytes & CBI_SPAN_ESCAPED) != 0)
         return true;
     if (!g->quoting || span.offset == 0 || base[span.offset - 1] != '"')
@@ -82,37 +81,15 @@ static bool keeps_quotes(const cb_group *g, const uint8_t *base, cbi_span span) 
     return needs_quotes(g, base + span.offset, CBI_SPAN_BYTES(span));
 }
 
-/* The piece of the row that is all key columns; false when they have to be put together. */
-static inline bool key_slice(const cb_group *g, const group_row *row, const uint8_t **from,
-                             size_t *bytes) {
-    if (g->key_count == 0 || !g->delimited)
-        return false;
-    const cbi_span *first = &row->fields[g->key_columns[0].slot], *last = first;
-    if (g->quoting && first->offset > 0 && row->base[first->offset - 1] == '"')
-        return false;
-    for (size_t i = 1; i < g->key_count; i++) {
-        const cbi_span *next = &row->fields[g->key_columns[i].slot];
-        if (next->offset != last->offset + last->bytes + 1)
-            return false;
-        last = next;
-    }
-    /* with escapes or quotes inside, the next field would not have begun there, and the last: */
-    if ((last->bytes & CBI_SPAN_ESCAPED) != 0)
-        return false;
-    *from = row->base + first->offset;
-    *bytes = last->offset + last->bytes - first->offset;
-    return true;
-}
-
 size_t group_display_bytes(const cb_group *g, const group_row *row) {
     const uint8_t *from;
     size_t bytes = 0;
-    if (CBI_LIKELY(key_slice(g, row, &from, &bytes)))
+    if (CBI_LIKELY(group_key_slice(g, row, &from, &bytes)))
         return bytes;
     bytes = g->key_count > 0 ? g->key_count - 1 : 0;
     for (size_t i = 0; i < g->key_count; i++) {
         cbi_span span = row->fields[g->key_columns[i].slot];
-        bytes += CBI_SPAN_BYTES(span) + (keeps_quotes(g, row->base, span) ? 2 : 0);
+        bytes += CBI_SPAN_BYTES(span) + (group_keeps_quotes(g, row->base, span) ? 2 : 0);
     }
     return bytes;
 }
@@ -120,13 +97,13 @@ size_t group_display_bytes(const cb_group *g, const group_row *row) {
 uint8_t *group_put_display(const cb_group *g, const group_row *row, uint8_t *p) {
     const uint8_t *from;
     size_t bytes = 0;
-    if (CBI_LIKELY(key_slice(g, row, &from, &bytes))) {
+    if (CBI_LIKELY(group_key_slice(g, row, &from, &bytes))) {
         memcpy(p, from, bytes);
         return p + bytes;
     }
     for (size_t i = 0; i < g->key_count; i++) {
         cbi_span span = row->fields[g->key_columns[i].slot];
-        bool quotes = keeps_quotes(g, row->base, span);
+        bool quotes = group_keeps_quotes(g, row->base, span);
         if (i > 0)
             *p++ = g->separator;
         if (quotes)
