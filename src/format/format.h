@@ -113,6 +113,20 @@ static inline size_t cbi_chunk_pending(const cbi_chunk *chunk) {
  * quoted field; that costs balance only. bytes == 0: nothing usable there. */
 cb_status cbi_input_sample(cbi_input *input, size_t i, size_t n, cbi_chunk *chunk, cb_error *err);
 
+/** Where cbi_input_reread is. Zero but for file, at and end at first. */
+typedef struct cbi_reread {
+    size_t file;
+    uint64_t at, end; /* both where a row begins, or the file's end */
+    bool begun, cold;
+} cbi_reread;
+
+/**
+ * Whole rows of a seekable input once more: as many from from->at on, before from->end, as fit in
+ * the chunk's buffer; advances from->at. bytes == 0: there are no more. A row larger than the
+ * buffer is passed over. For cbi_input_scan the chunk is a sample. Any thread.
+ */
+cb_status cbi_input_reread(cbi_input *input, cbi_reread *from, cbi_chunk *chunk, cb_error *err);
+
 /**
  * Finds rows in chunk->rows from *at on, until rows->capacity or the chunk's end; advances *at,
  * sets rows->base and rows->count (what was there before is forgotten). `columns` are the fields to

@@ -107,6 +107,7 @@ typedef struct cbi_batch {
     cbi_span *spans;
     uint32_t *dest, *which, *counts;
     uint32_t count, capacity;
+    bool counted;   /* a record's place among those of its piece belongs to its order */
     unsigned first; /* workers begin at different partitions, so that they seldom meet */
 } cbi_batch;
 
@@ -150,6 +151,8 @@ typedef struct cbi_job_demand {
     size_t read_extra;    /* bytes a worker needs in the read pass besides */
     double work_factor;   /* bytes a worker needs for each stored byte of its partition */
     double result_factor; /* result bytes for each stored byte, about the most */
+    double result_rows;   /* 0: a range has as many rows as a partition */
+    bool rereads;         /* writing has a chunk of rows besides: of sizes.batch_rows */
     unsigned outputs;     /* files that results go to; 0 = 1. Each has sizes.ranges of them */
     unsigned sides;       /* sets of partitions that are open at the same time; 0 = 1 */
 } cbi_job_demand;
@@ -163,6 +166,7 @@ typedef struct cbi_job_sizes {
     size_t work;         /* bytes behind the batch in the work pass */
     size_t writer_buffer;
     unsigned writer_buffers;
+    size_t reread;  /* demand.rereads: what that takes */
     size_t entries; /* rows of a range that a worker can order */
     size_t worker;
     size_t staging, shared;
@@ -199,7 +203,9 @@ struct cbi_job_worker {
 
     /* writing */
     cbi_writer writer;
+    uint8_t *reread; /* sizes.reread bytes */
     cbi_entry *entries;
+    uint32_t range;
 
     void *own; /* the operator's */
 };
@@ -220,6 +226,9 @@ struct cbi_job {
     uint8_t *header; /* of the output, owned by the operator */
     size_t header_bytes;
     bool no_terminator; /* results already end as they should */
+    /** A result is more than its row: writes it, in w->range. NULL: it is not. */
+    cb_status (*put_result)(cbi_job_worker *w, const cbi_stored *row, cb_error *err);
+    uint64_t (*range_bytes)(const cbi_job *job, uint32_t range); /* together with put_result */
 
     cb_manager *manager;
     cb_task *task;
@@ -336,6 +345,9 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
 /** All memory is in the pool again: what `parts` (from `index` on), partner and results hold goes
  * to disk. For `big`. */
 cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err);
+
+/** How many parts of something too large are read ahead where their order does not matter. */
+enum { CBI_PARTS_AHEAD = 8 };
 
 /* job_out.c */
 /** Orders job->results range by range by their keys and writes their rows. */

@@ -81,6 +81,7 @@ static cb_status begin_range(cbi_job_worker *w, uint32_t range, cb_error *err) {
     cbi_job *job = w->job;
     if (takes_turns(job) && !wait_turn(job, range))
         return cbi_fail(err, CB_ECANCELED, "cancelled");
+    w->range = range;
     return calls_back(job) ? CB_OK : cbi_writer_begin(&w->writer, job->offsets[range], err);
 }
 
@@ -92,8 +93,14 @@ static cb_status end_range(cbi_job_worker *w, cb_error *err) {
     return CB_OK;
 }
 
-static cb_status give_row(const cbi_job *job, const cbi_stored *row, cb_error *err) {
-    return job->o.write(job->o.write_ctx, row->row, row->row_bytes, err);
+static cb_status give_row(cbi_job_worker *w, const cbi_stored *row, cb_error *err) {
+    const cbi_job *job = w->job;
+    return job->put_result != NULL ? job->put_result(w, row, err)
+                                   : job->o.write(job->o.write_ctx, row->row, row->row_bytes, err);
+}
+
+static bool gives_rows(const cbi_job *job) {
+    return calls_back(job) || job->put_result != NULL;
 }
 
 static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_segment *list,
@@ -114,14 +121,14 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
     cbi_order(entries, count, &cbi_record_layout, base);
     bool terminated = overhead(job) > 0;
     uint8_t end = terminator(job);
-    bool given = calls_back(job);
+    bool given = gives_rows(job);
     CB_TRY(begin_range(w, range, err));
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count)
             __builtin_prefetch(cbi_ref_row(base, entries[i + AHEAD].ref));
         cbi_stored_get(&cbi_record_layout, cbi_ref_row(base, entries[i].ref), &row);
         if (CBI_UNLIKELY(given))
-            CB_TRY(give_row(job, &row, err));
+            CB_TRY(give_row(w, &row, err));
         else
             CB_TRY(cbi_writer_put_row(&w->writer, row.row, row.row_bytes, terminated, end, err));
     }
@@ -132,8 +139,8 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
 static cb_status put_row(void *ctx, const cbi_stored *row, cb_error *err) {
     cbi_job_worker *w = ctx;
     atomic_fetch_add_explicit(&w->job->rows_out, 1, memory_order_relaxed);
-    if (calls_back(w->job))
-        return give_row(w->job, row, err);
+    if (gives_rows(w->job))
+        return give_row(w, row, err);
     return cbi_writer_put_row(&w->writer, row->row, row->row_bytes, overhead(w->job) > 0,
                               terminator(w->job), err);
 }
@@ -150,6 +157,8 @@ static cb_status write_big_range(cbi_job_worker *w, void *ctx, uint32_t range, c
     while (status == CB_OK) {
         cbi_segment *list;
         status = cbi_partition_next_part(job->results, range, &list, err);
+        if (status == CB_OK)
+            status = cbi_partition_prefetch(job->results, range, CBI_PARTS_AHEAD, err);
         if (status != CB_OK || list == NULL)
             break;
         cbi_record_reader reader;
@@ -179,7 +188,8 @@ static cb_status place_ranges(cbi_job *job, uint32_t first, uint32_t ranges, cb_
         cbi_partition_info info;
         cbi_partition_get_info(job->results, r, &info);
         job->offsets[r] = at;
-        at += info.row_bytes + info.rows * overhead(job);
+        at += job->range_bytes != NULL ? job->range_bytes(job, r)
+                                       : info.row_bytes + info.rows * overhead(job);
     }
     job->offsets[ranges] = at;
     cbi_mutex_lock(&job->mutex);
@@ -207,7 +217,8 @@ static cb_status write_ranges(cbi_job *job, uint32_t first, uint32_t end, const 
     for (unsigned i = 0; i < z->threads; i++) {
         cbi_job_worker *w = &job->workers[i];
         cbi_writer_init(&w->writer, job->sink, w->scratch, z->writer_buffer, z->writer_buffers);
-        w->entries = (cbi_entry *)(void *)(w->scratch + z->writer_buffers * z->writer_buffer);
+        w->reread = w->scratch + z->writer_buffers * z->writer_buffer;
+        w->entries = (cbi_entry *)(void *)(w->reread + z->reread);
     }
     CB_TRY(write_header(job, err));
     cbi_job_pass pass = {.parts = job->results,

@@ -14,7 +14,7 @@
  *
  *     read    batch | chunk | rows, fields | the operator's
  *     work    batch | what a partition needs in the operator's hands
- *     write   buffers of the output | entries of a range
+ *     write   buffers of the output | rows that are read again | entries of a range
  *
  * Partitions are so many that each worker holds one, and one more is on its way for each, while
  * results have room of their own. They may come out uneven, so 1.35 times smaller ones are aimed
@@ -87,8 +87,10 @@ static uint32_t outputs(const cbi_job *job) {
 
 /* Partition tables and requests that are made later; 3 sets of them at most. */
 static size_t table_bytes(const cbi_job *job, const cbi_job_sizes *z, unsigned sides) {
+    uint32_t ranges = z->ranges * outputs(job);
+    size_t known = job->demand.rereads ? ranges * (z->threads + 1) * sizeof(uint64_t) : 0;
     return sides * cbi_partitions_bytes(z->parts, z->batch_segments) +
-           cbi_partitions_bytes(z->ranges * outputs(job), z->batch_segments);
+           cbi_partitions_bytes(ranges, z->batch_segments) + known;
 }
 
 static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
@@ -104,10 +106,15 @@ static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
     z->work = (size_t)((double)z->part_bytes * d->work_factor * 1.5) + 64 * CBI_KIB;
     z->writer_buffers = 3;
     size_t pens = z->writer_buffers * z->writer_buffer;
-    size_t out = pens + z->work / 2;
+    z->reread =
+        d->rereads ? cbi_round_up(z->chunk + z->batch_rows * row_tables + 4096 + 256, 64) : 0;
+    size_t entries = d->result_rows > 0
+                         ? (size_t)(d->result_rows / z->ranges * 1.5 + 256) * sizeof(cbi_entry)
+                         : z->work / 2;
+    size_t out = pens + z->reread + cbi_min(entries, (size_t)(z->usable / 8 / z->threads));
     size_t bytes = cbi_round_up(cbi_max(z->batch_memory + cbi_max(in, z->work), out), 4096);
     z->work = bytes - z->batch_memory;
-    z->entries = (bytes - pens) / sizeof(cbi_entry);
+    z->entries = (bytes - pens - z->reread) / sizeof(cbi_entry);
     return bytes;
 }
 

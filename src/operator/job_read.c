@@ -56,7 +56,11 @@ cb_status cbi_batch_flush(cbi_batch *b, cb_error *err) {
     }
     for (uint32_t i = 0; i < b->count; i++)
         b->which[counts[b->dest[i]]++] = i;
-    cbi_group group = {.base = b->bytes, .rows = b->spans, .stored = true, .order = b->order};
+    cbi_group group = {.base = b->bytes,
+                       .rows = b->spans,
+                       .stored = true,
+                       .counted = b->counted,
+                       .order = b->order};
     for (uint32_t k = 0; k < b->parts; k++) {
         uint32_t p = b->first + k < b->parts ? b->first + k : b->first + k - b->parts;
         uint32_t from = p == 0 ? 0 : counts[p - 1];

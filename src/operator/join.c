@@ -8,12 +8,12 @@
  * A join, on the ground of job.h: both inputs are partitioned by a hash of their keys, partition by
  * partition the right rows become a table that the left rows are looked up in (join_work.c), and
  * what comes out goes into ranges of left positions, which are ordered and written at places known
- * by then. Whole partitions of both sides leave when memory is short, and results have room of
- * their own. A partition that does not fit, for luck or for a key with very many rows, is sorted
- * instead (join_giant.c).
+ * by then; the left rows' own text is fetched then, if it can be (join_late.c). Whole partitions of
+ * both sides leave when memory is short, and results have room of their own. A partition that does
+ * not fit, for luck or for a key with very many rows, is sorted instead (join_giant.c).
  *
- * No side is favoured by its size: what is stored of a row is what the result shows of it, so both
- * sides cost their bytes once, out and back.
+ * No side is favoured by its size: what is stored of a row is what the result shows of it and is
+ * not to be had again.
  */
 
 /* ---- options ---- */
@@ -123,7 +123,7 @@ static cb_status open_side(cb_join *j, unsigned side, cb_error *err) {
 typedef struct sampler {
     const cb_join *j;
     unsigned side;
-    double row_bytes, stored_bytes;
+    double row_bytes, key_bytes, payload_bytes; /* sums */
     uint64_t rows;
 } sampler;
 
@@ -132,15 +132,17 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
     const join_side *side = &s->j->sides[s->side];
     s->rows++;
     s->row_bytes += rows->rows[i].bytes + 1.0;
-    size_t payload = join_stored_bytes(s->j, s->side, rows, i);
-    size_t key = cbi_keys_encode(side->keys, rows, i, NULL, 0);
-    s->stored_bytes += (double)cbi_record_bytes((uint32_t)key, (uint32_t)payload) + 0.6;
+    s->payload_bytes += (double)join_payload_bytes(s->j, side, rows, i);
+    s->key_bytes += (double)cbi_keys_encode(side->keys, rows, i, NULL, 0);
 }
+
+/* A left row of less text than this may as well take it along. */
+enum { WORTH_LEAVING = 12 };
 
 /* What is known of the work. Nothing, as soon as one input is a stream. */
 static cb_status measure(cb_join *j, cb_error *err) {
     cbi_job_demand *d = &j->job.demand;
-    double rows[2] = {0}, stored[2] = {0}, row_bytes = 0;
+    double rows[2] = {0}, stored[2] = {0}, payload[2] = {0}, row_bytes = 0;
     size_t fields = 0;
     bool known = true;
     for (unsigned side = 0; side < 2; side++) {
@@ -150,11 +152,16 @@ static cb_status measure(cb_join *j, cb_error *err) {
         known = known && cbi_input_seekable(s->input);
         CB_TRY(cbi_job_sample(&j->job, s->input, s->columns, s->field_count, sample_row, &sample,
                               err));
+        s->numbered = side == JOIN_LEFT || join_wants_right(j);
         if (sample.rows == 0)
             continue;
         rows[side] = (double)cbi_input_bytes(s->input) / (sample.row_bytes / (double)sample.rows);
-        stored[side] = rows[side] * (sample.stored_bytes / (double)sample.rows);
         double mean = sample.row_bytes / (double)sample.rows;
+        payload[side] = sample.payload_bytes / (double)sample.rows;
+        j->late |= side == JOIN_LEFT && payload[side] >= WORTH_LEAVING && j->job.o.write == NULL;
+        double text = side == JOIN_LEFT && j->late ? 2 : payload[side];
+        stored[side] =
+            rows[side] * (sample.key_bytes / (double)sample.rows + text + 2.6 + 3 * s->numbered);
         row_bytes = row_bytes == 0 || mean < row_bytes ? mean : row_bytes;
     }
     double total = stored[0] + stored[1], all = rows[0] + rows[1];
@@ -169,6 +176,10 @@ static cb_status measure(cb_join *j, cb_error *err) {
     if (total > 0) { /* a table takes some 30 bytes a right row */
         d->work_factor = 32 * rows[1] / total;
         d->result_factor = (stored[0] + stored[1] * rows[0] / (rows[1] + 1)) / total;
+        if (j->late)
+            d->result_factor = rows[0] * (7 + join_wants_pairs(j) * payload[1]) / total;
+        d->rereads = j->late;
+        d->result_rows = rows[0];
         d->result_factor = d->result_factor < 0.1 ? 0.1
                            : d->result_factor > 2 ? 2
                                                   : d->result_factor;
@@ -205,25 +216,36 @@ static cb_status prepare(cb_join *j, cb_error *err) {
     return CB_OK;
 }
 
+/* Left rows that come late must know their ranges when they are read: by the size of the file. */
+static void scale_ranges(cb_join *j) {
+    uint32_t ranges[2] = {j->left_ranges, j->job.sizes.ranges - j->left_ranges};
+    for (unsigned i = 0; i < 2; i++) {
+        join_side *s = &j->sides[i];
+        bool late = i == JOIN_LEFT && j->late;
+        uint64_t bytes = late ? cbi_input_bytes(s->input) : atomic_load(&s->extent);
+        s->range_scale = (double)ranges[i] / ((double)bytes + 1);
+    }
+}
+
 static cb_status do_work(cb_join *j, cb_error *err) {
     cbi_job *job = &j->job;
     CB_TRY(prepare(j, err));
     CB_TRY(cbi_job_make_ready(job, err));
     CB_TRY(cbi_job_open_partitions(job, job->sizes.parts, &job->parts, err));
     CB_TRY(cbi_job_open_partitions(job, job->sizes.parts, &job->partner, err));
+    if (j->late)
+        CB_TRY(join_late_begin(j, err));
     cbi_job_phase(job, CB_PHASE_READ);
     CB_TRY(join_read_side(j, JOIN_RIGHT, err));
     job->rows_bad_before = cbi_input_rows_bad(j->sides[JOIN_RIGHT].input);
     job->bytes_in_before = cbi_input_bytes_done(j->sides[JOIN_RIGHT].input);
     CB_TRY(make_room(j, err));
+    scale_ranges(j);
     CB_TRY(join_read_side(j, JOIN_LEFT, err));
     CB_TRY(cbi_job_open_partitions(job, job->sizes.ranges, &job->results, err));
-    for (unsigned i = 0; i < 2; i++) {
-        join_side *s = &j->sides[i];
-        double chunks = (double)cbi_max(atomic_load(&s->chunks), 1);
-        s->chunk_scale = 1 / chunks;
-        s->rows_scale = chunks / ((double)atomic_load(&s->rows) + 1);
-    }
+    scale_ranges(j);
+    if (j->late)
+        join_late_know_starts(j);
     cbi_job_phase(job, CB_PHASE_MERGE);
     cbi_job_pass pass = {.parts = job->parts,
                          .partner = job->partner,
@@ -286,6 +308,7 @@ void cb_join_destroy(cb_join *j) {
         if (j->sides[i].input != j->job.input)
             cbi_input_close(j->sides[i].input);
     }
+    join_late_end(j);
     join_free_columns(j);
     cbi_job_fini(&j->job);
     cbi_free(j->lists);

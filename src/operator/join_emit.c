@@ -6,24 +6,12 @@
  * with a key that is unique and orders them: the position, and behind it the number of the partner
  * from the second one on. So with unique keys on the right the key is 8 bytes. What the right has
  * alone follows in ranges of its own.
+ *
+ * When the left is late (join_late.c) the position counts from its range's start, in 5 bytes, and a
+ * row whose left pieces are away is what the right gives to it.
  */
 
 enum { POSITION_BYTES = 8, ORDINAL_BYTES = 4, RIGHT_ALONE = 0x80 };
-
-typedef struct part {
-    const uint8_t *bytes;
-    uint32_t count;
-} part;
-
-/* The next piece of a side's row. */
-static inline part next_part(join_row *row, bool last) {
-    uint32_t bytes = (uint32_t)(row->end - row->bytes);
-    if (!last)
-        row->bytes = cbi_varint_get(row->bytes, &bytes);
-    part p = {row->bytes, bytes};
-    row->bytes += bytes;
-    return p;
-}
 
 /* Leaves the raw key fields behind; answers where they begin. */
 static const uint8_t *skip_keys(const cb_join *j, join_row *right) {
@@ -36,22 +24,10 @@ static const uint8_t *skip_keys(const cb_join *j, join_row *right) {
     return keys;
 }
 
-/* Ranges of the same number of rows, about: a position is a chunk and a row in it, and chunks have
- * as many rows as the mean. */
-static inline uint32_t range_of(const join_side *s, uint64_t position, uint32_t ranges) {
-    double in_chunk = (double)(uint32_t)position * s->rows_scale;
-    double place = (double)(position >> 32) + (in_chunk < 1 ? in_chunk : 1);
-    uint32_t range = (uint32_t)(place * s->chunk_scale * ranges);
-    return range < ranges ? range : ranges - 1;
-}
-
-static inline uint32_t left_range(const cb_join *j, uint64_t position) {
-    return range_of(&j->sides[JOIN_LEFT], position, j->left_ranges);
-}
-
 static uint32_t right_range(const cb_join *j, uint64_t position) {
-    return j->left_ranges +
-           range_of(&j->sides[JOIN_RIGHT], position, j->job.sizes.ranges - j->left_ranges);
+    uint32_t ranges = j->job.sizes.ranges - j->left_ranges;
+    uint32_t range = (uint32_t)((double)position * j->sides[JOIN_RIGHT].range_scale);
+    return j->left_ranges + (range < ranges ? range : ranges - 1);
 }
 
 typedef struct target {
@@ -59,16 +35,36 @@ typedef struct target {
     uint32_t key_bytes, range;
 } target;
 
-static inline cb_status begin_row(cbi_job_worker *w, const target *t, uint32_t row_bytes,
-                                  uint8_t **at, cb_error *err) {
+/* `text`: bytes that come out for it. */
+static inline cb_status begin_row(cb_join *j, cbi_job_worker *w, const target *t,
+                                  uint32_t row_bytes, uint64_t text, uint8_t **at, cb_error *err) {
+    if (j->late)
+        join_late_count(j, w, t->range, text + 1);
     CB_TRY(
         cbi_batch_begin(&w->batch, t->range, cbi_record_bytes(t->key_bytes, row_bytes), at, err));
     *at = cbi_record_put_key(*at, t->key, t->key_bytes, row_bytes);
     return CB_OK;
 }
 
+static target late_target(const cb_join *j, const join_row *left, unsigned tag, uint32_t ordinal) {
+    target t = {.key_bytes = JOIN_PLACE_BYTES, .range = join_left_range(j, left->position)};
+    uint64_t start = atomic_load_explicit(&j->starts[t.range], memory_order_relaxed);
+    uint64_t place = left->position - start;
+    cbi_store_u64(t.key, __builtin_bswap64(place << (64 - 8 * JOIN_PLACE_BYTES)));
+    if (tag == JOIN_TAG_PAIR && ordinal == 0)
+        return t;
+    t.key[t.key_bytes++] = (uint8_t)tag;
+    if (tag != JOIN_TAG_ALONE) {
+        cbi_store_u32(t.key + t.key_bytes, __builtin_bswap32(ordinal));
+        t.key_bytes += ORDINAL_BYTES;
+    }
+    return t;
+}
+
 static inline target left_target(const cb_join *j, const join_row *left, uint32_t ordinal) {
-    target t = {.key_bytes = POSITION_BYTES, .range = left_range(j, left->position)};
+    if (j->late)
+        return late_target(j, left, JOIN_TAG_WHOLE, ordinal);
+    target t = {.key_bytes = POSITION_BYTES, .range = join_left_range(j, left->position)};
     cbi_store_u64(t.key, __builtin_bswap64(left->position));
     if (ordinal > 0) {
         t.key_bytes += ORDINAL_BYTES;
@@ -77,23 +73,42 @@ static inline target left_target(const cb_join *j, const join_row *left, uint32_
     return t;
 }
 
-static inline uint8_t *put_part(uint8_t *at, part p) {
+static inline uint8_t *put_part(uint8_t *at, join_part p) {
     memcpy(at, p.bytes, p.count);
     return at + p.count;
+}
+
+/* What the right gives to a left row that is away. */
+static cb_status emit_right_part(cb_join *j, cbi_job_worker *w, const join_row *left,
+                                 const join_row *right, uint32_t ordinal, cb_error *err) {
+    join_row from = *right;
+    (void)skip_keys(j, &from);
+    size_t bytes = (size_t)(from.end - from.bytes), pieces = j->sides[JOIN_RIGHT].piece_count;
+    uint64_t text = (uint64_t)left->text + bytes + j->piece_count - 1;
+    join_row rest = from;
+    for (size_t i = 1; i < pieces; i++) /* their lengths do not come out */
+        text -= cbi_varint_bytes(join_next_part(&rest, false).count);
+    target t = late_target(j, left, JOIN_TAG_PAIR, ordinal);
+    uint8_t *at;
+    CB_TRY(begin_row(j, w, &t, (uint32_t)bytes, text, &at, err));
+    memcpy(at, from.bytes, bytes);
+    return cbi_batch_end(&w->batch, at + bytes, err);
 }
 
 cb_status join_emit_pair(cb_join *j, cbi_job_worker *w, const join_row *left, const join_row *right,
                          uint32_t ordinal, cb_error *err) {
     enum { FEW = 64 };
     join_row rows[2] = {*left, *right};
-    part few[FEW];
+    join_part few[FEW];
     uint64_t bytes = j->piece_count > 0 ? j->piece_count - 1 : 0;
     if (ordinal == UINT32_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED, "a row has more than %u partners", ordinal - 1);
+    if (left->away)
+        return emit_right_part(j, w, left, right, ordinal, err);
     (void)skip_keys(j, &rows[JOIN_RIGHT]);
     join_row again[2] = {rows[JOIN_LEFT], rows[JOIN_RIGHT]};
     for (size_t i = 0; i < j->piece_count; i++) {
-        part p = next_part(&rows[j->pieces[i].side], j->pieces[i].last);
+        join_part p = join_next_part(&rows[j->pieces[i].side], j->pieces[i].last);
         bytes += p.count;
         if (i < FEW)
             few[i] = p;
@@ -103,13 +118,13 @@ cb_status join_emit_pair(cb_join *j, cbi_job_worker *w, const join_row *left, co
                         (unsigned long long)bytes);
     target t = left_target(j, left, ordinal);
     uint8_t *at;
-    CB_TRY(begin_row(w, &t, (uint32_t)bytes, &at, err));
+    CB_TRY(begin_row(j, w, &t, (uint32_t)bytes, bytes, &at, err));
     for (size_t i = 0; i < j->piece_count; i++) {
         if (i > 0)
             *at++ = j->separator;
         at = put_part(at, j->piece_count <= FEW
                               ? few[i]
-                              : next_part(&again[j->pieces[i].side], j->pieces[i].last));
+                              : join_next_part(&again[j->pieces[i].side], j->pieces[i].last));
     }
     return cbi_batch_end(&w->batch, at, err);
 }
@@ -156,6 +171,11 @@ static size_t put_missing(const cb_join *j, const join_piece *piece, const uint8
     return bytes;
 }
 
+size_t join_missing_text(const cb_join *j, size_t i, uint8_t *at, bool *shown) {
+    *shown = any_shown(j, &j->pieces[i], NULL);
+    return put_missing(j, &j->pieces[i], NULL, at);
+}
+
 /* One row of `side` alone. */
 static cb_status emit_alone(cb_join *j, cbi_job_worker *w, unsigned side, const join_row *row,
                             const target *t, cb_error *err) {
@@ -169,14 +189,14 @@ static cb_status emit_alone(cb_join *j, cbi_job_worker *w, unsigned side, const 
         const join_piece *piece = &j->pieces[i];
         if (piece->side != side && !any_shown(j, piece, keys))
             continue;
-        bytes += (shown++ > 0) + (piece->side == side ? next_part(&from, piece->last).count
+        bytes += (shown++ > 0) + (piece->side == side ? join_next_part(&from, piece->last).count
                                                       : put_missing(j, piece, keys, NULL));
     }
     if (bytes > CBI_STORED_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED, "a row of the result would have %llu bytes",
                         (unsigned long long)bytes);
     uint8_t *at;
-    CB_TRY(begin_row(w, t, (uint32_t)bytes, &at, err));
+    CB_TRY(begin_row(j, w, t, (uint32_t)bytes, bytes, &at, err));
     shown = 0;
     for (size_t i = 0; i < j->piece_count; i++) {
         const join_piece *piece = &j->pieces[i];
@@ -185,7 +205,7 @@ static cb_status emit_alone(cb_join *j, cbi_job_worker *w, unsigned side, const 
         if (shown++ > 0)
             *at++ = j->separator;
         if (piece->side == side)
-            at = put_part(at, next_part(&again, piece->last));
+            at = put_part(at, join_next_part(&again, piece->last));
         else
             at += put_missing(j, piece, keys, at);
     }
@@ -193,6 +213,12 @@ static cb_status emit_alone(cb_join *j, cbi_job_worker *w, unsigned side, const 
 }
 
 cb_status join_emit_left(cb_join *j, cbi_job_worker *w, const join_row *left, cb_error *err) {
+    if (left->away) {
+        target alone = late_target(j, left, JOIN_TAG_ALONE, 0);
+        uint8_t *at;
+        CB_TRY(begin_row(j, w, &alone, 0, left->text + j->missing_bytes, &at, err));
+        return cbi_batch_end(&w->batch, at, err);
+    }
     target t = left_target(j, left, 0);
     return emit_alone(j, w, JOIN_LEFT, left, &t, err);
 }

@@ -46,15 +46,15 @@ static bool keep(giant *g, const cbi_stored *row) {
     return true;
 }
 
-static const uint8_t *kept_row(const uint8_t *at, join_row *row) {
+static const uint8_t *kept_row(const giant *g, unsigned side, const uint8_t *at, join_row *row) {
     cbi_stored stored = {.row = at + KEPT_BYTES, .row_bytes = cbi_load_u32(at + 8)};
-    *row = join_row_of(&stored, 0);
+    *row = join_row_of(g->j, side, &stored, 0);
     row->position = cbi_load_u64(at);
     return stored.row + stored.row_bytes;
 }
 
-static join_row plain_row(const cbi_stored *stored) {
-    join_row row = join_row_of(stored, 0);
+static join_row plain_row(const giant *g, unsigned side, const cbi_stored *stored) {
+    join_row row = join_row_of(g->j, side, stored, 0);
     row.position = stored->order;
     return row;
 }
@@ -95,7 +95,7 @@ static cb_status join_kept(giant *g, const join_row *left, cb_error *err) {
     uint32_t ordinal = 0;
     for (const uint8_t *at = g->arena + g->key_room; at < g->arena + g->used; ordinal++) {
         join_row right;
-        at = kept_row(at, &right);
+        at = kept_row(g, JOIN_RIGHT, at, &right);
         CB_TRY(join_emit_pair(g->j, g->w, left, &right, ordinal, err));
     }
     return CB_OK;
@@ -103,14 +103,14 @@ static cb_status join_kept(giant *g, const join_row *left, cb_error *err) {
 
 /* One right row of temp and all left rows that are kept. */
 static cb_status join_temp_row(giant *g, const cbi_stored *row, uint64_t ordinal, cb_error *err) {
-    join_row right = plain_row(row);
+    join_row right = plain_row(g, JOIN_RIGHT, row);
     if (ordinal >= UINT32_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED, "a row has more than %u partners", UINT32_MAX - 1);
     if (g->left_rows == 0)
         return join_wants_right(g->j) ? join_emit_right(g->j, g->w, &right, err) : CB_OK;
     for (const uint8_t *at = g->arena + g->key_room; at < g->arena + g->used;) {
         join_row left;
-        at = kept_row(at, &left);
+        at = kept_row(g, JOIN_LEFT, at, &left);
         CB_TRY(join_emit_pair(g->j, g->w, &left, &right, (uint32_t)ordinal, err));
     }
     return CB_OK;
@@ -159,7 +159,7 @@ static cb_status pass_temp(giant *g, bool again, cb_error *err) {
 }
 
 static cb_status put_left(giant *g, const cbi_stored *row, cb_error *err) {
-    join_row left = plain_row(row);
+    join_row left = plain_row(g, JOIN_LEFT, row);
     bool partner = g->right_rows > 0;
     g->left_rows++;
     if (!partner || !join_wants_pairs(g->j)) {
@@ -199,7 +199,7 @@ static cb_status end_group(giant *g, cb_error *err) {
         return CB_OK;
     for (const uint8_t *at = g->arena + g->key_room; at < g->arena + g->used;) {
         join_row right;
-        at = kept_row(at, &right);
+        at = kept_row(g, JOIN_RIGHT, at, &right);
         CB_TRY(join_emit_right(g->j, g->w, &right, err));
     }
     return CB_OK;
@@ -230,7 +230,7 @@ static cb_status take_row(void *ctx, const cbi_stored *row, cb_error *err) {
 
 static cb_status alone(giant *g, unsigned side, const cbi_stored *record, uint64_t order,
                        cb_error *err) {
-    join_row row = join_row_of(record, order);
+    join_row row = join_row_of(g->j, side, record, order);
     return side == JOIN_LEFT ? join_emit_left(g->j, g->w, &row, err)
                              : join_emit_right(g->j, g->w, &row, err);
 }
@@ -254,7 +254,7 @@ static cb_status add_row(giant *g, unsigned side, const cbi_stored *record, uint
                       .key_bytes = (uint32_t)bytes,
                       .row = record->row,
                       .row_bytes = record->row_bytes,
-                      .order = join_row_of(record, order).position};
+                      .order = join_row_of(j, side, record, order).position};
     return cbi_runs_add(&g->runs, &row, err);
 }
 
@@ -266,12 +266,16 @@ static cb_status add_side(giant *g, unsigned side, uint32_t index, cb_error *err
         CB_TRY(cbi_partition_next_part(parts, index, &list, err));
         if (list == NULL)
             return CB_OK;
-        cb_status status = cbi_partition_prefetch(parts, index, 1, err);
+        cb_status status = cbi_partition_prefetch(parts, index, CBI_PARTS_AHEAD, err);
         cbi_record_reader reader;
         cbi_stored record;
+        uint64_t piece = UINT64_MAX, at = 0; /* rows without a number are in order in their piece */
         cbi_record_reader_init(&reader, list);
-        while (status == CB_OK && cbi_record_next(&reader, &record) != NULL)
-            status = add_row(g, side, &record, reader.order, err);
+        while (status == CB_OK && cbi_record_next(&reader, &record) != NULL) {
+            at = reader.order == piece && !j->sides[side].numbered ? at + 1 : 0;
+            piece = reader.order;
+            status = add_row(g, side, &record, piece + at, err);
+        }
         cbi_segments_give(j->job.pool, list);
         CB_TRY(status);
         CB_TRY(leave_room(g, err));

@@ -8,13 +8,21 @@
 /*
  * A row of a side, as it is stored:
  *
- *     varint row number in its chunk | [raw key fields, each with its length] | pieces
+ *     [varint place] | [varint text] | [raw key fields, each with its length] | [pieces]
+ *
+ * Where a row begins in its input is its position: that of the first row of the batch, which all
+ * pieces of the batch carry as their order, and the varint. The right needs it only if its rows may
+ * be shown alone; for the order of equal keys that of pieces suffices.
  *
  * A piece is a run of the result's columns that come from one side, ready to be copied, separators
  * between its fields included. Each but the side's last has its length before it. The raw key
  * fields are there on the right when rows without a partner are wanted from it: the left's key
  * columns show them. The stored key is the normalised one; it has no bytes when it is null and
  * matches nothing.
+ *
+ * If the left can be read again (late), its rows leave their pieces behind and take only the bytes
+ * these have: `text` is twice that number, or odd for a row that brings its pieces after all
+ * (join_late.c).
  */
 
 enum { JOIN_LEFT = 0, JOIN_RIGHT = 1, JOIN_KEYS_MAX = 64 };
@@ -50,13 +58,21 @@ typedef struct join_side {
     int key_slots[JOIN_KEYS_MAX]; /* where the key fields are among the scanned ones */
     bool convert;                 /* fields are written by other rules than they are read */
     bool keep_keys;               /* raw key fields are stored */
-    bool keep_null, keep_rows;    /* rows without a partner are wanted */
-    double rows_estimate, row_bytes, key_bytes;
-    uint64_t sample_rows;
+    bool keep_null;               /* rows without a partner are wanted */
+    bool numbered;                /* rows know their positions */
     atomic_ullong rows;
-    atomic_ullong chunks;           /* the highest number and one */
-    double chunk_scale, rows_scale; /* of a chunk in all, of a row in a chunk */
+    atomic_ullong extent; /* behind the highest position */
+    double range_scale;   /* of a position, to its range */
 } join_side;
+
+/* What a row of the side alone shows instead of a piece of the other one. */
+typedef struct join_text {
+    const uint8_t *bytes;
+    uint32_t count;
+    bool shown;
+} join_text;
+
+typedef struct join_reader join_reader;
 
 struct cb_join {
     cbi_job job;
@@ -72,12 +88,23 @@ struct cb_join {
     bool quoting; /* the result is CSV */
     uint32_t left_ranges;
     unsigned reading; /* side */
+
+    /* join_late.c */
+    bool late;
+    atomic_ullong *starts; /* of left ranges, in the input, and one more */
+    uint64_t *range_bytes; /* of the output, for each worker and range */
+    join_reader *readers;  /* one a worker */
+    join_text *missing;    /* for each piece of the right */
+    uint8_t *missing_text;
+    uint64_t missing_bytes; /* what a left row alone shows besides its own */
 };
 
 /* A row of a side, taken apart. */
 typedef struct join_row {
     uint64_t position;
-    const uint8_t *bytes, *end; /* behind the row number */
+    const uint8_t *bytes, *end; /* key fields and pieces */
+    bool away;                  /* the pieces are in the input still, of so many bytes: */
+    uint32_t text;
 } join_row;
 
 /* join_columns.c */
@@ -87,15 +114,51 @@ void join_free_columns(cb_join *j);
 
 /* join_read.c */
 cb_status join_read_side(cb_join *j, unsigned side, cb_error *err);
-/** Bytes of the side's row `i` as it would be stored, its key left out. */
-size_t join_stored_bytes(const cb_join *j, unsigned side, const cbi_rows *rows, size_t i);
+/** A side's row `i` as it is stored, from its key fields on: bytes, the end. */
+size_t join_payload_bytes(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i);
+uint8_t *join_put_payload(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i,
+                          uint8_t *at);
+/** A run of the row as it stands there. */
+void join_raw_run(const join_side *s, const cbi_rows *rows, size_t i, const join_run *run,
+                  uint32_t *begin, uint32_t *end);
 
 /* join_emit.c */
-static inline join_row join_row_of(const cbi_stored *record, uint64_t order) {
-    uint32_t number;
-    const uint8_t *at = cbi_varint_get(record->row, &number);
-    return (join_row){
-        .position = order | number, .bytes = at, .end = record->row + record->row_bytes};
+static inline join_row join_row_of(const cb_join *j, unsigned side, const cbi_stored *record,
+                                   uint64_t order) {
+    join_row row = {
+        .position = order, .bytes = record->row, .end = record->row + record->row_bytes};
+    uint32_t n;
+    if (j->sides[side].numbered) {
+        row.bytes = cbi_varint_get(row.bytes, &n);
+        row.position += n;
+    }
+    if (side == JOIN_LEFT && j->late) {
+        row.bytes = cbi_varint_get(row.bytes, &n);
+        row.away = (n & 1) == 0;
+        row.text = n >> 1;
+    }
+    return row;
+}
+/** Ranges are of the same number of bytes of their input, about. */
+static inline uint32_t join_left_range(const cb_join *j, uint64_t position) {
+    uint32_t range = (uint32_t)((double)position * j->sides[JOIN_LEFT].range_scale);
+    return range < j->left_ranges ? range : j->left_ranges - 1;
+}
+
+/* A part of a result's row. */
+typedef struct join_part {
+    const uint8_t *bytes;
+    uint32_t count;
+} join_part;
+
+/** The next piece of a side's row. */
+static inline join_part join_next_part(join_row *row, bool last) {
+    uint32_t bytes = (uint32_t)(row->end - row->bytes);
+    if (!last)
+        row->bytes = cbi_varint_get(row->bytes, &bytes);
+    join_part p = {row->bytes, bytes};
+    row->bytes += bytes;
+    return p;
 }
 /** One row of the result. `ordinal`: how many partners this left row has had before. */
 cb_status join_emit_pair(cb_join *j, cbi_job_worker *w, const join_row *left, const join_row *right,
@@ -103,6 +166,9 @@ cb_status join_emit_pair(cb_join *j, cbi_job_worker *w, const join_row *left, co
 /** A left row alone: without a partner, or all that is wanted of it. */
 cb_status join_emit_left(cb_join *j, cbi_job_worker *w, const join_row *left, cb_error *err);
 cb_status join_emit_right(cb_join *j, cbi_job_worker *w, const join_row *right, cb_error *err);
+/** What a left row alone shows of piece `i`: bytes, written when `at` is not NULL; whether it shows
+ * the piece at all. */
+size_t join_missing_text(const cb_join *j, size_t i, uint8_t *at, bool *shown);
 static inline bool join_wants_left(const cb_join *j) {
     return j->o.how == CB_JOIN_LEFT || j->o.how == CB_JOIN_FULL || j->o.how == CB_JOIN_ANTI;
 }
@@ -111,6 +177,32 @@ static inline bool join_wants_right(const cb_join *j) {
 }
 static inline bool join_wants_pairs(const cb_join *j) {
     return j->o.how != CB_JOIN_SEMI && j->o.how != CB_JOIN_ANTI;
+}
+
+/* join_late.c */
+enum {
+    JOIN_AWAY_MAX = 4096, /* a row of more text does not leave it behind */
+    JOIN_PLACE_BYTES = 5, /* of a position, from its range's start */
+    JOIN_KEY_BYTES = JOIN_PLACE_BYTES + 1 + 4
+};
+/** What follows the place in the key of a result: nothing for a row with its first partner. */
+enum { JOIN_TAG_PAIR = 0, JOIN_TAG_ALONE = 1, JOIN_TAG_WHOLE = 2 };
+/** Before the left is read: ranges are known. */
+cb_status join_late_begin(cb_join *j, cb_error *err);
+/** Behind it. */
+void join_late_know_starts(cb_join *j);
+void join_late_end(cb_join *j);
+
+/** A left row in `range` begins at `position`. */
+static inline void join_late_note(cb_join *j, uint32_t range, uint64_t position) {
+    unsigned long long least = atomic_load_explicit(&j->starts[range], memory_order_relaxed);
+    while (position < least && !atomic_compare_exchange_weak(&j->starts[range], &least, position))
+        continue;
+}
+/** So many bytes come out in `range`. */
+static inline void join_late_count(cb_join *j, const cbi_job_worker *w, uint32_t range,
+                                   uint64_t bytes) {
+    j->range_bytes[(size_t)w->index * j->job.sizes.ranges + range] += bytes;
 }
 
 /* join_work.c */

@@ -23,8 +23,8 @@ static inline uint32_t row_end(const cbi_rows *rows, size_t i) {
     return row.offset + bytes;
 }
 
-static inline void raw_run(const join_side *s, const cbi_rows *rows, size_t i, const join_run *run,
-                           uint32_t *begin, uint32_t *end) {
+void join_raw_run(const join_side *s, const cbi_rows *rows, size_t i, const join_run *run,
+                  uint32_t *begin, uint32_t *end) {
     uint32_t ignored;
     if (run->first < 0)
         *begin = rows->rows[i].offset;
@@ -66,7 +66,7 @@ static inline size_t put_run(const cb_join *j, const join_side *s, const cbi_row
     if (CBI_UNLIKELY(s->convert))
         return put_converted(j, rows, i, run->first, at);
     uint32_t begin, end;
-    raw_run(s, rows, i, run, &begin, &end);
+    join_raw_run(s, rows, i, run, &begin, &end);
     if (at != NULL)
         memcpy(at, rows->base + begin, end - begin);
     return end - begin;
@@ -90,8 +90,7 @@ static size_t piece_bytes(const cb_join *j, const join_side *s, const cbi_rows *
     return bytes;
 }
 
-/* All but the row number. */
-static size_t payload_bytes(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i) {
+size_t join_payload_bytes(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i) {
     size_t bytes = 0, run = 0;
     for (size_t k = 0; s->keep_keys && k < j->o.key_count; k++) {
         size_t n = put_key_field(j, s, rows, i, k, NULL);
@@ -104,8 +103,8 @@ static size_t payload_bytes(const cb_join *j, const join_side *s, const cbi_rows
     return bytes;
 }
 
-static uint8_t *put_payload(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i,
-                            uint8_t *at) {
+uint8_t *join_put_payload(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i,
+                          uint8_t *at) {
     size_t run = 0;
     for (size_t k = 0; s->keep_keys && k < j->o.key_count; k++) {
         at = cbi_varint_put(at, (uint32_t)put_key_field(j, s, rows, i, k, NULL));
@@ -126,8 +125,15 @@ static uint8_t *put_payload(const cb_join *j, const join_side *s, const cbi_rows
     return at;
 }
 
-size_t join_stored_bytes(const cb_join *j, unsigned side, const cbi_rows *rows, size_t i) {
-    return payload_bytes(j, &j->sides[side], rows, i) + 3;
+/* Of the pieces alone, when they are `payload` bytes with their lengths. */
+static size_t text_bytes(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i,
+                         size_t payload) {
+    size_t bytes = 0, run = 0;
+    if (CBI_LIKELY(s->piece_count <= 1))
+        return payload;
+    for (size_t p = 0; p < s->piece_count; p++)
+        bytes += piece_bytes(j, s, rows, i, &run);
+    return bytes;
 }
 
 /* ---- rows in ---- */
@@ -135,58 +141,79 @@ size_t join_stored_bytes(const cb_join *j, unsigned side, const cbi_rows *rows, 
 enum { KEY_SCRATCH = 8 * 1024 };
 
 static cb_status put_row(cb_join *j, cbi_job_worker *w, const join_side *s, size_t i,
-                         uint32_t number, cb_error *err) {
-    bool null;
+                         uint64_t place, cb_error *err) {
+    bool null, left = s == &j->sides[JOIN_LEFT];
     size_t key_bytes = cbi_keys_encode_null(s->keys, &w->rows, i, w->extra, KEY_SCRATCH, &null);
     bool apart = null && !j->o.match_nulls;
     if (apart && !s->keep_null)
         return CB_OK;
     if (apart)
         key_bytes = 0;
-    size_t row_bytes = cbi_varint_bytes(number) + payload_bytes(j, s, &w->rows, i);
-    if (key_bytes + row_bytes > CBI_STORED_MAX)
+    size_t text = join_payload_bytes(j, s, &w->rows, i);
+    bool away = left && j->late && text <= JOIN_AWAY_MAX && w->big == NULL;
+    size_t most = 2 * CBI_VARINT_MAX + (away ? 0 : text);
+    if (key_bytes + most > CBI_STORED_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED, "%s: a row and its key have %zu bytes",
-                        cbi_input_name(s->input, w->chunk.file), key_bytes + row_bytes);
-    size_t bytes = cbi_record_bytes((uint32_t)key_bytes, (uint32_t)row_bytes);
+                        cbi_input_name(s->input, w->chunk.file), key_bytes + most);
     uint8_t *at;
-    CB_TRY(cbi_batch_begin(&w->batch, 0, bytes, &at, err));
+    cbi_batch *batch = &w->batch;
+    CB_TRY(
+        cbi_batch_begin(batch, 0, cbi_record_bytes((uint32_t)key_bytes, (uint32_t)most), &at, err));
+    if (batch->count == 0)
+        batch->order = place;
+    uint32_t number = (uint32_t)(place - batch->order);
+    uint32_t away_bytes = away ? (uint32_t)text_bytes(j, s, &w->rows, i, text) * 2 : 1;
+    size_t row_bytes = away ? 0 : text;
+    row_bytes += s->numbered ? cbi_varint_bytes(number) : 0;
+    row_bytes += left && j->late ? cbi_varint_bytes(away_bytes) : 0;
     at = cbi_varint_put(at, (uint32_t)row_bytes);
     at = cbi_varint_put(at, (uint32_t)key_bytes);
     if (CBI_LIKELY(key_bytes <= KEY_SCRATCH))
         memcpy(at, w->extra, key_bytes);
     else
         (void)cbi_keys_encode(s->keys, &w->rows, i, at, key_bytes);
-    uint64_t place = w->batch.order | number; /* those that match nothing go anywhere */
-    uint64_t hash =
+    uint64_t hash = /* those that match nothing go anywhere */
         apart ? cbi_job_hash(&j->job, &place, sizeof place) : cbi_job_hash(&j->job, at, key_bytes);
-    w->batch.dest[w->batch.count] = cbi_job_part(hash, w->batch.parts);
-    at = cbi_varint_put(at + key_bytes, number);
-    return cbi_batch_end(&w->batch, put_payload(j, s, &w->rows, i, at), err);
+    batch->dest[batch->count] = cbi_job_part(hash, batch->parts);
+    at += key_bytes;
+    if (s->numbered)
+        at = cbi_varint_put(at, number);
+    if (left && j->late)
+        at = cbi_varint_put(at, away_bytes);
+    return cbi_batch_end(batch, away ? at : join_put_payload(j, s, &w->rows, i, at), err);
+}
+
+/* Rows of the batch that was scanned. `range`: of the row before. */
+static cb_status put_rows(cb_join *j, cbi_job_worker *w, join_side *s, uint32_t *range,
+                          cb_error *err) {
+    bool noting = j->late && s == &j->sides[JOIN_LEFT];
+    for (size_t i = 0; i < w->rows.count; i++) {
+        uint64_t place = w->chunk.file_offset + w->rows.rows[i].offset;
+        if (noting && join_left_range(j, place) != *range) {
+            *range = join_left_range(j, place);
+            join_late_note(j, *range, place);
+        }
+        CB_TRY(put_row(j, w, s, i, place, err));
+    }
+    return cbi_job_stopped(w->job) ? cbi_fail(err, CB_ECANCELED, "cancelled") : CB_OK;
 }
 
 static cb_status read_chunk(cb_join *j, cbi_job_worker *w, join_side *s, cb_error *err) {
     size_t at = 0;
-    uint64_t number = 0;
-    w->batch.order = w->chunk.sequence << 32;
-    if (w->chunk.sequence >= (uint64_t)1 << 31)
-        return cbi_fail(err, CB_EUNSUPPORTED, "the input has too many chunks");
+    uint64_t rows = 0;
+    uint32_t range = UINT32_MAX;
     for (;;) {
         CB_TRY(cbi_job_next_rows(w, &at, err));
         if (w->rows.count == 0)
             break;
-        if (number + w->rows.count > UINT32_MAX)
-            return cbi_fail(err, CB_EUNSUPPORTED, "a chunk has more than %u rows", UINT32_MAX);
-        for (size_t i = 0; i < w->rows.count; i++)
-            CB_TRY(put_row(j, w, s, i, (uint32_t)number++, err));
-        if (cbi_job_stopped(w->job))
-            return cbi_fail(err, CB_ECANCELED, "cancelled");
+        rows += w->rows.count;
+        CB_TRY(put_rows(j, w, s, &range, err));
     }
     CB_TRY(cbi_batch_flush(&w->batch, err));
-    atomic_fetch_add_explicit(&j->job.rows_in, number, memory_order_relaxed);
-    atomic_fetch_add_explicit(&s->rows, number, memory_order_relaxed);
-    unsigned long long seen = atomic_load(&s->chunks);
-    while (seen <= w->chunk.sequence &&
-           !atomic_compare_exchange_weak(&s->chunks, &seen, w->chunk.sequence + 1))
+    atomic_fetch_add_explicit(&j->job.rows_in, rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->rows, rows, memory_order_relaxed);
+    unsigned long long seen = atomic_load(&s->extent), end = w->chunk.file_offset + w->chunk.bytes;
+    while (seen < end && !atomic_compare_exchange_weak(&s->extent, &seen, end))
         continue;
     return cbi_partitions_relieve(w->batch.to, err);
 }
@@ -198,6 +225,7 @@ static void read_in(void *ctx) {
     cbi_partitions *to = j->reading == JOIN_LEFT ? j->job.parts : j->job.partner;
     cb_error err;
     cbi_job_read_layout(w, s->input, s->columns, s->field_count, to, j->job.sizes.parts);
+    w->batch.counted = !s->numbered;
     while (!cbi_job_stopped(w->job)) {
         cb_status status = cbi_job_next_chunk(w, &err);
         if (status == CB_OK && w->chunk.bytes == 0)

@@ -55,20 +55,21 @@ static inline uint64_t tag_of(uint64_t hash) {
 }
 
 /* The position of the first row of a piece. */
-static uint64_t piece_position(const uint8_t *piece) {
+static uint64_t piece_position(const cb_join *j, const uint8_t *piece) {
     cbi_stored record;
     (void)cbi_stored_get(&cbi_record_layout, piece + CBI_PIECE_HEADER_BYTES, &record);
-    return join_row_of(&record, cbi_load_u64(piece)).position;
+    return join_row_of(j, JOIN_RIGHT, &record, cbi_load_u64(piece)).position;
 }
 
 /* Pieces in the order of their positions. */
-static size_t list_pieces(const uint8_t *base, cbi_segment *list, cbi_entry *pieces) {
+static size_t list_pieces(const cb_join *j, const uint8_t *base, cbi_segment *list,
+                          cbi_entry *pieces) {
     size_t count = 0;
     for (cbi_segment *g = list; g != NULL; g = g->next) {
         const uint8_t *at = cbi_segment_payload(g), *end = at + g->used;
         for (; at < end; at += CBI_PIECE_HEADER_BYTES + cbi_load_u32(at + 12))
             pieces[count++] =
-                (cbi_entry){.prefix = piece_position(at), .ref = (uint64_t)(at - base)};
+                (cbi_entry){.prefix = piece_position(j, at), .ref = (uint64_t)(at - base)};
     }
     cbi_order_by_prefix(pieces, count);
     return count;
@@ -106,7 +107,7 @@ static inline const uint8_t *entry_row(const table *t, uint64_t entry) {
 }
 
 static cb_status probe_one(cb_join *j, cbi_job_worker *w, table *t, const probe *p, cb_error *err) {
-    join_row left = join_row_of(&p->record, p->order);
+    join_row left = join_row_of(j, JOIN_LEFT, &p->record, p->order);
     uint32_t slot = (uint32_t)p->hash & t->mask, partners = 0;
     uint64_t tag = tag_of(p->hash);
     bool pairs = join_wants_pairs(j);
@@ -124,7 +125,7 @@ static cb_status probe_one(cb_join *j, cbi_job_worker *w, table *t, const probe 
             partners = 1;
             break;
         }
-        join_row right = join_row_of(&record, 0);
+        join_row right = join_row_of(j, JOIN_RIGHT, &record, 0);
         CB_TRY(join_emit_pair(j, w, &left, &right, partners++, err));
     }
     if (partners == 0 ? join_wants_left(j) : j->o.how == CB_JOIN_SEMI)
@@ -173,7 +174,7 @@ static cb_status emit_rest(cb_join *j, cbi_job_worker *w, const table *t, cbi_se
             i++;
         if (t->matched[i])
             continue;
-        join_row right = join_row_of(&record, reader.order);
+        join_row right = join_row_of(j, JOIN_RIGHT, &record, reader.order);
         CB_TRY(join_emit_right(j, w, &right, err));
     }
     return CB_OK;
@@ -200,7 +201,7 @@ cb_status join_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *l
         t.matched = NULL;
     cbi_entry *pieces = (cbi_entry *)(void *)carve(&at, info.pieces * sizeof *pieces);
     cb_assert((size_t)(at - w->work) <= w->job->sizes.work);
-    size_t count = list_pieces(t.base, right, pieces);
+    size_t count = list_pieces(j, t.base, right, pieces);
     build(j, &t, pieces, count);
     CB_TRY(probe_all(j, w, &t, list, err));
     return join_wants_right(j) ? emit_rest(j, w, &t, right, err) : CB_OK;

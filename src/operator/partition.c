@@ -484,7 +484,7 @@ static void append_piece(cbi_partitions *p, partition *part, const cbi_group *g,
     uint32_t rows = i - *at;
     if (rows == 0)
         return;
-    cbi_store_u64(start, g->stored ? g->order : g->order + *at);
+    cbi_store_u64(start, g->stored && !g->counted ? g->order : g->order + *at);
     cbi_store_u32(start + 8, rows);
     cbi_store_u32(start + 12, (uint32_t)(out - start - CBI_PIECE_HEADER_BYTES));
     open->used += (uint32_t)(out - start);

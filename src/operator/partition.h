@@ -57,8 +57,8 @@ typedef struct cbi_group {
     const cbi_span *keys;
     const uint32_t *which;
     uint32_t count;
-    bool stored;
-    uint64_t order; /* of the first row; with `stored` of the whole piece */
+    bool stored, counted;
+    uint64_t order; /* of the first row; with `stored` and not `counted` of all of them */
 } cbi_group;
 
 /** Any thread. Blocks while memory is short and segments are on their way out. */
@@ -107,8 +107,8 @@ void cbi_partition_drop(cbi_partitions *p, uint32_t index);
  */
 cb_status cbi_partition_next_part(cbi_partitions *p, uint32_t index, cbi_segment **segments,
                                   cb_error *err);
-/** Lets parts after that come in the background, `depth` at a time, while there is memory for them.
- * Only with a depth of 1 do they come in order. */
+/** Lets parts after that come in the background, `depth` at a time, while there is memory for them
+ * (more than one: beyond the low water mark). Only with a depth of 1 do they come in order. */
 cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t depth, cb_error *err);
 /** One row at the end of a run, which is written out batch by batch. One thread a run. */
 cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored *row,

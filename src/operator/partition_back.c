@@ -219,7 +219,8 @@ cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t dep
     cbi_mutex_lock(&p->mutex);
     while (status == CB_OK && part->loading < depth && (depth > 1 || part->back == NULL) &&
            part->next_extent < part->extents.count &&
-           cbi_extent_at(&part->extents, part->next_extent)->blocks > 0) {
+           cbi_extent_at(&part->extents, part->next_extent)->blocks > 0 &&
+           (part->loading == 0 || cb_segment_pool_free_count(p->o.pool) > p->o.low_water)) {
         status = load_extent(p, index, part->next_extent, true, err);
         if (status == CB_OK)
             part->next_extent++;

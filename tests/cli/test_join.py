@@ -39,6 +39,32 @@ class Join(h.Case):
             with open(left, "rb") as f:
                 self.assertSameBytes(self.join("-k", "k", "--how", how, "-S", "12M", "--format", "csv", "-", right, stdin=f), whole)
 
+    def test_a_left_file_that_is_read_twice_gives_what_a_pipe_gives(self):
+        """A file's rows come back for their text, a pipe's bring it along: quotes, blank lines, malformed rows that are left
+        out, rows longer than a buffer, CRLF, no end at the end."""
+        rng = random.Random(11)
+
+        def field():
+            kind = rng.randrange(40)
+            if kind == 0:
+                return '"' + "a,b\n""x"" " * rng.randrange(1, 4) + '"'
+            return "" if kind < 4 else "w" * (rng.randrange(20) if kind < 39 else rng.randrange(9000))
+
+        rows = [f"{field()},{rng.randrange(4000)},{field()}" for _ in range(8000)]
+        rows[700:700] = ["", "one,field", "9,7," + "x" * 400_000]
+        rows[5000] = f"{field()},1,{'y' * 70_000}\r"
+        left = self.write("left.csv", ("a,k,b\n" + "\n".join(rows)).encode())
+        right = self.write("right.csv", ("k,c,d\n" + "".join(f"{rng.randrange(4000)},{field()},{i}\n" for i in range(5000))).encode())
+        for options in ([], ["--how", "left"], ["--how", "full"], ["--how", "semi"], ["--how", "anti"], ["--how", "right"],
+                        ["--how", "left", "--select", "b,d,a,c"], ["--how", "full", "--select", "right.d,b,k", "--missing", "none"]):
+            with self.subTest(options=options):
+                options = ["-k", "k", "--bad-rows", "skip", *options]
+                with open(left, "rb") as f:
+                    want = self.join(*options, "-S", "1G", "--format", "csv", "-", right, stdin=f)
+                for budget, threads in (("1G", "2"), ("16M", "2"), ("10M", "1")):
+                    self.assertSameBytes(self.join(*options, "-S", budget, "-j", threads, left, right), want)
+                    self.assertSameBytes(self.join(*options, "-S", budget, "-o", self.path("o.csv"), left, right) or self.read("o.csv"), want)
+
     def test_keys_larger_than_memory_on_either_side(self):
         def rows(side, many, key):
             return b"k,v\n" + b"".join(b"%s,%s%d%s\n" % (key if i % 3 else b"n%d" % i, side, i, b"p" * 400) for i in range(many))
