@@ -130,8 +130,14 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, uint32_t *index, bo
     *alone = false;
     for (;;) {
         *index = PART_NONE;
-        if (cbi_job_stopped(job) || pass->next == pass->count)
+        if (cbi_job_stopped(job))
             return CB_OK;
+        if (pass->next == pass->count) { /* what is in the batch may go on when nobody is alone */
+            if (!pass->exclusive)
+                return CB_OK;
+            cbi_cond_wait(&job->changed, &job->mutex);
+            continue;
+        }
         CB_TRY(load_ahead(job, pass, err));
         if (pass->next < pass->next_load) {
             *index = pass->next++;

@@ -70,6 +70,8 @@ static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
     const cbi_input *input = job->input;
     if (input != NULL && !cbi_input_seekable(input)) {
         size_t decoder = cbi_input_decoder_bytes(input);
+        if (budget > job->o.memory_bytes) /* what it may take goes by the budget, too */
+            decoder = (size_t)((double)decoder * (double)budget / (double)job->o.memory_bytes);
         bytes += decoder + (decoder > 0 ? DECODER_CODE_BYTES : 0) +
                  cbi_min((size_t)(budget / 24), CHUNK_MAX);
     }

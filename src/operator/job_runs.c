@@ -8,10 +8,28 @@
  * many. What never left is read where it is.
  */
 
+/* A builder is one piece. What is being read at the same time may lie in the middle of it: then it
+ * is a smaller one, and there are more runs. */
+static cb_status take_builder(cbi_runs *r, cb_error *err) {
+    void *base;
+    size_t least = r->builder_units / 4 + 1;
+    cb_status status = cbi_partitions_take(r->runs, r->builder_units, &base, err);
+    while (status == CB_EBUDGET && r->builder_units > least) {
+        r->builder_units = cbi_max(r->builder_units - r->builder_units / 8 - 1, least);
+        status = cbi_partitions_take(r->runs, r->builder_units, &base, err);
+    }
+    CB_TRY(status);
+    cbi_builder_init(&r->builder, r->layout, base, r->builder_units * r->job->sizes.segment);
+    return CB_OK;
+}
+
 static cb_status open_slots(cbi_runs *r, size_t slots, cb_error *err) {
     cbi_job *job = r->job;
     const cbi_job_sizes *z = &job->sizes;
+    /* The worker is alone, and results are what takes memory while runs are merged. */
+    bool results = job->pass != NULL && job->results != job->pass->parts;
     cbi_partitions_options options = {.count = (uint32_t)slots,
+                                      .yields = results ? job->results : NULL,
                                       .layout = r->layout,
                                       .pool = job->pool,
                                       .segment_bytes = z->segment,
@@ -27,10 +45,7 @@ static cb_status open_slots(cbi_runs *r, size_t slots, cb_error *err) {
         r->free_slots[i] = (uint32_t)(slots - 1 - i);
     r->free_count = (uint32_t)slots;
     CB_TRY(cbi_partitions_create(&options, &r->runs, err));
-    void *base;
-    CB_TRY(cbi_partitions_take(r->runs, r->builder_units, &base, err));
-    cbi_builder_init(&r->builder, r->layout, base, r->builder_units * z->segment);
-    return CB_OK;
+    return take_builder(r, err);
 }
 
 cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units_max,
@@ -182,10 +197,7 @@ static cb_status make_slots(cbi_runs *r, cb_error *err) {
     uint32_t width = fan_in(r, r->builder_units);
     give_builder(r);
     CB_TRY(merge_some(r, width < r->count ? width : r->count, err));
-    void *base;
-    CB_TRY(cbi_partitions_take(r->runs, r->builder_units, &base, err));
-    cbi_builder_init(&r->builder, r->layout, base, r->builder_units * r->job->sizes.segment);
-    return CB_OK;
+    return take_builder(r, err);
 }
 
 cb_status cbi_runs_add(cbi_runs *r, const cbi_stored *row, cb_error *err) {

@@ -37,6 +37,9 @@ typedef struct cbi_partitions_options {
     bool populate;             /* segments are new memory every time */
     size_t low_water; /* segments that should be free or on their way out while rows come in */
     const atomic_bool *cancelled; /* borrowed */
+    /* Others from the same pool, whose rows leave when there is no memory to read ours back; NULL.
+     * Only where nobody else works on them. Borrowed. */
+    struct cbi_partitions *yields;
 } cbi_partitions_options;
 
 cb_status cbi_partitions_create(const cbi_partitions_options *options, cbi_partitions **p,

@@ -229,13 +229,28 @@ cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t dep
     return status == CB_EAGAIN ? CB_OK : status;
 }
 
+/* Lets rows of others go: a few, then all. p->mutex held on entry and exit, not meanwhile. */
+static cb_status others_leave(cbi_partitions *p, bool all, cb_error *err) {
+    cbi_mutex_unlock(&p->mutex);
+    size_t segments = all ? p->o.segments_max : 2 * p->o.batch_segments_max;
+    cb_status status = cbi_partitions_make_room(p->o.yields, UINT32_MAX, segments, err);
+    cbi_mutex_lock(&p->mutex);
+    return status;
+}
+
 /* Nothing is on its way: fetches the next extent, for which memory must be found. p->mutex held. */
 static cb_status fetch_next(cbi_partitions *p, uint32_t index, cb_error *err) {
     partition *part = &p->parts[index];
+    unsigned asked = p->o.yields != NULL ? 0 : 2;
     cb_status status = load_extent(p, index, part->next_extent, true, err);
-    while (status == CB_EAGAIN && p->under_way > 0) { /* what is on its way out gives memory back */
-        cbi_cond_wait(&p->changed, &p->mutex);
-        status = parts_stopped(p, err);
+    while (status == CB_EAGAIN && (p->under_way > 0 || asked < 2)) {
+        status = CB_OK;
+        if (p->under_way > 0) /* what is on its way out gives memory back */
+            cbi_cond_wait(&p->changed, &p->mutex);
+        else
+            status = others_leave(p, asked++ > 0, err);
+        if (status == CB_OK)
+            status = parts_stopped(p, err);
         if (status == CB_OK)
             status = load_extent(p, index, part->next_extent, true, err);
     }

@@ -82,6 +82,8 @@ static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_thre
     if (!cbi_input_seekable(s->input)) { /* a decoder with its code, and the end of a chunk that
                                             waits for the next one */
         size_t decoder = cbi_input_decoder_bytes(s->input);
+        if (budget > s->o.memory_bytes) /* what it may take goes by the budget, too */
+            decoder = (size_t)((double)decoder * (double)budget / (double)s->o.memory_bytes);
         bytes += decoder + (decoder > 0 ? DECODER_CODE_BYTES : 0) +
                  cbi_min((size_t)(budget / 24), CHUNK_MAX);
     }
