@@ -16,11 +16,12 @@
  * Not recursive. A zeroed lock is a free one; nothing to destroy.
  */
 typedef struct cbi_lock {
-    _Atomic uint32_t word; /* 0 free, 1 held, 2 held and somebody sleeps */
+    _Atomic uint32_t word; /* 0 free, 1 held, more: held or spoken for, and somebody sleeps */
 } cbi_lock;
 
 void cbi_lock_take_slow(cbi_lock *lock);
-void cbi_lock_give_slow(cbi_lock *lock);
+/** It is free now; `was` more than 1. */
+void cbi_lock_give_slow(cbi_lock *lock, uint32_t was);
 
 static inline void cbi_lock_take(cbi_lock *lock) {
     uint32_t is_free = 0;
@@ -31,8 +32,9 @@ static inline void cbi_lock_take(cbi_lock *lock) {
 }
 
 static inline void cbi_lock_give(cbi_lock *lock) {
-    if (CBI_UNLIKELY(atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2)) {
-        cbi_lock_give_slow(lock);
+    uint32_t was = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
+    if (CBI_UNLIKELY(was > 1)) {
+        cbi_lock_give_slow(lock, was);
     }
 }
 

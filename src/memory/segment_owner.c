@@ -160,6 +160,31 @@ static inline void take_stacked(cb_segment_owner *o, size_t count, cb_segment *s
     splice_to_owner(o, first, last, count);
 }
 
+/** [locked] The same for one, which is what most ask for. */
+static inline void take_top(cb_segment_owner *o, cb_segment_pool *p, cb_segment *segment) {
+    cbi_segment_link *links = p->links;
+    uint32_t i = p->top, below = links[i].below, first = o->first;
+    p->top = below;
+    if (below != NONE) {
+        links[below].above = NONE;
+    }
+    links[i].below = first; /* above it is nothing, in the stack as in the list */
+    if (first != NONE) {
+        links[first].above = i;
+    }
+    o->first = i;
+    uint32_t *stamp = &p->stamps[i], generation = *stamp + 1;
+    cbi_stamp_set(stamp, generation);
+    p->free_bits[i / 64] &= ~((uint64_t)1 << (i % 64));
+    cbi_segment_count_free(p, -1);
+    add_to_count(o, 1);
+    segment->data = cbi_segment_at(p, i);
+    segment->stamp = stamp;
+    segment->generation = generation;
+    segment->bytes = (uint32_t)1 << p->shift;
+    segment->owner = o;
+}
+
 /** [locked] Up to `count`, as a list through both links; answers how many. */
 static size_t take_list(cb_segment_pool *p, size_t count, uint32_t *first, uint32_t *last,
                         uint64_t *credit) {
@@ -242,7 +267,11 @@ cb_status cb_segment_take(cb_segment_owner *o, size_t count, cb_segment *segment
     cbi_lock_take(&p->lock);
     bool stacked = count - 1 < cbi_segment_stacked(p) && p->stack_is_paid; /* and is not 0 */
     if (CBI_LIKELY(stacked)) {
-        take_stacked(o, count, segments);
+        if (CBI_LIKELY(count == 1)) {
+            take_top(o, p, segments);
+        } else {
+            take_stacked(o, count, segments);
+        }
     }
     cbi_lock_give(&p->lock);
     return CBI_LIKELY(stacked) ? CB_OK : take_slowly(o, count, segments, err);
