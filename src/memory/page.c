@@ -114,6 +114,11 @@ static size_t page_within(const cb_manager *m, const cb_allocator *allocator, si
 static cb_status check_request(const cb_consumer *c, size_t bytes_min, size_t bytes,
                                cb_error *err) {
     const cb_manager *m = c->task->manager;
+    if (c->mode != m->mode) {
+        return cbi_fail(err, CB_EMISUSE,
+                        "Consumer \"%s\" cannot have pages: they come in the manager's mode only.",
+                        c->name);
+    }
     if (bytes == 0 || bytes > CB_PAGE_BYTES_MAX) {
         return cbi_fail_bytes(err, CB_EINVAL, bytes, CB_PAGE_BYTES_MAX,
                               "Cannot allocate a page of %zu bytes.", bytes);
@@ -122,11 +127,6 @@ static cb_status check_request(const cb_consumer *c, size_t bytes_min, size_t by
         return cbi_fail(err, CB_EINVAL,
                         "A page of at most %zu bytes cannot have to have at least %zu.", bytes,
                         bytes_min);
-    }
-    if (c->mode != m->mode) {
-        return cbi_fail(err, CB_EMISUSE,
-                        "Consumer \"%s\" cannot have pages: they come in the manager's mode only.",
-                        c->name);
     }
     if (cbi_task_is_spilling()) {
         cb_assert_debug(!cbi_task_is_spilling()); /* spilling never acquires */
@@ -201,7 +201,9 @@ static bool cut_to_grant(request *r, const cb_allocator *allocator) {
     bool enough = bytes >= r->bytes_min;
     r->bytes = enough ? bytes : r->bytes;
     r->charge = enough ? charge_of(m, allocator, bytes) : 0;
-    (void)cbi_task_release(r->consumer, r->granted - r->charge);
+    if (r->granted > r->charge) { /* of nothing: Spark's rules would take the task out of the N */
+        (void)cbi_task_release(r->consumer, r->granted - r->charge);
+    }
     return enough;
 }
 

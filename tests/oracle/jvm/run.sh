@@ -24,5 +24,6 @@ fi
 [ $# -gt 0 ] || exit 0
 opens=()
 for package in java.lang java.nio sun.nio.ch; do opens+=("--add-opens=java.base/$package=ALL-UNNAMED"); done
-exec java -XX:+UseParallelGC -Xmx1g -XX:MaxDirectMemorySize=1g "${opens[@]}" \
+# -ea: what is wrong with a page is said by assertions.
+exec java -ea:org.apache.spark.memory... -XX:+UseParallelGC -Xmx1g -XX:MaxDirectMemorySize=1g "${opens[@]}" \
     -cp "$build/driver/classes" carbide.oracle.Main "$build" "$@"

@@ -147,6 +147,7 @@ public final class Main implements Turn {
         try {
             if (takenOver) {
                 answer("blocked");
+                out.flush(); // whoever expected something else finds it, whatever comes of this
             }
             String text;
             while ((text = in.readLine()) != null) {
@@ -243,15 +244,16 @@ public final class Main implements Turn {
 
     private Engine load(String manager) throws Exception {
         String module = switch (manager) {
-            case "unified" -> "spark42";
+            case "unified", "task" -> "spark42";
             case "static" -> "spark24";
             case "store" -> "store42";
             default -> "flink19";
         };
-        String type = switch (module) {
-            case "store42" -> "carbide.oracle.store.StoreEngine";
-            case "flink19" -> "carbide.oracle.flink.FlinkEngine";
-            default -> "carbide.oracle.spark.SparkEngine";
+        String type = "carbide.oracle." + switch (manager) {
+            case "unified", "static" -> "spark.SparkEngine";
+            case "task" -> "spark.TaskEngine";
+            case "store" -> "store.StoreEngine";
+            default -> "flink.FlinkEngine";
         };
         Path target = folder.resolve(module);
         List<URL> urls = new ArrayList<>();
