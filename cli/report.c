@@ -81,7 +81,7 @@ static void add_options(cli_text *json, const cli_sort_args *args) {
     static const char *const formats[] = {"auto", "lines", "csv", "tsv", "fixed"};
     static const char *const headers[] = {"auto", "yes", "no"};
     static const char *const bad_rows[] = {"error", "skip", "file"};
-    static const char *const codecs[] = {"auto", "none", "lz4", "delta"};
+    static const char *const codecs[] = {"auto", "none", "lz4", "delta", "nibble"};
     const cb_sort_options *o = &args->options;
     cli_json_open(json, "options", '{');
     cli_json_string(json, "action", actions[o->action]);

@@ -191,9 +191,10 @@ static int read_order_word(reader *r, const char *value) {
 }
 
 static int read_codec(reader *r, const char *value) {
-    static const cb_codec codecs[] = {CB_CODEC_AUTO, CB_CODEC_NONE, CB_CODEC_LZ4, CB_CODEC_DELTA};
+    static const cb_codec codecs[] = {CB_CODEC_AUTO, CB_CODEC_NONE, CB_CODEC_LZ4, CB_CODEC_DELTA,
+                                      CB_CODEC_NIBBLE};
     int place = 0;
-    int answer = read_word(r, value, "auto none lz4 delta", &place);
+    int answer = read_word(r, value, "auto none lz4 delta nibble", &place);
     if (answer == GO_ON)
         r->args->options.spill_codec = codecs[place];
     return answer;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "spill/codec.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -361,7 +362,7 @@ static void collect_stats(cbi_job *job) {
         t->spilled_bytes = spill.raw_bytes;
         t->spilled_stored_bytes = spill.stored_bytes;
         t->direct_temp = spill.direct;
-        t->codec = spill.codec == CB_CODEC_LZ4 ? "lz4" : "none";
+        t->codec = cbi_codec_name(spill.codec);
     }
     t->direct_output = job->sink != NULL && cbi_sink_direct(job->sink);
     t->passes = job->passes != 0 ? job->passes : t->spilled_bytes > 0;

@@ -206,6 +206,17 @@ static void pass_worker(void *ctx) {
         cbi_job_fail(job, status, &err);
 }
 
+/* Results leave in time for the next partitions to come in beside their reserve: or these would be
+ * waited for one by one. */
+static void keep_room_to_load(cbi_job *job, const cbi_job_pass *pass, cbi_partitions *to) {
+    uint64_t all = 0, count = pass->count - pass->first;
+    for (uint32_t i = pass->first; i < pass->count; i++)
+        all += need_of(pass, i).segments;
+    size_t mean = (size_t)(all / (count > 0 ? count : 1)) + 1;
+    size_t wanted = job->sizes.reserve + 2 * (job->sizes.threads + 1) * mean;
+    cbi_partitions_keep_free(to, cbi_min(wanted, job->sizes.segments / 2));
+}
+
 cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
                        cb_error *err) {
     for (unsigned i = 0; i < job->sizes.threads; i++) {
@@ -215,6 +226,8 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
     pass->next = pass->next_load = pass->first;
     pass->busy = 0;
     pass->exclusive = false;
+    if (to != NULL)
+        keep_room_to_load(job, pass, to);
     if (to != NULL) /* results begin with their reserve */
         CB_TRY(cbi_partitions_make_room(pass->parts, job->sizes.threads, job->sizes.reserve, err));
     cbi_mutex_lock(&job->mutex);

@@ -338,6 +338,10 @@ cb_status parts_stopped(cbi_partitions *p, cb_error *err) {
     return CB_OK;
 }
 
+void cbi_partitions_keep_free(cbi_partitions *p, size_t segments) {
+    p->o.low_water = segments;
+}
+
 cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err) {
     if (p->o.spill == NULL || cb_segment_pool_free_count(p->o.pool) >= p->o.low_water)
         return CB_OK;

@@ -74,6 +74,9 @@ cb_status cbi_partitions_take(cbi_partitions *p, size_t units, void **base, cb_e
  */
 cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err);
 
+/** Another low water mark from now on; nobody else may be in the partitions. */
+void cbi_partitions_keep_free(cbi_partitions *p, size_t segments);
+
 /** What a partition holds in all. After the last append. */
 typedef struct cbi_partition_info {
     uint64_t rows;

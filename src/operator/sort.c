@@ -88,7 +88,7 @@ static cb_status check_options(const cb_sort_options *o, cb_error *err) {
                         "inputs, keys or temporary folders are counted but not given");
     if (!in_range(o->action, CB_SORT_MERGE) || !in_range(o->format, CB_FORMAT_FIXED) ||
         !in_range(o->header, CB_HEADER_NO) || !in_range(o->bad_rows, CB_BAD_ROWS_FILE) ||
-        !in_range(o->spill_codec, CB_CODEC_DELTA))
+        !in_range(o->spill_codec, CB_CODEC_NIBBLE))
         return cbi_fail(err, CB_EINVAL,
                         "an action, format, header, bad_rows or spill_codec that does not exist");
     if (o->field_separator < -1 || o->field_separator > 255)

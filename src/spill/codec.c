@@ -2,7 +2,7 @@
 #include "spill/codec.h"
 
 /*
- * Light (raw or delta) or lz4: which gets the work done sooner here and now.
+ * Light (raw, delta or nibble) or lz4: which gets the work done sooner here and now.
  *
  * Compressing trades CPU time for disk time, and both are shared: the workers that fill segments
  * run on the same cores, input and output go over the same disk, other processes want both. So
@@ -32,9 +32,9 @@
  * Measured with a disk throttled to 150 MB/s (bench/spill, 768 MiB of records, r = 1.85, a busy
  * machine): raw 5.3 s, lz4 3.3 s, auto 3.2 to 3.4 s; to 600 MB/s: raw 1.3 s, lz4 3.4 s, auto 1.3 s.
  *
- * Delta (delta.c) is not a question of time: it runs at memory speed. It takes the place of raw
- * wherever the samples become a fifth smaller by it, and all that is said above of raw holds for
- * it.
+ * Delta (delta.c) and nibble (nibble.c) are no question of time: they run at memory speed. The one
+ * that makes less of a sample takes the place of raw wherever samples become a fifth smaller by it,
+ * and all that is said above of raw holds for it.
  *
  * Reading back profits, too (lz4 decompresses four to five times as fast as it compresses); that is
  * left out, so that in doubt nothing is compressed. Nothing depends on the choice but time: each
@@ -58,7 +58,7 @@ void cbi_codec_init(cbi_codec_model *model, cb_codec wanted, unsigned cpus) {
     *model = (cbi_codec_model){
         .wanted = wanted,
         .now = wanted == CB_CODEC_AUTO ? CB_CODEC_NONE : wanted,
-        .light = wanted == CB_CODEC_DELTA ? CB_CODEC_DELTA : CB_CODEC_NONE,
+        .light = wanted == CB_CODEC_DELTA || wanted == CB_CODEC_NIBBLE ? wanted : CB_CODEC_NONE,
         .cpus = cpus,
         .trial_every = TRIAL_EVERY_MIN,
         .since_sample_bytes = CBI_CODEC_SAMPLE_BYTES,
@@ -122,7 +122,7 @@ static double lz4_ratio(const cbi_codec_model *model) {
 
 /* Of what is used where lz4 is not. */
 static double light_ratio(const cbi_codec_model *model) {
-    return model->light == CB_CODEC_DELTA && model->light_ratio > 0 ? model->light_ratio : 1;
+    return model->light != CB_CODEC_NONE && model->light_ratio > 0 ? model->light_ratio : 1;
 }
 
 static void begin_window(cbi_codec_model *model, uint64_t now_ns, uint64_t cpu_ns,
@@ -183,7 +183,7 @@ void cbi_codec_note_sample(cbi_codec_model *model, uint64_t raw, uint64_t stored
     model->since_sample_bytes = 0;
 }
 
-void cbi_codec_note_light(cbi_codec_model *model, uint64_t raw, uint64_t stored) {
+void cbi_codec_note_light(cbi_codec_model *model, cb_codec light, uint64_t raw, uint64_t stored) {
     if (raw == 0) {
         return;
     }
@@ -193,8 +193,8 @@ void cbi_codec_note_light(cbi_codec_model *model, uint64_t raw, uint64_t stored)
         return;
     }
     /* A little more is asked for to begin than to go on: no hopping at the border. */
-    double least = model->light == CB_CODEC_DELTA ? 1.15 : 1.25;
-    model->light = model->light_ratio >= least ? CB_CODEC_DELTA : CB_CODEC_NONE;
+    double least = model->light != CB_CODEC_NONE ? 1.15 : 1.25;
+    model->light = model->light_ratio >= least ? light : CB_CODEC_NONE;
     if (model->now != CB_CODEC_LZ4) {
         model->now = model->light;
     }
@@ -207,7 +207,8 @@ bool cbi_codec_wants_sample(const cbi_codec_model *model) {
 double cbi_codec_ratio(const cbi_codec_model *model) {
     switch (model->now) {
         case CB_CODEC_LZ4: return lz4_ratio(model);
-        case CB_CODEC_DELTA: return light_ratio(model);
+        case CB_CODEC_DELTA:
+        case CB_CODEC_NIBBLE: return light_ratio(model);
         case CB_CODEC_NONE:
         case CB_CODEC_AUTO: break;
     }
@@ -218,6 +219,7 @@ const char *cbi_codec_name(cb_codec codec) {
     switch (codec) {
         case CB_CODEC_LZ4: return "lz4";
         case CB_CODEC_DELTA: return "delta";
+        case CB_CODEC_NIBBLE: return "nibble";
         case CB_CODEC_NONE:
         case CB_CODEC_AUTO: break;
     }

@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "spill/delta.h"
+#include "spill/nibble.h"
 #include "spill/frame.h"
 
 /*
@@ -92,6 +93,9 @@ static uint32_t pack_payload(cb_codec codec, void *state, const uint8_t *payload
     if (codec == CB_CODEC_DELTA) {
         return (uint32_t)cbi_delta_pack(payload, count, to, room);
     }
+    if (codec == CB_CODEC_NIBBLE) {
+        return (uint32_t)cbi_nibble_pack(payload, count, to, room);
+    }
     if (count > LZ4_MAX_INPUT_SIZE) {
         return 0;
     }
@@ -103,6 +107,9 @@ static uint32_t pack_payload(cb_codec codec, void *state, const uint8_t *payload
 static bool unpack_payload(const cbi_frame *frame, const uint8_t *from, uint8_t *to) {
     if (frame->codec == CB_CODEC_DELTA) {
         return cbi_delta_unpack(from, frame->stored_bytes, to, frame->payload_bytes);
+    }
+    if (frame->codec == CB_CODEC_NIBBLE) {
+        return cbi_nibble_unpack(from, frame->stored_bytes, to, frame->payload_bytes);
     }
     return frame->payload_bytes <= LZ4_MAX_INPUT_SIZE &&
            LZ4_decompress_safe((const char *)from, (char *)to, (int)frame->stored_bytes,
@@ -202,8 +209,9 @@ static cb_status take_header(const uint8_t *at, uint32_t index, uint64_t offset,
         return fail_frame(err, origin, index, "it was written to another position");
     }
     bool raw = frame->codec == CB_CODEC_NONE && frame->stored_bytes == frame->payload_bytes;
-    bool packed = (frame->codec == CB_CODEC_LZ4 || frame->codec == CB_CODEC_DELTA) &&
-                  frame->stored_bytes < frame->payload_bytes;
+    bool known = frame->codec == CB_CODEC_LZ4 || frame->codec == CB_CODEC_DELTA ||
+                 frame->codec == CB_CODEC_NIBBLE;
+    bool packed = known && frame->stored_bytes < frame->payload_bytes;
     if (frame->reserved != 0 || (!raw && !packed)) {
         return fail_frame(err, origin, index, "its header contradicts itself");
     }

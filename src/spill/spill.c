@@ -11,6 +11,7 @@
 #include "spill/file.h"
 #include "spill/frame.h"
 #include "spill/io.h"
+#include "spill/nibble.h"
 
 /*
  * The spill as its users see it: requests go into the queue (io.c), an I/O thread seals or packs
@@ -247,14 +248,25 @@ static size_t pack(cbi_spill *spill, unsigned thread, cb_codec codec,
     return packed;
 }
 
-/* What lz4 and delta would make of the batch's beginning. */
+/* The light codec that is asked for, or the one that makes less of these bytes. */
+static cb_codec best_light(const cbi_spill *spill, const uint8_t *from, size_t count,
+                           size_t *stored) {
+    size_t delta = cbi_delta_measure(from, count), nibble = cbi_nibble_measure(from, count);
+    cb_codec wanted = spill->codec.wanted; /* never changes */
+    bool is_delta = wanted == CB_CODEC_DELTA || (wanted != CB_CODEC_NIBBLE && delta <= nibble);
+    *stored = is_delta ? delta : nibble;
+    return is_delta ? CB_CODEC_DELTA : CB_CODEC_NIBBLE;
+}
+
+/* What lz4 and the light codecs would make of the batch's beginning. */
 static void take_sample(cbi_spill *spill, unsigned thread, const cbi_request *request) {
     cbi_spill_segment piece = request->out[0];
     piece.used = piece.used < SAMPLE_MAX_BYTES ? piece.used : SAMPLE_MAX_BYTES;
     (void)pack(spill, thread, CB_CODEC_LZ4, &piece, 1, request->owner, request->sequence, 0);
-    size_t light = cbi_delta_measure(piece.base + CBI_FRAME_HEADER_BYTES, piece.used);
+    size_t stored;
+    cb_codec light = best_light(spill, piece.base + CBI_FRAME_HEADER_BYTES, piece.used, &stored);
     cbi_mutex_lock(&spill->lock);
-    cbi_codec_note_light(&spill->codec, piece.used, light);
+    cbi_codec_note_light(&spill->codec, light, piece.used, stored);
     cbi_mutex_unlock(&spill->lock);
 }
 

@@ -44,7 +44,7 @@ static size_t mend(uint8_t *bytes, size_t count, size_t at, uint32_t index, cons
     frame.sequence = origin.sequence;
     frame.index = (uint16_t)index;
     frame.position = origin.position + at;
-    static const cb_codec codecs[] = {CB_CODEC_NONE, CB_CODEC_LZ4, CB_CODEC_NONE, CB_CODEC_DELTA};
+    static const cb_codec codecs[] = {CB_CODEC_NIBBLE, CB_CODEC_LZ4, CB_CODEC_NONE, CB_CODEC_DELTA};
     frame.codec = (uint8_t)(c->packed ? codecs[frame.codec % 4] : CB_CODEC_NONE);
     if (c->mend_lengths) {
         frame.stored_bytes %= 9000;

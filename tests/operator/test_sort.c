@@ -473,7 +473,7 @@ static void test_options_that_make_no_sense_are_refused(void **state) {
     refused(o, "not given");
     o = good, o.action = (cb_sort_action)77;
     refused(o, "does not exist");
-    o = good, o.spill_codec = (cb_codec)(CB_CODEC_DELTA + 1);
+    o = good, o.spill_codec = (cb_codec)(CB_CODEC_NIBBLE + 1);
     refused(o, "does not exist");
     cb_sort_destroy(NULL);
 }

@@ -81,7 +81,7 @@ def check(path, keys, kind):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(24):
+        for turn in range(14):
             shape = rng.choice(["short", "long", "quoted", "empty"])
             kind = rng.choice(["clean", "wild"])
             n, rows = rng.choice([1, 7, 300, 30000]), rng.choice([50, 3000, 40000])

@@ -109,6 +109,7 @@ static void test_a_flipped_bit_anywhere_in_the_file_is_found(void **state) {
     flip_everywhere(CB_CODEC_NONE);
     flip_everywhere(CB_CODEC_LZ4);
     flip_everywhere(CB_CODEC_DELTA);
+    flip_everywhere(CB_CODEC_NIBBLE);
 }
 
 static void test_extents_that_change_places_are_found(void **state) {
@@ -142,7 +143,7 @@ static void test_a_lost_write_is_found(void **state) {
 
 static void test_a_file_that_was_cut_off_is_found(void **state) {
     (void)state;
-    for (cb_codec codec = CB_CODEC_NONE; codec <= CB_CODEC_DELTA; codec++) {
+    for (cb_codec codec = CB_CODEC_NONE; codec <= CB_CODEC_NIBBLE; codec++) {
         scene s;
         scene_init(&s, codec);
         assert_int_equal(cbi_sys_truncate(s.file, start_of(&s, 1) + 4096), 0);

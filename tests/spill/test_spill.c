@@ -64,6 +64,7 @@ static void test_more_segments_than_one_vector_holds(void **state) {
     round_trip(options_with(CB_CODEC_NONE), 96, TEST_SEGMENT_BYTES, 0);
     round_trip(options_with(CB_CODEC_LZ4), 96, TEST_SEGMENT_BYTES, 0);
     round_trip(options_with(CB_CODEC_DELTA), 96, TEST_SEGMENT_BYTES, 0);
+    round_trip(options_with(CB_CODEC_NIBBLE), 96, TEST_SEGMENT_BYTES, 0);
 }
 
 static void test_packed_segments_come_back_as_they_were(void **state) {
