@@ -5,6 +5,11 @@
 
 #include "base/base.h"
 
+/** What of a 64-bit count one step can ask for. */
+static size_t at_once(uint64_t count) {
+    return count < SIZE_MAX ? (size_t)count : SIZE_MAX;
+}
+
 /* ---- writing ---- */
 
 static cb_status check_output(const cb_segment *segment, uint32_t segment_bytes,
@@ -92,7 +97,7 @@ cb_status cb_output_view_skip(cb_output_view *v, uint64_t count, cb_error *err) 
     while (count > 0) {
         uint8_t *place = NULL;
         size_t room = 0;
-        CB_TRY(output_room(v, count < SIZE_MAX ? (size_t)count : SIZE_MAX, &place, &room, err));
+        CB_TRY(output_room(v, at_once(count), &place, &room, err));
         v->position += (uint32_t)room;
         count -= room;
     }
@@ -211,7 +216,7 @@ cb_status cb_input_view_skip(cb_input_view *v, uint64_t count, cb_error *err) {
     while (count > 0) {
         uint8_t *place = NULL;
         size_t there = 0;
-        CB_TRY(input_piece(v, count < SIZE_MAX ? (size_t)count : SIZE_MAX, &place, &there, err));
+        CB_TRY(input_piece(v, at_once(count), &place, &there, err));
         v->position += (uint32_t)there;
         count -= there;
     }
@@ -230,8 +235,7 @@ cb_status cb_output_view_copy(cb_output_view *v, cb_input_view *from, uint64_t c
     while (count > 0) {
         uint8_t *place = NULL;
         size_t there = 0;
-        size_t most = count < SIZE_MAX ? (size_t)count : SIZE_MAX;
-        CB_TRY(input_piece(from, most, &place, &there, err));
+        CB_TRY(input_piece(from, at_once(count), &place, &there, err));
         CB_TRY(cb_output_view_write(v, place, there, err));
         from->position += (uint32_t)there;
         count -= there;

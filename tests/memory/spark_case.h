@@ -88,4 +88,75 @@ static inline bool store_bytes(cb_manager *m, cb_mode mode, uint64_t bytes) {
     return cb_manager_acquire_storage(m, mode, bytes, NULL, NULL) == CB_OK;
 }
 
+/* ---- one task beside one store ---- */
+
+typedef struct spark_case {
+    cb_manager *manager;
+    mock_store store;
+    cb_task *task;
+    cb_consumer *heap, *off_heap; /* neither spills */
+} spark_case;
+
+static inline void case_begin(spark_case *f, cb_manager *m) {
+    f->manager = m;
+    set_mock_store(m, &f->store);
+    f->task = make_task(m, 0);
+    f->heap = make_stiff(f->task, CB_HEAP);
+    f->off_heap = make_stiff(f->task, CB_OFF_HEAP);
+}
+
+static inline void case_end(spark_case *f) {
+    (void)cb_task_end(f->task, NULL, 0);
+    cb_manager_release_all_storage(f->manager);
+    cb_manager_destroy(f->manager);
+}
+
+static inline void expect_used(const spark_case *f, uint64_t execution, uint64_t storage) {
+    assert_int_equal(used_of(f->manager, CB_EXECUTION), execution);
+    assert_int_equal(used_of(f->manager, CB_STORAGE), storage);
+}
+
+/** "basic execution memory": the task can have 1000 bytes of the heap. */
+static inline void play_basic_execution(spark_case *f) {
+    expect_used(f, 0, 0);
+    assert_int_equal(acquire(f->heap, 10), 10);
+    assert_int_equal(acquire(f->heap, 100), 100);
+    assert_int_equal(acquire(f->heap, 1000), 890);
+    expect_used(f, 1000, 0);
+    assert_int_equal(acquire(f->heap, 1), 0);
+    expect_used(f, 1000, 0);
+    cb_consumer_release(f->heap, 800);
+    expect_used(f, 200, 0);
+    assert_int_equal(acquire(f->heap, 1), 1);
+    expect_used(f, 201, 0);
+    cb_consumer_release(f->heap, 1000); /* more than it has */
+    expect_used(f, 0, 0);
+}
+
+/** "basic storage memory": blocks can have 1000 bytes of the heap. */
+static inline void play_basic_storage(spark_case *f) {
+    assert_true(store_bytes(f->manager, CB_HEAP, 10));
+    assert_true(store_bytes(f->manager, CB_HEAP, 100));
+    expect_used(f, 0, 110);
+    assert_false(store_bytes(f->manager, CB_HEAP, 1001));
+    expect_eviction(&f->store, 0); /* for what cannot fit nothing is evicted */
+    expect_used(f, 0, 110);
+    assert_true(store_bytes(f->manager, CB_HEAP, 1000));
+    expect_eviction(&f->store, 110);
+    expect_used(f, 0, 1000);
+    assert_true(store_bytes(f->manager, CB_HEAP, 1));
+    expect_eviction(&f->store, 1);
+    expect_used(f, 0, 1000);
+    cb_manager_release_storage(f->manager, CB_HEAP, 800);
+    assert_true(store_bytes(f->manager, CB_HEAP, 1));
+    expect_eviction(&f->store, 0);
+    expect_used(f, 0, 201);
+    cb_manager_release_all_storage(f->manager);
+    expect_used(f, 0, 0);
+    assert_true(store_bytes(f->manager, CB_HEAP, 1));
+    expect_eviction(&f->store, 0);
+    cb_manager_release_storage(f->manager, CB_HEAP, 100);
+    expect_used(f, 0, 0);
+}
+
 #endif

@@ -30,19 +30,32 @@ static void end(fixture *f, uint64_t leaked) {
     cb_manager_destroy(f->manager);
 }
 
-static void use(const fixture *f, int i, uint64_t bytes) {
-    (void)acquire(f->c[i], bytes);
-}
+/** Consumer `who` acquires so many bytes, or releases them when below 0; then all four have that.
+ */
+typedef struct step {
+    int who;
+    int64_t bytes;
+    uint64_t then[CONSUMERS_MAX];
+} step;
 
-static void release(const fixture *f, int i, uint64_t bytes) {
-    cb_consumer_release(f->c[i], bytes);
-}
+#define PLAY(leaked, ...)                                                                          \
+    play((const step[]){__VA_ARGS__}, sizeof((const step[]){__VA_ARGS__}) / sizeof(step), leaked)
 
-static void expect(const fixture *f, uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
-    const uint64_t expected[CONSUMERS_MAX] = {a, b, c, d};
-    for (int i = 0; i < CONSUMERS_MAX; i++) {
-        assert_int_equal(cb_consumer_used(f->c[i]), expected[i]);
+static void play(const step *steps, size_t count, uint64_t leaked) {
+    fixture f;
+    make(&f);
+    for (size_t i = 0; i < count; i++) {
+        cb_consumer *c = f.c[steps[i].who];
+        if (steps[i].bytes > 0) {
+            (void)acquire(c, (uint64_t)steps[i].bytes);
+        } else {
+            cb_consumer_release(c, (uint64_t)-steps[i].bytes);
+        }
+        for (int k = 0; k < CONSUMERS_MAX; k++) {
+            assert_int_equal(cb_consumer_used(f.c[k]), steps[i].then[k]);
+        }
     }
+    end(&f, leaked);
 }
 
 /* ---- pages ---- */
@@ -168,85 +181,31 @@ static void test_page_of_an_allocator_freed_by_a_task_is_caught(void **state) {
 
 static void test_two_consumers_spill_for_each_other(void **state) {
     (void)state;
-    fixture f;
-    make(&f);
-    use(&f, 0, 100);
-    expect(&f, 100, 0, 0, 0);
-    use(&f, 1, 100);
-    expect(&f, 0, 100, 0, 0);
-    use(&f, 0, 100);
-    expect(&f, 100, 0, 0, 0);
-    use(&f, 0, 50); /* spills itself */
-    expect(&f, 50, 0, 0, 0);
-    use(&f, 1, 50);
-    expect(&f, 50, 50, 0, 0);
-    use(&f, 0, 100);
-    expect(&f, 100, 0, 0, 0);
-    release(&f, 0, 20);
-    use(&f, 1, 10);
-    expect(&f, 80, 10, 0, 0);
-    use(&f, 1, 100);
-    expect(&f, 0, 100, 0, 0);
-    release(&f, 0, 0);
-    release(&f, 1, 100);
-    end(&f, 0);
+    PLAY(0, {0, 100, {100, 0}}, {1, 100, {0, 100}}, {0, 100, {100, 0}},
+         {0, 50, {50, 0}}, /* spills itself */
+         {1, 50, {50, 50}}, {0, 100, {100, 0}}, {0, -20, {80, 0}}, {1, 10, {80, 10}},
+         {1, 100, {0, 100}}, {0, 0, {0, 100}}, {1, -100, {0, 0}});
 }
 
 static void test_consumer_that_holds_what_is_missing_spills_alone(void **state) {
     (void)state;
-    fixture f;
-    make(&f);
-    use(&f, 0, 20);
-    use(&f, 1, 80);
-    use(&f, 2, 80);
-    expect(&f, 20, 0, 80, 0);
-    use(&f, 1, 80);
-    expect(&f, 20, 80, 0, 0);
-    use(&f, 2, 10);
-    expect(&f, 0, 80, 10, 0);
-    release(&f, 0, 0);
-    release(&f, 1, 80);
-    release(&f, 2, 10);
-    end(&f, 0);
+    PLAY(0, {0, 20, {20}}, {1, 80, {20, 80}}, {2, 80, {20, 0, 80}}, {1, 80, {20, 80}},
+         {2, 10, {0, 80, 10}}, {0, 0, {0, 80, 10}}, {1, -80, {0, 0, 10}}, {2, -10, {0}});
 }
 
 static void test_asker_spills_last_however_much_it_holds(void **state) {
     (void)state;
-    fixture f;
-    make(&f);
-    use(&f, 0, 50);
-    use(&f, 1, 40);
-    use(&f, 2, 10);
-    use(&f, 0, 50);
-    expect(&f, 100, 0, 0, 0);
-    use(&f, 0, 50);
-    expect(&f, 50, 0, 0, 0);
-    use(&f, 1, 10);
-    use(&f, 0, 60);
-    expect(&f, 60, 0, 0, 0);
-    release(&f, 0, 60);
-    use(&f, 0, 50);
-    use(&f, 1, 40);
-    use(&f, 2, 10);
-    use(&f, 2, 50);
-    expect(&f, 0, 40, 60, 0);
-    end(&f, 100);
+    PLAY(100, {0, 50, {50}}, {1, 40, {50, 40}}, {2, 10, {50, 40, 10}}, {0, 50, {100}},
+         {0, 50, {50}}, {1, 10, {50, 10}}, {0, 60, {60}}, {0, -60, {0}}, {0, 50, {50}},
+         {1, 40, {50, 40}}, {2, 10, {50, 40, 10}}, {2, 50, {0, 40, 60}});
 }
 
 static void test_smallest_consumer_that_is_big_enough_spills(void **state) {
     (void)state;
-    fixture f;
-    make(&f);
-    use(&f, 0, 50);
-    use(&f, 1, 40);
-    use(&f, 2, 10);
-    use(&f, 3, 5);
-    expect(&f, 50, 40, 0, 5);
-    use(&f, 2, 45); /* 5 are free */
-    expect(&f, 50, 0, 45, 5);
-    use(&f, 1, 51);
-    expect(&f, 0, 51, 45, 0);
-    end(&f, 96);
+    PLAY(96, {0, 50, {50}}, {1, 40, {50, 40}}, {2, 10, {50, 40, 10}},
+         {3, 5, {50, 40, 0, 5}},  /* 10 was just enough */
+         {2, 45, {50, 0, 45, 5}}, /* 5 are free */
+         {1, 51, {0, 51, 45, 0}});
 }
 
 /** There both modes draw on one counter of the test's own; with a manager's pools off-heap has 20.

@@ -8,84 +8,29 @@
 #include "carbide/ledger.h"
 #include "carbide/settings.h"
 
-typedef struct fixture {
-    cb_manager *manager;
-    mock_store store;
-    cb_task *task;
-    cb_consumer *heap, *off_heap;
-} fixture;
-
-static void make(fixture *f, uint64_t heap, uint64_t off_heap, double fraction) {
-    f->manager = make_case(CB_POLICY_UNIFIED, heap, off_heap, fraction);
-    set_mock_store(f->manager, &f->store);
-    f->task = make_task(f->manager, 0);
-    f->heap = make_stiff(f->task, CB_HEAP);
-    f->off_heap = make_stiff(f->task, CB_OFF_HEAP);
-}
-
-static void end(fixture *f) {
-    (void)cb_task_end(f->task, NULL, 0);
-    cb_manager_release_all_storage(f->manager);
-    cb_manager_destroy(f->manager);
-}
-
-static void expect_used(const fixture *f, uint64_t execution, uint64_t storage) {
-    assert_int_equal(used_of(f->manager, CB_EXECUTION), execution);
-    assert_int_equal(used_of(f->manager, CB_STORAGE), storage);
+static void make(spark_case *f, uint64_t heap, uint64_t off_heap, double fraction) {
+    case_begin(f, make_case(CB_POLICY_UNIFIED, heap, off_heap, fraction));
 }
 
 static void test_execution_is_granted_up_to_all_and_released(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0.5);
-    expect_used(&f, 0, 0);
-    assert_int_equal(acquire(f.heap, 10), 10);
-    assert_int_equal(acquire(f.heap, 100), 100);
-    assert_int_equal(acquire(f.heap, 1000), 890);
-    expect_used(&f, 1000, 0);
-    assert_int_equal(acquire(f.heap, 1), 0);
-    expect_used(&f, 1000, 0);
-    cb_consumer_release(f.heap, 800);
-    expect_used(&f, 200, 0);
-    assert_int_equal(acquire(f.heap, 1), 1);
-    expect_used(&f, 201, 0);
-    cb_consumer_release(f.heap, 1000); /* more than it has */
-    expect_used(&f, 0, 0);
-    end(&f);
+    play_basic_execution(&f);
+    case_end(&f);
 }
 
 static void test_storage_is_granted_up_to_all_and_evicts_for_the_rest(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0.5);
-    assert_true(store_bytes(f.manager, CB_HEAP, 10));
-    assert_true(store_bytes(f.manager, CB_HEAP, 100));
-    expect_used(&f, 0, 110);
-    assert_false(store_bytes(f.manager, CB_HEAP, 1001));
-    expect_eviction(&f.store, 0); /* for what cannot fit nothing is evicted */
-    expect_used(&f, 0, 110);
-    assert_true(store_bytes(f.manager, CB_HEAP, 1000));
-    expect_eviction(&f.store, 110);
-    expect_used(&f, 0, 1000);
-    assert_true(store_bytes(f.manager, CB_HEAP, 1));
-    expect_eviction(&f.store, 1);
-    expect_used(&f, 0, 1000);
-    cb_manager_release_storage(f.manager, CB_HEAP, 800);
-    assert_true(store_bytes(f.manager, CB_HEAP, 1));
-    expect_eviction(&f.store, 0);
-    expect_used(&f, 0, 201);
-    cb_manager_release_all_storage(f.manager);
-    expect_used(&f, 0, 0);
-    assert_true(store_bytes(f.manager, CB_HEAP, 1));
-    expect_eviction(&f.store, 0);
-    cb_manager_release_storage(f.manager, CB_HEAP, 100);
-    expect_used(&f, 0, 0);
-    end(&f);
+    play_basic_storage(&f);
+    case_end(&f);
 }
 
 static void test_execution_evicts_down_to_the_storage_region(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0.5);
     assert_true(store_bytes(f.manager, CB_HEAP, 750));
     expect_eviction(&f.store, 0);
@@ -101,24 +46,24 @@ static void test_execution_evicts_down_to_the_storage_region(void **state) {
     assert_int_equal(acquire(f.heap, 400), 300); /* storage is within its region */
     expect_eviction(&f.store, 0);
     expect_used(&f, 600, 400);
-    end(&f);
+    case_end(&f);
 }
 
 static void test_execution_evicts_also_what_it_needs_beyond_the_free_bytes(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0.5);
     assert_true(store_bytes(f.manager, CB_HEAP, 700));
     expect_eviction(&f.store, 0);
     assert_int_equal(acquire(f.heap, 500), 500); /* SPARK-12165 */
     expect_eviction(&f.store, 200);
     expect_used(&f, 500, 500);
-    end(&f);
+    case_end(&f);
 }
 
 static void test_storage_does_not_evict_execution(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0.5);
     assert_int_equal(acquire(f.heap, 800), 800);
     assert_true(store_bytes(f.manager, CB_HEAP, 100));
@@ -135,12 +80,12 @@ static void test_storage_does_not_evict_execution(void **state) {
     assert_false(store_bytes(f.manager, CB_HEAP, 850));
     expect_used(&f, 200, 750);
     expect_eviction(&f.store, 0);
-    end(&f);
+    case_end(&f);
 }
 
 static void test_several_tasks_can_have_blocks_evicted(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0);
     cb_task *u = make_task(f.manager, 1);
     assert_int_equal(acquire(f.heap, 100), 100);
@@ -152,14 +97,14 @@ static void test_several_tasks_can_have_blocks_evicted(void **state) {
     expect_eviction(&f.store, 100);
     expect_used(&f, 300, 700);
     (void)cb_task_end(u, NULL, 0);
-    end(&f);
+    case_end(&f);
 }
 
 /** There the eviction throws and the request with it; here the store drops nothing, and the request
  *  is granted what there is. Either way the pools add up. */
 static void test_eviction_that_fails_leaves_the_pools_whole(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0);
     f.store.fails = true;
     assert_true(store_bytes(f.manager, CB_HEAP, 1000));
@@ -171,12 +116,12 @@ static void test_eviction_that_fails_leaves_the_pools_whole(void **state) {
     assert_int_equal(exec.size + stor.size, 1000);
     assert_int_equal(exec.held + stor.held, 0);
     expect_used(&f, 600, 400);
-    end(&f);
+    case_end(&f);
 }
 
 static void test_off_heap_storage_borrows_and_evicts_too(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 1000, 0.5);
     assert_int_equal(acquire(f.off_heap, 400), 400);
     assert_false(store_bytes(f.manager, CB_OFF_HEAP, 700));
@@ -189,7 +134,7 @@ static void test_off_heap_storage_borrows_and_evicts_too(void **state) {
     assert_true(store_bytes(f.manager, CB_OFF_HEAP, 100));
     expect_eviction(&f.store, 50);
     expect_used(&f, 400, 600);
-    end(&f);
+    case_end(&f);
 }
 
 /* ---- sizes from settings ---- */
@@ -264,7 +209,7 @@ static void test_what_others_hold_of_a_mode_is_missing_in_that_mode_only(void **
 
 static void test_holders_come_and_go_and_their_bytes_add_up(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0.5);
     uint64_t first_held = 100, second_held = 200;
     cb_ledger_entry *first = NULL, *second = NULL;
@@ -276,13 +221,13 @@ static void test_holders_come_and_go_and_their_bytes_add_up(void **state) {
     assert_int_equal(cb_manager_accounted(f.manager), 200);
     cb_ledger_remove(second);
     assert_int_equal(cb_manager_accounted(f.manager), 0);
-    end(&f);
+    case_end(&f);
 }
 
 /** There an answer of -1 takes a consumer off the list; here who has gone measures 0. */
 static void test_holder_that_has_gone_holds_nothing(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0.5);
     uint64_t first_held = 100, second_held = 200;
     cb_ledger_entry *entry = NULL;
@@ -296,18 +241,18 @@ static void test_holder_that_has_gone_holds_nothing(void **state) {
     second_held = 0;
     cb_ledger_refresh(f.manager);
     assert_int_equal(acquire(f.heap, 1000), 1000);
-    end(&f);
+    case_end(&f);
 }
 
 static void test_holder_that_is_never_measured_takes_nothing(void **state) {
     (void)state;
-    fixture f;
+    spark_case f;
     make(&f, 1000, 0, 0.5);
     uint64_t held = 500;
     cb_ledger_entry *entry = NULL;
     assert_ok(cb_ledger_add(f.manager, "silent", read_bytes, &held, &entry, err));
     assert_int_equal(acquire(f.heap, 1000), 1000);
-    end(&f);
+    case_end(&f);
 }
 
 static void test_what_others_hold_off_heap_leaves_the_heap_alone(void **state) {

@@ -251,6 +251,28 @@ static void test_memory_store__a_source_or_writer_that_fails_leaves_nothing(void
     kit_close(&k);
 }
 
+static void test_memory_store__records_are_destroyed_with_their_block(void **state) {
+    (void)state;
+    static const char *const names[] = {"someId", "rdd_1_0", "rdd_1_1"};
+    kit k;
+    uint64_t count = 0;
+    kit_open(&k, small);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_ok(kit_put_records(&k, names[i], MEM, 10, 40, NULL));
+        assert_int_equal(k.alive, 10 * (i + 1));
+    }
+    assert_ok(cb_blocks_remove(k.blocks, k.task, names[0], NULL));
+    assert_int_equal(k.alive, 20);
+    assert_status(cb_blocks_remove(k.blocks, k.task, names[0], NULL), CB_ENOTFOUND);
+    assert_int_equal(k.alive, 20);
+    assert_ok(cb_blocks_remove_data_set(k.blocks, k.task, 1, &count, NULL));
+    assert_int_equal(count, 2);
+    assert_int_equal(k.alive, 0);
+    assert_int_equal(kit_storage(&k, CB_HEAP), 0);
+    assert_ok(kit_put_records(&k, names[0], MEM, 10, 40, NULL));
+    kit_close(&k); /* clears it: nothing is alive and no byte is left */
+}
+
 static void test_memory_store__large_blocks_keep_their_bytes(void **state) {
     (void)state;
     kit k;
@@ -409,6 +431,7 @@ int main(void) {
         cmocka_unit_test(test_memory_store__a_rest_of_nothing_and_of_all_but_nothing),
         cmocka_unit_test(test_memory_store__streams_unroll_too),
         cmocka_unit_test(test_memory_store__a_source_or_writer_that_fails_leaves_nothing),
+        cmocka_unit_test(test_memory_store__records_are_destroyed_with_their_block),
         cmocka_unit_test(test_memory_store__large_blocks_keep_their_bytes),
         cmocka_unit_test(test_memory_store__a_million_operations_beside_a_model),
     };
