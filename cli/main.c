@@ -28,6 +28,10 @@ static int verb_main(int argc, char **argv) {
         return cli_gen_main(argc, argv);
     if (strcmp(verb, "simulate") == 0)
         return cli_simulate_main(argc, argv);
+    if (strcmp(verb, "serve") == 0)
+        return cli_serve_main(argc, argv);
+    if (strcmp(verb, "block") == 0)
+        return cli_block_main(argc, argv);
     if (strcmp(verb, "doctor") == 0)
         return cli_doctor_main(argc, argv);
     if (strcmp(verb, "completions") == 0)
@@ -61,7 +65,7 @@ int main(int argc, char **argv) {
         return cli_sort_main(argc, argv, true);
     if (argc < 2) {
         (void)cli_usage_error(NULL, "a command is needed: sort, group, join, dedupe, partition, "
-                                    "gen, simulate, doctor, help, "
+                                    "gen, simulate, serve, block, doctor, help, "
                                     "version or completions");
         return CLI_EXIT_TROUBLE;
     }

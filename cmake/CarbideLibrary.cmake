@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # libcarbide.a and libcarbide.so out of the rooms of src/. The objects are compiled once.
 
-set(CARBIDE_ROOMS_ALL base memory spill store simulate record operator format)
+set(CARBIDE_ROOMS_ALL base memory spill store serve simulate record operator format)
 set(CARBIDE_ONLY_ROOMS "" CACHE STRING "Rooms to build, when not all; for while one of them is under repair")
 mark_as_advanced(CARBIDE_ONLY_ROOMS)
 set(CARBIDE_ROOMS ${CARBIDE_ROOMS_ALL})

@@ -56,6 +56,7 @@ int cbi_sys_pwritev(int fd, struct iovec *iov, int count, uint64_t offset);
 int cbi_sys_preadv(int fd, struct iovec *iov, int count, uint64_t offset);
 int cbi_sys_fstat(int fd, struct stat *st);
 int cbi_sys_stat(const char *path, struct stat *st);
+int cbi_sys_statat(int dir, const char *name, struct stat *st); /* of the name itself, if a link */
 int cbi_sys_fallocate(int fd, int mode, uint64_t offset, uint64_t bytes);
 int cbi_sys_truncate(int fd, uint64_t bytes);
 int cbi_sys_fsync(int fd);
@@ -121,8 +122,9 @@ ssize_t cbi_sys_send(int fd, const struct iovec *iov, int count, int pass);
 /** Who is at the other end of the socket. */
 int cbi_sys_peer(int fd, pid_t *pid, uid_t *uid);
 uid_t cbi_sys_uid(void);
-/** A lock that goes with the descriptor, on folders too; does not wait: -EAGAIN. */
+/** A lock on an open folder, until unlock or the end; does not wait: -EAGAIN. */
 int cbi_sys_lock_folder(int fd);
+void cbi_sys_unlock_folder(int fd);
 
 typedef struct cbi_sys_event {
     uint64_t token;

@@ -66,6 +66,12 @@ int cbi_sys_stat(const char *path, struct stat *st) {
     return answer(result);
 }
 
+int cbi_sys_statat(int dir, const char *name, struct stat *st) {
+    int result;
+    SYS_CALL(result, CBI_FAULT_FILE, fstatat(dir, name, st, AT_SYMLINK_NOFOLLOW));
+    return answer(result);
+}
+
 int cbi_sys_fallocate(int fd, int mode, uint64_t offset, uint64_t bytes) {
     int result;
     SYS_CALL(result, CBI_FAULT_FILE, fallocate(fd, mode, (off_t)offset, (off_t)bytes));

@@ -266,6 +266,10 @@ int cbi_sys_lock_folder(int fd) {
     return answer(result);
 }
 
+void cbi_sys_unlock_folder(int fd) {
+    (void)flock(fd, LOCK_UN);
+}
+
 /* ---- waiting ---- */
 
 int cbi_sys_poll_create(void) {

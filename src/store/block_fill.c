@@ -150,6 +150,7 @@ void cbi_fill_cancel(cbi_fill *f) {
         cbi_disk_writer_cancel(&f->writer);
     }
     f->blocks = NULL;
+    f->on_disk = false;
 }
 
 /* ---- looking without waiting ---- */
@@ -207,4 +208,18 @@ void cbi_blocks_walk(cb_blocks *b, uint64_t *at, size_t each, size_t room, cbi_b
     bool more = place < b->index.level_size + b->index.split;
     cbi_lock_give(cbi_blocks_lock_of(b));
     *at = more ? place : 0;
+}
+
+cb_status cbi_blocks_look(cb_blocks *b, const char *name, cbi_blocks_visit_fn fn, void *ctx,
+                          cb_error *err) {
+    size_t bytes = strlen(name);
+    uint32_t hash = cbi_index_hash(name, bytes);
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    const cbi_node *n = cbi_index_find(&b->index, name, bytes, hash);
+    if (n != NULL) {
+        cb_block_status status = cbi_node_status(n);
+        fn(ctx, &status, n->level, n->entry.pins);
+    }
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    return n != NULL ? CB_OK : cbi_fail(err, CB_ENOTFOUND, "There is no block %.255s.", name);
 }

@@ -343,16 +343,27 @@ void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
     cbi_blocks_settle(b);
 }
 
+void cbi_blocks_end_locked(cb_block_ref *ref) {
+    cb_blocks *b = ref->blocks;
+    cbi_node *n = ref->block;
+    cb_assert(n != NULL && ref->writing);
+    cbi_lock_take(
+        cbi_blocks_lock_of(b)); /* the lock stays with the block's end, not with the task */
+    *(ref->prev != NULL ? &ref->prev->next : &ref->task->refs) = ref->next;
+    if (ref->next != NULL) {
+        ref->next->prev = ref->prev;
+    }
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    ref->block = NULL;
+    cbi_blocks_end(b, n);
+}
+
 cb_status cb_blocks_remove(cb_blocks *b, cb_block_task *task, const char *name, cb_error *err) {
     cb_block_ref ref;
     cbi_node *n = NULL;
     CB_TRY(cbi_node_acquire(b, task, name, true, true, false, &ref, &n, err));
-    task->refs = ref.next; /* the lock stays with the block's end, not with the task */
-    if (ref.next != NULL) {
-        ref.next->prev = NULL;
-    }
     cbi_lock_give(cbi_blocks_lock_of(b));
-    cbi_blocks_end(b, n);
+    cbi_blocks_end_locked(&ref);
     return CB_OK;
 }
 

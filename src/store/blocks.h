@@ -185,6 +185,12 @@ typedef void (*cbi_blocks_visit_fn)(void *ctx, const cb_block_status *status, cb
 void cbi_blocks_walk(cb_blocks *blocks, uint64_t *at, size_t each, size_t room,
                      cbi_blocks_visit_fn fn, void *ctx);
 
+/** The same for one block. CB_ENOTFOUND. */
+cb_status cbi_blocks_look(cb_blocks *blocks, const char *name, cbi_blocks_visit_fn fn, void *ctx,
+                          cb_error *err);
+/** Ends a block that is locked for writing; the lock goes with it. */
+void cbi_blocks_end_locked(cb_block_ref *ref);
+
 /* ---- block_unroll.c ---- */
 
 typedef enum cbi_rest_state { CBI_REST_FRESH, CBI_REST_NEXT, CBI_REST_WRITTEN } cbi_rest_state;

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `carbide serve`: blocks for the other processes of this machine, until a signal ends it. */
+#include "carbide/server.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "cli.h"
+#include "host.h"
+#include "options.h"
+#include "text.h"
+
+enum {
+    SERVE_SOCKET = 1,
+    SERVE_MEMORY,
+    SERVE_TEMP,
+    SERVE_DISK,
+    SERVE_CODEC,
+    SERVE_OTHERS,
+    SERVE_CONNECTIONS,
+    SERVE_WORKERS,
+    SERVE_TIMEOUT,
+    SERVE_QUIET,
+    SERVE_HELP
+};
+
+static const cli_option options[] = {
+    {.id = SERVE_SOCKET,
+     .name = "socket",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "PATH",
+     .values = "@file",
+     .help = "where it listens; CARBIDE_SOCKET otherwise"},
+    {.id = SERVE_MEMORY,
+     .letter = 'S',
+     .name = "memory",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "SIZE",
+     .help =
+         "budget of the whole process, blocks and all: 64M, 2G,\n50%; CARBIDE_MEMORY otherwise"},
+    {.id = SERVE_TEMP,
+     .letter = 'T',
+     .name = "temporary-directory",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "DIR",
+     .values = "@dir",
+     .help = "blocks that leave memory go there; without it they\nare gone"},
+    {.id = SERVE_DISK,
+     .name = "temp-limit",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "SIZE",
+     .help = "no more bytes of blocks on disk than that"},
+    {.id = SERVE_CODEC,
+     .name = "compress",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "CODEC",
+     .values = "none lz4 zstd",
+     .help = "of blocks on disk (none)"},
+    {.id = SERVE_OTHERS, .name = "others", .help = "other users may connect too; they get copies"},
+    {.id = SERVE_CONNECTIONS,
+     .name = "connections",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "N",
+     .help = "at one time; the longest idle gives way"},
+    {.id = SERVE_WORKERS,
+     .letter = 'j',
+     .name = "parallel",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "N",
+     .help = "threads for disk and other long work (2)"},
+    {.id = SERVE_TIMEOUT,
+     .name = "timeout",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "SECONDS",
+     .help = "for a message under way, and a second a MiB (20)"},
+    {.id = SERVE_QUIET, .letter = 'q', .name = "quiet", .help = "errors only"},
+    {.id = SERVE_HELP, .letter = 'h', .name = "help", .help = "this"},
+};
+static const cli_group groups[] = {{"Options", options, CLI_COUNT(options)}};
+const cli_verb cli_verb_serve = {
+    .name = "serve",
+    .summary = "holds blocks for other processes, under one budget",
+    .usage = "serve --socket PATH --memory SIZE [OPTION]...",
+    .examples =
+        "carbide serve --socket /run/user/1000/blocks --memory 2G                  in memory\n"
+        "carbide serve --socket ./blocks -S 512M -T /var/tmp --compress lz4        and on disk",
+    .notes = "It ends with SIGINT or SIGTERM; its blocks end with it. The man page has more.",
+    .words = "",
+    .groups = groups,
+    .group_count = CLI_COUNT(groups),
+};
+
+static cb_server *serving; /* for the signal handler */
+
+static void on_signal(int number) {
+    (void)number;
+    cb_server_stop(serving);
+}
+
+static void catch_signals(void) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < CLI_COUNT(numbers); i++) {
+        struct sigaction old;
+        if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            sigaction(numbers[i], &action, NULL);
+    }
+}
+
+static uint64_t peak_rss(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+static void tell_end(const cb_server_stats *s) {
+    char a[CLI_FIGURE_MAX], b[CLI_FIGURE_MAX], c[CLI_FIGURE_MAX], d[CLI_FIGURE_MAX],
+        e[CLI_FIGURE_MAX];
+    cli_complain("%s requests, %s blocks evicted; budget %s, accounted %s, peak RSS %s",
+                 cli_count_text(s->requests, a), cli_count_text(s->evicted, b),
+                 cli_size_text(s->budget_bytes, c), cli_size_text(s->accounted_peak_bytes, d),
+                 cli_size_text(peak_rss(), e));
+}
+
+static int run(const cb_server_options *o, bool quiet) {
+    char budget[CLI_FIGURE_MAX], blocks[CLI_FIGURE_MAX];
+    cb_error err;
+    cb_server_stats stats;
+    cb_status status = cb_server_create(o, &serving, &err);
+    if (status != CB_OK) {
+        cli_complain("%s", err.message);
+        if (status == CB_EBUDGET && err.bytes_had > o->memory_bytes)
+            cli_complain("the smallest budget that will do is --memory %s",
+                         cli_size_option(err.bytes_had, budget));
+        return cli_exit_code(status);
+    }
+    catch_signals();
+    cb_server_stats_get(serving, &stats);
+    if (!quiet)
+        cli_complain("serving blocks at %s: budget %s, %s of it for blocks", o->socket,
+                     cli_size_text(stats.budget_bytes, budget),
+                     cli_size_text(stats.storage_max_bytes, blocks));
+    status = cb_server_run(serving, &err);
+    cb_server_stats_get(serving, &stats);
+    cb_server_destroy(serving);
+    if (status != CB_OK)
+        cli_complain("%s", err.message);
+    else if (!quiet)
+        tell_end(&stats);
+    return cli_exit_code(status);
+}
+
+/** The value of an option that is a size or a number; false after a message. */
+static bool take_number(const char *seen, const char *value, bool size, uint64_t most,
+                        uint64_t *number) {
+    uint64_t whole = size && strchr(value, '%') != NULL ? cli_host_memory_whole() : 0;
+    cli_number answer =
+        size ? cli_size_parse(value, 1, whole, number) : cli_integer_parse(value, number);
+    if (answer == CLI_NUMBER_OK && *number > 0 && *number <= most)
+        return true;
+    (void)cli_usage_error("serve", "invalid %s argument '%s'", seen, value);
+    return false;
+}
+
+static bool take_option(cli_parser *parser, int id, const char *value, cb_server_options *o,
+                        bool *quiet) {
+    enum { CONNECTIONS_MOST = 65536, WORKERS_MOST = 16, SECONDS_MOST = 86400 };
+    uint64_t number = 0;
+    int codec;
+    switch (id) {
+        case SERVE_SOCKET: o->socket = value; return true;
+        case SERVE_MEMORY:
+            return take_number(parser->seen, value, true, UINT64_MAX, &o->memory_bytes);
+        case SERVE_TEMP: o->folder = value; return true;
+        case SERVE_DISK: return take_number(parser->seen, value, true, UINT64_MAX, &o->disk_max);
+        case SERVE_CODEC:
+            codec = cli_word_find("none lz4 zstd", value);
+            if (codec < 0) {
+                (void)cli_usage_error("serve", "invalid argument '%s' for '%s'; valid are: %s",
+                                      value, parser->seen, "none lz4 zstd");
+                return false;
+            }
+            o->codec = (cb_block_codec)codec;
+            return true;
+        case SERVE_OTHERS: o->others = true; return true;
+        case SERVE_CONNECTIONS:
+            if (!take_number(parser->seen, value, false, CONNECTIONS_MOST, &number))
+                return false;
+            o->connections_max = (uint32_t)number;
+            return true;
+        case SERVE_WORKERS:
+            if (!take_number(parser->seen, value, false, WORKERS_MOST, &number))
+                return false;
+            o->workers = (uint32_t)number;
+            return true;
+        case SERVE_TIMEOUT:
+            if (!take_number(parser->seen, value, false, SECONDS_MOST, &number))
+                return false;
+            o->timeout_ns = number * UINT64_C(1000000000);
+            return true;
+        default: *quiet = true; return id == SERVE_QUIET;
+    }
+}
+
+int cli_serve_main(int argc, char **argv) {
+    cb_server_options o = {.struct_size = sizeof o, .socket = getenv("CARBIDE_SOCKET")};
+    cli_parser parser;
+    const char *value = NULL;
+    bool quiet = false;
+    int id;
+    cli_parser_init(&parser, &cli_verb_serve, argc, argv);
+    while ((id = cli_parser_next(&parser, &value)) != CLI_PARSE_END) {
+        if (id == SERVE_HELP)
+            return cli_help(&cli_verb_serve);
+        if (id == CLI_PARSE_ERROR || !take_option(&parser, id, value, &o, &quiet))
+            return CLI_EXIT_TROUBLE;
+    }
+    if (parser.operand_count > 0)
+        return cli_usage_error("serve", "extra operand '%s'", parser.argv[0]);
+    const char *memory = getenv("CARBIDE_MEMORY");
+    if (o.memory_bytes == 0 && memory != NULL &&
+        !take_number("CARBIDE_MEMORY", memory, true, UINT64_MAX, &o.memory_bytes))
+        return CLI_EXIT_TROUBLE;
+    if (o.socket == NULL || o.socket[0] == '\0')
+        return cli_usage_error("serve", "where shall it listen? (--socket PATH)");
+    if (o.memory_bytes == 0)
+        return cli_usage_error("serve", "how much memory may it use? (--memory SIZE)");
+    return run(&o, quiet);
+}

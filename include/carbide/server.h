@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CARBIDE_SERVER_H
+#define CARBIDE_SERVER_H
+
+#include "carbide/store.h"
+
+CB_EXTERN_C_BEGIN
+
+/*
+ * A store of blocks for the other processes of a machine, behind a Unix socket (carbide/client.h;
+ * docs/serve-protocol.md). Blocks outlive the clients that put them. Who is trusted, the server's
+ * own user and root, gets blocks of 64 KiB and more without a copy: a descriptor of sealed memory,
+ * and a lease that keeps the block where it is until the client lets go or its connection ends.
+ * Others, where they are let in at all, get copies.
+ *
+ * Blocks are bytes: levels are taken without CB_LEVEL_IS_DESERIALISED, and CB_LEVEL_IN_OFF_HEAP
+ * makes no difference. The budget is the whole process: code, connections and what the system holds
+ * for them, descriptors' memory, blocks.
+ */
+
+typedef struct cb_server cb_server;
+
+/** Zero-initialise, set struct_size and what is wanted. Borrowed for cb_server_create. */
+typedef struct cb_server_options {
+    size_t struct_size;
+    const char *socket;       /**< its path */
+    uint64_t memory_bytes;    /**< of the whole process */
+    const char *folder;       /**< for blocks on disk; NULL: none */
+    uint64_t disk_max;        /**< bytes of files, at most; 0 = no limit */
+    cb_block_codec codec;     /**< of files */
+    bool others;              /**< other users may connect, and get copies */
+    uint32_t connections_max; /**< 0 = 16 to 1024, by the budget */
+    uint32_t leases_max;      /**< at one time; 0 = 8192 */
+    uint32_t workers;         /**< threads for what takes long; 0 = 2 */
+    uint64_t timeout_ns;      /**< for a message under way, plus a second a MiB; 0 = 20 s */
+} cb_server_options;
+
+/**
+ * Listens when it answers. A socket whose server is dead is taken over. CB_EEXISTS: a server
+ * answers there, or the path is something else; CB_EBUDGET: err->bytes_had is the smallest budget;
+ * CB_EINVAL, CB_EIO, CB_ENOMEM, CB_ETHREAD.
+ */
+CB_API CB_MUST_USE cb_status cb_server_create(const cb_server_options *options, cb_server **server,
+                                              cb_error *err);
+
+/** Serves until cb_server_stop. CB_EIO: the system failed it. */
+CB_API CB_MUST_USE cb_status cb_server_run(cb_server *server, cb_error *err);
+
+/** cb_server_run comes to its end. Any thread, and a signal handler may. */
+CB_API void cb_server_stop(cb_server *server);
+
+/** Ends connections and blocks; the socket's name goes. Not while it runs. NULL is fine. */
+CB_API void cb_server_destroy(cb_server *server);
+
+#define CB_SERVER_STATS_MAP(X)                                                                     \
+    X(budget_bytes)                                                                                \
+    X(accounted_bytes)                                                                             \
+    X(accounted_peak_bytes)                                                                        \
+    X(storage_max_bytes) /* for blocks, if nothing else changes */                                 \
+    X(blocks)                                                                                      \
+    X(memory_blocks)                                                                               \
+    X(memory_bytes)                                                                                \
+    X(disk_blocks)                                                                                 \
+    X(disk_bytes)                                                                                  \
+    X(unroll_bytes) /* of puts under way */                                                        \
+    X(overhead_bytes)                                                                              \
+    X(evicted)                                                                                     \
+    X(drops_failed)                                                                                \
+    X(hits)                                                                                        \
+    X(disk_hits)                                                                                   \
+    X(misses)                                                                                      \
+    X(promoted)                                                                                    \
+    X(replicas_missing)                                                                            \
+    X(connections)                                                                                 \
+    X(connections_peak)                                                                            \
+    X(connections_refused) /* not let in, or ended for what they sent or did not take */           \
+    X(leases)                                                                                      \
+    X(leased_bytes) /* a block that is leased twice counts twice */                                \
+    X(requests)                                                                                    \
+    X(copies)
+
+/** All uint64_t, in this order on the wire too; new ones come at the end. */
+typedef struct cb_server_stats {
+#define CB_SERVER_STATS_FIELD(name) uint64_t name;
+    CB_SERVER_STATS_MAP(CB_SERVER_STATS_FIELD)
+#undef CB_SERVER_STATS_FIELD
+} cb_server_stats;
+
+/** After cb_server_run has ended, or in its thread. Others ask by cb_client_stats. */
+CB_API void cb_server_stats_get(cb_server *server, cb_server_stats *stats);
+
+CB_EXTERN_C_END
+
+#endif

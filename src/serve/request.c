@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is asked for, and how it is done. A put is a cbi_fill: nobody sees the block before it is
+ * whole, so nobody can be kept waiting by who sends it. A get holds the block's lock while its
+ * bytes are on their way, or as long as the lease lasts; so what is being read or leased stays, and
+ * everything else may be evicted. Nothing here waits for a client.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "serve/serve.h"
+
+enum {
+    DRAIN_MAX = 4 * 1024 * 1024, /* of a refused put are read before the answer; else it ends */
+    AT_ONCE_BYTES = 256 * 1024   /* puts that the loop does itself when there is room */
+};
+
+/* ---- replies ---- */
+
+static void reply_head(cbi_connection *c, cbi_head *h) {
+    h->op = c->head.op;
+    h->flags |= CBI_FLAG_REPLY;
+    h->tag = c->head.tag;
+    cbi_head_encode(h, c->out);
+    c->out_at = 0;
+    c->out_end = CBI_HEAD_BYTES;
+}
+
+static void go(const cb_server *s, cbi_connection *c, uint64_t bytes) {
+    c->state = CBI_REPLY;
+    cbi_connection_hurry(s, c, bytes);
+}
+
+/** Fills the answer; who has the connection. */
+static void answer(cbi_connection *c, cb_status status, const cb_error *err) {
+    cbi_head h = {.code = status};
+    size_t text = 0;
+    if (status != CB_OK) {
+        text = strnlen(err->message, CBI_REPLY_TEXT_MAX);
+        h.bytes = text;
+    }
+    c->pass = -1;
+    c->body = NULL;
+    c->body_left = c->stream_left = 0;
+    reply_head(c, &h);
+    memcpy(c->out + CBI_HEAD_BYTES, text > 0 ? err->message : "", text);
+    c->out_end += text;
+}
+
+/** A few bytes that lie in `out` already, behind the head. */
+static void answer_bytes(const cb_server *s, cbi_connection *c, size_t bytes) {
+    cbi_head h = {.code = CB_OK, .bytes = bytes};
+    c->body_left = c->stream_left = 0;
+    reply_head(c, &h);
+    c->out_end += bytes;
+    go(s, c, 0);
+}
+
+/** A put was refused while its bytes are on their way. */
+static void refuse_rest(const cb_server *s, cbi_connection *c) {
+    if (c->left == 0) {
+        go(s, c, 0);
+    } else if (c->left <= DRAIN_MAX) {
+        c->state = CBI_DRAIN;
+        cbi_connection_hurry(s, c, c->left);
+    } else {
+        c->close_after = true;
+        go(s, c, 0);
+    }
+}
+
+/* ---- get ---- */
+
+static cb_block_ref *ref_of(cbi_connection *c) {
+    return c->lease != NULL ? &c->lease->ref : &c->own;
+}
+
+/** The block is locked, in memory or on disk. */
+static void reply_block(cb_server *s, cbi_connection *c) {
+    cb_block_ref *ref = ref_of(c);
+    cbi_head h = {.code = CB_OK, .extra = ref->bytes};
+    int fd = cb_block_descriptor(ref);
+    if (c->lease != NULL && fd >= 0) {
+        h.flags = CBI_FLAG_LEASE;
+        h.value = (uint64_t)(c->lease - s->lease_table);
+        c->pass = fd;
+    } else {
+        h.bytes = ref->bytes;
+        s->stats.copies++;
+        if (ref->in_memory) {
+            c->body = ref->data;
+            c->body_left = ref->bytes;
+        } else if (c->stream != NULL) { /* nothing at all needs none */
+            c->body = c->stream->buffer;
+            c->body_left = c->staged;
+            c->stream_left = ref->bytes - c->staged;
+        }
+    }
+    reply_head(c, &h);
+    go(s, c, h.bytes);
+}
+
+static void get_done(cb_server *s, cbi_connection *c) {
+    if (ref_of(c)->in_memory || ref_of(c)->bytes == 0) {
+        c->staged = 0;
+        reply_block(s, c);
+    } else if (cbi_stream_take(s, c)) {
+        c->job = CBI_JOB_READ;
+        cbi_server_submit(s, c);
+    }
+}
+
+static void begin_get(cb_server *s, cbi_connection *c) {
+    cb_error err;
+    if (c->trusted && (c->head.flags & CBI_FLAG_LEASE) != 0) {
+        c->lease = cbi_lease_take(s, c);
+    }
+    cb_status status = cbi_blocks_get_now(s->blocks, c->task, c->name, ref_of(c), &err);
+    if (status == CB_OK) {
+        reply_block(s, c);
+    } else if (status == CB_EAGAIN) {
+        c->job = CBI_JOB_GET;
+        cbi_server_submit(s, c);
+    } else {
+        answer(c, status, &err);
+        go(s, c, 0);
+    }
+}
+
+/** As much as goes into the stream. */
+static cb_status read_stream(cbi_connection *c, cb_error *err) {
+    if (c->reader == NULL) {
+        CB_TRY(cb_block_reader_open(ref_of(c), &c->reader, err));
+    }
+    c->staged = 0;
+    while (c->staged < CBI_STREAM_BYTES) {
+        size_t got = 0;
+        cb_status status = cb_block_reader_read(c->reader, c->stream->buffer + c->staged,
+                                                CBI_STREAM_BYTES - c->staged, &got, err);
+        if (status == CB_EEND) {
+            break;
+        }
+        CB_TRY(status);
+        c->staged += got;
+    }
+    uint64_t left = c->stream_left > 0 ? c->stream_left : ref_of(c)->bytes;
+    return c->staged > 0 && c->staged <= left
+               ? CB_OK
+               : cbi_fail(err, CB_ECORRUPT, "Block %s is not as long as it was.", c->name);
+}
+
+void cbi_request_sent(cb_server *s, cbi_connection *c) {
+    if (c->stream_left > 0) {
+        c->job = CBI_JOB_READ;
+        cbi_server_submit(s, c);
+    } else {
+        cbi_connection_rest(s, c);
+    }
+}
+
+/* ---- put ---- */
+
+static void sum_more(cbi_connection *c, const uint8_t *bytes, uint64_t count) {
+    if (c->head.flags & CBI_FLAG_SUM) {
+        (void)XXH3_64bits_update(&c->sum, bytes, (size_t)count);
+    }
+}
+
+/** What has come into memory and is not in the sum yet. */
+static void sum_memory(cbi_connection *c) {
+    if (!c->fill.on_disk) {
+        sum_more(c, c->fill.first + c->hashed, c->fill.filled - c->hashed);
+        c->hashed = c->fill.filled;
+    }
+}
+
+static cb_status begin_fill(const cb_server *s, cbi_connection *c, cb_error *err) {
+    cb_level level = c->head.code != 0 ? (cb_level)c->head.code : s->level;
+    level &= (cb_level) ~(CB_LEVEL_IS_DESERIALISED | CB_LEVEL_IN_OFF_HEAP);
+    (void)XXH3_64bits_reset(&c->sum);
+    c->hashed = 0;
+    CB_TRY(cbi_fill_begin(c->task, c->name, level, c->head.bytes, &c->fill, err));
+    return cbi_fill_room(&c->fill, &c->to, &c->room, err);
+}
+
+static cb_status finish_fill(cbi_connection *c, cb_error *err) {
+    sum_memory(c);
+    if ((c->head.flags & CBI_FLAG_SUM) && XXH3_64bits_digest(&c->sum) != c->head.value) {
+        return cbi_fail(err, CB_ECORRUPT, "Block %s did not arrive as it was sent.", c->name);
+    }
+    return cbi_fill_finish(&c->fill, err);
+}
+
+static void submit_put(cb_server *s, cbi_connection *c, cbi_job job) {
+    cb_pool_stats pool;
+    cb_manager_pool(s->manager, CB_STORAGE, CB_HEAP, &pool);
+    bool room = pool.used + 2 * (uint64_t)CBI_MIB < cb_manager_storage_max(s->manager, CB_HEAP);
+    bool now = room && c->head.bytes <= AT_ONCE_BYTES && !c->fill.on_disk;
+    c->job = job;
+    if (now) {
+        cbi_request_work(s, c);
+        c->job = CBI_JOB_NONE;
+        cbi_request_done(s, c, job);
+    } else {
+        cbi_server_submit(s, c);
+    }
+}
+
+static void begin_put(cb_server *s, cbi_connection *c) {
+    c->left = c->head.bytes;
+    submit_put(s, c, CBI_JOB_BEGIN);
+}
+
+/** There is room for more in memory, or a stream is needed, or all is there. */
+static void room_done(cb_server *s, cbi_connection *c) {
+    if (c->left == 0) {
+        submit_put(s, c, CBI_JOB_FINISH);
+        return;
+    }
+    if (c->fill.on_disk) {
+        if (!cbi_stream_take(s, c)) {
+            return;
+        }
+        c->to = c->stream->buffer;
+        c->room = CBI_STREAM_BYTES;
+        c->staged = 0;
+    }
+    c->state = CBI_BODY;
+    if (c->deadline_ns == 0) {
+        cbi_connection_hurry(s, c, c->left);
+    }
+}
+
+void cbi_request_body(cb_server *s, cbi_connection *c) {
+    if (c->stream != NULL) {
+        c->job = CBI_JOB_APPEND;
+        cbi_server_submit(s, c);
+    } else if (c->left == 0) {
+        submit_put(s, c, CBI_JOB_FINISH);
+    } else {
+        submit_put(s, c, CBI_JOB_ROOM);
+    }
+}
+
+void cbi_request_stream(cb_server *s, cbi_connection *c) {
+    c->state = CBI_BUSY;
+    if (c->head.op == CBI_OP_PUT) {
+        room_done(s, c);
+    } else if (c->head.op == CBI_OP_GET) {
+        get_done(s, c);
+    } else {
+        cbi_request_begin(s, c);
+    }
+    if (c->fd >= 0) {
+        cbi_connection_want(s, c);
+    }
+}
+
+/* ---- looking ---- */
+
+static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
+    cb_block_ref ref;
+    cb_status status = cb_blocks_lock(s->blocks, c->task, c->name, true, false, &ref, err);
+    if (status == CB_EAGAIN || status == CB_EMISUSE) {
+        return cbi_fail(err, CB_EAGAIN, "Block %s is being read, or there is a lease on it.",
+                        c->name);
+    }
+    CB_TRY(status);
+    cbi_blocks_end_locked(&ref);
+    return CB_OK;
+}
+
+typedef struct page {
+    uint8_t *at;
+    size_t bytes;
+} page;
+
+static void write_entry(void *ctx, const cb_block_status *status, cb_level level,
+                        uint32_t readers) {
+    page *p = ctx;
+    const cbi_entry e = {.memory_bytes = status->memory_bytes,
+                         .disk_bytes = status->disk_bytes,
+                         .readers = readers,
+                         .level = level,
+                         .now = status->level,
+                         .name_bytes = (uint8_t)strlen(status->name),
+                         .name = status->name};
+    p->bytes += cbi_entry_encode(&e, p->at + p->bytes);
+}
+
+static void begin_status(cb_server *s, cbi_connection *c) {
+    cb_error err;
+    page p = {.at = c->out + CBI_HEAD_BYTES};
+    cb_status status = cbi_blocks_look(s->blocks, c->name, write_entry, &p, &err);
+    if (status == CB_OK) {
+        answer_bytes(s, c, p.bytes);
+    } else {
+        answer(c, status, &err);
+        go(s, c, 0);
+    }
+}
+
+static void begin_list(cb_server *s, cbi_connection *c) {
+    if (!cbi_stream_take(s, c)) {
+        return;
+    }
+    page p = {.at = c->stream->buffer};
+    uint64_t at = c->head.value;
+    cbi_blocks_walk(s->blocks, &at, CBI_ENTRY_BYTES, CBI_STREAM_BYTES, write_entry, &p);
+    cbi_head h = {.code = CB_OK, .bytes = p.bytes, .value = at};
+    c->body = c->stream->buffer;
+    c->body_left = p.bytes;
+    c->stream_left = 0;
+    reply_head(c, &h);
+    go(s, c, p.bytes);
+}
+
+static void begin_stats(cb_server *s, cbi_connection *c) {
+    cb_server_stats stats;
+    cbi_server_stats(s, &stats);
+    static_assert(sizeof stats <= CBI_REPLY_TEXT_MAX, "the figures fit into a reply");
+    memcpy(c->out + CBI_HEAD_BYTES, &stats, sizeof stats);
+    answer_bytes(s, c, sizeof stats);
+}
+
+static void release_lease(cb_server *s, cbi_connection *c) {
+    cbi_lease *l = c->head.value < s->leases_max ? &s->lease_table[c->head.value] : NULL;
+    if (l == NULL || l->owner != c || !l->given) {
+        s->stats.connections_refused++;
+        c->ending = true; /* it does not know what it holds */
+        return;
+    }
+    cbi_lease_give(s, l);
+    cbi_connection_rest(s, c);
+}
+
+void cbi_request_begin(cb_server *s, cbi_connection *c) {
+    cbi_head hello = {.code = CB_OK, .flags = c->trusted ? CBI_FLAG_LEASE : 0};
+    switch (c->head.op) {
+        case CBI_OP_PUT: begin_put(s, c); break;
+        case CBI_OP_GET: begin_get(s, c); break;
+        case CBI_OP_RELEASE: release_lease(s, c); break;
+        case CBI_OP_REMOVE:
+            c->job = CBI_JOB_REMOVE;
+            cbi_server_submit(s, c);
+            break;
+        case CBI_OP_STATUS: begin_status(s, c); break;
+        case CBI_OP_LIST: begin_list(s, c); break;
+        case CBI_OP_STATS: begin_stats(s, c); break;
+        default:
+            reply_head(c, &hello);
+            go(s, c, 0);
+            break;
+    }
+}
+
+/* ---- jobs ---- */
+
+static cb_status work(cb_server *s, cbi_connection *c, cb_error *err) {
+    switch (c->job) {
+        case CBI_JOB_GET: return cb_blocks_get(s->blocks, c->task, c->name, ref_of(c), err);
+        case CBI_JOB_READ: return read_stream(c, err);
+        case CBI_JOB_BEGIN: return begin_fill(s, c, err);
+        case CBI_JOB_ROOM: sum_memory(c); return cbi_fill_room(&c->fill, &c->to, &c->room, err);
+        case CBI_JOB_APPEND:
+            sum_more(c, c->stream->buffer, c->staged);
+            return cbi_fill_append(&c->fill, c->stream->buffer, c->staged, err);
+        case CBI_JOB_FINISH: return finish_fill(c, err);
+        case CBI_JOB_REMOVE: return remove_block(s, c, err);
+        case CBI_JOB_CLOSE:
+            cbi_fill_cancel(&c->fill);
+            cb_block_reader_close(c->reader);
+            c->reader = NULL;
+            (void)cb_block_task_end(c->task);
+            c->task = NULL;
+            return CB_OK;
+        case CBI_JOB_NONE:
+        default: return CB_OK;
+    }
+}
+
+void cbi_request_work(cb_server *s, cbi_connection *c) {
+    cb_error err = {.message = ""};
+    cb_status status = work(s, c, &err);
+    bool midway = c->job == CBI_JOB_READ && c->stream_left > 0;
+    if (midway) {
+        c->broken = status != CB_OK; /* its head is sent: there is no other way to say it */
+        return;
+    }
+    bool failed_put = status != CB_OK && c->job >= CBI_JOB_BEGIN && c->job <= CBI_JOB_FINISH;
+    if (failed_put) {
+        cbi_fill_cancel(&c->fill);
+    }
+    answer(c, status, &err); /* used as it is, or written anew by what comes after success */
+    c->failed = status != CB_OK;
+}
+
+void cbi_request_done(cb_server *s, cbi_connection *c, cbi_job job) {
+    bool failed = c->failed;
+    c->failed = false;
+    switch (job) {
+        case CBI_JOB_GET: failed ? go(s, c, 0) : get_done(s, c); break;
+        case CBI_JOB_READ:
+            if (c->stream_left > 0) {
+                c->body = c->stream->buffer;
+                c->body_left = c->staged;
+                c->stream_left -= c->staged;
+                c->state = CBI_REPLY;
+            } else if (failed) {
+                go(s, c, 0);
+            } else {
+                reply_block(s, c);
+            }
+            break;
+        case CBI_JOB_BEGIN:
+        case CBI_JOB_ROOM:
+        case CBI_JOB_APPEND: failed ? refuse_rest(s, c) : room_done(s, c); break;
+        case CBI_JOB_FINISH:
+        case CBI_JOB_REMOVE: go(s, c, 0); break;
+        case CBI_JOB_NONE:
+        case CBI_JOB_CLOSE:
+        default: break;
+    }
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_SERVE_H
+#define CBI_SERVE_H
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "base/sys.h"
+#include "carbide/server.h"
+#include "serve/protocol.h"
+#include "store/blocks.h"
+
+/*
+ * The server from inside. One thread, the loop, owns all connections: it alone touches sockets and
+ * changes states. What may take long, a disk, an eviction, a checksum of megabytes, is a job that a
+ * worker does for a connection, which is the worker's while it is CBI_BUSY and the loop's
+ * otherwise; it has one job at a time. Without workers the loop does the jobs itself.
+ */
+
+enum {
+    CBI_STREAMS = 4, /* blocks on their way from or to disk at one time */
+    CBI_STREAM_BYTES = 64 * 1024,
+    CBI_OUT_BYTES = CBI_HEAD_BYTES + CBI_REPLY_TEXT_MAX,
+    CBI_WORKERS_MAX = 16,
+    CBI_SERVER_SHARE_MIN = 64 * 1024,
+    CBI_SOCKET_SEND_BYTES = 32 * 1024, /* the system doubles it */
+    CBI_SOCKET_COST = 64 * 1024
+};
+
+typedef enum cbi_state {
+    CBI_FREE = 0,
+    CBI_HEAD,  /* a request is waited for, or its rest */
+    CBI_BODY,  /* a put's bytes */
+    CBI_DRAIN, /* bytes of a put that was refused */
+    CBI_REPLY, /* the answer is on its way */
+    CBI_BUSY,  /* a worker has it */
+    CBI_QUEUED /* for a stream */
+} cbi_state;
+
+typedef enum cbi_job {
+    CBI_JOB_NONE = 0,
+    CBI_JOB_GET,    /* what lies on disk */
+    CBI_JOB_READ,   /* its next bytes, into the stream */
+    CBI_JOB_BEGIN,  /* a put: room for its first bytes */
+    CBI_JOB_ROOM,   /* for more */
+    CBI_JOB_APPEND, /* the stream's bytes, to disk */
+    CBI_JOB_FINISH,
+    CBI_JOB_REMOVE,
+    CBI_JOB_CLOSE
+} cbi_job;
+
+struct cbi_connection;
+
+/** A buffer for a block on its way from or to disk, or a page of a listing. */
+typedef struct cbi_stream {
+    struct cbi_connection *owner;
+    uint8_t *buffer;
+} cbi_stream;
+
+typedef struct cbi_lease {
+    cb_block_ref ref; /* first */
+    struct cbi_connection *owner;
+    uint32_t next; /* free ones: 1 + the next */
+    bool given;
+} cbi_lease;
+
+typedef struct cbi_connection {
+    struct cbi_connection *next, *prev; /* free ones, or idle ones by use */
+    struct cbi_connection *next_job;    /* of workers' queues, or of those that wait for a stream */
+    int fd;
+    uint32_t generation;     /* tells events of an older one at this place */
+    cbi_state state, wanted; /* wanted: what is polled for, CBI_HEAD or CBI_REPLY or CBI_BUSY */
+    cbi_job job;
+    bool trusted, close_after, idle, failed;
+    bool ending;
+    bool broken;          /* the job found that it must end */
+    uint64_t deadline_ns; /* of what is under way; 0: none */
+    cb_block_task *task;
+    uint32_t leases;
+    /* the request */
+    uint8_t in[CBI_REQUEST_BYTES_MAX];
+    uint32_t in_at, in_end;
+    cbi_head head;
+    char name[CB_BLOCK_NAME_MAX + 1];
+    /* what comes */
+    cbi_fill fill;
+    uint8_t *to;
+    size_t room;
+    uint64_t left, hashed; /* left: of the body, not yet received */
+    XXH3_state_t sum;
+    /* what goes */
+    uint8_t out[CBI_OUT_BYTES];
+    size_t out_at, out_end;
+    const uint8_t *body;
+    uint64_t body_left;   /* at `body` */
+    uint64_t stream_left; /* still to be read, after that */
+    int pass;
+    cb_block_ref own; /* being copied */
+    cbi_lease *lease; /* the same, or to be given */
+    cb_block_reader *reader;
+    cbi_stream *stream;
+    size_t staged; /* bytes of a put in the stream */
+} cbi_connection;
+
+typedef struct cbi_worker {
+    cbi_thread thread;
+    cb_server *server;
+} cbi_worker;
+
+struct cb_server {
+    /* immutable */
+    cb_manager *manager;
+    cb_blocks *blocks;
+    char *path;
+    const char *name; /* its last part */
+    int dir, listener, poll, bell;
+    struct stat socket_id;
+    cb_level level;
+    bool others;
+    uint32_t connections_max, leases_max, worker_count;
+    uint64_t timeout_ns;
+    uid_t uid;
+    void *tables;
+    size_t table_bytes;
+    cb_ledger_entry *process, *fixed, *small;
+    /* the loop's */
+    cbi_connection *connections, *free, *idle_first, *idle_last;
+    cbi_connection *stream_first, *stream_last;
+    cbi_lease *lease_table;
+    uint32_t free_lease; /* 1 + */
+    cbi_stream streams[CBI_STREAMS];
+    uint32_t strangers; /* connections of those who are not trusted */
+    uint32_t stranger_streams;
+    uint32_t closing; /* connections that a worker ends */
+    uint64_t next_tick_ns;
+    bool listening, tick_refresh;
+    int spare; /* a descriptor to give up when there are no others */
+    cb_server_stats stats;
+    uint8_t scratch[16 * 1024];
+    _Atomic bool stop;
+    /* guarded by mutex */
+    cbi_mutex mutex;
+    cbi_cond wake;
+    cbi_connection *jobs_first, *jobs_last, *done;
+    bool quit;
+    cbi_worker workers[CBI_WORKERS_MAX];
+};
+
+/** As cb_server_options.workers: the loop does all itself (tests want one order of things). */
+#define CBI_NO_WORKERS UINT32_MAX
+
+/** Events of no connection; others have its place, and its generation above that. */
+#define CBI_TOKEN_LISTENER UINT32_MAX
+#define CBI_TOKEN_BELL (UINT32_MAX - 1)
+
+/* ---- server.c ---- */
+
+/** A worker's thread; ctx is its cbi_worker. */
+void cbi_server_work(void *ctx);
+/** Goes on with those whose workers are done. */
+void cbi_server_take_done(cb_server *server);
+
+/** Hands the connection to a worker for its c->job, or does that at once. */
+void cbi_server_submit(cb_server *server, cbi_connection *c);
+/** One turn of the loop: waits at most so long, then does what there is to do. CB_EIO. */
+cb_status cbi_server_step(cb_server *server, int timeout_ms, cb_error *err);
+/** The descriptor becomes a connection; false: there is no room, and it was closed. */
+bool cbi_server_adopt(cb_server *server, int fd, bool trusted);
+void cbi_server_stats(cb_server *server, cb_server_stats *stats);
+
+/* ---- connection.c: the loop's side ---- */
+
+/** Polls for what the state needs. */
+void cbi_connection_want(cb_server *server, cbi_connection *c);
+/** It ends: at once, or when its worker is done. */
+void cbi_connection_end(cb_server *server, cbi_connection *c);
+void cbi_connection_receive(cb_server *server, cbi_connection *c);
+void cbi_connection_send(cb_server *server, cbi_connection *c);
+/** It waits for the next request, some of which may be there already. */
+void cbi_connection_rest(cb_server *server, cbi_connection *c);
+/** The transfer of so many bytes has begun. */
+void cbi_connection_hurry(const cb_server *server, cbi_connection *c, uint64_t bytes);
+/** Gives back lease, ref, reader, stream and fill, but no lease that was given. */
+void cbi_connection_let_go(cb_server *server, cbi_connection *c);
+/** false: it waits for one, and begins anew when there is. */
+bool cbi_stream_take(cb_server *server, cbi_connection *c);
+void cbi_stream_give(cb_server *server, cbi_connection *c);
+cbi_lease *cbi_lease_take(cb_server *server, cbi_connection *c);
+void cbi_lease_give(cb_server *server, cbi_lease *lease);
+void cbi_idle_remove(cb_server *server, cbi_connection *c);
+
+/* ---- request.c ---- */
+
+/** The request in c->head and c->name begins. */
+void cbi_request_begin(cb_server *server, cbi_connection *c);
+/** c->job, by a worker. */
+void cbi_request_work(cb_server *server, cbi_connection *c);
+/** What comes after it, by the loop. */
+void cbi_request_done(cb_server *server, cbi_connection *c, cbi_job job);
+/** A put's bytes have come up to c->room, or all have. */
+void cbi_request_body(cb_server *server, cbi_connection *c);
+/** There is a stream now. */
+void cbi_request_stream(cb_server *server, cbi_connection *c);
+/** The reply's bytes at c->body are sent. */
+void cbi_request_sent(cb_server *server, cbi_connection *c);
+
+#endif

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The loop of a server of blocks, its workers, and who may come in.
+ *
+ * Everything that a peer could make it need is there from the beginning and in the budget: so many
+ * connections, what the system holds for each socket, leases, streams, threads. When all
+ * connections are taken, one that has nothing under way and no lease gives way, the one that was
+ * idle longest: a thousand idle ones keep nobody out. Users who are not trusted share half of it.
+ */
+#include "serve/serve.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+enum { TICK_MS = 1000, EVENTS = 64 };
+
+/* ---- jobs ---- */
+
+static void enqueue(cbi_connection **first, cbi_connection **last, cbi_connection *c) {
+    c->next_job = NULL;
+    *(*last != NULL ? &(*last)->next_job : first) = c;
+    *last = c;
+}
+
+void cbi_server_work(void *ctx) {
+    cb_server *s = ((cbi_worker *)ctx)->server;
+    cbi_mutex_lock(&s->mutex);
+    for (;;) {
+        cbi_connection *c = s->jobs_first;
+        if (c == NULL && s->quit) {
+            break;
+        }
+        if (c == NULL) {
+            cbi_cond_wait(&s->wake, &s->mutex);
+            continue;
+        }
+        s->jobs_first = c->next_job;
+        s->jobs_last = s->jobs_first != NULL ? s->jobs_last : NULL;
+        cbi_mutex_unlock(&s->mutex);
+        cbi_request_work(s, c);
+        cbi_mutex_lock(&s->mutex);
+        bool ring = s->done == NULL;
+        c->next_job = s->done;
+        s->done = c;
+        if (ring) {
+            cbi_sys_bell_ring(s->bell);
+        }
+    }
+    cbi_mutex_unlock(&s->mutex);
+}
+
+static void closed(cb_server *s, cbi_connection *c) {
+    for (uint32_t i = 0; c->leases > 0 && i < s->leases_max; i++) {
+        if (s->lease_table[i].owner == c && s->lease_table[i].given) {
+            cbi_lease_give(s, &s->lease_table[i]);
+        }
+    }
+    s->strangers -= !c->trusted;
+    c->ending = true;
+    cbi_connection_let_go(s, c);
+    c->state = CBI_FREE;
+    c->next = s->free;
+    s->free = c;
+    s->stats.connections--;
+    s->closing--;
+}
+
+/** Its worker is done with it. */
+static void finish(cb_server *s, cbi_connection *c) {
+    cbi_job job = c->job;
+    c->job = CBI_JOB_NONE;
+    if (job == CBI_JOB_CLOSE) {
+        closed(s, c);
+        return;
+    }
+    c->state = CBI_HEAD;
+    if (!c->ending && !c->broken) {
+        cbi_request_done(s, c, job);
+    }
+    if (c->broken) {
+        cbi_connection_end(s, c);
+    }
+}
+
+/** After anything that changed a connection. */
+static void settle(cb_server *s, cbi_connection *c) {
+    if (c->state == CBI_REPLY && !c->ending) {
+        cbi_connection_send(s, c);
+    }
+    bool reads = c->state == CBI_HEAD || c->state == CBI_BODY || c->state == CBI_DRAIN;
+    if (reads && !c->ending && c->in_end > c->in_at) {
+        cbi_connection_receive(s, c); /* what came together with what was done */
+    }
+    if (c->state == CBI_FREE || c->fd < 0) {
+        if (c->state != CBI_FREE && c->state != CBI_BUSY) {
+            cbi_connection_end(s, c);
+        }
+        return;
+    }
+    if (!c->ending) {
+        cbi_connection_want(s, c);
+    }
+    if (c->ending) {
+        cbi_connection_end(s, c);
+    }
+}
+
+void cbi_server_submit(cb_server *s, cbi_connection *c) {
+    c->state = CBI_BUSY;
+    if (s->worker_count == 0) {
+        cbi_request_work(s, c);
+        finish(s, c);
+        return;
+    }
+    cbi_mutex_lock(&s->mutex);
+    enqueue(&s->jobs_first, &s->jobs_last, c);
+    cbi_cond_signal(&s->wake);
+    cbi_mutex_unlock(&s->mutex);
+}
+
+void cbi_server_take_done(cb_server *s) {
+    cbi_sys_bell_clear(s->bell);
+    cbi_mutex_lock(&s->mutex);
+    cbi_connection *c = s->done;
+    s->done = NULL;
+    cbi_mutex_unlock(&s->mutex);
+    while (c != NULL) {
+        cbi_connection *next = c->next_job;
+        finish(s, c);
+        settle(s, c);
+        c = next;
+    }
+}
+
+/* ---- coming in ---- */
+
+static void listen_for(cb_server *s, bool on) {
+    if (on != s->listening &&
+        cbi_sys_poll_set(s->poll, s->listener, false, on, false, CBI_TOKEN_LISTENER) == 0) {
+        s->listening = on;
+    }
+}
+
+/** One that is idle gives way; false: none is. */
+static bool make_way(cb_server *s, bool stranger) {
+    for (cbi_connection *c = s->idle_first; c != NULL; c = c->next) {
+        if (!stranger || !c->trusted) {
+            cbi_connection_end(s, c);
+            return true;
+        }
+    }
+    return false;
+}
+
+bool cbi_server_adopt(cb_server *s, int fd, bool trusted) {
+    cbi_connection *c = s->free;
+    bool full = c == NULL || (!trusted && s->strangers >= s->connections_max / 2);
+    cb_block_task *task = NULL;
+    if (full || cb_block_task_create(s->blocks, 0, 0, &task, NULL) != CB_OK) {
+        (void)cbi_sys_close(fd);
+        return false;
+    }
+    uint32_t generation = c->generation;
+    uint64_t token = (uint64_t)generation << 32 | (uint64_t)(c - s->connections);
+    if (cbi_sys_poll_set(s->poll, fd, true, true, false, token) < 0) {
+        (void)cb_block_task_end(task);
+        (void)cbi_sys_close(fd);
+        return false;
+    }
+    s->free = c->next;
+    *c = (cbi_connection){.fd = fd,
+                          .generation = generation,
+                          .state = CBI_HEAD,
+                          .wanted = CBI_HEAD,
+                          .trusted = trusted,
+                          .pass = -1,
+                          .task = task};
+    s->strangers += !trusted;
+    s->stats.connections++;
+    if (s->stats.connections > s->stats.connections_peak) {
+        s->stats.connections_peak = s->stats.connections;
+    }
+    cbi_connection_rest(s, c);
+    return true;
+}
+
+/** There are no descriptors: who waits is told so by being let in and sent away. */
+static void send_away(cb_server *s) {
+    if (s->spare < 0) {
+        listen_for(s, false); /* until the next tick */
+        return;
+    }
+    (void)cbi_sys_close(s->spare);
+    int fd = cbi_sys_accept(s->listener, CBI_SOCKET_SEND_BYTES);
+    if (fd >= 0) {
+        (void)cbi_sys_close(fd);
+    }
+    s->spare = cbi_sys_bell_create();
+    s->stats.connections_refused++;
+}
+
+/** false: nobody else is there, or there is no room. */
+static bool let_in(cb_server *s) {
+    if (s->free == NULL && (s->closing > 0 || make_way(s, false)) && s->free == NULL) {
+        listen_for(s, false); /* until it is closed */
+        return false;
+    }
+    if (s->free == NULL) {
+        listen_for(s, false); /* until the next tick */
+        return false;
+    }
+    int fd = cbi_sys_accept(s->listener, CBI_SOCKET_SEND_BYTES);
+    if (fd == -EMFILE || fd == -ENFILE) {
+        send_away(s);
+        return false;
+    }
+    if (fd < 0) {
+        return fd != -EAGAIN && s->worker_count > 0 && fd == -ECONNABORTED;
+    }
+    pid_t pid = 0;
+    uid_t uid = 0;
+    bool known = cbi_sys_peer(fd, &pid, &uid) == 0;
+    bool trusted = known && (uid == s->uid || uid == 0);
+    if (!known || (!trusted && !s->others)) {
+        s->stats.connections_refused++;
+        (void)cbi_sys_close(fd);
+        return true;
+    }
+    if (!trusted && s->strangers >= s->connections_max / 2) {
+        (void)make_way(s, true);
+    }
+    if (!cbi_server_adopt(s, fd, trusted)) {
+        s->stats.connections_refused++;
+    }
+    return true;
+}
+
+/* ---- the loop ---- */
+
+/** Ends those whose time is over; answers whether somebody has a deadline. */
+static bool look_at_clock(cb_server *s) {
+    uint64_t now = cbi_sys_clock_ns();
+    if (now < s->next_tick_ns) {
+        return true;
+    }
+    s->next_tick_ns = now + (uint64_t)TICK_MS * 1000000;
+    bool any = false;
+    for (uint32_t i = 0; i < s->connections_max; i++) {
+        cbi_connection *c = &s->connections[i];
+        if (c->state == CBI_FREE || c->state == CBI_BUSY || c->deadline_ns == 0) {
+            any = any || c->state == CBI_BUSY;
+            continue;
+        }
+        any = true;
+        if (c->deadline_ns <= now) {
+            s->stats.connections_refused++;
+            cbi_connection_end(s, c);
+        }
+    }
+    listen_for(s, true);
+    if (s->spare < 0) {
+        s->spare = cbi_sys_bell_create();
+    }
+    cb_ledger_refresh(s->manager);
+    return any;
+}
+
+static void serve_event(cb_server *s, const cbi_sys_event *e) {
+    uint32_t place = (uint32_t)e->token;
+    if (place == CBI_TOKEN_BELL) {
+        cbi_server_take_done(s);
+        return;
+    }
+    if (place == CBI_TOKEN_LISTENER) {
+        for (int i = 0; i < EVENTS && let_in(s); i++) {
+        }
+        return;
+    }
+    cbi_connection *c = &s->connections[place];
+    if (c->generation != e->token >> 32 || c->state == CBI_FREE || c->fd < 0) {
+        return; /* it ended a moment ago */
+    }
+    if (c->state == CBI_BUSY || c->state == CBI_QUEUED) {
+        if (e->hung_up) {
+            cbi_connection_end(s, c);
+        }
+        return;
+    }
+    if (c->state == CBI_REPLY) {
+        cbi_connection_send(s, c);
+    } else {
+        cbi_connection_receive(s, c);
+    }
+    settle(s, c);
+}
+
+cb_status cbi_server_step(cb_server *s, int timeout_ms, cb_error *err) {
+    cbi_sys_event events[EVENTS];
+    int count = cbi_sys_poll_wait(s->poll, events, EVENTS, timeout_ms);
+    if (count < 0) {
+        return cbi_fail_sys(err, CB_EIO, count, "the server cannot wait for its connections");
+    }
+    for (int i = 0; i < count; i++) {
+        serve_event(s, &events[i]);
+    }
+    if (s->free != NULL) {
+        listen_for(s, true);
+    }
+    return CB_OK;
+}
+
+cb_status cb_server_run(cb_server *s, cb_error *err) {
+    while (!atomic_load(&s->stop)) {
+        bool hurry = look_at_clock(s) || !s->listening;
+        CB_TRY(cbi_server_step(s, hurry ? TICK_MS : -1, err));
+    }
+    return CB_OK;
+}
+
+void cb_server_stop(cb_server *s) {
+    atomic_store(&s->stop, true);
+    cbi_sys_bell_ring(s->bell);
+}
+
+/* ---- figures ---- */
+
+void cbi_server_stats(cb_server *s, cb_server_stats *out) {
+    cb_blocks_stats b;
+    cb_pool_stats pool;
+    cb_blocks_stats_get(s->blocks, &b);
+    cb_manager_pool(s->manager, CB_STORAGE, CB_HEAP, &pool);
+    *out = s->stats;
+    out->accounted_bytes = cb_manager_accounted(s->manager);
+    out->accounted_peak_bytes = cb_manager_accounted_peak(s->manager);
+    out->storage_max_bytes = cb_manager_storage_max(s->manager, CB_HEAP);
+    out->blocks = b.blocks;
+    out->memory_blocks = b.memory_blocks;
+    out->memory_bytes = b.memory_bytes;
+    out->disk_blocks = b.disk_blocks;
+    out->disk_bytes = b.disk_bytes;
+    out->unroll_bytes = pool.used > b.memory_bytes ? pool.used - b.memory_bytes : 0;
+    out->overhead_bytes = b.overhead_bytes;
+    out->evicted = b.evicted;
+    out->drops_failed = b.drops_failed;
+    out->hits = b.hits;
+    out->disk_hits = b.disk_hits;
+    out->misses = b.misses;
+    out->promoted = b.promoted;
+    out->replicas_missing = b.replicas_missing;
+}
+
+void cb_server_stats_get(cb_server *s, cb_server_stats *stats) {
+    cbi_server_stats(s, stats);
+}
