@@ -10,12 +10,13 @@
 
 enum { BAD_BUFFER_BYTES = 16 * 1024 };
 
-cb_status input_bad_open(cbi_input *input, const char *path, cb_error *err) {
+cb_status input_bad_open(cbi_input *input, const char *path, bool more, cb_error *err) {
     if (!path)
         return cbi_fail(err, CB_EINVAL,
                         "malformed rows are to be written to a file, but its name is missing");
     struct stat st;
-    int fd = cbi_sys_open(path, O_WRONLY | O_CREAT, 0666);
+    /* Appending: the inputs of a join write to the same file. */
+    int fd = cbi_sys_open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
     if (fd < 0)
         return cbi_fail_sys(err, CB_EIO, -fd, "cannot open %s for malformed rows", path);
     input->bad_fd = fd;
@@ -25,7 +26,7 @@ cb_status input_bad_open(cbi_input *input, const char *path, cb_error *err) {
     /* Only now that it is known to be no input may it lose what it holds. */
     if (cbi_input_is(input, (uint64_t)st.st_dev, (uint64_t)st.st_ino))
         return cbi_fail(err, CB_EINVAL, "%s is an input and cannot take its malformed rows", path);
-    if (S_ISREG(st.st_mode) && (r = cbi_sys_truncate(fd, 0)) < 0)
+    if (!more && S_ISREG(st.st_mode) && (r = cbi_sys_truncate(fd, 0)) < 0)
         return cbi_fail_sys(err, CB_EIO, -r, "cannot empty %s", path);
     input->bad_path = cbi_strdup(path);
     input->bad_buffer = cbi_alloc(BAD_BUFFER_BYTES);

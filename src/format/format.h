@@ -36,8 +36,9 @@ typedef struct cbi_input_options {
     cb_header header;
     cb_bad_rows bad_rows;
     const char *bad_rows_path;
-    bool direct_cold; /* drop what was read from the page cache when it was not there before (best
-                         effort) */
+    bool bad_rows_more; /* another input writes to it as well, and was opened before */
+    bool direct_cold;   /* drop what was read from the page cache when it was not there before (best
+                           effort) */
     size_t decoder_bytes_max; /* the most a decoder may hold, CB_EBUDGET beyond it; 0 = 160 MiB
                                  (zstd's usual limit) */
 } cbi_input_options;

@@ -165,7 +165,7 @@ cb_status cbi_input_open(const cbi_input_options *options, cbi_input **input, cb
     if (status == CB_OK)
         status = input_open_files(in, options, err);
     if (status == CB_OK && in->bad_rows == CB_BAD_ROWS_FILE)
-        status = input_bad_open(in, options->bad_rows_path, err);
+        status = input_bad_open(in, options->bad_rows_path, options->bad_rows_more, err);
     if (status == CB_OK)
         status = input_check_fixed(in, err);
     if (status == CB_OK)

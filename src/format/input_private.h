@@ -187,7 +187,7 @@ cb_status input_stream_begin(cbi_input *input, cb_error *err);
 void input_stream_fini(cbi_input *input);
 
 /* bad_rows.c */
-cb_status input_bad_open(cbi_input *input, const char *path, cb_error *err);
+cb_status input_bad_open(cbi_input *input, const char *path, bool more, cb_error *err);
 /** Counts a malformed row and writes it where it is to go, in pieces if need be. */
 cb_status input_bad_row(cbi_input *input, const uint8_t *row, size_t bytes, bool ends,
                         cb_error *err);

@@ -344,6 +344,9 @@ static cb_status check_options(const cb_dedupe_options *o, cb_error *err) {
     if ((unsigned)o->keep > CB_KEEP_MIN)
         return cbi_fail(err, CB_EINVAL, "a way to keep rows that does not exist");
     bool by = o->keep == CB_KEEP_MAX || o->keep == CB_KEEP_MIN;
+    if (o->duplicates != NULL && o->job.output != NULL && strcmp(o->duplicates, o->job.output) == 0)
+        return cbi_fail(err, CB_EINVAL, "%s cannot take the rows that stay and those that do not",
+                        o->duplicates);
     if (by != (o->keep_column != NULL))
         return cbi_fail(err, CB_EINVAL,
                         by ? "the row with the largest or smallest value of which column stays?"

@@ -151,6 +151,19 @@ static cb_status read_given(void *ctx, uint8_t *buf, size_t bytes, size_t *got, 
     return CB_OK;
 }
 
+/* Each input looks at itself; what one of several would lose, nobody has looked at yet. */
+static cb_status check_bad_rows_path(const cbi_job *job, cb_error *err) {
+    struct stat bad, input;
+    const char *path = job->o.bad_rows_path;
+    if (job->o.bad_rows != CB_BAD_ROWS_FILE || cbi_sys_stat(path, &bad) < 0)
+        return CB_OK;
+    for (size_t i = 0; i < job->o.input_count; i++)
+        if (cbi_sys_stat(job->o.inputs[i], &input) >= 0 && input.st_dev == bad.st_dev &&
+            input.st_ino == bad.st_ino && S_ISREG(bad.st_mode))
+            return cbi_fail(err, CB_EINVAL, "%s is an input and cannot take malformed rows", path);
+    return CB_OK;
+}
+
 cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input **input,
                              cb_error *err) {
     static const char *const standard[] = {"-"}, *const given[] = {"the given rows"};
@@ -169,9 +182,11 @@ cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input
                                  .header = job->o.header,
                                  .bad_rows = job->o.bad_rows,
                                  .bad_rows_path = job->o.bad_rows_path,
+                                 .bad_rows_more = first > 0,
                                  .decoder_bytes_max = decoder_bytes_max(job),
                                  .direct_cold = true};
     cbi_input *opened;
+    CB_TRY(check_bad_rows_path(job, err));
     CB_TRY(cbi_input_open(&options, &opened, err));
     cbi_mutex_lock(&job->mutex);
     job->input = opened;

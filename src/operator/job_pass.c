@@ -243,7 +243,9 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
 cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err) {
     const cbi_job_pass *pass = job->pass;
     size_t all = job->sizes.segments;
-    CB_TRY(cbi_partitions_make_room(pass->parts, index - 1, all, err));
+    /* Lower ones are done with, but for those of another output. */
+    uint32_t above = pass->first > 0 ? UINT32_MAX : index - 1;
+    CB_TRY(cbi_partitions_make_room(pass->parts, above, all, err));
     if (pass->partner != NULL)
         CB_TRY(cbi_partitions_make_room(pass->partner, index - 1, all, err));
     cbi_partitions *results = results_of(job, pass);

@@ -186,7 +186,7 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
             continue;
         }
         choose_parts(job, z, rest);
-        size_t segment = (size_t)(rest / 8 / (z->parts * sides));
+        size_t segment = (size_t)cbi_min(rest / 8 / (z->parts * sides), rest / 64);
         z->segment = power_of_two_below(
             cbi_clamp(segment, 4096, z->in_memory ? 64 * CBI_KIB : 32 * CBI_KIB));
         z->segments = (size_t)(rest / z->segment);

@@ -193,8 +193,8 @@ static bool remove_folder(int parent, int fd, const char *name) {
 }
 
 void cbi_private_folder_close(cbi_private_folder *folder, int parent) {
-    if (folder->fd >= 0) {
-        (void)remove_folder(parent, folder->fd, folder->name);
+    if (folder->fd >= 0 && !remove_folder(parent, folder->fd, folder->name)) {
+        (void)remove_folder(parent, folder->fd, folder->name); /* what failed may have passed */
     }
     close_if_open(&folder->owner_fd); /* the lock goes last */
     close_if_open(&folder->fd);
