@@ -24,10 +24,8 @@ static cbi_parker all_done;
 
 /** Ends the process when the tests do not. */
 static void *watch(void *ctx) {
-    (void)ctx;
-    uint64_t until =
-        cbi_sys_clock_ns() + 4 * run_ns + long_ns + WATCHDOG_SECONDS * (uint64_t)1000000000;
-    if (!cbi_parker_wait(&all_done, until)) {
+    const uint64_t *until = ctx;
+    if (!cbi_parker_wait(&all_done, *until)) {
         static char tree[1 << 16];
         (void)cb_manager_tree(the_manager, tree, sizeof tree);
         (void)fputs(tree, stderr);
@@ -353,8 +351,10 @@ int main(int argc, char **argv) {
     if (seconds != NULL) {
         long_ns = strtoull(seconds, NULL, 10) * 1000000000u;
     }
+    uint64_t until = /* before the thread begins: the last test changes run_ns */
+        cbi_sys_clock_ns() + 4 * run_ns + long_ns + WATCHDOG_SECONDS * (uint64_t)1000000000;
     pthread_t watchdog;
-    if (pthread_create(&watchdog, NULL, watch, NULL) != 0) {
+    if (pthread_create(&watchdog, NULL, watch, &until) != 0) {
         return 1;
     }
     const struct CMUnitTest tests[] = {
