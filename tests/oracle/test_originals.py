@@ -6,6 +6,7 @@
 50,000 operations for each kind of manager and for the memory of tasks, and more than a million of each with --long, with
 22 seeds. What fails is kept: build/test-work/failures has the trace, both answers, and the command that makes them again.
 """
+import itertools
 import os
 import shutil
 import subprocess
@@ -48,20 +49,29 @@ class Originals(h.Case):
         with open(ours, "wb") as out:
             ended = subprocess.run([h.CARBIDE, "simulate", trace], stdout=out, stderr=subprocess.PIPE)
         self.assertEqual((ended.returncode, ended.stderr), (0, b""), made_by)
+        if self.difference(trace) is not None:
+            # A JVM may wake a waiting thread for no reason, and Spark's then looks again, and may evict. That does not happen
+            # twice at one place.
+            print(f"asked again, for the first answers differ: {made_by}{self.difference(trace)}", file=sys.stderr)
+            self.assertIsNone(originals(trace))
         return self.assertSameLines(trace, made_by)
 
-    def assertSameLines(self, trace, made_by):
-        answers = trace + ".answers"
-        ours = trace + ".carbide"
-        with open(ours, "rb") as a, open(answers, "rb") as b:
-            lines = 0
-            for got, want in zip(a, b):
-                lines += 1
+    @staticmethod
+    def difference(trace):
+        """The first line that is not the same in both answers, or None."""
+        with open(trace + ".carbide", "rb") as a, open(trace + ".answers", "rb") as b:
+            for got, want in itertools.zip_longest(a, b, fillvalue=b"nothing\n"):
                 if got != want:
-                    self.keep(trace, answers, ours)
-                    self.fail(f"{made_by}\ncarbide:  {got.decode()}original: {want.decode()}")
-            self.assertEqual((a.read(1), b.read(1)), (b"", b""), made_by)
-        return lines
+                    return f"\ncarbide:  {got.decode()}original: {want.decode()}"
+        return None
+
+    def assertSameLines(self, trace, made_by):
+        difference = self.difference(trace)
+        if difference is not None:
+            self.keep(trace, trace + ".answers", trace + ".carbide")
+            self.fail(made_by + difference)
+        with open(trace + ".answers", "rb") as f:
+            return sum(1 for _ in f)
 
     @staticmethod
     def keep(*files):
