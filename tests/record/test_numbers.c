@@ -37,7 +37,7 @@ static size_t make_field(char *p) {
 static void check_field(const cbi_numbers_want *want, uint64_t largest, const uint8_t *base,
                         cbi_span span, int64_t value, bool null, bool odd) {
     cbi_decimal d = {.value = 0};
-    cbi_i128 shifted;
+    cbi_i128 shifted = 0;
     cbi_number_kind kind = cbi_decimal_parse(base, base + span.offset, span.bytes, &d);
     if (null) {
         assert_int_equal(kind, CBI_NUMBER_NULL);
