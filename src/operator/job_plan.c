@@ -32,8 +32,8 @@ enum {
     PARTS_MAX = 2048,
     PARTS_STREAM = 256,
     PART_IN_CACHE = 1 << 20,
-    PART_FINE = 4 << 20,
-    EXTENT_WORTH = 256 << 10,
+    PART_FINE = 2 << 20,
+    EXTENT_WORTH = 64 << 10,
     SAMPLE_ROWS = 16,
     SAMPLE_SPOTS = 512
 };
@@ -138,8 +138,9 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     double small = clamp_double(total / (double)PART_IN_CACHE + 1, parts, PARTS_MAX);
     double open = small * 2 * 16 * 1024;
     z->in_memory = total * (1.04 + 0.1 * d->result_factor) + open + 256 * 1024 <= (double)rest;
-    double fine =
-        clamp_double((double)rest / (double)EXTENT_WORTH, 1, total / (double)PART_FINE + 1);
+    /* smaller ones are read ahead in less memory; two sides have twice as many extents */
+    double worth = sides > 1 ? 4 * EXTENT_WORTH : EXTENT_WORTH;
+    double fine = clamp_double((double)rest / worth, 1, total / sides / PART_FINE + 1);
     double wanted = z->in_memory ? small : fine;
     if (parts < wanted) {
         parts = wanted;
@@ -205,8 +206,8 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
     if ((z->shared + (uint64_t)threads * z->worker) % z->segment != 0)
         z->segments -= cbi_min(z->segments, 1); /* scratch is whole segments of the same pool */
     z->run_batch = cbi_clamp(z->segments / 256, 1, cbi_max(512 * CBI_KIB / z->segment, 1));
-    z->reserve =
-        cbi_max(cbi_min(z->segments / 4, 2 * (size_t)z->ranges * outputs(job)), z->segments / 8);
+    size_t most = sides > 1 ? z->segments / 4 : z->segments / 8; /* the rest is for reading ahead */
+    z->reserve = cbi_max(cbi_min(most, 2 * (size_t)z->ranges * outputs(job)), z->segments / 8);
     return z->segments >= 32;
 }
 
