@@ -50,6 +50,7 @@ int cli_gen_main(int argc, char **argv);
 int cli_simulate_main(int argc, char **argv);
 int cli_serve_main(int argc, char **argv);
 int cli_block_main(int argc, char **argv);
+int cli_top_main(int argc, char **argv);
 int cli_doctor_main(int argc, char **argv);
 int cli_completions_main(int argc, char **argv);
 

@@ -15,7 +15,8 @@ const cli_verb cli_verb_help = {
     .name = "help",
     .summary = "what a command can do",
     .usage = "help [COMMAND]",
-    .words = "sort group join dedupe partition gen simulate serve block doctor completions version",
+    .words =
+        "sort group join dedupe partition gen simulate serve block top doctor completions version",
     .groups = help_groups,
     .group_count = 1,
 };
@@ -28,11 +29,10 @@ const cli_verb cli_verb_version = {
     .group_count = 1,
 };
 
-const cli_verb *const cli_verbs[] = {&cli_verb_sort,     &cli_verb_group,       &cli_verb_join,
-                                     &cli_verb_dedupe,   &cli_verb_partition,   &cli_verb_gen,
-                                     &cli_verb_simulate, &cli_verb_serve,       &cli_verb_block,
-                                     &cli_verb_doctor,   &cli_verb_completions, &cli_verb_help,
-                                     &cli_verb_version};
+const cli_verb *const cli_verbs[] = {
+    &cli_verb_sort,   &cli_verb_group,       &cli_verb_join,  &cli_verb_dedupe, &cli_verb_partition,
+    &cli_verb_gen,    &cli_verb_simulate,    &cli_verb_serve, &cli_verb_block,  &cli_verb_top,
+    &cli_verb_doctor, &cli_verb_completions, &cli_verb_help,  &cli_verb_version};
 const size_t cli_verb_count = CLI_COUNT(cli_verbs);
 
 /** "  -S, --memory=SIZE" ... then the help from HELP_COLUMN on, its lines below each other. */

@@ -32,6 +32,8 @@ static int verb_main(int argc, char **argv) {
         return cli_serve_main(argc, argv);
     if (strcmp(verb, "block") == 0)
         return cli_block_main(argc, argv);
+    if (strcmp(verb, "top") == 0)
+        return cli_top_main(argc, argv);
     if (strcmp(verb, "doctor") == 0)
         return cli_doctor_main(argc, argv);
     if (strcmp(verb, "completions") == 0)
@@ -65,7 +67,7 @@ int main(int argc, char **argv) {
         return cli_sort_main(argc, argv, true);
     if (argc < 2) {
         (void)cli_usage_error(NULL, "a command is needed: sort, group, join, dedupe, partition, "
-                                    "gen, simulate, serve, block, doctor, help, "
+                                    "gen, simulate, serve, block, top, doctor, help, "
                                     "version or completions");
         return CLI_EXIT_TROUBLE;
     }

@@ -42,7 +42,7 @@ typedef struct cli_verb {
 
 extern const cli_verb cli_verb_sort, cli_verb_group, cli_verb_join, cli_verb_dedupe,
     cli_verb_partition, cli_verb_gen, cli_verb_simulate, cli_verb_serve, cli_verb_block,
-    cli_verb_doctor, cli_verb_completions, cli_verb_help, cli_verb_version;
+    cli_verb_top, cli_verb_doctor, cli_verb_completions, cli_verb_help, cli_verb_version;
 extern const cli_verb *const cli_verbs[];
 extern const size_t cli_verb_count;
 

@@ -152,8 +152,15 @@ static void work_cancel(void *object) {
 static void work_memory_tree(const void *object, char *text, size_t bytes) {
     cb_sort_memory_tree(object, text, bytes);
 }
+static cb_status_page *page; /* of --status */
+
 static void work_destroy(void *object) {
+    cb_status_page_destroy(page);
+    page = NULL;
     cb_sort_destroy(object);
+}
+static void work_figures(const void *object, cb_figures *figures) {
+    cb_sort_figures(object, figures);
 }
 
 /** One try; *sort is the caller's to destroy, whatever the answer. Ends the process when a signal
@@ -164,8 +171,15 @@ static cb_status attempt(const cli_sort_args *args, bool streams, cb_sort **sort
     cli_signals_block(&before);
     cb_status status = cb_sort_create(&args->options, sort, err);
     if (status == CB_OK) {
-        cli_work work = {*sort,       work_run,         work_progress,
-                         work_cancel, work_memory_tree, work_destroy};
+        const cli_work work = {.object = *sort,
+                               .run = work_run,
+                               .progress = work_progress,
+                               .cancel = work_cancel,
+                               .memory_tree = work_memory_tree,
+                               .destroy = work_destroy,
+                               .figures = work_figures,
+                               .page = page,
+                               .what = "sort"};
         status = cli_ticker_watch(&work, args->progress, args->quiet || args->gnu, streams, &before,
                                   err);
     }
@@ -190,6 +204,11 @@ static int run(cli_sort_args *args) {
     cb_sort *sort = NULL;
     cb_error err = {0};
     bool streams = has_streams(&args->options);
+    if (args->status_path != NULL &&
+        cb_status_page_create(args->status_path, &page, &err) != CB_OK) {
+        cli_complain("%s", err.message);
+        return CLI_EXIT_TROUBLE;
+    }
     cb_status status = attempt(args, streams, &sort, &err);
     for (int tries = 0; tries < RAISES_MAX && raise_budget(args, streams, status, &err); tries++) {
         cb_sort_destroy(sort);
@@ -203,7 +222,7 @@ static int run(cli_sort_args *args) {
         code = close_output(args);
     if (code == CLI_EXIT_OK)
         code = told;
-    cb_sort_destroy(sort);
+    work_destroy(sort);
     return code;
 }
 

@@ -235,6 +235,7 @@ static int take_value(reader *r, int id, const char *value) {
         case SORT_BATCH_SIZE: return read_batch_size(r, value);
         case SORT_COMPRESS_PROGRAM: o->spill_codec = CB_CODEC_LZ4; return GO_ON;
         case SORT_PROGRESS: return read_progress(r, value);
+        case SORT_STATUS: r->args->status_path = value; return GO_ON;
         case SORT_STATS:
             r->args->stats = true;
             r->args->stats_path = value != NULL && strcmp(value, "-") != 0 ? value : NULL;

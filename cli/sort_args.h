@@ -20,7 +20,8 @@ typedef struct cli_sort_args {
     bool check_quiet; /* -C */
     bool explain, quiet, verbose;
     bool stats;
-    const char *stats_path; /* NULL = standard error */
+    const char *stats_path;  /* NULL = standard error */
+    const char *status_path; /* NULL = none */
     cli_progress progress;
 
     const char **keys;

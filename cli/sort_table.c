@@ -121,6 +121,8 @@ static const cli_option telling_options[] = {
      false, false},
     {SORT_STATS, 0, "stats", OPTIONAL, "FILE", "@file",
      "figures as JSON, to standard error or FILE", false, false},
+    {SORT_STATUS, 0, "status", NEEDED, "FILE", "@file",
+     "publish who holds the memory in FILE, for carbide top", false, false},
     {SORT_QUIET, 'q', "quiet", NONE, NULL, NULL, "errors only", false, false},
     {SORT_VERBOSE, 'v', "verbose", NONE, NULL, NULL,
      "the closing figures even when not on a terminal, and\nwho holds the memory when it runs out",

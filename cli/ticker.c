@@ -226,7 +226,20 @@ static void look(cli_ticker *t, cb_progress *p) {
     sample_rate(t, p);
 }
 
+/** For carbide top. */
+static void publish(const cli_work *work) {
+    static cb_figures figures;
+    if (work->page == NULL)
+        return;
+    memset(&figures, 0, sizeof figures);
+    (void)snprintf(figures.what, sizeof figures.what, "%s", work->what);
+    work->figures(work->object, &figures);
+    if (cb_status_page_publish(work->page, &figures, NULL) != CB_OK)
+        return; /* nothing depends on it */
+}
+
 static void tick(cli_ticker *t) {
+    publish(t->work);
     cb_progress p;
     uint64_t n = t->ticks++;
     if (t->progress == CLI_PROGRESS_NEVER)

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 
+#include "carbide/monitor.h"
 #include "carbide/sort.h"
 #include "cli.h"
 #include "sort_args.h"
@@ -18,6 +19,10 @@ typedef struct cli_work {
     void (*cancel)(void *object);
     void (*memory_tree)(const void *object, char *text, size_t bytes);
     void (*destroy)(void *object);
+    /* NULL, NULL, NULL: nobody watches from outside */
+    void (*figures)(const void *object, cb_figures *figures);
+    cb_status_page *page;
+    const char *what;
 } cli_work;
 
 /**

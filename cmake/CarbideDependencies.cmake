@@ -40,3 +40,9 @@ mark_as_advanced(CARBIDE_xxhash_ARCHIVE)
 if(CARBIDE_xxhash_ARCHIVE)
     set_property(TARGET carbide::lz4 PROPERTY INTERFACE_LINK_LIBRARIES "${CARBIDE_xxhash_ARCHIVE}")
 endif()
+
+# Sealed files of blocks (carbide/cipher.h). Only who calls for a cipher links it: the command does not.
+option(CARBIDE_WITH_OPENSSL "AES-GCM for blocks on disk, by OpenSSL" OFF)
+if(CARBIDE_WITH_OPENSSL)
+    find_package(OpenSSL 3.0 REQUIRED COMPONENTS Crypto)
+endif()

@@ -23,6 +23,10 @@ install(FILES "${PROJECT_BINARY_DIR}/carbide-config.cmake"
     "${PROJECT_BINARY_DIR}/carbide-config-version.cmake"
     "${PROJECT_SOURCE_DIR}/cmake/CarbideDependencies.cmake" DESTINATION "${package_dir}")
 
+set(CARBIDE_PC_CRYPTO "")
+if(CARBIDE_WITH_OPENSSL)
+    set(CARBIDE_PC_CRYPTO "-lcrypto")
+endif()
 configure_file("${PROJECT_SOURCE_DIR}/cmake/carbide.pc.in" "${PROJECT_BINARY_DIR}/carbide.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/carbide.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 

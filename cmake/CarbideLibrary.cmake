@@ -26,6 +26,10 @@ target_include_directories(carbide_objects
 target_include_directories(carbide_objects SYSTEM PRIVATE "${CARBIDE_XXHASH_INCLUDE_DIR}")
 target_link_libraries(carbide_objects
     PRIVATE carbide_flags carbide::lz4 carbide::zstd carbide::zlib Threads::Threads)
+if(CARBIDE_WITH_OPENSSL)
+    target_compile_definitions(carbide_objects PRIVATE CARBIDE_HAVE_OPENSSL)
+    target_link_libraries(carbide_objects PRIVATE OpenSSL::Crypto)
+endif()
 
 # Names of targets inside the build; installed they are carbide::carbide and carbide::carbide_shared.
 function(carbide_add_library target kind suffix)
@@ -40,6 +44,9 @@ function(carbide_add_library target kind suffix)
         $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
     target_link_libraries(${target} PRIVATE
         carbide::lz4${suffix} carbide::zstd${suffix} carbide::zlib${suffix} Threads::Threads)
+    if(CARBIDE_WITH_OPENSSL)
+        target_link_libraries(${target} PRIVATE OpenSSL::Crypto)
+    endif()
 endfunction()
 
 carbide_add_library(carbide STATIC "")

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "carbide/monitor.h"
 #include "carbide/status.h"
 
 CB_EXTERN_C_BEGIN
@@ -180,6 +181,9 @@ CB_API void cb_sort_get_stats(const cb_sort *sort, cb_sort_stats *stats);
 /** The memory tree as text: budget -> task -> consumer, used, peak. As much as fits in `bytes`,
  * always terminated. */
 CB_API void cb_sort_memory_tree(const cb_sort *sort, char *text, size_t bytes);
+
+/** Where it stands and who holds its memory, for a status page (carbide/monitor.h). Any thread. */
+CB_API void cb_sort_figures(const cb_sort *sort, cb_figures *figures);
 
 /** NULL is fine. Not while cb_sort_run runs. */
 CB_API void cb_sort_destroy(cb_sort *sort);

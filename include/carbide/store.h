@@ -3,6 +3,7 @@
 #define CARBIDE_STORE_H
 
 #include "carbide/block.h"
+#include "carbide/cipher.h"
 #include "carbide/manager.h"
 
 CB_EXTERN_C_BEGIN
@@ -79,11 +80,13 @@ typedef void (*cb_block_listener_fn)(void *ctx, const cb_block_status *status);
  */
 typedef struct cb_blocks_options {
     size_t struct_size;
-    cb_manager *manager;    /**< the store becomes its cb_store */
-    const char *folder;     /**< for blocks on disk; NULL: none, levels with disk are CB_EINVAL */
-    uint32_t sub_folders;   /**< spark.diskStore.subDirectories; 0, or with keep: 64 */
-    uint64_t disk_max;      /**< bytes of files, at most; 0 = no limit */
-    cb_block_codec codec;   /**< of files */
+    cb_manager *manager;  /**< the store becomes its cb_store */
+    const char *folder;   /**< for blocks on disk; NULL: none, levels with disk are CB_EINVAL */
+    uint32_t sub_folders; /**< spark.diskStore.subDirectories; 0, or with keep: 64 */
+    uint64_t disk_max;    /**< bytes of files, at most; 0 = no limit */
+    cb_block_codec codec; /**< of files */
+    const cb_cipher
+        *cipher; /**< of files; NULL: they are plain. With one only sealed ones are read */
     uint64_t unroll_bytes;  /**< spark.storage.unrollMemoryThreshold; 0 = 1 MiB */
     uint32_t unroll_period; /**< records between looks at the size; 0 = 16 */
     double unroll_growth;   /**< 0 = 1.5 */

@@ -65,6 +65,8 @@ void cbi_node_fill(cb_blocks *b, cbi_node *n, const cbi_contents *contents) {
     cbi_accounts_enter(&b->accounts, &n->entry);
     b->stats.memory_blocks++;
     b->stats.memory_bytes += contents->bytes;
+    cbi_node_level(b, n)->memory_blocks++;
+    cbi_node_level(b, n)->memory_bytes += contents->bytes;
 }
 
 void cbi_put_done(cb_block_task *task, cbi_node *n, const cbi_contents *contents,

@@ -261,6 +261,8 @@ static cbi_contents take_contents(cb_blocks *b, cbi_node *n) {
     n->contents = NULL;
     b->stats.memory_blocks--;
     b->stats.memory_bytes -= c.bytes;
+    cbi_node_level(b, n)->memory_blocks--;
+    cbi_node_level(b, n)->memory_bytes -= c.bytes;
     return c;
 }
 
@@ -270,6 +272,8 @@ static void leave_index(cb_blocks *b, cbi_node *n) {
     if (n->disk_bytes > 0) {
         b->stats.disk_blocks--;
         b->stats.disk_bytes -= n->disk_bytes;
+        cbi_node_level(b, n)->disk_blocks--;
+        cbi_node_level(b, n)->disk_bytes -= n->disk_bytes;
     }
     cbi_index_leave(&b->index, n);
     cbi_node_wake(n);
@@ -279,6 +283,8 @@ void cbi_node_note_file(cb_blocks *b, cbi_node *n, uint64_t file_bytes) {
     n->disk_bytes = file_bytes;
     b->stats.disk_blocks++;
     b->stats.disk_bytes += file_bytes;
+    cbi_node_level(b, n)->disk_blocks++;
+    cbi_node_level(b, n)->disk_bytes += file_bytes;
 }
 
 bool cbi_blocks_drop(void *ctx, cbi_lru_entry *entry) {

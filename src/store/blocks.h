@@ -20,6 +20,11 @@
 
 enum { CBI_CLASSES_MAX = 255 };
 
+/** What there is of blocks that were put at one level, replicas apart. */
+typedef struct cbi_of_level {
+    uint64_t memory_blocks, memory_bytes, disk_blocks, disk_bytes;
+} cbi_of_level;
+
 /** What outlives the store. */
 typedef struct cbi_keep {
     bool on, ready;
@@ -46,6 +51,7 @@ struct cb_blocks {
     const cb_record_class *classes[CBI_CLASSES_MAX + 1]; /* [0] NULL */
     uint32_t class_count;
     uint32_t task_count;
+    cbi_of_level levels[CB_LEVEL_FLAGS + 1];
     cb_blocks_stats stats; /* but for what is computed when asked */
     /* guarded by charge_mutex, which is taken alone; the manager's lock is taken under it */
     cbi_mutex charge_mutex;
@@ -60,6 +66,11 @@ struct cb_block_task {
     uint64_t unroll[CB_MODE_COUNT]; /* its own */
     uint32_t rests;                 /* its own */
 };
+
+/** [locked] */
+static inline cbi_of_level *cbi_node_level(cb_blocks *b, const cbi_node *n) {
+    return &b->levels[n->level & CB_LEVEL_FLAGS];
+}
 
 static inline cbi_lock *cbi_blocks_lock_of(cb_blocks *b) {
     return &b->accounts.lock;

@@ -14,6 +14,10 @@
  * checksum's seed is made of the block's name, the frame's number and its sizes: a frame of another
  * block, or out of order, does not pass.
  *
+ * With a cipher each frame is sealed after it was packed, under its number and beside its sizes,
+ * and the header carries the tag of itself, sealed under the last of all numbers; checksums are of
+ * what is stored. Where there is a cipher a file that is not sealed is none of ours.
+ *
  * The header is written last, and the file gets its name after that: what has its name is whole.
  * Nothing is synced, since these files end with the process, but for blocks that are kept. What was
  * written is started on its way to disk every few MiB and dropped from the page cache, which
@@ -37,9 +41,13 @@
 
 enum {
     HEADER_BYTES = 512,
+    HEADER_SEALED = 29,
+    HEADER_SALT = 32,
+    HEADER_TAG = 48,
     HEADER_NAME = 64,
     HEADER_SUM = HEADER_BYTES - 8,
     FRAME_HEADER = 16,
+    FRAME_HEADER_OPEN = 8, /* of it: what a sealed frame vouches for */
     FRAME_BYTES = 256 * 1024,
     PACKED_BYTES = FRAME_BYTES + FRAME_BYTES / 128 + 1024, /* bound of both codecs */
     LZ4_STATE = 20 * 1024,
@@ -128,6 +136,7 @@ cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home,
     }
     d->sub_folders = o->sub_folders > 0 && o->keep == NULL ? o->sub_folders : SUB_FOLDERS;
     d->codec = o->codec;
+    d->cipher = o->cipher;
     d->limit = o->disk_max > 0 ? o->disk_max : UINT64_MAX;
     d->parent = cbi_sys_open(o->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (d->parent < 0) {
@@ -186,9 +195,19 @@ static uint64_t sum_of(const void *stored, uint32_t bytes, uint32_t raw, uint64_
 
 /* ---- stages: a frame raw, a frame packed, the codec's state ---- */
 
-static size_t stage_size(cb_block_codec codec) {
-    return codec == CB_BLOCK_CODEC_NONE ? FRAME_BYTES
-                                        : (size_t)FRAME_BYTES + PACKED_BYTES + LZ4_STATE;
+static size_t stage_size(cb_block_codec codec, bool sealed) {
+    return codec == CB_BLOCK_CODEC_NONE && !sealed
+               ? FRAME_BYTES
+               : (size_t)FRAME_BYTES + PACKED_BYTES + LZ4_STATE + (sealed ? PACKED_BYTES : 0);
+}
+
+/** Where sealed frames lie in a stage. */
+static uint8_t *sealed_part(uint8_t *stage) {
+    return stage + FRAME_BYTES + PACKED_BYTES + LZ4_STATE;
+}
+
+static uint32_t tag_bytes(const cbi_disk *d) {
+    return d->cipher != NULL ? CB_CIPHER_TAG_BYTES : 0;
 }
 
 static cb_status stage_new(const cbi_disk *d, size_t bytes, uint8_t **stage, cb_error *err) {
@@ -271,7 +290,8 @@ cb_status cbi_disk_writer_open(cbi_disk *d, const char *name, cbi_disk_writer *w
         return failed(d, CB_ENOSPC, w->fd, "begun", name, err);
     }
     w->offset = w->written_out = HEADER_BYTES;
-    return CB_OK;
+    return d->cipher == NULL ? CB_OK
+                             : d->cipher->begin(d->cipher->ctx, w->salt, true, &w->cipher, err);
 }
 
 /** A piece that compression makes no smaller is stored as it is: 0. */
@@ -294,7 +314,7 @@ static size_t pack(cbi_disk_writer *w, const void *bytes, size_t count) {
 
 static cb_status ensure_stage(cbi_disk_writer *w, cb_error *err) {
     if (w->stage == NULL) {
-        w->stage_bytes = stage_size(w->disk->codec);
+        w->stage_bytes = stage_size(w->disk->codec, w->cipher != NULL);
         CB_TRY(stage_new(w->disk, w->stage_bytes, &w->stage, err));
     }
     return CB_OK;
@@ -310,7 +330,15 @@ static cb_status write_frame(cbi_disk_writer *w, const void *bytes, size_t count
     size_t stored_bytes = packed > 0 ? packed : count;
     uint8_t header[FRAME_HEADER];
     cbi_store_u32(header, (uint32_t)count);
-    cbi_store_u32(header + 4, (uint32_t)stored_bytes);
+    cbi_store_u32(header + 4, (uint32_t)stored_bytes + tag_bytes(w->disk));
+    if (w->cipher != NULL) {
+        CB_TRY(ensure_stage(w, err));
+        uint8_t *sealed = sealed_part(w->stage);
+        CB_TRY(w->disk->cipher->seal(w->cipher, w->frames, header, FRAME_HEADER_OPEN, stored,
+                                     stored_bytes, sealed, err));
+        stored = sealed;
+        stored_bytes += CB_CIPHER_TAG_BYTES;
+    }
     cbi_store_u64(header + 8,
                   sum_of(stored, (uint32_t)stored_bytes, (uint32_t)count, w->seed, w->frames));
     CB_TRY(reserve(w, FRAME_HEADER + stored_bytes, err));
@@ -366,6 +394,9 @@ cb_status cbi_disk_append_run(cbi_disk_writer *w, const void *bytes, size_t coun
 static void writer_end(cbi_disk_writer *w) {
     stage_free(w->disk, w->stage, w->stage_bytes);
     (void)ZSTD_freeCCtx(w->zstd);
+    if (w->cipher != NULL) {
+        w->disk->cipher->end(w->cipher);
+    }
     if (w->fd >= 0) {
         (void)cbi_sys_close(w->fd);
     }
@@ -383,6 +414,13 @@ cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, uint64_t *f
     header[28] = (uint8_t)w->disk->codec;
     cb_level_encode(level, header + 30);
     memcpy(header + HEADER_NAME, w->name, strlen(w->name));
+    if (w->cipher != NULL) {
+        uint8_t tag[CB_CIPHER_TAG_BYTES];
+        header[HEADER_SEALED] = 1;
+        memcpy(header + HEADER_SALT, w->salt, sizeof w->salt);
+        CB_TRY(w->disk->cipher->seal(w->cipher, UINT64_MAX, header, HEADER_SUM, "", 0, tag, err));
+        memcpy(header + HEADER_TAG, tag, sizeof tag);
+    }
     cbi_store_u64(header + HEADER_SUM, XXH3_64bits(header, HEADER_SUM));
     int result = cbi_sys_pwrite(w->fd, header, HEADER_BYTES, 0);
     if (result >= 0) {
@@ -504,6 +542,24 @@ static cb_status corrupt(const cbi_disk_reader *r, const char *what, cb_error *e
                     r->name, r->disk->path, r->disk->folder.name, path, what, r->offset);
 }
 
+/** Whether the header vouches for itself. */
+static cb_status open_seal(cbi_disk_reader *r, uint8_t header[HEADER_BYTES], cb_error *err) {
+    const cb_cipher *c = r->disk->cipher;
+    if ((header[HEADER_SEALED] != 0) != (c != NULL)) {
+        return corrupt(r, c != NULL ? "is not sealed" : "is sealed, and there is no key", err);
+    }
+    if (c == NULL) {
+        return CB_OK;
+    }
+    uint8_t tag[CB_CIPHER_TAG_BYTES], nothing[1];
+    CB_TRY(c->begin(c->ctx, header + HEADER_SALT, false, &r->cipher, err));
+    memcpy(tag, header + HEADER_TAG, sizeof tag);
+    memset(header + HEADER_TAG, 0, sizeof tag);
+    cb_status status = c->open(r->cipher, UINT64_MAX, header, HEADER_SUM, tag, 0, nothing, err);
+    return status == CB_ECORRUPT ? corrupt(r, "has a header that was changed, or another key", err)
+                                 : status;
+}
+
 static cb_status check_header(cbi_disk_reader *r, cb_error *err) {
     uint8_t header[HEADER_BYTES];
     ssize_t got = cbi_sys_pread(r->fd, header, HEADER_BYTES, 0);
@@ -524,7 +580,7 @@ static cb_status check_header(cbi_disk_reader *r, cb_error *err) {
     r->raw_bytes = cbi_load_u64(header + 8);
     r->file_bytes = cbi_load_u64(header + 16);
     r->offset = HEADER_BYTES;
-    return CB_OK;
+    return open_seal(r, header, err);
 }
 
 cb_status cbi_disk_reader_open(cbi_disk *d, const char *name, cbi_disk_reader *r, cb_error *err) {
@@ -556,8 +612,10 @@ static bool unpack(cbi_disk_reader *r, const uint8_t *from, uint32_t stored, uin
 static cb_status read_frame(cbi_disk_reader *r, const uint8_t header[FRAME_HEADER], uint8_t *to,
                             cb_error *err) {
     uint32_t raw = cbi_load_u32(header), stored = cbi_load_u32(header + 4);
+    uint32_t inner = stored - tag_bytes(r->disk);
     cb_assert(to != NULL && (stored == raw || r->stage != NULL)); /* frame_header saw to that */
-    uint8_t *from = stored < raw ? r->stage + FRAME_BYTES : to;
+    uint8_t *plain = inner < raw ? r->stage + FRAME_BYTES : to;
+    uint8_t *from = r->cipher != NULL ? sealed_part(r->stage) : plain;
     ssize_t got = cbi_sys_pread(r->fd, from, stored, r->offset + FRAME_HEADER);
     if (got < 0) {
         return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
@@ -566,7 +624,14 @@ static cb_status read_frame(cbi_disk_reader *r, const uint8_t header[FRAME_HEADE
         cbi_load_u64(header + 8) != sum_of(from, stored, raw, r->seed, r->frames)) {
         return corrupt(r, "does not match its checksum", err);
     }
-    if (stored < raw && !unpack(r, from, stored, to, raw)) {
+    if (r->cipher != NULL) {
+        cb_status status = r->disk->cipher->open(r->cipher, r->frames, header, FRAME_HEADER_OPEN,
+                                                 from, inner, plain, err);
+        if (status != CB_OK) {
+            return status == CB_ECORRUPT ? corrupt(r, "was tampered with", err) : status;
+        }
+    }
+    if (inner < raw && !unpack(r, plain, inner, to, raw)) {
         return corrupt(r, "cannot be decompressed", err);
     }
     r->offset += FRAME_HEADER + stored;
@@ -581,8 +646,9 @@ static cb_status frame_header(cbi_disk_reader *r, uint8_t header[FRAME_HEADER], 
         return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
     }
     uint32_t raw = cbi_load_u32(header), stored = cbi_load_u32(header + 4);
-    if (got < FRAME_HEADER || raw == 0 || raw > FRAME_BYTES || stored == 0 || stored > raw ||
-        raw > r->raw_bytes - r->read || (stored < raw && r->codec == CB_BLOCK_CODEC_NONE)) {
+    uint32_t tag = tag_bytes(r->disk), inner = stored - tag;
+    if (got < FRAME_HEADER || raw == 0 || raw > FRAME_BYTES || stored <= tag || inner > raw ||
+        raw > r->raw_bytes - r->read || (inner < raw && r->codec == CB_BLOCK_CODEC_NONE)) {
         return corrupt(r, "has a frame that cannot be", err);
     }
     return CB_OK;
@@ -597,8 +663,9 @@ cb_status cbi_disk_read(cbi_disk_reader *r, void *bytes, size_t count, size_t *g
         CB_TRY(frame_header(r, header, err));
         uint32_t raw = cbi_load_u32(header);
         bool straight = raw <= count;
-        if (r->stage == NULL && (!straight || r->codec != CB_BLOCK_CODEC_NONE)) {
-            r->stage_bytes = stage_size(r->codec);
+        if (r->stage == NULL &&
+            (!straight || r->codec != CB_BLOCK_CODEC_NONE || r->cipher != NULL)) {
+            r->stage_bytes = stage_size(r->codec, r->cipher != NULL);
             CB_TRY(stage_new(r->disk, r->stage_bytes, &r->stage, err));
         }
         CB_TRY(read_frame(r, header, straight ? bytes : r->stage, err));
@@ -622,6 +689,9 @@ void cbi_disk_reader_close(cbi_disk_reader *r) {
     }
     stage_free(r->disk, r->stage, r->stage_bytes);
     (void)ZSTD_freeDCtx(r->zstd);
+    if (r->cipher != NULL) {
+        r->disk->cipher->end(r->cipher);
+    }
     if (r->fd >= 0) {
         (void)cbi_sys_close(r->fd);
     }

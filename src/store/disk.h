@@ -21,7 +21,8 @@ typedef struct cbi_disk {
     bool stays; /* and is there afterwards */
     uint32_t sub_folders;
     cb_block_codec codec;
-    uint64_t limit; /* UINT64_MAX: none */
+    const cb_cipher *cipher; /* NULL: none */
+    uint64_t limit;          /* UINT64_MAX: none */
     cbi_home *home;
     _Atomic uint64_t used; /* bytes of files, or promised to writers */
     _Atomic uint32_t serials;
@@ -47,7 +48,8 @@ typedef struct cbi_disk_writer {
     uint32_t frames;
     uint8_t *stage; /* NULL until it is needed */
     size_t stage_bytes, staged;
-    void *zstd;
+    void *zstd, *cipher;
+    uint8_t salt[CB_CIPHER_SALT_BYTES];
 } cbi_disk_writer;
 
 /** Begins a block's file under a name that is not its last one, and nobody else's. `name` is
@@ -77,7 +79,7 @@ typedef struct cbi_disk_reader {
     uint32_t frames;
     uint8_t *stage;
     size_t stage_bytes, at, filled; /* of the decoded frame */
-    void *zstd;
+    void *zstd, *cipher;
 } cbi_disk_reader;
 
 /** CB_EIO, CB_ECORRUPT: there is no such block there. */

@@ -82,6 +82,8 @@ static void verify_all(cb_blocks *b) {
                 b->stats.recovered++;
                 b->stats.disk_blocks++;
                 b->stats.disk_bytes += n->disk_bytes;
+                cbi_node_level(b, n)->disk_blocks++;
+                cbi_node_level(b, n)->disk_bytes += n->disk_bytes;
                 b->stats.replicas_missing += cb_level_replicas(n->level) - 1;
                 atomic_fetch_add(&b->disk.used, n->disk_bytes);
                 cbi_blocks_report(b, n, false);

@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 import harness as h
 
-VERBS = ("sort", "group", "join", "dedupe", "partition", "gen", "simulate", "doctor")
+VERBS = ("sort", "group", "join", "dedupe", "partition", "gen", "simulate", "top", "doctor")
 
 
 def long_names(text):

@@ -19,14 +19,13 @@
 
 enum { TASKS_MAX = 4096, PINS_MAX = 4096, NAMES_BYTES = 1 << 20 };
 
-#define BUDGET_MAX (UINT64_C(1) << 61)
+#define BUDGET_MAX (UINT64_C(1) << 60)
 
 typedef struct task {
     uint64_t id;
     cbi_party party;
     cbi_waiter waiter;
     bool blocked, woke;
-    uint64_t since; /* who waits longer goes on first */
 } task;
 
 typedef struct pin {
@@ -44,7 +43,6 @@ typedef struct world {
     size_t task_count;
     pin *pins[PINS_MAX];
     size_t pin_count;
-    uint64_t clock;
     char evicted[NAMES_BYTES];
     size_t evicted_bytes;
 } world;
@@ -125,11 +123,13 @@ static void begin_world(world *w, const cbi_sim_config *c) {
     cb_error err = {.message = ""};
     const uint64_t total[] = {m.heap_bytes, m.off_heap_bytes}, region[] = {c->storage, off_region};
     m.heap_bytes = cbi_min(m.heap_bytes, BUDGET_MAX);
-    m.heap_storage_bytes = cbi_min(c->storage, m.heap_bytes);
+    m.heap_storage_bytes = m.heap_bytes < total[0] ? m.heap_bytes / 2 : c->storage;
+    m.off_heap_bytes = cbi_min(m.off_heap_bytes, BUDGET_MAX);
+    m.off_heap_storage_bytes = cbi_min(off_region, m.off_heap_bytes);
     if (cb_manager_create(&m, &w->manager, &err) != CB_OK) {
         die(err.message);
     }
-    /* as simulate's: a manager takes no fraction above 1, and no budget above 2^61 bytes */
+    /* as simulate's: a manager takes no fraction above 1, and no budget above 2^61 bytes of both */
     cbi_arbiter_init(&w->manager->arbiter, CB_RULES_SPARK, m.policy, total, region);
     w->manager->arbiter.unroll_evict_max[CB_HEAP] =
         cbi_sim_to_long((double)c->storage * c->unroll_fraction);
@@ -207,12 +207,10 @@ static void acquire_execution(world *w, const cbi_sim_call *call, cbi_sim_text *
     cb_manager *m = w->manager;
     cbi_lock_take(&m->lock);
     if (cbi_arbiter_acquire(&m->arbiter, r) == CBI_EVICT) {
-        evict(m, r); /* before others are passed their answers: one eviction at a time, as there */
+        evict(m, r);
     }
-    cbi_manager_pass_on(m);
     cbi_lock_give(&m->lock);
     t->blocked = r->verdict == CBI_BLOCKED;
-    t->since = ++w->clock;
     if (t->blocked) {
         cbi_sim_text_string(out, "blocked");
     } else {
@@ -220,36 +218,23 @@ static void acquire_execution(world *w, const cbi_sim_call *call, cbi_sim_text *
     }
 }
 
-/** The one that has an answer and has waited longest. */
-static task *next_answered(const world *w) {
-    task *first = NULL;
+/** Answers are taken one by one: there is one eviction at a time, as there. The library's own calls
+ *  take all at once, but none of those made here wakes anybody under these rules. */
+static void wake(world *w, cbi_sim_text *out) {
+    const char *between = " woke{";
+    cbi_request *r = NULL;
+    cbi_lock_take(&w->manager->lock);
+    while ((r = cbi_arbiter_next(&w->manager->arbiter)) != NULL) {
+        task *t = (task *)(void *)((char *)r - offsetof(task, waiter.request));
+        if (r->verdict == CBI_EVICT) {
+            evict(w->manager, r);
+        }
+        t->woke = r->verdict != CBI_BLOCKED;
+        t->blocked = !t->woke;
+    }
+    cbi_lock_give(&w->manager->lock);
     for (size_t i = 0; i < w->task_count; i++) {
         task *t = w->tasks[i];
-        if (t->blocked && t->waiter.request.verdict != CBI_BLOCKED &&
-            (first == NULL || t->since < first->since)) {
-            first = t;
-        }
-    }
-    return first;
-}
-
-static void wake(world *w, cbi_sim_text *out) {
-    task *t = NULL;
-    const char *between = " woke{";
-    while ((t = next_answered(w)) != NULL) {
-        if (t->waiter.request.verdict == CBI_EVICT) {
-            cbi_lock_take(&w->manager->lock);
-            evict(w->manager, &t->waiter.request);
-            cbi_manager_pass_on(w->manager);
-            cbi_lock_give(&w->manager->lock);
-        }
-        if (t->waiter.request.verdict != CBI_BLOCKED) {
-            t->blocked = false;
-            t->woke = true;
-        }
-    }
-    for (size_t i = 0; i < w->task_count; i++) {
-        t = w->tasks[i];
         if (t->woke) {
             cbi_sim_text_print(out, "%s%" PRIu64 "=", between, t->id);
             print_grant(&t->waiter.request, out);
@@ -270,7 +255,6 @@ static void release_execution(world *w, const cbi_sim_call *call, cbi_sim_text *
         (void)cbi_arbiter_release(&m->arbiter, &t->party, call->mode, call->bytes);
         cbi_sim_text_string(out, "ok");
     }
-    cbi_manager_pass_on(m);
     cbi_lock_give(&m->lock);
 }
 

@@ -140,6 +140,7 @@ typedef struct kit_options {
     bool disk;
     cb_block_codec codec;
     uint64_t unroll, disk_max;
+    const cb_cipher *cipher;
 } kit_options;
 
 static inline void kit_open(kit *k, kit_options o) {
@@ -166,6 +167,7 @@ static inline void kit_open(kit *k, kit_options o) {
                                  .folder = o.disk ? k->folder : NULL,
                                  .codec = o.codec,
                                  .disk_max = o.disk_max,
+                                 .cipher = o.cipher,
                                  .unroll_bytes = o.unroll,
                                  .listener = kit_listen,
                                  .listener_ctx = k};
