@@ -50,7 +50,7 @@ const cli_verb cli_verb_top = {
     .usage = "top [OPTION]... PAGE|PID",
     .examples = "carbide top /tmp/sort.status           watch it; q ends\n"
                 "carbide top --json 12345               once, for a program",
-    .notes = "PAGE is the file that the process was told to publish its figures in (--status).",
+    .notes = "PAGE is the file that the process was told to publish its figures in.",
     .groups = groups,
     .group_count = CLI_COUNT(groups),
 };
