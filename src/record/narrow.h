@@ -16,7 +16,8 @@
  * states are widened into states, so results are the same to the last digit.
  */
 
-enum { CBI_NARROW_COLUMNS_MAX = 32, CBI_NARROW_NONE = UINT32_MAX };
+enum { CBI_NARROW_COLUMNS_MAX = 32 };
+#define CBI_NARROW_NONE UINT32_MAX
 #define CBI_NARROW_ROWS_MAX ((uint64_t)1 << 31)
 
 typedef struct cbi_narrow_column {
