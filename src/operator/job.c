@@ -197,6 +197,7 @@ cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input
 
 cb_status cbi_job_make_memory(cbi_job *job, cb_error *err) {
     cb_manager_options options = cb_manager_options_native(job->o.memory_bytes);
+    options.idle_max = 0; /* the sample's page goes before the plan's bytes come */
     CB_TRY(cb_manager_create(&options, &job->manager, err));
     CB_TRY(cb_ledger_add(job->manager, "baseline: code, libraries, main stack", NULL, NULL,
                          &job->ledger_baseline, err));

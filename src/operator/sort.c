@@ -183,6 +183,7 @@ static cb_status make_keys(cb_sort *s, cb_error *err) {
 
 static cb_status make_memory(cb_sort *s, cb_error *err) {
     cb_manager_options options = cb_manager_options_native(s->o.memory_bytes);
+    options.idle_max = 0; /* the sample's page goes before the plan's bytes come */
     CB_TRY(cb_manager_create(&options, &s->manager, err));
     CB_TRY(cb_ledger_add(s->manager, "baseline: code, libraries, main stack", NULL, NULL,
                          &s->ledger_baseline, err));

@@ -55,13 +55,21 @@ bool cbi_sort_by_range(const cb_sort *s) {
            cbi_input_bytes(s->input) > 0;
 }
 
+static double clamp_double(double x, double low, double high) {
+    return x < low ? low : x > high ? high : x;
+}
+
 /* Places of what is on disk are kept in memory, 16 bytes an extent (extents.c). */
 static size_t index_bytes(const cb_sort *s, uint64_t budget) {
     size_t most = (size_t)(budget / 10);
     if (!cbi_input_seekable(s->input) || s->o.action != CB_SORT_SORT)
         return cbi_clamp((size_t)(budget / 24), 64 * CBI_KIB, 64 * CBI_MIB);
-    uint64_t extent = budget / 512 < 16 * CBI_KIB ? 16 * CBI_KIB : budget / 512;
-    return cbi_min((size_t)(cbi_input_bytes(s->input) / extent * 40), most);
+    /* What leaves at a time is about what a range has in memory, and that is the less the more
+     * ranges there must be for one to fit beside those of the others (choose_ranges). */
+    double input = (double)cbi_input_bytes(s->input);
+    double extent = clamp_double((double)budget * 0.14 * ((double)budget / input), 16 * 1024,
+                                 (double)cbi_max(budget / 512, 16 * CBI_KIB));
+    return cbi_min((size_t)(input / extent) * 28, most);
 }
 
 static cbi_compression output_compression(const cb_sort *s) {
@@ -94,10 +102,6 @@ static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_thre
     bytes += cbi_clamp((size_t)(budget / 64), 192 * CBI_KIB, CBI_MIB); /* headroom */
     bytes += cbi_kernel_bytes(budget) + cbi_huge_bytes(budget, threads);
     return bytes;
-}
-
-static double clamp_double(double x, double low, double high) {
-    return x < low ? low : x > high ? high : x;
 }
 
 static size_t power_of_two_below(size_t n) {
@@ -155,10 +159,10 @@ static void choose_ranges(const cb_sort *s, sort_sizes *z, double total, uint64_
     double most = clamp_double((double)rest / 3 / 4096, 4,
                                RANGES_MAX); /* open segments: a third of the memory */
     if (!z->in_memory) {
-        /* What leaves at a time is about what a range has in memory: with too many ranges there
-         * would be more extents than the index has room for. */
+        /* The largest leaves first, so what leaves is near twice what a range has on average: with
+         * too many ranges there would be more extents than the index has room for. */
         double extent = total * 18 / (double)cbi_max(index_bytes(s, z->budget), 4096);
-        most = clamp_double((double)rest * 0.7 / extent, 4, most);
+        most = clamp_double((double)rest * 1.4 / extent, 4, most);
     }
     z->ranges = (uint32_t)clamp_double(ranges, 1, most);
 }
