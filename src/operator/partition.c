@@ -34,6 +34,7 @@ cb_status cbi_partitions_create(const cbi_partitions_options *o, cbi_partitions 
     p->o = *o;
     p->payload = (uint32_t)(o->segment_bytes - CBI_FRAME_HEADER_BYTES);
     p->frontier = o->count;
+    p->load_first = p->load_last = PARTITION_NONE;
     p->failed = CB_OK;
     p->parts = cbi_calloc(o->count, sizeof *p->parts);
     p->requests = cbi_calloc(REQUESTS, sizeof *p->requests);
@@ -55,6 +56,7 @@ cb_status cbi_partitions_create(const cbi_partitions_options *o, cbi_partitions 
         r->segments = p->request_segments + i * o->batch_segments_max;
         r->next = p->idle;
         p->idle = r;
+        p->idle_count++;
     }
     *out = p;
     return CB_OK;
@@ -72,6 +74,7 @@ void cbi_partitions_destroy(cbi_partitions *p) {
     if (p == NULL)
         return;
     cbi_mutex_lock(&p->mutex);
+    p->closing = true;
     while (p->under_way > 0)
         cbi_cond_wait(&p->changed, &p->mutex);
     cbi_mutex_unlock(&p->mutex);
@@ -79,6 +82,7 @@ void cbi_partitions_destroy(cbi_partitions *p) {
         partition *part = &p->parts[i];
         cbi_segments_give(p->o.pool, part->first);
         cbi_segments_give(p->o.pool, part->back);
+        cbi_segments_give(p->o.pool, part->reserved);
         if (part->open != NULL) {
             part->open->next = NULL;
             cbi_segments_give(p->o.pool, part->open);
@@ -165,25 +169,39 @@ void parts_request_done(void *ctx, cb_status status, const cbi_extent *extent,
     cbi_mutex_lock(&p->mutex);
     if (status != CB_OK)
         note_failure(p, status, err);
-    if (r->write)
+    bool in_between = false; /* of a partition that comes back whole: nobody waits for that */
+    if (r->write) {
         write_done(r, status, extent);
-    else
+    } else {
         read_done(r, status);
-    p->under_way--;
-    r->next = p->idle;
-    p->idle = r;
-    cbi_cond_broadcast(&p->changed);
+        in_between = !r->last_read && p->parts[r->index].loading > 0;
+    }
+    parts_request_idle(p, r);
+    /* One for one, so that callbacks never have more under way than there was room for. */
+    if (!p->closing)
+        parts_continue_loading(p, 1);
+    if (!in_between || p->wanting > 0 || p->under_way == 0 || p->failed != CB_OK)
+        cbi_cond_broadcast(&p->changed);
     cbi_mutex_unlock(&p->mutex);
 }
 
-/* Takes a request, waiting for one. p->mutex held. NULL after a failure. */
 request *parts_request_take(cbi_partitions *p) {
+    p->wanting++;
     while (p->idle == NULL)
         cbi_cond_wait(&p->changed, &p->mutex);
+    p->wanting--;
     request *r = p->idle;
     p->idle = r->next;
+    p->idle_count--;
     p->under_way++;
     return r;
+}
+
+void parts_request_idle(cbi_partitions *p, request *r) {
+    p->under_way--;
+    r->next = p->idle;
+    p->idle = r;
+    p->idle_count++;
 }
 
 /* The request did not start: as if it had never been taken. p->mutex not held. */
@@ -197,9 +215,7 @@ void parts_request_return(cbi_partitions *p, request *r, cb_status status, const
         p->leaving -= r->units;
     else
         p->parts[r->index].loading--;
-    p->under_way--;
-    r->next = p->idle;
-    p->idle = r;
+    parts_request_idle(p, r);
     cbi_cond_broadcast(&p->changed);
     cbi_mutex_unlock(&p->mutex);
 }
@@ -249,9 +265,7 @@ cb_status parts_spill_batch(cbi_partitions *p, uint32_t index, cb_error *err) {
     cbi_mutex_unlock(&part->lock);
     p->leaving += r->units;
     if (!slot || r->count == 0) {
-        p->under_way--;
-        r->next = p->idle;
-        p->idle = r;
+        parts_request_idle(p, r);
         if (!slot) {
             cb_status status = cbi_fail(err, CB_ENOMEM, "no memory for the index of spilled data");
             note_failure(p, status, err);

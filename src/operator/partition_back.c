@@ -64,6 +64,21 @@ static bool take_for_extent(cbi_partitions *p, uint32_t shape, request *r) {
     return true;
 }
 
+/* Starts what the request says. p->mutex not held: a thread may wait here for room in the queue. */
+static cb_status read_extent(cbi_partitions *p, request *r, cbi_extent place, cb_error *err) {
+    if (place.segments & EXTENT_JUMBO)
+        place.segments = 1;
+    cb_error local;
+    cb_status status = cbi_spill_read(p->o.spill, r->index, r->extent, &place, r->segments,
+                                      r->count, parts_request_done, r, &local);
+    if (status != CB_OK) {
+        parts_request_return(p, r, status, &local);
+        if (err != NULL)
+            *err = local;
+    }
+    return status;
+}
+
 /* Reads one extent behind the caller's back. CB_EAGAIN: no memory now. p->mutex held on entry and
  * exit. */
 static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent, bool last_read,
@@ -76,39 +91,127 @@ static cb_status load_extent(cbi_partitions *p, uint32_t index, uint32_t extent,
     r->index = index;
     r->extent = extent;
     if (!take_for_extent(p, place.segments, r)) {
-        p->under_way--;
-        r->next = p->idle;
-        p->idle = r;
+        parts_request_idle(p, r);
         return CB_EAGAIN;
     }
     part->loading++;
     cbi_mutex_unlock(&p->mutex);
-    if (place.segments & EXTENT_JUMBO)
-        place.segments = 1;
-    cb_error local;
-    cb_status status = cbi_spill_read(p->o.spill, index, extent, &place, r->segments, r->count,
-                                      parts_request_done, r, &local);
-    if (status != CB_OK) {
-        parts_request_return(p, r, status, &local);
-        if (err != NULL)
-            *err = local;
-    }
+    cb_status status = read_extent(p, r, place, err);
     cbi_mutex_lock(&p->mutex);
     return status;
 }
 
-/* Extents of one kind that are not in yet. p->mutex held. */
-static cb_status load_kind(cbi_partitions *p, uint32_t index, uint32_t kind, cb_error *err) {
+/* Giant rows that are not in yet: each wants segments in one piece. p->mutex held. */
+static cb_status load_giants(cbi_partitions *p, uint32_t index, cb_error *err) {
     partition *part = &p->parts[index];
-    for (uint32_t i = 0; i < part->extents.count; i++) {
+    for (uint32_t i = 0; part->units_max > 1 && i < part->extents.count; i++) {
         uint32_t shape = cbi_extent_at(&part->extents, i)->segments;
-        if ((shape & EXTENT_LOADED) != 0 || (shape & EXTENT_JUMBO) != kind)
+        if ((shape & EXTENT_LOADED) != 0 || (shape & EXTENT_JUMBO) == 0)
             continue;
         CB_TRY(load_extent(p, index, i, false, err));
         cbi_extent_at(&part->extents, i)->segments |= EXTENT_LOADED;
         part->segments_out -= shape & EXTENT_UNITS;
     }
     return CB_OK;
+}
+
+/*
+ * A partition comes back as hundreds of small extents, more than there are requests. Whoever asked
+ * for it must not stand and wait until the last one could be asked for: it has another partition
+ * to work on. So the segments for all of it are set aside, the partition joins a list, and each
+ * request that ends begins the next one.
+ */
+static bool reserve(cbi_partitions *p, partition *part, size_t segments) {
+    for (; segments > 0; segments--) {
+        cbi_segment *segment = cb_segment_pool_take(p->o.pool, 1);
+        if (segment == NULL) {
+            cbi_segments_give(p->o.pool, part->reserved);
+            part->reserved = NULL;
+            return false;
+        }
+        *segment = (cbi_segment){.next = part->reserved, .units = 1};
+        part->reserved = segment;
+    }
+    return true;
+}
+
+static void use_reserved(cbi_partitions *p, partition *part, uint32_t count, request *r) {
+    for (uint32_t i = 0; i < count; i++) {
+        cbi_segment *segment = part->reserved;
+        cb_assert(segment != NULL);
+        part->reserved = segment->next;
+        r->segments[i] = (cbi_spill_segment){.base = (uint8_t *)segment,
+                                             .capacity = (uint32_t)p->o.segment_bytes};
+    }
+    r->count = r->units = count;
+}
+
+static void start_loading(cbi_partitions *p, uint32_t index) {
+    partition *part = &p->parts[index];
+    part->load_at = 0;
+    part->load_next = PARTITION_NONE;
+    part->load_pending = true;
+    if (p->load_first == PARTITION_NONE)
+        p->load_first = index;
+    else
+        p->parts[p->load_last].load_next = index;
+    p->load_last = index;
+}
+
+/* Takes a partition out of the list. p->mutex held. */
+static void stop_loading(cbi_partitions *p, uint32_t index) {
+    partition *part = &p->parts[index];
+    if (!part->load_pending)
+        return;
+    uint32_t before = PARTITION_NONE;
+    for (uint32_t i = p->load_first; i != index; i = p->parts[i].load_next)
+        before = i;
+    if (before == PARTITION_NONE)
+        p->load_first = part->load_next;
+    else
+        p->parts[before].load_next = part->load_next;
+    if (p->load_last == index)
+        p->load_last = before;
+    part->load_pending = false;
+}
+
+/* The first in the list that has an extent to ask for; those that have none any more leave it. */
+static partition *next_to_load(cbi_partitions *p, uint32_t *index) {
+    while (p->load_first != PARTITION_NONE) {
+        *index = p->load_first;
+        partition *part = &p->parts[*index];
+        while (part->load_at < part->extents.count &&
+               (cbi_extent_at(&part->extents, part->load_at)->segments & EXTENT_LOADED) != 0)
+            part->load_at++;
+        if (part->load_at < part->extents.count)
+            return part;
+        stop_loading(p, *index);
+    }
+    return NULL;
+}
+
+void parts_continue_loading(cbi_partitions *p, unsigned most) {
+    uint32_t index = 0;
+    for (;;) {
+        partition *part = next_to_load(p, &index);
+        if (part == NULL || most == 0 || p->failed != CB_OK || p->idle_count <= REQUESTS_TO_WRITE)
+            return;
+        request *r = parts_request_take(p);
+        most--;
+        r->write = false;
+        r->last_read = false;
+        r->index = index;
+        r->extent = part->load_at++;
+        cbi_extent *extent = cbi_extent_at(&part->extents, r->extent);
+        cbi_extent place = *extent;
+        use_reserved(p, part, place.segments, r);
+        extent->segments |= EXTENT_LOADED;
+        part->segments_out -= place.segments;
+        part->loading++;
+        cbi_mutex_unlock(&p->mutex);
+        (void)read_extent(p, r, place, NULL); /* a failure is noted for all */
+        cbi_mutex_lock(&p->mutex);
+    }
 }
 
 cb_status cbi_partition_load(cbi_partitions *p, uint32_t index, cb_error *err) {
@@ -131,9 +234,13 @@ cb_status cbi_partition_load(cbi_partitions *p, uint32_t index, cb_error *err) {
         status = parts_stopped(p, err);
     }
     if (status == CB_OK) /* giant rows first, while there is room in one piece */
-        status = load_kind(p, index, EXTENT_JUMBO, err);
-    if (status == CB_OK)
-        status = load_kind(p, index, 0, err);
+        status = load_giants(p, index, err);
+    if (status == CB_OK && !reserve(p, part, (size_t)part->segments_out))
+        status = CB_EAGAIN;
+    if (status == CB_OK) {
+        start_loading(p, index);
+        parts_continue_loading(p, UINT32_MAX);
+    }
     cbi_mutex_unlock(&p->mutex);
     return status;
 }
@@ -141,6 +248,9 @@ cb_status cbi_partition_load(cbi_partitions *p, uint32_t index, cb_error *err) {
 cb_status cbi_partition_unload(cbi_partitions *p, uint32_t index, cb_error *err) {
     partition *part = &p->parts[index];
     cbi_mutex_lock(&p->mutex);
+    stop_loading(p, index);
+    cbi_segment *reserved = part->reserved;
+    part->reserved = NULL;
     cb_status status = parts_stopped(p, err);
     while (status == CB_OK && part->loading > 0) {
         cbi_cond_wait(&p->changed, &p->mutex);
@@ -157,6 +267,7 @@ cb_status cbi_partition_unload(cbi_partitions *p, uint32_t index, cb_error *err)
         part->back = part->back_last = NULL;
     }
     cbi_mutex_unlock(&p->mutex);
+    cbi_segments_give(p->o.pool, reserved);
     cbi_segments_give(p->o.pool, list);
     return status;
 }
@@ -166,8 +277,11 @@ cb_status cbi_partition_wait(cbi_partitions *p, uint32_t index, cbi_segment **se
     partition *part = &p->parts[index];
     cbi_mutex_lock(&p->mutex);
     cb_status status = parts_stopped(p, err);
-    while (status == CB_OK && part->loading > 0) {
-        cbi_cond_wait(&p->changed, &p->mutex);
+    while (status == CB_OK && (part->loading > 0 || part->load_pending)) {
+        if (part->loading == 0) /* no request was idle when the last one ended */
+            parts_continue_loading(p, UINT32_MAX);
+        if (part->loading > 0 || part->load_pending)
+            cbi_cond_wait(&p->changed, &p->mutex);
         status = parts_stopped(p, err);
     }
     cbi_mutex_unlock(&p->mutex);

@@ -10,6 +10,8 @@
 
 enum {
     REQUESTS = 64,
+    REQUESTS_TO_WRITE = 8, /* of these, not for partitions that come back whole */
+    PARTITION_NONE = UINT32_MAX,
     EXTENT_JUMBO = 0x40000000,
     EXTENT_LOADED = 0x20000000,
     EXTENT_UNITS = 0x1fffffff
@@ -27,6 +29,10 @@ typedef struct partition {
     uint32_t next_extent;    /* cbi_partition_next_part */
     uint32_t units_max;      /* of one row */
     uint32_t loading;        /* read requests under way */
+    uint32_t load_at;        /* coming back whole: the next extent to ask for */
+    uint32_t load_next;      /* the partition that comes back after this one */
+    bool load_pending;       /* it is in that list */
+    cbi_segment *reserved;   /* what the rest of it will lie in */
 } partition;
 
 typedef struct request {
@@ -52,6 +58,10 @@ struct cbi_partitions {
     cbi_mutex mutex;   /* guards all below */
     cbi_cond changed;
     request *idle;
+    unsigned idle_count;
+    unsigned wanting;               /* threads that wait for a request */
+    uint32_t load_first, load_last; /* partitions that come back, in the order of asking */
+    bool closing;
     uint32_t frontier;
     size_t leaving;      /* pool segments on their way out */
     bool claimed;        /* somebody collects contiguous segments */
@@ -61,8 +71,15 @@ struct cbi_partitions {
     cb_error failure;
 };
 
-/* Takes a request, waiting for one. p->mutex held. NULL after a failure. */
+/* Takes a request, waiting for one. p->mutex held. */
 request *parts_request_take(cbi_partitions *p);
+
+/* Nobody uses it any more. p->mutex held. */
+void parts_request_idle(cbi_partitions *p, request *r);
+
+/* Asks for up to `most` more extents of the partitions that come back. p->mutex held on entry and
+ * exit, not meanwhile. */
+void parts_continue_loading(cbi_partitions *p, unsigned most);
 
 /* The request did not start: as if it had never been taken. p->mutex not held. */
 void parts_request_return(cbi_partitions *p, request *r, cb_status status, const cb_error *err);
