@@ -50,7 +50,10 @@ typedef struct cbi_spill_options {
  * with reads and writes at once: a tenth faster than four where both go on, and no slower with
  * either alone. */
 static inline unsigned cbi_io_threads(uint64_t budget_bytes) {
-    return budget_bytes < 40 * CBI_MIB ? 2 : budget_bytes < 60 * CBI_MIB ? 4 : 8;
+    return budget_bytes < 12 * CBI_MIB   ? 2
+           : budget_bytes < 28 * CBI_MIB ? 4
+           : budget_bytes < 60 * CBI_MIB ? 6
+                                         : 8;
 }
 
 /** From here on segments that are used again and again lie in huge pages. */
