@@ -320,7 +320,7 @@ static cb_status big_part(cbi_job_worker *w, void *ctx, uint32_t index, cb_error
             record.order = payload.position;
             status = cbi_runs_add(&b.runs, &record, err);
         }
-        cbi_segments_give(job->pool, list);
+        cbi_segments_give(job->ground.pool, list);
         if (status == CB_OK && cbi_job_stopped(job))
             status = cbi_fail(err, CB_ECANCELED, "cancelled");
     }

@@ -337,7 +337,7 @@ cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, c
     cb_page page;
     bool page_taken = false;
     if (g->sorted && cbi_input_seekable(job->input)) {
-        CB_TRY(cb_page_alloc(job->consumer, SORT_SAMPLE_BYTES, &page, err));
+        CB_TRY(cb_page_alloc(job->ground.consumer, SORT_SAMPLE_BYTES, &page, err));
         page_taken = true;
         g->sample_memory = cb_page_data(&page);
         cbi_sample_init(&g->sample, g->sample_memory, SORT_SAMPLE_BYTES);
@@ -366,7 +366,7 @@ cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, c
         job->sizes.ranges = cbi_splitters_ranges(g->splitters);
     if (page_taken) {
         cb_error ignored;
-        cb_status freed = cb_page_free(job->consumer, &page, &ignored);
+        cb_status freed = cb_page_free(job->ground.consumer, &page, &ignored);
         cb_assert(freed == CB_OK);
         g->sample_memory = NULL;
     }

@@ -531,7 +531,7 @@ static cb_status read_rows(giant_work *b, uint32_t index, cb_error *err) {
             record.order = payload.position;
             status = cbi_runs_add(&b->outer, &record, err);
         }
-        cbi_segments_give(job->pool, list);
+        cbi_segments_give(job->ground.pool, list);
         if (status == CB_OK && cbi_job_stopped(job))
             status = cbi_fail(err, CB_ECANCELED, "cancelled");
         CB_TRY(status);

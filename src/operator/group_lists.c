@@ -59,7 +59,7 @@ static void lay_out(lists_work *l, cb_group *g, cbi_job_worker *w, size_t rows) 
 
 /* The pieces of a partition in input order, as references from the pool's base. */
 static size_t order_pieces(lists_work *l, cbi_segment *list) {
-    const uint8_t *base = cb_segment_pool_base(l->w->job->pool);
+    const uint8_t *base = cb_segment_pool_base(l->w->job->ground.pool);
     cbi_entry *pieces = (cbi_entry *)(void *)l->eval.scratch;
     size_t count = 0;
     for (cbi_segment *segment = list; segment != NULL; segment = segment->next) {
@@ -94,7 +94,7 @@ static void find_group(lists_work *l, const cbi_stored *record, uint64_t order, 
 }
 
 static void find_groups(lists_work *l, cbi_segment *list) {
-    const uint8_t *base = cb_segment_pool_base(l->w->job->pool);
+    const uint8_t *base = cb_segment_pool_base(l->w->job->ground.pool);
     size_t count = order_pieces(l, list), i = 0;
     const cbi_entry *pieces = (const cbi_entry *)(const void *)l->eval.scratch;
     for (size_t k = 0; k < count; k++) {

@@ -192,7 +192,7 @@ static cb_status flush_table(cbi_job_worker *w, cb_error *err) {
 static void give_table(cbi_job_worker *w) {
     group_worker *own = w->own;
     if (own->table_base != NULL)
-        cb_segment_pool_give(w->job->pool, own->table_base, own->table_units);
+        cb_segment_pool_give(w->job->ground.pool, own->table_base, own->table_units);
     own->table_base = NULL;
     own->tables = false;
     if (own->block != NULL)
@@ -218,7 +218,7 @@ static void take_table(cbi_job_worker *w) {
     units = cbi_min(units, TABLE_MAX_BYTES / z->segment);
     if (g->table_units_max > 0)
         units = cbi_min(units, g->table_units_max);
-    own->table_base = units > 0 ? cb_segment_pool_take(w->job->pool, units) : NULL;
+    own->table_base = units > 0 ? cb_segment_pool_take(w->job->ground.pool, units) : NULL;
     own->table_units = units;
     if (own->table_base == NULL)
         return;

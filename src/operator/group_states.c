@@ -368,7 +368,7 @@ static cb_status states_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_err
         status = cbi_partition_prefetch(w->job->parts, index, 2, err);
         if (status == CB_OK)
             status = add_part(&b, index, list, err);
-        cbi_segments_give(w->job->pool, list);
+        cbi_segments_give(w->job->ground.pool, list);
         if (status == CB_OK && cbi_job_stopped(w->job))
             status = cbi_fail(err, CB_ECANCELED, "cancelled");
     }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "operator/job.h"
 
-#include <stdlib.h>
-
 #include "base/alloc.h"
 #include "spill/codec.h"
 
@@ -24,45 +22,21 @@ uint64_t cbi_job_hash(const cbi_job *job, const void *key, size_t bytes) {
 
 /* ---- options ---- */
 
-static const char *copy_text(char **at, const char *text) {
-    if (text == NULL)
-        return NULL;
-    size_t bytes = strlen(text) + 1;
-    char *copy = *at;
-    memcpy(copy, text, bytes);
-    *at += bytes;
-    return copy;
-}
-
-static const char *const *copy_list(const char ***slots, char **at, const char *const *list,
-                                    size_t count) {
-    const char **copy = *slots;
-    *slots += count + 1;
-    for (size_t i = 0; i < count; i++)
-        copy[i] = copy_text(at, list[i]);
-    copy[count] = NULL;
-    return copy;
-}
-
 static cb_status copy_options(cbi_job *job, const cb_job_options *o, cb_error *err) {
     size_t slots = o->input_count + o->temp_dir_count + 2;
-    size_t bytes = slots * sizeof(char *) + 1;
-    for (size_t i = 0; i < o->input_count; i++)
-        bytes += strlen(o->inputs[i]) + 1;
-    for (size_t i = 0; i < o->temp_dir_count; i++)
-        bytes += strlen(o->temp_dirs[i]) + 1;
-    bytes += o->output != NULL ? strlen(o->output) + 1 : 0;
-    bytes += o->bad_rows_path != NULL ? strlen(o->bad_rows_path) + 1 : 0;
+    size_t bytes = cbi_list_bytes(o->inputs, o->input_count) +
+                   cbi_list_bytes(o->temp_dirs, o->temp_dir_count) + cbi_text_bytes(o->output) +
+                   cbi_text_bytes(o->bad_rows_path);
     job->strings = cbi_alloc(bytes);
     if (job->strings == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for the options");
     const char **lists = (const char **)(void *)job->strings;
     char *at = (char *)(lists + slots);
     job->o = *o;
-    job->o.inputs = copy_list(&lists, &at, o->inputs, o->input_count);
-    job->o.temp_dirs = copy_list(&lists, &at, o->temp_dirs, o->temp_dir_count);
-    job->o.output = copy_text(&at, o->output);
-    job->o.bad_rows_path = copy_text(&at, o->bad_rows_path);
+    job->o.inputs = cbi_list_copy(&lists, &at, o->inputs, o->input_count);
+    job->o.temp_dirs = cbi_list_copy(&lists, &at, o->temp_dirs, o->temp_dir_count);
+    job->o.output = cbi_text_copy(&at, o->output);
+    job->o.bad_rows_path = cbi_text_copy(&at, o->bad_rows_path);
     return CB_OK;
 }
 
@@ -85,15 +59,6 @@ static cb_status check_options(const cb_job_options *o, cb_error *err) {
     return CB_OK;
 }
 
-static uint64_t auto_budget(void) {
-    uint64_t available = cbi_sys_memory_available(), limit = cbi_sys_cgroup_limit();
-    if (limit == UINT64_MAX)
-        return available / 2;
-    uint64_t used = cbi_sys_cgroup_used();
-    uint64_t left = limit > used ? limit - used : 0;
-    return (left < available ? left : available) / 10 * 9; /* in a container that is ours */
-}
-
 cb_status cbi_job_init(cbi_job *job, const cb_job_options *o, const char *name, cb_error *err) {
     cbi_sys_start();
     *job = (cbi_job){.name = name, .failed = CB_OK};
@@ -101,23 +66,15 @@ cb_status cbi_job_init(cbi_job *job, const cb_job_options *o, const char *name, 
     CB_TRY(copy_options(job, o, err));
     cbi_mutex_init(&job->mutex);
     cbi_cond_init(&job->changed);
-    job->baseline = o->baseline_bytes != 0 ? o->baseline_bytes : cbi_sys_rss();
+    job->ground.baseline = o->baseline_bytes != 0 ? o->baseline_bytes : cbi_sys_rss();
     if (job->o.memory_bytes == 0)
-        job->o.memory_bytes = auto_budget();
+        job->o.memory_bytes = cbi_ground_auto_budget();
     uint64_t mix[3] = {cbi_sys_clock_ns(), (uint64_t)(uintptr_t)job, cbi_sys_cpu_ns()};
     job->seed = XXH3_64bits(mix, sizeof mix);
     return CB_OK;
 }
 
 /* ---- what it stands on ---- */
-
-static size_t decoder_bytes_max(const cbi_job *job) {
-    uint64_t memory = job->o.memory_bytes;
-    uint64_t most = memory < 256 * CBI_MIB ? 9 * CBI_MIB + CBI_MIB / 2
-                    : memory < CBI_GIB     ? 40 * CBI_MIB
-                                           : 160 * CBI_MIB;
-    return (size_t)(memory / 8 * 3 < most ? memory / 8 * 3 : most);
-}
 
 /* The caller's rows as the bytes of a file. */
 static cb_status read_given(void *ctx, uint8_t *buf, size_t bytes, size_t *got, cb_error *err) {
@@ -183,7 +140,7 @@ cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input
                                  .bad_rows = job->o.bad_rows,
                                  .bad_rows_path = job->o.bad_rows_path,
                                  .bad_rows_more = first > 0,
-                                 .decoder_bytes_max = decoder_bytes_max(job),
+                                 .decoder_bytes_max = cbi_ground_decoder_bytes(job->o.memory_bytes),
                                  .direct_cold = true};
     cbi_input *opened;
     CB_TRY(check_bad_rows_path(job, err));
@@ -196,49 +153,7 @@ cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input
 }
 
 cb_status cbi_job_make_memory(cbi_job *job, cb_error *err) {
-    cb_manager_options options = cb_manager_options_native(job->o.memory_bytes);
-    options.idle_max = 0; /* the sample's page goes before the plan's bytes come */
-    CB_TRY(cb_manager_create(&options, &job->manager, err));
-    CB_TRY(cb_ledger_add(job->manager, "baseline: code, libraries, main stack", NULL, NULL,
-                         &job->ledger_baseline, err));
-    cb_ledger_force(job->ledger_baseline, job->baseline);
-    cb_task_options task = {.struct_size = sizeof task, .id = 1, .name = job->name};
-    CB_TRY(cb_task_create(job->manager, &task, &job->task, err));
-    cb_consumer_options consumer = {.struct_size = sizeof consumer,
-                                    .name = "workers' scratch and staging",
-                                    .mode = CB_OFF_HEAP};
-    return cb_consumer_create(job->task, &consumer, &job->consumer, err);
-}
-
-/* ---- temporary folders ---- */
-
-static cb_status choose_temp_dirs(cbi_job *job, cb_error *err) {
-    if (job->o.temp_dir_count > 0)
-        return CB_OK;
-    const char *dir = getenv("CARBIDE_TMPDIR");
-    if (dir == NULL || *dir == 0)
-        dir = getenv("TMPDIR");
-    const char *output = job->o.output;
-    if ((dir == NULL || *dir == 0) && output != NULL && strcmp(output, "-") != 0 &&
-        strncmp(output, "/dev/", 5) != 0) {
-        const char *slash = strrchr(output, '/');
-        job->temp_dir_text = cbi_strdup(slash == NULL ? "." : output);
-        if (job->temp_dir_text == NULL)
-            return cbi_fail(err, CB_ENOMEM, "no memory for a folder's name");
-        if (slash != NULL)
-            job->temp_dir_text[slash == output ? 1 : slash - output] = 0;
-        dir = job->temp_dir_text;
-    }
-    uint64_t bytes_free;
-    bool in_memory = false;
-    if (dir != NULL &&
-        dir == job->temp_dir_text && /* nobody asked for it: not when it lives in memory */
-        (cbi_spill_space(&dir, 1, &bytes_free, &in_memory, NULL) != CB_OK || in_memory))
-        dir = NULL;
-    job->temp_dir_default[0] = dir != NULL && *dir != 0 ? dir : "/var/tmp";
-    job->o.temp_dirs = job->temp_dir_default;
-    job->o.temp_dir_count = 1;
-    return CB_OK;
+    return cbi_ground_open(&job->ground, job->o.memory_bytes, job->name, err);
 }
 
 static cb_status check_space(cbi_job *job, cb_error *err) {
@@ -253,58 +168,36 @@ static cb_status check_space(cbi_job *job, cb_error *err) {
         bytes_free = job->o.temp_limit_bytes;
     if (need * 0.3 <= (double)bytes_free) /* compressed, with luck; and groups may be few */
         return CB_OK;
-    return cbi_fail_bytes(err, CB_ENOSPC, (uint64_t)need, bytes_free,
-                          "about %.0f bytes of temporary space will be needed and %llu are free in "
-                          "%s; name a larger folder with -T, or give more memory",
-                          need, (unsigned long long)bytes_free, job->o.temp_dirs[0]);
-}
-
-static uint64_t measure_objects(void *ctx) {
-    (void)ctx;
-    return cbi_alloc_bytes();
+    return cbi_ground_no_space((uint64_t)need, bytes_free, job->o.temp_dirs[0], err);
 }
 
 cb_status cbi_job_make_ready(cbi_job *job, cb_error *err) {
     const cbi_job_sizes *z = &job->sizes;
-    CB_TRY(choose_temp_dirs(job, err));
+    CB_TRY(cbi_ground_temp_dirs(&job->ground, job->o.output, &job->o.temp_dirs,
+                                &job->o.temp_dir_count, err));
     CB_TRY(check_space(job, err));
-    CB_TRY(cb_ledger_add(job->manager, "thread stacks", NULL, NULL, &job->ledger_stacks, err));
-    cb_ledger_force(job->ledger_stacks, (uint64_t)(z->threads + z->io_threads) * 40 * CBI_KIB);
-    CB_TRY(cb_ledger_add(job->manager, "small objects and codecs", measure_objects, NULL,
-                         &job->ledger_objects, err));
-    CB_TRY(cb_ledger_add(job->manager, "page tables", NULL, NULL, &job->ledger_tables, err));
-    cb_ledger_force(job->ledger_tables, z->budget / 512);
-    cb_ledger_refresh(job->manager);
-
-    size_t scratch = z->worker * z->threads + z->shared;
-    size_t scratch_segments = (scratch + z->segment - 1) / z->segment;
-    cb_segment_pool_options pool = {.struct_size = sizeof pool,
-                                    .task = job->task,
-                                    .name = "row segments",
-                                    .segment_bytes = z->segment,
-                                    .segments_max = z->segments + scratch_segments,
-                                    .preallocate = true,
-                                    .huge_pages =
-                                        !z->in_memory && z->budget >= CBI_HUGE_FROM_BYTES};
-    CB_TRY(cb_segment_pool_create(&pool, &job->pool, err));
-    uint8_t *base = cb_segment_pool_take(job->pool, scratch_segments);
-    cb_assert(base != NULL);
-    job->scratch = base;
-    job->workers = cbi_calloc(z->threads, sizeof *job->workers);
-    if (job->workers == NULL)
-        return cbi_fail(err, CB_ENOMEM, "no memory for %u workers", z->threads);
-    for (unsigned i = 0; i < z->threads; i++)
-        job->workers[i] = (cbi_job_worker){.job = job, .index = i, .scratch = base + i * z->worker};
+    cbi_ground_sizes sizes = {.budget = z->budget,
+                              .threads = z->threads,
+                              .io_threads = z->io_threads,
+                              .worker = z->worker,
+                              .shared = z->shared,
+                              .staging = z->staging,
+                              .segment = z->segment,
+                              .segments = z->segments,
+                              .in_memory = z->in_memory};
     cbi_spill_options spill = {.dirs = job->o.temp_dirs,
                                .dir_count = job->o.temp_dir_count,
                                .limit_bytes = job->o.temp_limit_bytes,
                                .codec = job->o.spill_codec,
-                               .io_threads = z->io_threads,
-                               .segment_bytes = z->segment,
-                               .staging = base + z->worker * z->threads,
-                               .staging_bytes = z->staging,
                                .allow_memory_fs = z->in_memory};
-    return cbi_spill_open(&spill, &job->spill, err);
+    CB_TRY(cbi_ground_build(&job->ground, &sizes, spill, err));
+    job->workers = cbi_calloc(z->threads, sizeof *job->workers);
+    if (job->workers == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for %u workers", z->threads);
+    for (unsigned i = 0; i < z->threads; i++)
+        job->workers[i] = (cbi_job_worker){
+            .job = job, .index = i, .scratch = job->ground.scratch + i * z->worker};
+    return CB_OK;
 }
 
 /* ---- workers ---- */
@@ -367,19 +260,13 @@ static void collect_stats(cbi_job *job) {
     t->threads = job->sizes.threads;
     t->ranges = job->sizes.parts;
     t->runs = job->runs;
-    t->codec = "none";
-    if (job->manager != NULL) {
-        cb_ledger_refresh(job->manager);
-        t->accounted_peak_bytes = cb_manager_accounted_peak(job->manager);
-    }
-    if (job->spill != NULL) {
-        cbi_spill_stats spill;
-        cbi_spill_get_stats(job->spill, &spill);
-        t->spilled_bytes = spill.raw_bytes;
-        t->spilled_stored_bytes = spill.stored_bytes;
-        t->direct_temp = spill.direct;
-        t->codec = cbi_codec_name(spill.codec);
-    }
+    cbi_ground_figures figures;
+    cbi_ground_measure(&job->ground, &figures);
+    t->accounted_peak_bytes = figures.accounted_peak_bytes;
+    t->spilled_bytes = figures.spilled_bytes;
+    t->spilled_stored_bytes = figures.spilled_stored_bytes;
+    t->direct_temp = figures.direct_temp;
+    t->codec = figures.codec;
     t->direct_output = job->sink != NULL && cbi_sink_direct(job->sink);
     t->passes = job->passes != 0 ? job->passes : t->spilled_bytes > 0;
     const uint64_t *at = job->phase_ns;
@@ -395,8 +282,7 @@ static void collect_stats(cbi_job *job) {
 
 /* In the order in which nobody can be surprised. */
 static void take_down(cbi_job *job) {
-    cbi_spill_close(job->spill); /* waits for what is under way */
-    job->spill = NULL;
+    cbi_ground_close_spill(&job->ground);
     cbi_sink_close(job->sink);
     job->sink = NULL;
     cbi_partitions_destroy(job->parts);
@@ -407,23 +293,14 @@ static void take_down(cbi_job *job) {
     job->offsets = NULL;
     cbi_free(job->workers);
     job->workers = NULL;
-    cb_segment_pool_destroy(job->pool);
-    job->pool = NULL;
+    cbi_ground_close_pool(&job->ground);
 }
 
-/* A refusal that came from deep below tells of pages; what helps is a budget. */
-static void name_budget(cbi_job *job, cb_error *err) {
-    if (err->status != CB_EBUDGET || err->bytes_had > job->o.memory_bytes ||
-        job->sizes.threads == 0)
-        return;
-    uint64_t least = cbi_job_least_budget(job, err->bytes_asked);
-    uint64_t more = cbi_round_up(job->o.memory_bytes / 4 * 5, CBI_MIB);
-    least = cbi_max(least, more);
-    cb_error why = *err;
-    (void)cbi_fail_bytes(err, CB_EBUDGET, why.bytes_asked, least,
-                         "%.800s; the budget is %llu bytes; --memory %lluM should do", why.message,
-                         (unsigned long long)job->o.memory_bytes,
-                         (unsigned long long)(least / CBI_MIB));
+static void name_budget(const cbi_job *job, cb_error *err) {
+    if (err->status == CB_EBUDGET && err->bytes_had <= job->o.memory_bytes &&
+        job->sizes.threads != 0)
+        cbi_ground_name_budget(job->o.memory_bytes, cbi_job_least_budget(job, err->bytes_asked),
+                               err);
 }
 
 void cbi_job_end(cbi_job *job, cb_status status, cb_error *err) {
@@ -459,9 +336,7 @@ cb_status cbi_job_finish(cbi_job *job, cb_status status, cb_error *local, cb_err
 void cbi_job_fini(cbi_job *job) {
     take_down(job);
     cbi_input_close(job->input);
-    (void)cb_task_end(job->task, NULL, 0);
-    cb_manager_destroy(job->manager);
-    cbi_free(job->temp_dir_text);
+    cbi_ground_fini(&job->ground);
     if (job->strings != NULL) {
         cbi_cond_fini(&job->changed);
         cbi_mutex_fini(&job->mutex);
@@ -487,7 +362,7 @@ void cbi_job_progress(cbi_job *job, cb_progress *p) {
         p->fraction = 1;
     } else if (p->phase >= CB_PHASE_READ) {
         cbi_spill_stats spill;
-        cbi_spill_get_stats(job->spill, &spill);
+        cbi_spill_get_stats(job->ground.spill, &spill);
         p->bytes_in = job->input != NULL ? cbi_input_bytes_done(job->input) : 0;
         p->bytes_in_total = job->input != NULL ? cbi_input_bytes(job->input) : 0;
         p->bytes_out = job->sink != NULL ? cbi_sink_bytes(job->sink) : 0;
@@ -517,6 +392,6 @@ void cbi_job_memory_tree(const cbi_job *job, char *text, size_t bytes) {
     if (bytes == 0)
         return;
     text[0] = 0;
-    if (job->manager != NULL)
-        (void)cb_manager_tree(job->manager, text, bytes);
+    if (job->ground.manager != NULL)
+        (void)cb_manager_tree(job->ground.manager, text, bytes);
 }

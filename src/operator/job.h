@@ -2,11 +2,11 @@
 #ifndef CBI_JOB_H
 #define CBI_JOB_H
 
-#include "base/sys.h"
 #include "carbide/job.h"
-#include "carbide/ledger.h"
 #include "format/format.h"
+#include "operator/ground.h"
 #include "operator/merge.h"
+#include "operator/run_table.h"
 #include "operator/sink.h"
 
 /*
@@ -214,7 +214,7 @@ struct cbi_job {
     cb_job_options o; /* copies */
     const char *name; /* "group" */
     char *strings;
-    uint64_t baseline, seed;
+    uint64_t seed;
     cbi_input *input; /* the one that is read now, for progress and messages */
     cbi_job_demand demand;
     cbi_job_sizes sizes;
@@ -230,20 +230,11 @@ struct cbi_job {
     cb_status (*put_result)(cbi_job_worker *w, const cbi_stored *row, cb_error *err);
     uint64_t (*range_bytes)(const cbi_job *job, uint32_t range); /* together with put_result */
 
-    cb_manager *manager;
-    cb_task *task;
-    cb_consumer *consumer;
-    cb_ledger_entry *ledger_baseline, *ledger_stacks, *ledger_objects, *ledger_tables;
-    uint8_t
-        *scratch; /* a run of the pool's segments: buffers of formats, of output and of the spill */
-    cb_segment_pool *pool;
-    cbi_spill *spill;
+    cbi_ground ground;
     cbi_partitions *parts, *partner; /* the operator's partitions; destroyed with the job */
     cbi_partitions *results;
     cbi_sink *sink;
     cbi_job_worker *workers;
-    const char *temp_dir_default[1];
-    char *temp_dir_text;
 
     cbi_mutex mutex; /* all below */
     cbi_cond changed;
@@ -366,10 +357,7 @@ cb_status cbi_job_write_ranges(cbi_job *job, uint32_t first, uint32_t end, const
 typedef struct cbi_runs {
     cbi_job *job;
     const cbi_layout *layout;
-    cbi_partitions *runs;
-    uint32_t *slots; /* complete runs, then free ones, in one allocation */
-    uint32_t *free_slots;
-    uint32_t count, free_count;
+    cbi_run_table table;
     size_t batch;
     cbi_builder builder;
     size_t builder_units, outside;

@@ -11,9 +11,9 @@
 static cb_status open_output(cbi_job *job, const char *path, uint64_t bytes_expected,
                              cb_error *err) {
     const cbi_job_sizes *z = &job->sizes;
-    uint8_t *shared = job->scratch + z->worker * z->threads + z->staging;
+    uint8_t *shared = job->ground.scratch + z->worker * z->threads + z->staging;
     cbi_sink_options options = {.path = path,
-                                .io = job->spill,
+                                .io = job->ground.spill,
                                 .writers = z->threads,
                                 .edge_memory = shared,
                                 .block_memory = shared + cbi_sink_edge_bytes(z->threads),
@@ -108,7 +108,7 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
     enum { AHEAD = 12 };
     (void)ctx;
     cbi_job *job = w->job;
-    const uint8_t *base = cb_segment_pool_base(job->pool);
+    const uint8_t *base = cb_segment_pool_base(job->ground.pool);
     cbi_entry *entries = w->entries;
     size_t count = 0;
     cbi_record_reader reader;
@@ -166,7 +166,7 @@ static cb_status write_big_range(cbi_job_worker *w, void *ctx, uint32_t range, c
         cbi_record_reader_init(&reader, list);
         while (status == CB_OK && cbi_record_next(&reader, &row) != NULL)
             status = cbi_runs_add(&runs, &row, err);
-        cbi_segments_give(job->pool, list);
+        cbi_segments_give(job->ground.pool, list);
     }
     if (status == CB_OK)
         status = begin_range(w, range, err);

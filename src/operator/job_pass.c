@@ -78,7 +78,7 @@ static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
         if (!part_fits(job, pass, pass->next_load, &need))
             return CB_OK;
         if (need.out > 0 &&
-            cb_segment_pool_free_count(job->pool) < need.out + reserve_of(job, pass))
+            cb_segment_pool_free_count(job->ground.pool) < need.out + reserve_of(job, pass))
             return CB_OK;
         cb_status status = load_part(pass, pass->next_load, err);
         if (status == CB_EAGAIN)

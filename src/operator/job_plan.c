@@ -65,7 +65,8 @@ static size_t index_bytes(const cbi_job *job, uint64_t budget) {
 static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
     uint64_t budget = z->budget;
     unsigned threads = z->threads + z->io_threads;
-    uint64_t bytes = job->baseline + CODE_LATER_BYTES + (uint64_t)threads * STACK_TOUCHED_BYTES;
+    uint64_t bytes =
+        job->ground.baseline + CODE_LATER_BYTES + (uint64_t)threads * STACK_TOUCHED_BYTES;
     bytes += cbi_alloc_bytes() + 128 * CBI_KIB + index_bytes(job, budget);
     const cbi_input *input = job->input;
     if (input != NULL && !cbi_input_seekable(input)) {
@@ -239,11 +240,7 @@ cb_status cbi_job_size(cbi_job *job, cb_error *err) {
             continue;
         }
         uint64_t least = least_budget(job, z.budget, 1, 0);
-        return cbi_fail_bytes(err, CB_EBUDGET, least, least,
-                              "a budget of %llu bytes is too small: the program itself takes %llu, "
-                              "and %llu is the least that will do; use --memory %lluM or more",
-                              (unsigned long long)z.budget, (unsigned long long)z.fixed,
-                              (unsigned long long)least, (unsigned long long)(least / CBI_MIB));
+        return cbi_ground_refuse(z.budget, z.fixed, least, err);
     }
     job->sizes = z;
     return CB_OK;
@@ -254,10 +251,10 @@ cb_status cbi_job_open_partitions(cbi_job *job, uint32_t count, cbi_partitions *
     const cbi_job_sizes *z = &job->sizes;
     cbi_partitions_options options = {.count = count,
                                       .layout = &cbi_record_layout,
-                                      .pool = job->pool,
+                                      .pool = job->ground.pool,
                                       .segment_bytes = z->segment,
                                       .segments_max = z->segments,
-                                      .spill = job->spill,
+                                      .spill = job->ground.spill,
                                       .batch_segments_max = z->batch_segments,
                                       .populate = z->in_memory && z->segment >= 32 * CBI_KIB,
                                       .low_water = z->segments / 8,
@@ -273,10 +270,10 @@ cb_status cbi_job_sample(cbi_job *job, cbi_input *input, const uint32_t *columns
         return CB_OK;
     enum { ROWS = 1024, READ = 64 * 1024 };
     size_t all = READ + ROWS * sizeof(cbi_span) * (1 + fields);
-    if (job->baseline + all + CBI_MIB > job->o.memory_bytes)
+    if (job->ground.baseline + all + CBI_MIB > job->o.memory_bytes)
         return CB_OK; /* sizing will say so */
     cb_page page;
-    CB_TRY(cb_page_alloc(job->consumer, all, &page, err));
+    CB_TRY(cb_page_alloc(job->ground.consumer, all, &page, err));
     uint8_t *base = cb_page_data(&page);
     cb_status status = CB_OK;
     for (size_t read = 8 * CBI_KIB, seen = 0; status == CB_OK && seen == 0 && read <= READ;
@@ -303,7 +300,7 @@ cb_status cbi_job_sample(cbi_job *job, cbi_input *input, const uint32_t *columns
         }
     }
     cb_error ignored;
-    cb_status freed = cb_page_free(job->consumer, &page, &ignored);
+    cb_status freed = cb_page_free(job->ground.consumer, &page, &ignored);
     cb_assert(freed == CB_OK);
     return status;
 }

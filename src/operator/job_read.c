@@ -105,7 +105,7 @@ cb_status cbi_batch_end_big(cbi_batch *b, uint8_t *end, cb_error *err) {
                        .stored = true,
                        .order = b->order};
     cb_status status = cbi_partition_append(b->to, b->dest[0], &group, err);
-    cb_segment_pool_give(b->job->pool, b->big, b->big_units);
+    cb_segment_pool_give(b->job->ground.pool, b->big, b->big_units);
     b->big = NULL;
     return status;
 }
@@ -147,7 +147,7 @@ static bool take_token(cbi_job_worker *w) {
 static void give_big(cbi_job_worker *w) {
     cbi_job *job = w->job;
     if (w->big != NULL) {
-        cb_segment_pool_give(job->pool, w->big, w->big_units);
+        cb_segment_pool_give(job->ground.pool, w->big, w->big_units);
         w->big = NULL;
         w->chunk.buf = w->chunk_home;
         w->chunk.capacity = job->sizes.chunk;
@@ -183,7 +183,7 @@ static cb_status take_big(cbi_job_worker *w, uint64_t bytes, cb_error *err) {
     if (cbi_chunk_pending(&w->chunk) > 0)
         memcpy(base, w->chunk.buf, cbi_min(w->chunk.capacity, units * segment));
     if (w->big != NULL)
-        cb_segment_pool_give(job->pool, w->big, w->big_units);
+        cb_segment_pool_give(job->ground.pool, w->big, w->big_units);
     w->big = base;
     w->big_units = units;
     w->chunk.buf = base;

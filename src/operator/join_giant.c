@@ -120,7 +120,7 @@ static cb_status join_temp_row(giant *g, const cbi_stored *row, uint64_t ordinal
 static cb_status leave_room(giant *g, cb_error *err) {
     cbi_job *job = &g->j->job;
     size_t need = 4 * cbi_max(g->runs.batch, job->sizes.run_batch) + 8;
-    if (CBI_LIKELY(cb_segment_pool_free_count(job->pool) >= need))
+    if (CBI_LIKELY(cb_segment_pool_free_count(job->ground.pool) >= need))
         return CB_OK;
     return cbi_partitions_make_room(job->results, UINT32_MAX,
                                     cbi_max(need, job->sizes.segments / 16), err);
@@ -132,7 +132,7 @@ static cb_status pass_temp(giant *g, bool again, cb_error *err) {
     uint64_t ordinal = 0;
     cbi_run_source source;
     CB_TRY(cbi_partition_put_end(g->temp, from, err));
-    cbi_run_source_init(&source, g->temp, g->j->job.pool, &cbi_record_run_layout, from);
+    cbi_run_source_init(&source, g->temp, g->j->job.ground.pool, &cbi_record_run_layout, from);
     cb_status status = CB_OK;
     for (;;) {
         cbi_stored row;
@@ -190,7 +190,7 @@ static cb_status end_group(giant *g, cb_error *err) {
         cbi_segment *part;
         do { /* read and forgotten: there is no other way to give its places back */
             CB_TRY(cbi_partition_next_part(g->temp, g->slot, &part, err));
-            cbi_segments_give(g->j->job.pool, part);
+            cbi_segments_give(g->j->job.ground.pool, part);
         } while (part != NULL);
         cbi_partition_reset(g->temp, g->slot);
         return CB_OK;
@@ -276,7 +276,7 @@ static cb_status add_side(giant *g, unsigned side, uint32_t index, cb_error *err
             piece = reader.order;
             status = add_row(g, side, &record, piece + at, err);
         }
-        cbi_segments_give(j->job.pool, list);
+        cbi_segments_give(j->job.ground.pool, list);
         CB_TRY(status);
         CB_TRY(leave_room(g, err));
         if (cbi_job_stopped(&j->job))
@@ -298,10 +298,10 @@ static cb_status open_giant(giant *g, uint32_t index, cb_error *err) {
     CB_TRY(cbi_runs_open(&g->runs, &j->job, need, units_max, err));
     cbi_partitions_options options = {.count = 2,
                                       .layout = &cbi_record_run_layout,
-                                      .pool = j->job.pool,
+                                      .pool = j->job.ground.pool,
                                       .segment_bytes = z->segment,
                                       .segments_max = z->segments,
-                                      .spill = j->job.spill,
+                                      .spill = j->job.ground.spill,
                                       .batch_segments_max = cbi_max(z->run_batch, 1),
                                       .cancelled = &j->job.stop};
     CB_TRY(cbi_partitions_create(&options, &g->temp, err));
@@ -327,7 +327,7 @@ cb_status join_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err) 
     if (status == CB_OK)
         status = end_group(&g, err);
     if (g.arena != NULL)
-        cb_segment_pool_give(j->job.pool, g.arena, g.arena_units);
+        cb_segment_pool_give(j->job.ground.pool, g.arena, g.arena_units);
     cbi_partitions_destroy(g.temp);
     cbi_runs_close(&g.runs);
     return status;

@@ -189,8 +189,9 @@ cb_status join_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *l
     cbi_partition_get_info(j->job.partner, index, &info);
     uint32_t slots = slots_for(info.rows);
     uint8_t *at = w->work;
-    table t = {
-        .base = cb_segment_pool_base(j->job.pool), .count = (uint32_t)info.rows, .mask = slots - 1};
+    table t = {.base = cb_segment_pool_base(j->job.ground.pool),
+               .count = (uint32_t)info.rows,
+               .mask = slots - 1};
     t.entries = (uint64_t *)(void *)carve(&at, info.rows * sizeof *t.entries);
     t.starts = (uint32_t *)(void *)carve(&at, ((size_t)slots + 2) * sizeof *t.starts);
     t.matched = carve(&at, info.rows);

@@ -16,52 +16,26 @@
 
 /* ---- options ---- */
 
-static size_t list_bytes(const char *const *list, size_t count) {
-    size_t bytes = (count + 1) * sizeof(char *);
-    for (size_t i = 0; i < count; i++)
-        bytes += strlen(list[i]) + 1;
-    return bytes;
-}
-
-static const char *copy_text(char **at, const char *text) {
-    if (text == NULL)
-        return NULL;
-    size_t bytes = strlen(text) + 1;
-    char *copy = *at;
-    memcpy(copy, text, bytes);
-    *at += bytes;
-    return copy;
-}
-
-static const char *const *copy_list(const char ***slots, char **at, const char *const *list,
-                                    size_t count) {
-    const char **copy = *slots;
-    *slots += count + 1;
-    for (size_t i = 0; i < count; i++)
-        copy[i] = copy_text(at, list[i]);
-    copy[count] = NULL;
-    return copy;
-}
-
 static cb_status copy_options(cb_sort *s, const cb_sort_options *o, cb_error *err) {
     const char *texts[] = {o->output, o->bad_rows_path, o->global_order};
     size_t slots = o->input_count + o->key_count + o->temp_dir_count + 3;
-    size_t bytes = list_bytes(o->inputs, o->input_count) + list_bytes(o->keys, o->key_count) +
-                   list_bytes(o->temp_dirs, o->temp_dir_count);
+    size_t bytes = cbi_list_bytes(o->inputs, o->input_count) +
+                   cbi_list_bytes(o->keys, o->key_count) +
+                   cbi_list_bytes(o->temp_dirs, o->temp_dir_count);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        bytes += texts[i] != NULL ? strlen(texts[i]) + 1 : 0;
+        bytes += cbi_text_bytes(texts[i]);
     s->strings = cbi_alloc(bytes + 1);
     if (s->strings == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for the options");
     const char **lists = (const char **)(void *)s->strings;
     char *at = (char *)(lists + slots);
     s->o = *o;
-    s->o.inputs = copy_list(&lists, &at, o->inputs, o->input_count);
-    s->o.keys = copy_list(&lists, &at, o->keys, o->key_count);
-    s->o.temp_dirs = copy_list(&lists, &at, o->temp_dirs, o->temp_dir_count);
-    s->o.output = copy_text(&at, o->output);
-    s->o.bad_rows_path = copy_text(&at, o->bad_rows_path);
-    s->o.global_order = copy_text(&at, o->global_order);
+    s->o.inputs = cbi_list_copy(&lists, &at, o->inputs, o->input_count);
+    s->o.keys = cbi_list_copy(&lists, &at, o->keys, o->key_count);
+    s->o.temp_dirs = cbi_list_copy(&lists, &at, o->temp_dirs, o->temp_dir_count);
+    s->o.output = cbi_text_copy(&at, o->output);
+    s->o.bad_rows_path = cbi_text_copy(&at, o->bad_rows_path);
+    s->o.global_order = cbi_text_copy(&at, o->global_order);
     return CB_OK;
 }
 
@@ -110,24 +84,14 @@ cb_status cb_sort_create(const cb_sort_options *o, cb_sort **sort, cb_error *err
         cb_sort_destroy(s);
         return status;
     }
-    s->baseline = o->baseline_bytes != 0 ? o->baseline_bytes : cbi_sys_rss();
+    s->ground.baseline = o->baseline_bytes != 0 ? o->baseline_bytes : cbi_sys_rss();
     if (s->o.memory_bytes == 0)
-        s->o.memory_bytes = cbi_sort_auto_budget();
+        s->o.memory_bytes = cbi_ground_auto_budget();
     *sort = s;
     return CB_OK;
 }
 
 /* ---- what it stands on ---- */
-
-/* What a decoder may hold is set aside, so it is kept to what usual files need; a large budget
- * opens large windows. */
-static size_t decoder_bytes_max(const cb_sort *s) {
-    uint64_t memory = s->o.memory_bytes;
-    uint64_t most = memory < 256 * CBI_MIB ? 9 * CBI_MIB + CBI_MIB / 2
-                    : memory < CBI_GIB     ? 40 * CBI_MIB
-                                           : 160 * CBI_MIB;
-    return (size_t)(memory / 8 * 3 < most ? memory / 8 * 3 : most);
-}
 
 cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input **input,
                               cb_error *err) {
@@ -144,7 +108,7 @@ cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input 
                                  .header = s->o.header,
                                  .bad_rows = s->o.bad_rows,
                                  .bad_rows_path = s->o.bad_rows_path,
-                                 .decoder_bytes_max = decoder_bytes_max(s)};
+                                 .decoder_bytes_max = cbi_ground_decoder_bytes(s->o.memory_bytes)};
     if (first > 0) { /* further sorted inputs are read as the first one is */
         options.format = s->format.kind;
         options.record_bytes = s->format.record_bytes;
@@ -181,82 +145,45 @@ static cb_status make_keys(cb_sort *s, cb_error *err) {
     return s->split != NULL ? cbi_split_bind(s->split, s->keys, s->input, err) : CB_OK;
 }
 
-static cb_status make_memory(cb_sort *s, cb_error *err) {
-    cb_manager_options options = cb_manager_options_native(s->o.memory_bytes);
-    options.idle_max = 0; /* the sample's page goes before the plan's bytes come */
-    CB_TRY(cb_manager_create(&options, &s->manager, err));
-    CB_TRY(cb_ledger_add(s->manager, "baseline: code, libraries, main stack", NULL, NULL,
-                         &s->ledger_baseline, err));
-    cb_ledger_force(s->ledger_baseline, s->baseline);
-    cb_task_options task = {.struct_size = sizeof task, .id = 1, .name = "sort"};
-    CB_TRY(cb_task_create(s->manager, &task, &s->task, err));
-    cb_consumer_options consumer = {.struct_size = sizeof consumer,
-                                    .name = "workers' scratch and staging",
-                                    .mode = CB_OFF_HEAP};
-    return cb_consumer_create(s->task, &consumer, &s->consumer, err);
-}
-
-static uint64_t measure_objects(void *ctx) {
-    (void)ctx;
-    return cbi_alloc_bytes();
-}
-
 /* Everything that needs the plan: pages, segments, spill, workers. */
 static cb_status make_ready(cb_sort *s, cb_error *err) {
     const sort_sizes *z = &s->sizes;
-    CB_TRY(cb_ledger_add(s->manager, "thread stacks", NULL, NULL, &s->ledger_stacks, err));
-    cb_ledger_force(s->ledger_stacks, (uint64_t)(z->threads + z->io_threads) * 40 * CBI_KIB);
-    CB_TRY(cb_ledger_add(s->manager, "small objects and codecs", measure_objects, NULL,
-                         &s->ledger_objects, err));
-    CB_TRY(cb_ledger_add(s->manager, "page tables", NULL, NULL, &s->ledger_tables, err));
-    cb_ledger_force(s->ledger_tables, z->budget / 512);
-    cb_ledger_refresh(s->manager);
-
-    size_t scratch = z->worker * z->threads + z->shared;
-    size_t scratch_segments = (scratch + z->segment - 1) / z->segment;
-    cb_segment_pool_options pool = {.struct_size = sizeof pool,
-                                    .task = s->task,
-                                    .name = "row segments",
-                                    .segment_bytes = z->segment,
-                                    .segments_max = z->segments + scratch_segments,
-                                    .preallocate = true,
-                                    .huge_pages =
-                                        !z->in_memory && z->budget >= CBI_HUGE_FROM_BYTES};
-    CB_TRY(cb_segment_pool_create(&pool, &s->pool, err));
-    uint8_t *base = cb_segment_pool_take(s->pool, scratch_segments);
-    cb_assert(base != NULL);
-    s->scratch = base;
-
+    cbi_ground_sizes sizes = {.budget = z->budget,
+                              .threads = z->threads,
+                              .io_threads = z->io_threads,
+                              .worker = z->worker,
+                              .shared = z->shared,
+                              .staging = z->staging,
+                              .segment = z->segment,
+                              .segments = z->segments,
+                              .in_memory = z->in_memory};
+    cbi_spill_options spill = {.dirs = s->o.temp_dirs,
+                               .dir_count = s->o.temp_dir_count,
+                               .limit_bytes = s->o.temp_limit_bytes,
+                               .codec = s->o.spill_codec,
+                               .allow_memory_fs = z->in_memory || s->o.action == CB_SORT_CHECK};
+    CB_TRY(cbi_ground_build(&s->ground, &sizes, spill, err));
     s->workers = cbi_calloc(z->threads, sizeof *s->workers);
     if (s->workers == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for %u workers", z->threads);
     for (unsigned i = 0; i < z->threads; i++)
         s->workers[i] = (sort_worker){
-            .sort = s, .input = s->input, .index = i, .scratch = base + i * z->worker};
-    cbi_spill_options spill = {.dirs = s->o.temp_dirs,
-                               .dir_count = s->o.temp_dir_count,
-                               .limit_bytes = s->o.temp_limit_bytes,
-                               .codec = s->o.spill_codec,
-                               .io_threads = z->io_threads,
-                               .segment_bytes = z->segment,
-                               .staging = base + z->worker * z->threads,
-                               .staging_bytes = z->staging,
-                               .allow_memory_fs = z->in_memory || s->o.action == CB_SORT_CHECK};
-    return cbi_spill_open(&spill, &s->spill, err);
+            .sort = s, .input = s->input, .index = i, .scratch = s->ground.scratch + i * z->worker};
+    return CB_OK;
 }
 
 cb_status cbi_sort_open_output(cb_sort *s, uint64_t bytes_expected, cb_error *err) {
     const sort_sizes *z = &s->sizes;
-    uint8_t *shared = s->scratch + z->worker * z->threads + z->staging;
+    uint8_t *shared = s->ground.scratch + z->worker * z->threads + z->staging;
     if (s->split != NULL) {
         size_t edges = cbi_sink_edge_bytes(z->threads);
-        return cbi_split_open(s->split, s->spill, z->threads, s->workers[0].scratch, z->worker,
-                              z->writer_buffers * z->writer_buffer, shared + edges,
+        return cbi_split_open(s->split, s->ground.spill, z->threads, s->workers[0].scratch,
+                              z->worker, z->writer_buffers * z->writer_buffer, shared + edges,
                               (z->shared - z->staging - edges) / z->threads, shared, err);
     }
     cbi_sink_options options = {.path = s->o.output,
                                 .as_is = s->o.gnu,
-                                .io = s->spill,
+                                .io = s->ground.spill,
                                 .writers = s->sizes.threads,
                                 .edge_memory = shared,
                                 .block_memory = shared + cbi_sink_edge_bytes(s->sizes.threads),
@@ -266,39 +193,6 @@ cb_status cbi_sort_open_output(cb_sort *s, uint64_t bytes_expected, cb_error *er
     cbi_mutex_lock(&s->mutex);
     s->sink = sink;
     cbi_mutex_unlock(&s->mutex);
-    return CB_OK;
-}
-
-/* ---- temporary folders ---- */
-
-static cb_status choose_temp_dirs(cb_sort *s, cb_error *err) {
-    if (s->o.temp_dir_count > 0)
-        return CB_OK;
-    const char *dir = getenv("CARBIDE_TMPDIR");
-    if (dir == NULL || *dir == 0)
-        dir = getenv("TMPDIR");
-    const char *output = s->o.output;
-    if ((dir == NULL || *dir == 0) && output != NULL && strcmp(output, "-") != 0 &&
-        strncmp(output, "/dev/", 5) != 0) {
-        const char *slash = strrchr(output, '/');
-        size_t bytes = slash == NULL ? 1 : slash == output ? 1 : (size_t)(slash - output);
-        s->temp_dir_text = cbi_alloc(bytes + 1);
-        if (s->temp_dir_text == NULL)
-            return cbi_fail(err, CB_ENOMEM, "no memory for a folder's name");
-        memcpy(s->temp_dir_text, slash == NULL ? "." : output, bytes);
-        s->temp_dir_text[bytes] = 0;
-        dir = s->temp_dir_text;
-    }
-    uint64_t bytes_free;
-    bool in_memory = false;
-    if (dir != NULL &&
-        dir == s->temp_dir_text) { /* nobody asked for it: not when it lives in memory */
-        if (cbi_spill_space(&dir, 1, &bytes_free, &in_memory, NULL) != CB_OK || in_memory)
-            dir = NULL;
-    }
-    s->temp_dir_default[0] = dir != NULL && *dir != 0 ? dir : "/var/tmp";
-    s->o.temp_dirs = s->temp_dir_default;
-    s->o.temp_dir_count = 1;
     return CB_OK;
 }
 
@@ -312,12 +206,8 @@ static cb_status check_space(cb_sort *s, cb_sort_plan *plan, cb_error *err) {
         plan->temp_bytes_free = s->o.temp_limit_bytes;
     if (plan->temp_bytes_estimate <= plan->temp_bytes_free)
         return CB_OK;
-    return cbi_fail_bytes(err, CB_ENOSPC, plan->temp_bytes_estimate, plan->temp_bytes_free,
-                          "about %llu bytes of temporary space will be needed and %llu are free in "
-                          "%s; name a larger folder "
-                          "with -T, or give more memory",
-                          (unsigned long long)plan->temp_bytes_estimate,
-                          (unsigned long long)plan->temp_bytes_free, s->o.temp_dirs[0]);
+    return cbi_ground_no_space(plan->temp_bytes_estimate, plan->temp_bytes_free, s->o.temp_dirs[0],
+                               err);
 }
 
 /* Everything up to the plan; opens inputs, writes nothing. */
@@ -334,8 +224,9 @@ static cb_status prepare(cb_sort *s, cb_error *err) {
     cbi_mutex_unlock(&s->mutex);
     s->format = *cbi_input_format(s->input);
     CB_TRY(make_keys(s, err));
-    CB_TRY(choose_temp_dirs(s, err));
-    CB_TRY(make_memory(s, err));
+    CB_TRY(
+        cbi_ground_temp_dirs(&s->ground, s->o.output, &s->o.temp_dirs, &s->o.temp_dir_count, err));
+    CB_TRY(cbi_ground_open(&s->ground, s->o.memory_bytes, "sort", err));
     CB_TRY(cbi_sort_measure(s, err));
     if (s->splitters == NULL)
         CB_TRY(cbi_sort_size(s, err));
@@ -392,19 +283,13 @@ static void collect_stats(cb_sort *s) {
     t->bytes_in = s->input != NULL ? cbi_input_bytes_done(s->input) : 0;
     t->bytes_out = s->cursor;
     t->budget_bytes = s->o.memory_bytes;
-    if (s->manager != NULL) {
-        cb_ledger_refresh(s->manager);
-        t->accounted_peak_bytes = cb_manager_accounted_peak(s->manager);
-    }
-    t->codec = "none";
-    if (s->spill != NULL) {
-        cbi_spill_stats spill;
-        cbi_spill_get_stats(s->spill, &spill);
-        t->spilled_bytes = spill.raw_bytes;
-        t->spilled_stored_bytes = spill.stored_bytes;
-        t->direct_temp = spill.direct;
-        t->codec = cbi_codec_name(spill.codec);
-    }
+    cbi_ground_figures figures;
+    cbi_ground_measure(&s->ground, &figures);
+    t->accounted_peak_bytes = figures.accounted_peak_bytes;
+    t->spilled_bytes = figures.spilled_bytes;
+    t->spilled_stored_bytes = figures.spilled_stored_bytes;
+    t->direct_temp = figures.direct_temp;
+    t->codec = figures.codec;
     t->direct_output = s->sink != NULL && cbi_sink_direct(s->sink);
     t->passes = s->passes != 0 ? s->passes : t->spilled_bytes > 0 ? 1 : 0;
     t->elapsed_ns = s->end_ns - s->start_ns;
@@ -422,38 +307,25 @@ static void collect_stats(cb_sort *s) {
 
 /* Ends everything that was begun, in the order in which nobody can be surprised. */
 static void take_down(cb_sort *s) {
-    cbi_spill_close(s->spill); /* waits for what is under way */
-    s->spill = NULL;
+    cbi_ground_close_spill(&s->ground);
     cbi_sink_close(s->sink);
     s->sink = NULL;
     cbi_split_clear(s->split);
-    cbi_partitions_destroy(s->runs);
-    s->runs = NULL;
+    cbi_run_table_close(&s->runs);
     cbi_partitions_destroy(s->parts);
     s->parts = NULL;
-    cbi_free(s->run_slots);
-    s->run_slots = NULL;
     cbi_free(s->offsets);
     s->offsets = NULL;
     cbi_splitters_destroy(s->splitters);
     s->splitters = NULL;
     cbi_free(s->workers);
     s->workers = NULL;
-    cb_segment_pool_destroy(s->pool);
-    s->pool = NULL;
+    cbi_ground_close_pool(&s->ground);
 }
 
-/* A refusal that came from deep below tells of pages; what helps is a budget. */
-static void name_budget(cb_sort *s, cb_error *err) {
-    if (err->status != CB_EBUDGET || err->bytes_had > s->o.memory_bytes || s->sizes.threads == 0)
-        return;
-    uint64_t least = cbi_sort_least_budget(s, err->bytes_asked);
-    least = cbi_max(least, cbi_round_up(s->o.memory_bytes / 4 * 5, CBI_MIB));
-    cb_error why = *err;
-    (void)cbi_fail_bytes(err, CB_EBUDGET, why.bytes_asked, least,
-                         "%.800s; the budget is %llu bytes; --memory %lluM should do", why.message,
-                         (unsigned long long)s->o.memory_bytes,
-                         (unsigned long long)(least / CBI_MIB));
+static void name_budget(const cb_sort *s, cb_error *err) {
+    if (err->status == CB_EBUDGET && err->bytes_had <= s->o.memory_bytes && s->sizes.threads != 0)
+        cbi_ground_name_budget(s->o.memory_bytes, cbi_sort_least_budget(s, err->bytes_asked), err);
 }
 
 cb_status cb_sort_run(cb_sort *s, cb_error *err) {
@@ -515,7 +387,7 @@ void cb_sort_progress(const cb_sort *s, cb_progress *p) {
         p->elapsed_ns = s->stats.elapsed_ns;
     } else if (p->phase >= CB_PHASE_READ) {
         cbi_spill_stats spill;
-        cbi_spill_get_stats(s->spill, &spill);
+        cbi_spill_get_stats(s->ground.spill, &spill);
         p->bytes_in = cbi_input_bytes_done(s->input);
         p->bytes_in_total = cbi_input_bytes(s->input);
         p->bytes_out = s->split != NULL  ? atomic_load(&s->split->bytes)
@@ -545,8 +417,8 @@ void cb_sort_memory_tree(const cb_sort *s, char *text, size_t bytes) {
     if (bytes == 0)
         return;
     text[0] = 0;
-    if (s->manager != NULL)
-        (void)cb_manager_tree(s->manager, text, bytes);
+    if (s->ground.manager != NULL)
+        (void)cb_manager_tree(s->ground.manager, text, bytes);
 }
 
 void cb_sort_figures(const cb_sort *s, cb_figures *f) {
@@ -566,9 +438,7 @@ void cb_sort_destroy(cb_sort *s) {
     take_down(s);
     cbi_keys_destroy(s->keys);
     cbi_input_close(s->input);
-    (void)cb_task_end(s->task, NULL, 0);
-    cb_manager_destroy(s->manager);
-    cbi_free(s->temp_dir_text);
+    cbi_ground_fini(&s->ground);
     cbi_free(s->strings);
     cbi_cond_fini(&s->changed);
     cbi_mutex_fini(&s->mutex);

@@ -124,7 +124,7 @@ static void give_token(sort_worker *w) {
 
 static void give_big(sort_worker *w) {
     if (w->big != NULL) {
-        cb_segment_pool_give(w->sort->pool, w->big, w->big_units);
+        cb_segment_pool_give(w->sort->ground.pool, w->big, w->big_units);
         w->big = NULL;
         w->chunk.buf = w->chunk_home;
         w->chunk.capacity = w->sort->sizes.chunk;
@@ -134,7 +134,7 @@ static void give_big(sort_worker *w) {
 
 static void give_big_key(sort_worker *w) {
     if (w->big_key != NULL)
-        cb_segment_pool_give(w->sort->pool, w->big_key, w->big_key_units);
+        cb_segment_pool_give(w->sort->ground.pool, w->big_key, w->big_key_units);
     w->big_key = NULL;
     w->keys_base = w->key_bytes;
     give_token(w);
@@ -153,7 +153,7 @@ static cb_status take_segments(sort_worker *w, const char *what, uint64_t bytes,
     if (fits && s->parts != NULL)
         status = cbi_partitions_take(s->parts, *units, base, err);
     else if (fits)
-        *base = cb_segment_pool_take(s->pool, *units);
+        *base = cb_segment_pool_take(s->ground.pool, *units);
     if (status != CB_OK && status != CB_EBUDGET)
         return status;
     if (*base != NULL)
@@ -175,7 +175,7 @@ static cb_status take_big(sort_worker *w, uint64_t bytes, cb_error *err) {
     if (cbi_chunk_pending(&w->chunk) > 0)
         memcpy(base, w->chunk.buf, cbi_min(w->chunk.capacity, units * s->sizes.segment));
     if (w->big != NULL)
-        cb_segment_pool_give(s->pool, w->big, w->big_units);
+        cb_segment_pool_give(s->ground.pool, w->big, w->big_units);
     w->big = base;
     w->big_units = units;
     w->chunk.buf = base;

@@ -139,7 +139,7 @@ static cb_status merge_groups(cb_sort *s, merge_work *m, cb_error *err) {
         uint32_t n = 0;
         for (; n < m->width && path < s->o.input_count; n++, path++)
             CB_TRY(open_reader(s, m, n, path, err));
-        CB_TRY(cbi_sort_merge_to_run(s, m->sources, n, m->tree, err));
+        CB_TRY(cbi_run_table_merge_to_run(&s->runs, m->sources, n, m->tree, err));
         s->stats.runs++;
         close_readers(m);
     }
@@ -174,7 +174,7 @@ cb_status cbi_sort_merge_inputs(cb_sort *s, cb_error *err) {
         status =
             cbi_sort_open_runs(s, (uint32_t)(inputs / m.width * 2 + 16), s->sizes.run_batch, err);
     if (status == CB_OK)
-        m.scratch = cb_segment_pool_take(s->pool, m.units);
+        m.scratch = cb_segment_pool_take(s->ground.pool, m.units);
     if (status == CB_OK && m.scratch == NULL)
         status = cbi_fail_bytes(err, CB_EBUDGET, m.units * s->sizes.segment, s->sizes.budget * 2,
                                 "%zu inputs cannot be merged in a budget of %llu bytes", inputs,
@@ -188,7 +188,7 @@ cb_status cbi_sort_merge_inputs(cb_sort *s, cb_error *err) {
     if (m.readers != NULL)
         close_readers(&m);
     if (m.scratch != NULL)
-        cb_segment_pool_give(s->pool, m.scratch, m.units);
+        cb_segment_pool_give(s->ground.pool, m.scratch, m.units);
     if (status == CB_OK && grouped)
         status = cbi_sort_merge_runs(&s->workers[0], err);
     if (status == CB_OK)
@@ -227,7 +227,7 @@ static cb_status disorder(cb_sort *s, uint64_t number, const cbi_stored *row, cb
 cb_status cbi_sort_check(cb_sort *s, cb_error *err) {
     reader r;
     size_t units = cbi_round_up(2 * s->sizes.worker, s->sizes.segment) / s->sizes.segment;
-    uint8_t *scratch = cb_segment_pool_take(s->pool, units);
+    uint8_t *scratch = cb_segment_pool_take(s->ground.pool, units);
     if (scratch == NULL)
         return cbi_fail_bytes(err, CB_EBUDGET, units * s->sizes.segment, s->sizes.budget * 2,
                               "a budget of %llu bytes is too small",
@@ -251,6 +251,6 @@ cb_status cbi_sort_check(cb_sort *s, cb_error *err) {
             status = cbi_fail(err, CB_ECANCELED, "cancelled");
     }
     reader_fini(&r);
-    cb_segment_pool_give(s->pool, scratch, units);
+    cb_segment_pool_give(s->ground.pool, scratch, units);
     return status;
 }

@@ -39,17 +39,6 @@ enum {
     SAMPLE_ROWS_A_SPOT = 64
 };
 
-uint64_t cbi_sort_auto_budget(void) {
-    uint64_t available = cbi_sys_memory_available(), limit = cbi_sys_cgroup_limit();
-    if (limit != UINT64_MAX) {
-        uint64_t used = cbi_sys_cgroup_used();
-        uint64_t left = limit > used ? limit - used : 0;
-        /* in a container that is ours nearly all of it is meant for us */
-        return (left < available ? left : available) / 10 * 9;
-    }
-    return available / 2;
-}
-
 bool cbi_sort_by_range(const cb_sort *s) {
     return s->o.action == CB_SORT_SORT && cbi_input_seekable(s->input) &&
            cbi_input_bytes(s->input) > 0;
@@ -84,8 +73,8 @@ static unsigned outputs(const cb_sort *s, unsigned threads) {
 
 static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_threads,
                             uint64_t budget) {
-    uint64_t bytes =
-        s->baseline + CODE_LATER_BYTES + (uint64_t)(threads + io_threads) * STACK_TOUCHED_BYTES;
+    uint64_t bytes = s->ground.baseline + CODE_LATER_BYTES +
+                     (uint64_t)(threads + io_threads) * STACK_TOUCHED_BYTES;
     bytes += cbi_alloc_bytes() + 128 * CBI_KIB + index_bytes(s, budget);
     if (!cbi_input_seekable(s->input)) { /* a decoder with its code, and the end of a chunk that
                                             waits for the next one */
@@ -263,12 +252,7 @@ cb_status cbi_sort_size(cb_sort *s, cb_error *err) {
             continue;
         }
         uint64_t least = least_budget(s, z.budget, 1, 0);
-        return cbi_fail_bytes(err, CB_EBUDGET, least, least,
-                              "a budget of %llu bytes is too small: the program itself takes %llu, "
-                              "and %llu is the least "
-                              "that will do; use --memory %lluM or more",
-                              (unsigned long long)z.budget, (unsigned long long)z.fixed,
-                              (unsigned long long)least, (unsigned long long)(least / CBI_MIB));
+        return cbi_ground_refuse(z.budget, z.fixed, least, err);
     }
     s->sizes = z;
     return CB_OK;
@@ -376,7 +360,7 @@ cb_status cbi_sort_measure(cb_sort *s, cb_error *err) {
     size_t tables = rows * sizeof(cbi_span) * (1 + fields);
     size_t key = 16 * CBI_KIB, all = memory + read + tables + key;
     cb_page page;
-    CB_TRY(cb_page_alloc(s->consumer, all, &page, err));
+    CB_TRY(cb_page_alloc(s->ground.consumer, all, &page, err));
     uint8_t *base = cb_page_data(&page);
     sampler p = {.s = s, .key_capacity = key};
     cbi_sample_init(&p.sample, base, memory);
@@ -422,7 +406,7 @@ cb_status cbi_sort_measure(cb_sort *s, cb_error *err) {
     if (status == CB_OK)
         s->sizes.ranges = cbi_splitters_ranges(s->splitters);
     cb_error ignored;
-    cb_status freed = cb_page_free(s->consumer, &page, &ignored);
+    cb_status freed = cb_page_free(s->ground.consumer, &page, &ignored);
     cb_assert(freed == CB_OK);
     return status;
 }

@@ -2,14 +2,13 @@
 #ifndef CBI_SORT_PRIVATE_H
 #define CBI_SORT_PRIVATE_H
 
-#include "base/sys.h"
-#include "carbide/ledger.h"
-#include "carbide/segment.h"
 #include "carbide/sort.h"
 #include "format/format.h"
+#include "operator/ground.h"
 #include "operator/merge.h"
 #include "operator/order.h"
 #include "operator/partition.h"
+#include "operator/run_table.h"
 #include "operator/sink.h"
 #include "operator/split.h"
 #include "operator/splitters.h"
@@ -76,7 +75,6 @@ typedef struct sort_worker {
 struct cb_sort {
     cb_sort_options o; /* every pointer is the sort's own copy */
     char *strings;
-    uint64_t baseline;
 
     cbi_input *input;
     cbi_keys *keys;
@@ -88,28 +86,13 @@ struct cb_sort {
     sort_sample sample;
     sort_sizes sizes;
 
-    cb_manager *manager;
-    cb_task *task;
-    cb_consumer *consumer;
-    cb_ledger_entry *ledger_baseline, *ledger_stacks, *ledger_objects, *ledger_tables;
-    uint8_t
-        *scratch; /* a run of the pool's segments: buffers of formats, of output and of the spill */
-    cb_segment_pool *pool;
-    cbi_spill *spill;
+    cbi_ground ground;
     cbi_splitters *splitters;
     cbi_partitions *parts;
-    cbi_partitions *runs;
+    cbi_run_table runs;
     cbi_sink *sink;
     cbi_split *split; /* many files instead of one; NULL: an ordinary sort. The owner's */
     sort_worker *workers;
-    const char *temp_dir_default[1];
-    char *temp_dir_text;
-
-    /* runs: slots of `runs` */
-    uint32_t *run_slots;  /* complete runs */
-    uint32_t *free_slots; /* in the same allocation */
-    uint32_t run_count, free_slot_count;
-    size_t run_batch; /* segments of one request for runs */
 
     /* the second phase */
     cbi_mutex mutex;
@@ -136,7 +119,6 @@ struct cb_sort {
 };
 
 /* sort_plan.c */
-uint64_t cbi_sort_auto_budget(void);
 cb_status cbi_sort_measure(cb_sort *s,
                            cb_error *err); /* samples: s->sample and, for ranges, the splitters */
 cb_status cbi_sort_size(cb_sort *s, cb_error *err);
@@ -183,8 +165,6 @@ cb_status cbi_sort_stream(cb_sort *s, cb_error *err);
 /* One range that does not fit or has too many rows, by runs and a merge; the caller is alone. */
 cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err);
 cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, size_t batch, cb_error *err);
-cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count, uint32_t *tree,
-                                cb_error *err);
 /* Everything that is in runs -> the output, by w's pen. All page memory is free. */
 cb_status cbi_sort_merge_runs(sort_worker *w, cb_error *err);
 /* Worker 0 writes the output alone: header, rows by cbi_sort_emit, end. */

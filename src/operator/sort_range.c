@@ -133,7 +133,7 @@ static inline cbi_entry *piece_entries(const cb_sort *s, const uint8_t *base, co
 
 static size_t make_entries(sort_worker *w, const cbi_segment *segments, const range_work *work) {
     cb_sort *s = w->sort;
-    const uint8_t *base = cb_segment_pool_base(s->pool);
+    const uint8_t *base = cb_segment_pool_base(s->ground.pool);
     cbi_entry *out = w->entries;
     /* Pieces are put in input order first, if that matters; their list lies behind the entries. */
     cbi_entry *pieces = w->entries + work->info.rows;
@@ -161,7 +161,7 @@ static size_t make_entries(sort_worker *w, const cbi_segment *segments, const ra
 /* Keeps the first of equal keys; counts again. */
 static void keep_unique(sort_worker *w, range_work *work) {
     cb_sort *s = w->sort;
-    const uint8_t *base = cb_segment_pool_base(s->pool);
+    const uint8_t *base = cb_segment_pool_base(s->ground.pool);
     size_t kept = 0;
     uint64_t bytes = 0;
     cbi_stored last = {.key = NULL};
@@ -181,7 +181,7 @@ static void keep_unique(sort_worker *w, range_work *work) {
 static cb_status write_rows(sort_worker *w, const range_work *work, cb_error *err) {
     enum { AHEAD = 12 };
     cb_sort *s = w->sort;
-    const uint8_t *base = cb_segment_pool_base(s->pool);
+    const uint8_t *base = cb_segment_pool_base(s->ground.pool);
     bool terminated = cbi_row_overhead(s) > 0;
     uint8_t terminator = s->format.terminator;
     for (size_t i = 0; i < work->count; i++) {
@@ -217,7 +217,7 @@ static void pass_turn(cb_sort *s, uint64_t bytes) {
 
 static cb_status write_files(sort_worker *w, const range_work *work, cb_error *err) {
     cb_sort *s = w->sort;
-    const uint8_t *base = cb_segment_pool_base(s->pool);
+    const uint8_t *base = cb_segment_pool_base(s->ground.pool);
     for (size_t i = 0; i < work->count; i++) {
         cbi_stored row;
         cbi_stored_get(&s->layout, cbi_ref_row(base, w->entries[i].ref), &row);
@@ -256,7 +256,7 @@ static cb_status do_range(sort_worker *w, uint32_t range, cb_error *err) {
     cbi_partition_get_info(s->parts, range, &work.info);
     work.bytes = work.info.row_bytes + work.info.rows * cbi_row_overhead(s);
     work.count = make_entries(w, segments, &work);
-    cbi_order(w->entries, work.count, &s->layout, cb_segment_pool_base(s->pool));
+    cbi_order(w->entries, work.count, &s->layout, cb_segment_pool_base(s->ground.pool));
     if (s->o.unique)
         keep_unique(w, &work);
     CB_TRY(write_range(w, range, &work, err));
@@ -440,10 +440,10 @@ static cb_status write_header(cb_sort *s, cb_error *err) {
 cb_status cbi_sort_ranges(cb_sort *s, cb_error *err) {
     cbi_partitions_options options = {.count = s->sizes.ranges,
                                       .layout = &s->layout,
-                                      .pool = s->pool,
+                                      .pool = s->ground.pool,
                                       .segment_bytes = s->sizes.segment,
                                       .segments_max = s->sizes.segments,
-                                      .spill = s->spill,
+                                      .spill = s->ground.spill,
                                       .batch_segments_max = s->sizes.batch_segments,
                                       .populate =
                                           s->sizes.in_memory && s->sizes.segment >= 32 * CBI_KIB,

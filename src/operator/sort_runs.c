@@ -17,45 +17,18 @@
  */
 
 cb_status cbi_sort_open_runs(cb_sort *s, uint32_t slots, size_t batch, cb_error *err) {
-    s->run_batch = batch;
     cbi_partitions_options options = {.count = slots,
                                       .layout = &s->run_layout,
-                                      .pool = s->pool,
+                                      .pool = s->ground.pool,
                                       .segment_bytes = s->sizes.segment,
                                       .segments_max = s->sizes.segments,
-                                      .spill = s->spill,
+                                      .spill = s->ground.spill,
                                       .batch_segments_max = batch,
                                       .cancelled = &s->stop};
-    s->run_slots = cbi_alloc(2 * slots * sizeof *s->run_slots);
-    if (s->run_slots == NULL)
-        return cbi_fail(err, CB_ENOMEM, "no memory for %u runs", slots);
-    s->free_slots = s->run_slots + slots;
-    for (uint32_t i = 0; i < slots; i++)
-        s->free_slots[i] = slots - 1 - i;
-    s->run_count = 0;
-    s->free_slot_count = slots;
-    return cbi_partitions_create(&options, &s->runs, err);
-}
-
-static void close_runs(cb_sort *s) {
-    cbi_partitions_destroy(s->runs);
-    s->runs = NULL;
-    cbi_free(s->run_slots);
-    s->run_slots = NULL;
-}
-
-/* A slot for a new run; it is in nobody's list until it is complete. s->mutex held. */
-static uint32_t take_slot(cb_sort *s) {
-    cb_assert(s->free_slot_count > 0);
-    return s->free_slots[--s->free_slot_count];
-}
-
-static cb_status flush_slot(cb_sort *s, cbi_builder *builder, uint32_t slot, cb_error *err) {
-    CB_TRY(cbi_builder_flush(builder, s->runs, slot, s->o.unique, err));
-    cbi_mutex_lock(&s->mutex);
-    s->run_slots[s->run_count++] = slot;
-    cbi_mutex_unlock(&s->mutex);
-    return CB_OK;
+    s->runs.mutex = &s->mutex;
+    s->runs.unique = s->o.unique;
+    s->runs.width_max = (uint32_t)cbi_min(s->o.merge_width_max, UINT32_MAX);
+    return cbi_run_table_open(&s->runs, &options, err);
 }
 
 static cb_status flush_builder(sort_worker *w, cb_error *err) {
@@ -67,10 +40,10 @@ static cb_status flush_builder(sort_worker *w, cb_error *err) {
     while (s->claiming > 0 &&
            !cbi_sort_stopped(s)) /* what is written now must not take its place */
         cbi_cond_wait(&s->changed, &s->mutex);
-    uint32_t slot = take_slot(s);
+    uint32_t slot = cbi_run_table_take(&s->runs);
     s->stats.runs++;
     cbi_mutex_unlock(&s->mutex);
-    return flush_slot(s, &w->builder, slot, err);
+    return cbi_run_table_flush(&s->runs, &w->builder, slot, err);
 }
 
 cb_status cbi_sort_emit(void *ctx, const cbi_stored *row, cb_error *err) {
@@ -85,128 +58,16 @@ cb_status cbi_sort_emit(void *ctx, const cbi_stored *row, cb_error *err) {
                               s->format.terminator, err);
 }
 
-typedef struct run_target {
-    cb_sort *sort;
-    uint32_t slot;
-} run_target;
-
-static cb_status put_in_run(void *ctx, const cbi_stored *row, cb_error *err) {
-    run_target *target = ctx;
-    return cbi_partition_put(target->sort->runs, target->slot, row, err);
-}
-
-/* Merges the runs in `slots` and frees them. */
-static cb_status merge_slots(cb_sort *s, const uint32_t *slots, uint32_t count, cbi_row_fn fn,
-                             void *ctx, cb_error *err) {
-    cbi_run_source *sources = cbi_calloc(count, sizeof *sources);
-    cbi_source **list = cbi_calloc(count, sizeof *list);
-    uint32_t *tree = cbi_calloc(count + 1, sizeof *tree);
-    cb_status status = CB_OK;
-    if (sources == NULL || list == NULL || tree == NULL)
-        status = cbi_fail(err, CB_ENOMEM, "no memory to merge %u runs", count);
-    for (uint32_t i = 0; status == CB_OK && i < count; i++) {
-        cbi_run_source_init(&sources[i], s->runs, s->pool, &s->run_layout, slots[i]);
-        list[i] = &sources[i].source;
-        status = cbi_partition_prefetch(s->runs, slots[i], 1, err);
-    }
-    if (status == CB_OK)
-        status = cbi_merge(list, count, tree, &s->run_layout, s->o.unique, &s->stop, fn, ctx, err);
-    for (uint32_t i = 0; sources != NULL && i < count; i++)
-        cbi_run_source_fini(&sources[i]);
-    for (uint32_t i = 0; status == CB_OK && i < count; i++)
-        cbi_partition_reset(s->runs, slots[i]);
-    cbi_free(tree);
-    cbi_free(list);
-    cbi_free(sources);
-    return status;
-}
-
-/* Moves the `count` smallest runs to the front of run_slots. s->mutex held. */
-static void smallest_first(cb_sort *s, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t best = i;
-        uint64_t best_rows = UINT64_MAX;
-        for (uint32_t k = i; k < s->run_count; k++) {
-            cbi_partition_info info;
-            cbi_partition_get_info(s->runs, s->run_slots[k], &info);
-            if (info.rows < best_rows) {
-                best_rows = info.rows;
-                best = k;
-            }
-        }
-        uint32_t t = s->run_slots[i];
-        s->run_slots[i] = s->run_slots[best];
-        s->run_slots[best] = t;
-    }
-}
-
-/* How many runs `segments` are enough for: each keeps two parts, and the largest row may be one. */
-static uint32_t fan_in(const cb_sort *s, size_t segments) {
-    size_t part = s->run_batch, out = 0;
-    for (uint32_t i = 0; i < s->run_count; i++) {
-        cbi_partition_info info;
-        cbi_partition_get_info(s->runs, s->run_slots[i], &info);
-        part = cbi_max(part, info.units_max);
-        if (info.units_max > 1)
-            out = cbi_max(out, 2 * (size_t)info.units_max);
-    }
-    size_t most = (segments - cbi_min(segments, out)) / (2 * part + 1);
-    if (s->o.merge_width_max >= 2)
-        most = cbi_min(most, s->o.merge_width_max);
-    return (uint32_t)cbi_clamp(most, 2, 1 << 16);
-}
-
-/* Merges the `count` smallest complete runs into one. The caller is the only one who merges. */
-static cb_status merge_some(cb_sort *s, uint32_t count, cb_error *err) {
-    uint32_t *slots = cbi_alloc(count * sizeof *slots);
-    if (slots == NULL)
-        return cbi_fail(err, CB_ENOMEM, "no memory to merge %u runs", count);
-    cbi_mutex_lock(&s->mutex);
-    smallest_first(s, count);
-    memcpy(slots, s->run_slots, count * sizeof *slots);
-    s->run_count -= count;
-    memmove(s->run_slots, s->run_slots + count, s->run_count * sizeof *slots);
-    run_target target = {.sort = s, .slot = take_slot(s)};
-    cbi_mutex_unlock(&s->mutex);
-    cb_status status = merge_slots(s, slots, count, put_in_run, &target, err);
-    if (status == CB_OK)
-        status = cbi_partition_put_end(s->runs, target.slot, err);
-    cbi_mutex_lock(&s->mutex);
-    for (uint32_t i = 0; i < count; i++)
-        s->free_slots[s->free_slot_count++] = slots[i];
-    s->run_slots[s->run_count++] = target.slot;
-    cbi_mutex_unlock(&s->mutex);
-    cbi_free(slots);
-    return status;
-}
-
 cb_status cbi_sort_merge_runs(sort_worker *w, cb_error *err) {
     cb_sort *s = w->sort;
-    uint32_t width = fan_in(s, s->sizes.segments - s->sizes.segments / 8);
-    if (s->run_count > width && s->passes < 2)
-        s->passes = 2;
-    while (s->run_count > width) {
+    uint32_t width = cbi_run_table_width(&s->runs, s->sizes.segments - s->sizes.segments / 8);
+    if (s->runs.count > width) {
+        s->passes = s->passes < 2 ? 2 : s->passes;
         cbi_sort_phase(s, CB_PHASE_MERGE);
-        uint32_t excess = s->run_count - width + 1;
-        CB_TRY(merge_some(s, excess < width ? excess : width, err));
+        CB_TRY(cbi_run_table_narrow(&s->runs, width, err));
     }
     cbi_sort_phase(s, CB_PHASE_WRITE);
-    return merge_slots(s, s->run_slots, s->run_count, cbi_sort_emit, w, err);
-}
-
-/* Rows of `sources` -> one new run. */
-cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count, uint32_t *tree,
-                                cb_error *err) {
-    cbi_mutex_lock(&s->mutex);
-    run_target target = {.sort = s, .slot = take_slot(s)};
-    cbi_mutex_unlock(&s->mutex);
-    CB_TRY(cbi_merge(sources, count, tree, &s->run_layout, s->o.unique, &s->stop, put_in_run,
-                     &target, err));
-    CB_TRY(cbi_partition_put_end(s->runs, target.slot, err));
-    cbi_mutex_lock(&s->mutex);
-    s->run_slots[s->run_count++] = target.slot;
-    cbi_mutex_unlock(&s->mutex);
-    return CB_OK;
+    return cbi_run_table_merge(&s->runs, cbi_sort_emit, w, err);
 }
 
 /* ---- streams ---- */
@@ -214,14 +75,14 @@ cb_status cbi_sort_merge_to_run(cb_sort *s, cbi_source **sources, uint32_t count
 static cb_status take_builder(sort_worker *w, cb_error *err) {
     cb_sort *s = w->sort;
     void *base;
-    CB_TRY(cbi_partitions_take(s->runs, w->builder_units, &base, err));
+    CB_TRY(cbi_partitions_take(s->runs.runs, w->builder_units, &base, err));
     cbi_builder_init(&w->builder, &s->run_layout, base, w->builder_units * s->sizes.segment);
     return CB_OK;
 }
 
 static void give_builder(sort_worker *w) {
     if (w->builder.base != NULL)
-        cb_segment_pool_give(w->sort->pool, w->builder.base, w->builder_units);
+        cb_segment_pool_give(w->sort->ground.pool, w->builder.base, w->builder_units);
     w->builder.base = NULL;
 }
 
@@ -234,8 +95,8 @@ static cb_status make_slots(sort_worker *w, cb_error *err) {
     cbi_mutex_lock(&s->mutex);
     while (s->exclusive && !cbi_sort_stopped(s))
         cbi_cond_wait(&s->changed, &s->mutex);
-    bool needed = s->free_slot_count < 2 * s->sizes.threads + 2 && s->run_count > 1;
-    uint32_t complete = s->run_count, width = needed ? fan_in(s, w->builder_units) : 0;
+    bool needed = s->runs.idle_count < 2 * s->sizes.threads + 2 && s->runs.count > 1;
+    uint32_t width = needed ? cbi_run_table_width(&s->runs, w->builder_units) : 0;
     if (needed)
         s->exclusive = true;
     cbi_mutex_unlock(&s->mutex);
@@ -243,7 +104,7 @@ static cb_status make_slots(sort_worker *w, cb_error *err) {
         return CB_OK;
     give_builder(w);
     s->passes = 2;
-    cb_status status = merge_some(s, width < complete ? width : complete, err);
+    cb_status status = cbi_run_table_merge_some(&s->runs, width, err);
     cbi_mutex_lock(&s->mutex);
     s->exclusive = false;
     s->claiming += status == CB_OK;
@@ -370,7 +231,7 @@ static size_t run_reserve(const cb_sort *s, unsigned threads) {
 
 static cb_status merge_stream(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_sort_begin_output(s, err));
-    if (s->run_count == 0) {
+    if (s->runs.count == 0) {
         CB_TRY(merge_builders(s->workers, s->sizes.threads, &s->workers[0], err));
     } else {
         CB_TRY(cbi_sort_in_workers(s, s->sizes.threads, flush_rest, err));
@@ -395,7 +256,7 @@ cb_status cbi_sort_stream(cb_sort *s, cb_error *err) {
     cbi_sort_phase(s, CB_PHASE_READ);
     if (status == CB_OK)
         status = cbi_sort_in_workers(s, threads, read_stream, err);
-    if (status == CB_OK && s->run_count > 0 && s->passes == 0)
+    if (status == CB_OK && s->runs.count > 0 && s->passes == 0)
         s->passes = 1;
     cbi_sort_phase(s, CB_PHASE_WRITE);
     if (status == CB_OK)
@@ -427,7 +288,7 @@ static cb_status read_range(sort_worker *w, uint32_t range, uint32_t depth, cb_e
                 }
             }
         }
-        cbi_segments_give(s->pool, segments);
+        cbi_segments_give(s->ground.pool, segments);
         if (status == CB_OK && cbi_sort_stopped(s))
             status = cbi_fail(err, CB_ECANCELED, "cancelled");
         CB_TRY(status);
@@ -460,7 +321,7 @@ cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     CB_TRY(cbi_sort_open_runs(s, (uint32_t)cbi_min((size_t)slots, 1 << 20), batch, err));
     CB_TRY(take_builder(w, err));
     cb_status status = read_range(w, range, depth, err);
-    bool whole = s->run_count == 0; /* it was too much for a worker's scratch only */
+    bool whole = s->runs.count == 0; /* it was too much for a worker's scratch only */
     if (status == CB_OK && whole) {
         cbi_builder_sort(&w->builder);
         status = merge_builders(w, 1, w, err);
@@ -474,6 +335,6 @@ cb_status cbi_sort_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     if (status != CB_OK)
         return status; /* requests may be under way: whoever closes the spill frees the rest */
     cbi_partition_drop(s->parts, range);
-    close_runs(s);
+    cbi_run_table_close(&s->runs);
     return CB_OK;
 }
