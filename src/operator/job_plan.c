@@ -154,11 +154,11 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     z->ranges = (uint32_t)clamp_double(parts * d->result_factor, 1, most);
 }
 
-static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
+static bool size_with(const cbi_job *job, unsigned threads, unsigned io_threads, cbi_job_sizes *z) {
     const cbi_job_demand *d = &job->demand;
     unsigned sides = d->sides > 1 ? d->sides : 1;
     z->threads = threads;
-    z->io_threads = cbi_io_threads(z->budget);
+    z->io_threads = io_threads;
     z->fixed = fixed_bytes(job, z);
     if (z->fixed + USABLE_MIN > z->budget)
         return false;
@@ -210,6 +210,12 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
     size_t most = sides > 1 ? z->segments / 4 : z->segments / 8; /* the rest is for reading ahead */
     z->reserve = cbi_max(cbi_min(most, 2 * (size_t)z->ranges * outputs(job)), z->segments / 8);
     return z->segments >= 32;
+}
+
+/* More I/O threads than two are for speed. */
+static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
+    return size_with(job, threads, cbi_io_threads(z->budget), z) ||
+           size_with(job, threads, CBI_IO_THREADS_LEAST, z);
 }
 
 static uint64_t least_budget(const cbi_job *job, uint64_t from, unsigned threads, double pages) {

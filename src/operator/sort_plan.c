@@ -156,9 +156,9 @@ static void choose_ranges(const cb_sort *s, sort_sizes *z, double total, uint64_
     z->ranges = (uint32_t)clamp_double(ranges, 1, most);
 }
 
-static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
+static bool size_with(const cb_sort *s, unsigned threads, unsigned io_threads, sort_sizes *z) {
     z->threads = threads;
-    z->io_threads = cbi_io_threads(z->budget);
+    z->io_threads = io_threads;
     z->fixed = fixed_bytes(s, threads, z->io_threads, z->budget);
     if (z->fixed + USABLE_MIN > z->budget)
         return false;
@@ -209,6 +209,12 @@ static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     z->batch_segments = cbi_clamp(512 * CBI_KIB / z->segment, 1, cbi_max(z->segments / 32, 2));
     z->run_batch = cbi_clamp(z->segments / 256, 1, cbi_max(512 * CBI_KIB / z->segment, 1));
     return z->segments >= 24;
+}
+
+/* More I/O threads than two are for speed. */
+static bool size_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
+    return size_with(s, threads, cbi_io_threads(z->budget), z) ||
+           size_with(s, threads, CBI_IO_THREADS_LEAST, z);
 }
 
 /* The smallest budget from `from` on that has a plan with `pages` bytes of page memory for one

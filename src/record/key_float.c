@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "record/decimal.h"
 #include "record/key_private.h"
 
 #include <float.h>
@@ -48,27 +49,10 @@ static inline uint64_t digits_value(const uint8_t *end, size_t n, const uint8_t 
 
 /* The digits as an integer; false when there are more than 19 significant ones. */
 static bool read_integer(const cbi_key_decimal *d, uint64_t *value) {
-    static const uint64_t tens[] = {1,
-                                    10,
-                                    100,
-                                    1000,
-                                    10000,
-                                    100000,
-                                    1000000,
-                                    10000000,
-                                    100000000,
-                                    1000000000,
-                                    10000000000,
-                                    100000000000,
-                                    1000000000000,
-                                    10000000000000,
-                                    100000000000000,
-                                    1000000000000000,
-                                    10000000000000000};
     const uint8_t *p = d->digits;
     size_t whole = (size_t)(d->point - p), part = (size_t)(d->end - d->fraction);
     if (CBI_LIKELY(whole + part <= 19 && whole <= 16 && part <= 16)) {
-        *value = digits_value(d->point, whole, d->base) * tens[part] +
+        *value = digits_value(d->point, whole, d->base) * (uint64_t)cbi_pow10_64[part] +
                  digits_value(d->end, part, d->base);
         return true;
     }

@@ -46,11 +46,13 @@ typedef struct cbi_spill_options {
     bool buffered;
 } cbi_spill_options;
 
+enum { CBI_IO_THREADS_LEAST = 2 };
+
 /** I/O threads that a budget can afford: each has its staging memory. Eight keep a fast disk busy
  * with reads and writes at once: a tenth faster than four where both go on, and no slower with
- * either alone. */
+ * either alone; with small budgets, whose batches are small, several hide the disk's latency. */
 static inline unsigned cbi_io_threads(uint64_t budget_bytes) {
-    return budget_bytes < 12 * CBI_MIB   ? 2
+    return budget_bytes < 12 * CBI_MIB   ? CBI_IO_THREADS_LEAST
            : budget_bytes < 28 * CBI_MIB ? 4
            : budget_bytes < 60 * CBI_MIB ? 6
                                          : 8;
