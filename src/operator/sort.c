@@ -424,8 +424,8 @@ void cb_sort_memory_tree(const cb_sort *s, char *text, size_t bytes) {
 void cb_sort_figures(const cb_sort *s, cb_figures *f) {
     cb_progress p = {.struct_size = sizeof p};
     cb_sort_progress(s, &p);
-    if (s->manager != NULL) {
-        cb_manager_figures(s->manager, f);
+    if (s->ground.manager != NULL) {
+        cb_manager_figures(s->ground.manager, f);
     }
     f->elapsed_ns = p.elapsed_ns;
     f->fraction = p.fraction;
