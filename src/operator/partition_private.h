@@ -11,11 +11,12 @@
 enum {
     REQUESTS = 64,
     REQUESTS_TO_WRITE = 8, /* of these, not for partitions that come back whole */
-    PARTITION_NONE = UINT32_MAX,
     EXTENT_JUMBO = 0x40000000,
     EXTENT_LOADED = 0x20000000,
     EXTENT_UNITS = 0x1fffffff
 };
+
+static const uint32_t PARTITION_NONE = UINT32_MAX;
 
 typedef struct partition {
     cbi_mutex lock;

@@ -8,8 +8,8 @@
 #include <xxhash.h>
 
 #include "spill/delta.h"
-#include "spill/nibble.h"
 #include "spill/frame.h"
+#include "spill/nibble.h"
 
 /*
  * Frames: how a segment looks on disk, and how it is known again.
