@@ -103,4 +103,28 @@ static inline uint64_t cbi_load_be64(const void *p) {
     return __builtin_bswap64(cbi_load_u64(p));
 }
 
+/** memcpy for what is mostly keys and short rows: up to 32 bytes are two moves that may overlap,
+ * with no call. */
+static inline void cbi_copy_short(void *restrict to, const void *restrict from, size_t bytes) {
+    uint8_t *out = to;
+    const uint8_t *in = from;
+    if (CBI_UNLIKELY(bytes > 32)) {
+        __builtin_memcpy(to, from, bytes);
+    } else if (bytes >= 16) {
+        __builtin_memcpy(out, in, 16);
+        __builtin_memcpy(out + bytes - 16, in + bytes - 16, 16);
+    } else if (bytes >= 8) {
+        uint64_t last = cbi_load_u64(in + bytes - 8);
+        cbi_store_u64(out, cbi_load_u64(in));
+        cbi_store_u64(out + bytes - 8, last);
+    } else if (bytes >= 4) {
+        uint32_t last = cbi_load_u32(in + bytes - 4);
+        cbi_store_u32(out, cbi_load_u32(in));
+        cbi_store_u32(out + bytes - 4, last);
+    } else {
+        for (size_t i = 0; i < bytes; i++)
+            out[i] = in[i];
+    }
+}
+
 #endif

@@ -48,7 +48,7 @@ static inline uint8_t *cbi_record_put_key(uint8_t *p, const uint8_t *key, uint32
                                           uint32_t row_bytes) {
     p = cbi_varint_put(p, row_bytes);
     p = cbi_varint_put(p, key_bytes);
-    memcpy(p, key, key_bytes);
+    cbi_copy_short(p, key, key_bytes);
     return p + key_bytes;
 }
 
@@ -176,6 +176,7 @@ typedef struct cbi_job_sizes {
     uint32_t ranges;     /* of results */
     uint64_t part_bytes; /* aimed at */
     bool in_memory;
+    bool tight; /* partitions are larger than aimed at */
 } cbi_job_sizes;
 
 /* ---- workers ---- */

@@ -13,6 +13,10 @@
 
 static const uint32_t PART_NONE = UINT32_MAX;
 
+/* Partitions that are read ahead for each worker where results are made: enough for the disk never
+ * to stand still, few enough for results to stay in memory. */
+enum { AHEAD_PER_WORKER = 4 };
+
 typedef struct part_need {
     size_t segments, out;
     cbi_partition_info info;
@@ -73,7 +77,8 @@ static void drop_part(const cbi_job_pass *pass, uint32_t index) {
 static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
     while (pass->next_load < pass->count && !pass->exclusive) {
         part_need need = need_of(pass, pass->next_load);
-        if (need.out > 0 && pass->next_load > pass->next + job->sizes.threads + 1)
+        if (need.out > 0 && results_of(job, pass) != NULL &&
+            pass->next_load > pass->next + AHEAD_PER_WORKER * job->sizes.threads)
             return CB_OK;
         if (!part_fits(job, pass, pass->next_load, &need))
             return CB_OK;

@@ -38,6 +38,9 @@ enum {
     SAMPLE_SPOTS = 512
 };
 
+/* A partition of two sides has results as large as itself, nearly. */
+static const double SIDES_ROOM = 1.4;
+
 static double clamp_double(double x, double low, double high) {
     return x < low ? low : x > high ? high : x;
 }
@@ -96,6 +99,11 @@ static size_t table_bytes(const cbi_job *job, const cbi_job_sizes *z, unsigned s
            cbi_partitions_bytes(ranges, z->batch_segments) + known;
 }
 
+/* What a worker may have for the entries of a range. */
+static double entries_most(const cbi_job_sizes *z) {
+    return (double)z->usable / 8 / z->threads;
+}
+
 static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
     const cbi_job_demand *d = &job->demand;
     double row = clamp_double(d->row_bytes, 4, 1 << 20);
@@ -114,11 +122,21 @@ static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
     size_t entries = d->result_rows > 0
                          ? (size_t)(d->result_rows / z->ranges * 1.5 + 256) * sizeof(cbi_entry)
                          : z->work / 2;
-    size_t out = pens + z->reread + cbi_min(entries, (size_t)(z->usable / 8 / z->threads));
+    size_t out = pens + z->reread + cbi_min(entries, (size_t)entries_most(z));
     size_t bytes = cbi_round_up(cbi_max(z->batch_memory + cbi_max(in, z->work), out), 4096);
     z->work = bytes - z->batch_memory;
     z->entries = (bytes - pens - z->reread) / sizeof(cbi_entry);
     return bytes;
+}
+
+/* As few as can be ordered, for each has less memory the more there are; but none larger than
+ * caches are. */
+static double choose_ranges(const cbi_job *job, const cbi_job_sizes *z) {
+    const cbi_job_demand *d = &job->demand;
+    double bytes = d->stored_bytes * d->result_factor;
+    double cached = bytes / (double)(z->in_memory ? PART_IN_CACHE : PART_FINE) + 1;
+    double ordered = d->result_rows * 1.6 * sizeof(cbi_entry) / entries_most(z) + 1;
+    return cached > ordered ? cached : ordered;
 }
 
 /* How many partitions, of which size, for what is known of the records, in `rest` bytes of
@@ -150,8 +168,11 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     double all = total * 1.2 + 64 * 1024;
     if ((double)z->part_bytes > all)
         z->part_bytes = (uint64_t)all;
+    z->tight = parts > most;
     z->parts = (uint32_t)clamp_double(parts, 1, most);
     z->ranges = (uint32_t)clamp_double(parts * d->result_factor, 1, most);
+    if (d->result_rows > 0)
+        z->ranges = (uint32_t)clamp_double(choose_ranges(job, z), 1, most);
 }
 
 static bool size_with(const cbi_job *job, unsigned threads, unsigned io_threads, cbi_job_sizes *z) {
@@ -183,7 +204,8 @@ static bool size_with(const cbi_job *job, unsigned threads, unsigned io_threads,
         uint64_t rest = z->usable - taken;
         if (round == 0) { /* partitions and the work on them share what is left, results have some
                            */
-            z->part_bytes = (uint64_t)((double)rest / (1.35 * sides * (threads + 2.5) +
+            double room = sides > 1 ? SIDES_ROOM : 1;
+            z->part_bytes = (uint64_t)((double)rest / (1.35 * room * (threads + 2.5) +
                                                        1.5 * threads * d->work_factor));
             continue;
         }
@@ -248,6 +270,9 @@ cb_status cbi_job_size(cbi_job *job, cb_error *err) {
         uint64_t least = least_budget(job, z.budget, 1, 0);
         return cbi_ground_refuse(z.budget, z.fixed, least, err);
     }
+    cbi_job_sizes one = {.budget = z.budget};
+    if (z.tight && threads > 1 && job->demand.sides > 1 && size_for(job, 1, &one))
+        z = one; /* partitions would go to one worker after the other anyway: it may have it all */
     job->sizes = z;
     return CB_OK;
 }

@@ -148,6 +148,7 @@ static cb_status plan_side(cb_join *j, uint32_t side, cb_error *err) {
     }
     if (last != NULL)
         last->last = true;
+    s->plain = s->run_count == 1 && !s->convert && !s->keep_keys;
     return CB_OK;
 }
 

@@ -31,7 +31,7 @@ static uint32_t right_range(const cb_join *j, uint64_t position) {
 }
 
 typedef struct target {
-    uint8_t key[POSITION_BYTES + ORDINAL_BYTES];
+    uint8_t key[32]; /* POSITION_BYTES + ORDINAL_BYTES, and what compilers believe is copied */
     uint32_t key_bytes, range;
 } target;
 
@@ -74,7 +74,7 @@ static inline target left_target(const cb_join *j, const join_row *left, uint32_
 }
 
 static inline uint8_t *put_part(uint8_t *at, join_part p) {
-    memcpy(at, p.bytes, p.count);
+    cbi_copy_short(at, p.bytes, p.count);
     return at + p.count;
 }
 
@@ -91,7 +91,7 @@ static cb_status emit_right_part(cb_join *j, cbi_job_worker *w, const join_row *
     target t = late_target(j, left, JOIN_TAG_PAIR, ordinal);
     uint8_t *at;
     CB_TRY(begin_row(j, w, &t, (uint32_t)bytes, text, &at, err));
-    memcpy(at, from.bytes, bytes);
+    cbi_copy_short(at, from.bytes, bytes);
     return cbi_batch_end(&w->batch, at + bytes, err);
 }
 

@@ -143,7 +143,7 @@ static cb_status find_row(const cb_join *j, join_reader *r, uint64_t place, cb_e
 /* The row that was found, as it would have been stored. */
 static join_row left_of(const cb_join *j, const join_reader *r) {
     const join_side *s = &j->sides[JOIN_LEFT];
-    if (CBI_LIKELY(s->run_count == 1 && !s->convert)) {
+    if (CBI_LIKELY(s->plain)) {
         uint32_t begin, end;
         join_raw_run(s, &r->rows, r->row, &s->runs[0], &begin, &end);
         return (join_row){.bytes = r->rows.base + begin, .end = r->rows.base + end};
@@ -156,7 +156,7 @@ static join_row left_of(const cb_join *j, const join_reader *r) {
 /* ---- results ---- */
 
 static inline uint8_t *put_bytes(uint8_t *at, const uint8_t *bytes, size_t count) {
-    memcpy(at, bytes, count);
+    cbi_copy_short(at, bytes, count);
     return at + count;
 }
 

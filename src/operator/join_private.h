@@ -56,6 +56,7 @@ typedef struct join_side {
     join_run *runs;
     size_t run_count, piece_count;
     int key_slots[JOIN_KEYS_MAX]; /* where the key fields are among the scanned ones */
+    bool plain;                   /* one run, as it stands there, is all that is stored */
     bool convert;                 /* fields are written by other rules than they are read */
     bool keep_keys;               /* raw key fields are stored */
     bool keep_null;               /* rows without a partner are wanted */

@@ -68,7 +68,7 @@ static inline size_t put_run(const cb_join *j, const join_side *s, const cbi_row
     uint32_t begin, end;
     join_raw_run(s, rows, i, run, &begin, &end);
     if (at != NULL)
-        memcpy(at, rows->base + begin, end - begin);
+        cbi_copy_short(at, rows->base + begin, end - begin);
     return end - begin;
 }
 
@@ -92,6 +92,8 @@ static size_t piece_bytes(const cb_join *j, const join_side *s, const cbi_rows *
 
 size_t join_payload_bytes(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i) {
     size_t bytes = 0, run = 0;
+    if (CBI_LIKELY(s->plain))
+        return put_run(j, s, rows, i, &s->runs[0], NULL);
     for (size_t k = 0; s->keep_keys && k < j->o.key_count; k++) {
         size_t n = put_key_field(j, s, rows, i, k, NULL);
         bytes += cbi_varint_bytes((uint32_t)n) + n;
@@ -106,6 +108,8 @@ size_t join_payload_bytes(const cb_join *j, const join_side *s, const cbi_rows *
 uint8_t *join_put_payload(const cb_join *j, const join_side *s, const cbi_rows *rows, size_t i,
                           uint8_t *at) {
     size_t run = 0;
+    if (CBI_LIKELY(s->plain))
+        return at + put_run(j, s, rows, i, &s->runs[0], at);
     for (size_t k = 0; s->keep_keys && k < j->o.key_count; k++) {
         at = cbi_varint_put(at, (uint32_t)put_key_field(j, s, rows, i, k, NULL));
         at += put_key_field(j, s, rows, i, k, at);
@@ -169,7 +173,7 @@ static cb_status put_row(cb_join *j, cbi_job_worker *w, const join_side *s, size
     at = cbi_varint_put(at, (uint32_t)row_bytes);
     at = cbi_varint_put(at, (uint32_t)key_bytes);
     if (CBI_LIKELY(key_bytes <= KEY_SCRATCH))
-        memcpy(at, w->extra, key_bytes);
+        cbi_copy_short(at, w->extra, key_bytes);
     else
         (void)cbi_keys_encode(s->keys, &w->rows, i, at, key_bytes);
     uint64_t hash = /* those that match nothing go anywhere */

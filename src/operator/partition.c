@@ -468,7 +468,7 @@ static uint8_t *append_stored(uint8_t *out, const uint8_t *end, const cbi_group 
             break;
         const uint8_t *from = g->base + span.offset;
         uint32_t bytes;
-        memcpy(out, from, span.bytes);
+        cbi_copy_short(out, from, span.bytes);
         (void)cbi_varint_get(from, &bytes);
         *row_bytes += bytes;
         out += span.bytes;
