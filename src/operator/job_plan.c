@@ -119,10 +119,10 @@ static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
     size_t pens = z->writer_buffers * z->writer_buffer;
     z->reread =
         d->rereads ? cbi_round_up(z->chunk + z->batch_rows * row_tables + 4096 + 256, 64) : 0;
-    size_t entries = d->result_rows > 0
-                         ? (size_t)(d->result_rows / z->ranges * 1.5 + 256) * sizeof(cbi_entry)
-                         : z->work / 2;
-    size_t out = pens + z->reread + cbi_min(entries, (size_t)entries_most(z));
+    double wanted = (d->result_rows / z->ranges * 1.5 + 256) * sizeof(cbi_entry);
+    size_t entries =
+        d->result_rows > 0 ? (size_t)clamp_double(wanted, 0, entries_most(z)) : z->work / 2;
+    size_t out = pens + z->reread + entries;
     size_t bytes = cbi_round_up(cbi_max(z->batch_memory + cbi_max(in, z->work), out), 4096);
     z->work = bytes - z->batch_memory;
     z->entries = (bytes - pens - z->reread) / sizeof(cbi_entry);
