@@ -30,8 +30,8 @@ class Partition(h.Case):
         wanted = {}
         for row in rows:
             value = row.rstrip(b"\n").split(b",")[column].decode()
-            wanted[name(value) + ".csv"] = wanted.get(name(value) + ".csv", header) + row
-        return wanted
+            wanted.setdefault(name(value) + ".csv", [header]).append(row)
+        return {name: b"".join(rows) for name, rows in wanted.items()}
 
     def partition(self, *arguments, code=0, **kwargs):
         result = h.carbide("partition", *arguments, **kwargs)
