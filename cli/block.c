@@ -107,9 +107,11 @@ static cb_status read_file(void *ctx, void *bytes, size_t count, size_t *got, cb
 /** What comes from a pipe has no length yet: it goes to a file without a name first. */
 static bool spool(file_source *f, uint64_t *bytes) {
     static char piece[SPOOL_BYTES];
-    const char *folder = getenv("CARBIDE_TMPDIR") != NULL ? getenv("CARBIDE_TMPDIR")
-                         : getenv("TMPDIR") != NULL       ? getenv("TMPDIR")
-                                                          : "/var/tmp";
+    const char *folder = getenv("CARBIDE_TMPDIR");
+    if (folder == NULL)
+        folder = getenv("TMPDIR");
+    if (folder == NULL)
+        folder = "/var/tmp";
     cb_error err;
     size_t got = 0;
     cb_status status;
