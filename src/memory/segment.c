@@ -269,6 +269,9 @@ static void mark_taken(cb_segment_pool *p, uint32_t first, uint32_t count) {
 static uint32_t find_run(const cb_segment_pool *p, uint32_t count) {
     if (count == 1) {
         uint32_t one = p->top != NONE ? p->top : p->frontier;
+        if (CBI_UNLIKELY(p->lowest_first)) {
+            one = bit_find(p->free_bits, 0, p->count, true);
+        }
         return one < p->count ? one : NONE;
     }
     uint32_t i = bit_find(p->free_bits, 0, p->count, true);
@@ -320,6 +323,12 @@ static uint32_t find_and_pay(cb_segment_pool *p, uint32_t count, uint64_t *credi
         }
         *credit = due;
     }
+}
+
+void cbi_segment_pool_lowest_first(cb_segment_pool *p) {
+    cbi_lock_take(&p->lock);
+    p->lowest_first = true;
+    cbi_lock_give(&p->lock);
 }
 
 uint32_t cbi_segment_take_one(cb_segment_pool *p, uint64_t *credit) {

@@ -52,8 +52,13 @@ struct cb_segment_pool {
                          the lock, read by anybody */
     cb_segment_owner *owners;
     bool stack_is_paid; /* all on the stack are in steps that are paid for */
+    bool lowest_first;
     bool shut_down;
 };
+
+/** From now on single segments are taken from the bottom, not as they were last given: then what is
+ * free stays in large pieces for those who need many in one. A search through the map each time. */
+void cbi_segment_pool_lowest_first(cb_segment_pool *pool);
 
 /** [pool's lock held] Segments on the stack, which are taken first. */
 static inline uint32_t cbi_segment_stacked(const cb_segment_pool *p) {

@@ -531,6 +531,8 @@ cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_grou
             need <= p->payload
                 ? 1
                 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
+        if (units > 1) /* more will come, here or when it is read again */
+            cbi_segment_pool_lowest_first(p->o.pool);
         void *base = parts_take_quickly(p, units);
         bool waited = base == NULL;
         if (waited) {

@@ -426,6 +426,8 @@ cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored 
             need <= p->payload
                 ? 1
                 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
+        if (units > 1)
+            cbi_segment_pool_lowest_first(p->o.pool);
         void *base = parts_take_quickly(p, units);
         bool waited = base == NULL;
         if (waited) {

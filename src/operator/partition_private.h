@@ -5,6 +5,7 @@
 /* Shared by partition.c (rows come in, partitions leave) and partition_back.c (they come back;
  * runs). */
 
+#include "memory/segment.h"
 #include "operator/extents.h"
 #include "operator/partition.h"
 

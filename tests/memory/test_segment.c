@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "memory/segment.h"
+
 typedef struct fixture {
     cb_manager *manager;
     cb_task *task;
@@ -62,6 +64,24 @@ static void test_last_given_segment_is_taken_first(void **state) {
     assert_ptr_equal(cb_segment_pool_take(f.pool, 1), a);
     assert_ptr_equal(cb_segment_pool_take(f.pool, 1), b);
     assert_int_equal(index_of(&f, cb_segment_pool_take(f.pool, 1)), 3);
+    finish(&f);
+}
+
+static void test_lowest_first_leaves_large_pieces_free(void **state) {
+    (void)state;
+    fixture f = make(4096, 10, true, MIB);
+    void *all[10];
+    for (int i = 0; i < 10; i++) {
+        all[i] = cb_segment_pool_take(f.pool, 1);
+    }
+    for (int i = 0; i < 10; i++) {
+        cb_segment_pool_give(f.pool, all[i], 1);
+    }
+    cbi_segment_pool_lowest_first(f.pool);
+    assert_int_equal(index_of(&f, cb_segment_pool_take(f.pool, 1)), 0); /* not 9, the last given */
+    assert_int_equal(index_of(&f, cb_segment_pool_take(f.pool, 1)), 1);
+    assert_int_equal(index_of(&f, cb_segment_pool_take(f.pool, 8)), 2);
+    assert_null(cb_segment_pool_take(f.pool, 1));
     finish(&f);
 }
 
@@ -301,6 +321,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_preallocated_pool_takes_all_its_bytes_at_once),
         cmocka_unit_test(test_last_given_segment_is_taken_first),
+        cmocka_unit_test(test_lowest_first_leaves_large_pieces_free),
         cmocka_unit_test(test_run_is_the_first_that_fits),
         cmocka_unit_test(test_singles_and_runs_never_overlap),
         cmocka_unit_test(test_lazy_pool_pays_in_steps_as_segments_are_touched),
