@@ -160,14 +160,13 @@ class Top(h.Case):
         os.close(slave)
         self.sort.send_signal(signal.SIGTERM)
         self.sort.wait()
-        for _ in range(200):
-            if top.poll() is not None:
-                break
+        end = time.monotonic() + 60
+        while top.poll() is None and time.monotonic() < end:
             try:
                 if select.select([master], [], [], 0.1)[0]:
                     os.read(master, 65536)
-            except OSError:
-                pass
+            except OSError:  # the other side is closed: it is ending
+                top.wait(timeout=20)
         self.assertEqual(top.poll(), 0)
         os.close(master)
 
