@@ -8,6 +8,7 @@
 
 #include "base/fault.h"
 #include "base/sys.h"
+#include "base/sys_call.h"
 
 /*
  * Every transfer here ends in one of three ways: all bytes moved, the file ended, an errno.
@@ -15,23 +16,6 @@
  * made non-blocking (a terminal shared with another program) is waited for. The fault counter is
  * asked once per call to the system, so that what comes after a short transfer can fail as well.
  */
-
-/* The first errno of a call that has no loop of its own: ask the fault counter, call, make it again
- * when interrupted. */
-#define SYS_CALL(result, kind, call)                                                               \
-    do {                                                                                           \
-        int sys_fault_ = CBI_FAULT(kind);                                                          \
-        if (sys_fault_ != 0) {                                                                     \
-            (result) = -1;                                                                         \
-            errno = sys_fault_;                                                                    \
-        } else {                                                                                   \
-            (result) = (call);                                                                     \
-        }                                                                                          \
-    } while ((result) < 0 && errno == EINTR)
-
-static int answer(int result) {
-    return result < 0 ? -errno : result;
-}
 
 /* ---- names and descriptors ---- */
 

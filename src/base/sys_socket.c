@@ -15,22 +15,7 @@
 
 #include "base/fault.h"
 #include "base/sys.h"
-
-/* Asks the fault counter, calls, and makes the call again when interrupted. */
-#define SYS_CALL(result, kind, call)                                                               \
-    do {                                                                                           \
-        int sys_fault_ = CBI_FAULT(kind);                                                          \
-        if (sys_fault_ != 0) {                                                                     \
-            (result) = -1;                                                                         \
-            errno = sys_fault_;                                                                    \
-        } else {                                                                                   \
-            (result) = (call);                                                                     \
-        }                                                                                          \
-    } while ((result) < 0 && errno == EINTR)
-
-static int answer(int result) {
-    return result < 0 ? -errno : result;
-}
+#include "base/sys_call.h"
 
 /* ---- memory that others may see ---- */
 

@@ -12,8 +12,6 @@
  * cannot fail for memory half-way except by a row that is too large for the plan.
  */
 
-enum { STACK_TOUCHED_BYTES = 40 * 1024 };
-
 uint64_t cbi_ground_auto_budget(void) {
     uint64_t available = cbi_sys_memory_available(), limit = cbi_sys_cgroup_limit();
     if (limit == UINT64_MAX)
@@ -92,7 +90,7 @@ static uint64_t measure_objects(void *ctx) {
 static cb_status add_ledger(cbi_ground *g, const cbi_ground_sizes *z, cb_error *err) {
     cb_ledger_entry *stacks, *objects, *tables;
     CB_TRY(cb_ledger_add(g->manager, "thread stacks", NULL, NULL, &stacks, err));
-    cb_ledger_force(stacks, (uint64_t)(z->threads + z->io_threads) * STACK_TOUCHED_BYTES);
+    cb_ledger_force(stacks, (uint64_t)(z->threads + z->io_threads) * CBI_STACK_TOUCHED_BYTES);
     CB_TRY(cb_ledger_add(g->manager, "small objects and codecs", measure_objects, NULL, &objects,
                          err));
     CB_TRY(cb_ledger_add(g->manager, "page tables", NULL, NULL, &tables, err));

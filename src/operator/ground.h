@@ -25,6 +25,9 @@ typedef struct cbi_ground {
     char *dir_text;
 } cbi_ground;
 
+/** What a thread of ours touches of its stack, at most. */
+enum { CBI_STACK_TOUCHED_BYTES = 40 * 1024 };
+
 /** Sizes of the plan that matter here: scratch is `threads` times `worker`, then `shared`, which
  * begins with the spill's `staging`. Bytes; `segments` beside scratch. */
 typedef struct cbi_ground_sizes {

@@ -22,7 +22,6 @@
  */
 
 enum {
-    STACK_TOUCHED_BYTES = 40 * 1024,
     CODE_LATER_BYTES = 1024 * 1024,
     DECODER_CODE_BYTES = 512 * 1024,
     USABLE_MIN = 2 << 20,
@@ -69,7 +68,7 @@ static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
     uint64_t budget = z->budget;
     unsigned threads = z->threads + z->io_threads;
     uint64_t bytes =
-        job->ground.baseline + CODE_LATER_BYTES + (uint64_t)threads * STACK_TOUCHED_BYTES;
+        job->ground.baseline + CODE_LATER_BYTES + (uint64_t)threads * CBI_STACK_TOUCHED_BYTES;
     bytes += cbi_alloc_bytes() + 128 * CBI_KIB + index_bytes(job, budget);
     const cbi_input *input = job->input;
     if (input != NULL && !cbi_input_seekable(input)) {

@@ -22,7 +22,6 @@
  */
 
 enum {
-    STACK_TOUCHED_BYTES = 40 * 1024,
     CODE_LATER_BYTES =
         896 * 1024, /* code and data that are not resident at the start but will be */
     DECODER_CODE_BYTES = 512 * 1024,
@@ -74,7 +73,7 @@ static unsigned outputs(const cb_sort *s, unsigned threads) {
 static uint64_t fixed_bytes(const cb_sort *s, unsigned threads, unsigned io_threads,
                             uint64_t budget) {
     uint64_t bytes = s->ground.baseline + CODE_LATER_BYTES +
-                     (uint64_t)(threads + io_threads) * STACK_TOUCHED_BYTES;
+                     (uint64_t)(threads + io_threads) * CBI_STACK_TOUCHED_BYTES;
     bytes += cbi_alloc_bytes() + 128 * CBI_KIB + index_bytes(s, budget);
     if (!cbi_input_seekable(s->input)) { /* a decoder with its code, and the end of a chunk that
                                             waits for the next one */
