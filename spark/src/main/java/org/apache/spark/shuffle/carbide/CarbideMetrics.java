@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+package org.apache.spark.shuffle.carbide;
+
+import com.codahale.metrics.Counter;
+import com.codahale.metrics.MetricRegistry;
+import org.apache.spark.metrics.source.Source;
+
+/** How many map tasks were written by carbide, and how many by Spark's own writers. One a process. */
+final class CarbideMetrics implements Source {
+  static final CarbideMetrics INSTANCE = new CarbideMetrics();
+
+  private final MetricRegistry registry = new MetricRegistry();
+  final Counter nativeWriters = registry.counter("writers.native");
+  final Counter sparkWriters = registry.counter("writers.spark");
+
+  private CarbideMetrics() {}
+
+  @Override
+  public String sourceName() {
+    return "CarbideShuffle";
+  }
+
+  @Override
+  public MetricRegistry metricRegistry() {
+    return registry;
+  }
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+package org.apache.spark.shuffle.carbide;
+
+import java.io.File;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+
+/**
+ * The calls of libcarbide_spark. A handle is a number that the library looks up: one that was closed, or never
+ * was one, throws IllegalStateException, as do lengths and partitions that cannot be.
+ */
+final class CarbideNative {
+  static final int CODEC_NONE = 0;
+  static final int CODEC_LZ4 = 1;
+  static final int CODEC_ZSTD = 2;
+
+  static final int CHECKSUM_NONE = 0;
+  static final int CHECKSUM_ADLER32 = 1;
+  static final int CHECKSUM_CRC32 = 2;
+  static final int CHECKSUM_CRC32C = 3;
+
+  static final int FIGURE_PEAK_BYTES = 0;
+  static final int FIGURE_SPILLED_BYTES = 1;
+  static final int FIGURE_SPILL_FILE_BYTES = 2;
+  static final int FIGURE_SPILLS = 3;
+  static final int FIGURE_WRITE_NS = 4;
+  static final int FIGURE_COUNT = 5;
+
+  private static final String LIBRARY = "libcarbide_spark.so";
+  private static String failure;
+  private static boolean tried;
+
+  private CarbideNative() {}
+
+  /** Loads the library once; null, or why it cannot be had. */
+  static synchronized String load(String path) {
+    if (!tried) {
+      tried = true;
+      try {
+        loadFrom(path);
+      } catch (IOException | LinkageError | SecurityException e) {
+        failure = e.toString();
+      }
+    }
+    return failure;
+  }
+
+  private static void loadFrom(String path) throws IOException {
+    if (path != null && !path.isEmpty()) {
+      File file = new File(path);
+      System.load((file.isDirectory() ? new File(file, LIBRARY) : file).getAbsolutePath());
+      return;
+    }
+    String resource = System.getProperty("os.arch") + "/" + LIBRARY;
+    try (InputStream in = CarbideNative.class.getResourceAsStream(resource)) {
+      if (in == null) {
+        throw new IOException("The jar has no " + resource + ".");
+      }
+      Path copy = Files.createTempFile("carbide_spark", ".so");
+      try {
+        Files.copy(in, copy, StandardCopyOption.REPLACE_EXISTING);
+        System.load(copy.toString());
+      } finally {
+        Files.deleteIfExists(copy); // it stays mapped
+      }
+    }
+  }
+
+  static native long open(
+      String[] folders,
+      int partitions,
+      int codec,
+      int level,
+      int blockBytes,
+      int checksum,
+      long pageBytes,
+      CarbideMemory memory)
+      throws IOException;
+
+  /** Where a direct buffer's memory begins. */
+  static native long address(ByteBuffer buffer);
+
+  /** Takes the records in the first `bytes` of a direct buffer. May spill. */
+  static native void append(long handle, ByteBuffer batch, int bytes) throws IOException;
+
+  /** Everything in memory goes to disk; answers the bytes that Spark got back. Any thread. */
+  static native long spill(long handle, long bytes) throws IOException;
+
+  /** Writes the file; lengths and checksums, one a partition, are filled in. Nothing can be appended then. */
+  static native void write(long handle, String file, long[] lengths, long[] checksums) throws IOException;
+
+  static native void figures(long handle, long[] figures);
+
+  /** Frees all. A second time: nothing. Any thread. */
+  static native void close(long handle);
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+package org.apache.spark.shuffle.carbide;
+
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicBoolean;
+import org.apache.spark.ShuffleDependency;
+import org.apache.spark.SparkConf;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.TaskContext;
+import org.apache.spark.memory.MemoryMode;
+import org.apache.spark.shuffle.ShuffleHandle;
+import org.apache.spark.shuffle.ShuffleWriteMetricsReporter;
+import org.apache.spark.shuffle.ShuffleWriter;
+import org.apache.spark.shuffle.sort.SerializedShuffleHandle;
+import org.apache.spark.shuffle.sort.SortShuffleManager;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Spark's sort shuffle with carbide as the writer wherever carbide can be it: where a shuffle is registered, the
+ * driver chooses; where a task begins, the executor looks whether it has the library and the memory. All else, reading
+ * too, is the parent's, as are all of its files.
+ */
+public class CarbideShuffleManager extends SortShuffleManager {
+  private static final Logger LOG = LoggerFactory.getLogger(CarbideShuffleManager.class);
+
+  private final CarbideSettings settings;
+  private final AtomicBoolean registered = new AtomicBoolean();
+
+  /** The map outputs of this process, which unregisterShuffle removes. */
+  private final ConcurrentHashMap<Integer, Set<Long>> mapIds = new ConcurrentHashMap<>();
+
+  public CarbideShuffleManager(SparkConf conf) {
+    super(conf);
+    settings = new CarbideSettings(conf);
+  }
+
+  /** Map tasks of this process that carbide wrote for. */
+  public static long nativeWriters() {
+    return CarbideMetrics.INSTANCE.nativeWriters.getCount();
+  }
+
+  /** Map tasks of this process that were left to Spark's own writers. */
+  public static long sparkWriters() {
+    return CarbideMetrics.INSTANCE.sparkWriters.getCount();
+  }
+
+  @Override
+  @SuppressWarnings("unchecked") // without map-side combine values are what is combined
+  public <K, V, C> ShuffleHandle registerShuffle(int shuffleId, ShuffleDependency<K, V, C> dependency) {
+    String refusal = settings.refusal(dependency);
+    if (refusal == null) {
+      return new SerializedShuffleHandle<>(shuffleId, (ShuffleDependency<K, V, V>) dependency);
+    }
+    LOG.info("Shuffle {} is written by Spark's own writer, not carbide's: {}.", shuffleId, refusal);
+    return super.registerShuffle(shuffleId, dependency);
+  }
+
+  @Override
+  @SuppressWarnings("unchecked") // the handle is the one that registerShuffle made
+  public <K, V> ShuffleWriter<K, V> getWriter(
+      ShuffleHandle handle, long mapId, TaskContext context, ShuffleWriteMetricsReporter metrics) {
+    registerMetrics();
+    if (!canWrite(handle, context)) {
+      CarbideMetrics.INSTANCE.sparkWriters.inc();
+      return super.getWriter(handle, mapId, context, metrics);
+    }
+    CarbideMetrics.INSTANCE.nativeWriters.inc();
+    mapIds.computeIfAbsent(handle.shuffleId(), id -> ConcurrentHashMap.newKeySet()).add(mapId);
+    return new CarbideShuffleWriter<>(
+        (SerializedShuffleHandle<K, V>) handle, mapId, context, metrics, settings, shuffleBlockResolver());
+  }
+
+  @Override
+  public boolean unregisterShuffle(int shuffleId) {
+    Set<Long> ids = mapIds.remove(shuffleId);
+    if (ids != null) {
+      ids.forEach(mapId -> shuffleBlockResolver().removeDataByMap(shuffleId, mapId));
+    }
+    return super.unregisterShuffle(shuffleId);
+  }
+
+  /** A handle says what the driver chose; this process may still lack the library or the memory. */
+  private boolean canWrite(ShuffleHandle handle, TaskContext context) {
+    return handle instanceof SerializedShuffleHandle
+        && settings.refusal(((SerializedShuffleHandle<?, ?>) handle).dependency()) == null
+        && context.taskMemoryManager().getTungstenMemoryMode() == MemoryMode.OFF_HEAP;
+  }
+
+  private void registerMetrics() {
+    if (registered.compareAndSet(false, true)) {
+      SparkEnv.get().metricsSystem().registerSource(CarbideMetrics.INSTANCE);
+    }
+  }
+}
