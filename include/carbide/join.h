@@ -26,9 +26,13 @@ typedef enum cb_join_how {
  * returns. */
 typedef struct cb_join_options {
     size_t struct_size;
-    /** inputs: exactly two, left and right, both with columns (CSV, TSV). AUTO goes by the name of
-     * each. The output has the format of the left one. read and write are not used. */
-    cb_job_options job;
+    /** inputs: left and right, both with columns (CSV, TSV), less those that are iterators. AUTO
+     * goes by the name of each; rows of iterators need a format. The output has the format of the
+     * left one. */
+    cb_job_options job;        /**< read: the left's rows, instead of a path */
+    cb_row_read_fn right_read; /**< the right's, likewise. The right is read to its end before the
+                                  left is begun */
+    void *right_read_ctx;
     cb_join_how how;
     /** As for a sort: NAME[:TYPE][:OPTION]... The types of both sides must be the same; directions
      * have no meaning. right_keys NULL: as left_keys. */

@@ -15,11 +15,22 @@ typedef enum cb_partition_by {
     CB_PARTITION_RANGE      /**< below the first bound, from there to the second, ... */
 } cb_partition_by;
 
+/**
+ * Takes a row of a target (without its line end; the header before its first row, when there is
+ * one). `name` is what its file would be called; it and `row` are valid during the call. Rows of a
+ * target come one after the other in input order, targets by key. Called by one thread at a time,
+ * not always the same. Any status but CB_OK ends the work with that status and `err`.
+ */
+typedef cb_status (*cb_partition_write_fn)(void *ctx, const char *name, const void *row,
+                                           size_t bytes, cb_error *err);
+
 /** Zero-initialise, set struct_size and what is wanted. Pointers are borrowed until
  * cb_partition_create returns. */
 typedef struct cb_partition_options {
     size_t struct_size;
-    cb_job_options job; /**< inputs, format, budget; output, read and write are not used */
+    cb_job_options job; /**< inputs or read, format, budget; output and write are not used */
+    cb_partition_write_fn write; /**< instead of files */
+    void *write_ctx;
     cb_partition_by by;
     /** As for a sort; VALUE and RANGE need one at least (RANGE exactly one). HASH: none = the whole
      * row. */
@@ -34,7 +45,8 @@ typedef struct cb_partition_options {
      * values of one key; `{{` and `}}` are braces. In values '/', '%', bytes below 0x21 and 0x7f
      * are written as % and two hexadecimal digits, so is a dot at the start: no value leads out of
      * its folder. An empty value is `%empty`. Long ones are cut and carry a hash. A name that ends
-     * with .gz, .zst or .lz4 compresses. Missing folders are made.
+     * with .gz, .zst or .lz4 compresses. Missing folders are made. With `write` they are names
+     * only, and NULL is `{}`.
      */
     const char *name_template;
 } cb_partition_options;
@@ -57,7 +69,8 @@ CB_API CB_MUST_USE cb_status cb_partition_create(const cb_partition_options *opt
  * Does the work; blocks until it is done, failed or cancelled. Once per object. All files are
  * written to a private folder beside their places first and get their names when all are whole; one
  * that is there already is replaced. Failure before that leaves nothing behind; failure while names
- * are given (CB_EIO) says so. CB_EINVAL: two different values want the same name.
+ * are given (CB_EIO) says so. CB_EINVAL: two different values want the same name. With `write`:
+ * what has been given away stays so, and names are not compared.
  */
 CB_API CB_MUST_USE cb_status cb_partition_run(cb_partition *partition, cb_error *err);
 

@@ -451,7 +451,7 @@ static cb_status do_work(cb_dedupe *d, cb_error *err) {
     cbi_job *job = &g->job;
     cbi_input *input;
     cbi_job_phase(job, CB_PHASE_SAMPLE);
-    CB_TRY(cbi_job_open_input(job, 0, job->o.input_count, &input, err));
+    CB_TRY(cbi_job_open_input(job, &input, err));
     CB_TRY(group_bind(g, err));
     g->display = false;
     CB_TRY(make_header(d, err));

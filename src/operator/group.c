@@ -405,7 +405,7 @@ static cb_status do_work(cb_group *g, cb_error *err) {
     cbi_job *job = &g->job;
     cbi_input *input;
     cbi_job_phase(job, CB_PHASE_SAMPLE);
-    CB_TRY(cbi_job_open_input(job, 0, job->o.input_count, &input, err));
+    CB_TRY(cbi_job_open_input(job, &input, err));
     CB_TRY(group_bind(g, err));
     CB_TRY(cbi_job_make_memory(job, err));
     double each = g->aggs->lists ? 96 : 36 + (double)g->aggs->state_bytes;

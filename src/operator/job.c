@@ -64,6 +64,7 @@ cb_status cbi_job_init(cbi_job *job, const cb_job_options *o, const char *name, 
     *job = (cbi_job){.name = name, .failed = CB_OK};
     CB_TRY(check_options(o, err));
     CB_TRY(copy_options(job, o, err));
+    cbi_given_init(&job->given[0], o->read, o->read_ctx, o->format, o->zero_terminated);
     cbi_mutex_init(&job->mutex);
     cbi_cond_init(&job->changed);
     job->ground.baseline = o->baseline_bytes != 0 ? o->baseline_bytes : cbi_sys_rss();
@@ -75,38 +76,6 @@ cb_status cbi_job_init(cbi_job *job, const cb_job_options *o, const char *name, 
 }
 
 /* ---- what it stands on ---- */
-
-/* The caller's rows as the bytes of a file. */
-static cb_status read_given(void *ctx, uint8_t *buf, size_t bytes, size_t *got, cb_error *err) {
-    cbi_job *job = ctx;
-    size_t n = 0;
-    while (n < bytes) {
-        if (job->given.bytes > 0) {
-            size_t part = cbi_min(job->given.bytes, bytes - n);
-            memcpy(buf + n, job->given.at, part);
-            job->given.at += part;
-            job->given.bytes -= part;
-            n += part;
-            continue;
-        }
-        if (job->given.ending) {
-            buf[n++] = job->o.zero_terminated ? 0 : '\n';
-            job->given.ending = false;
-            continue;
-        }
-        const void *row = NULL;
-        bool more = false;
-        size_t row_bytes = 0;
-        CB_TRY(job->o.read(job->o.read_ctx, &row, &row_bytes, &more, err));
-        if (!more)
-            break;
-        job->given.at = row;
-        job->given.bytes = row_bytes;
-        job->given.ending = job->o.format != CB_FORMAT_FIXED;
-    }
-    *got = n;
-    return CB_OK;
-}
 
 /* Each input looks at itself; what one of several would lose, nobody has looked at yet. */
 static cb_status check_bad_rows_path(const cbi_job *job, cb_error *err) {
@@ -121,27 +90,17 @@ static cb_status check_bad_rows_path(const cbi_job *job, cb_error *err) {
     return CB_OK;
 }
 
-cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input **input,
-                             cb_error *err) {
-    static const char *const standard[] = {"-"}, *const given[] = {"the given rows"};
-    bool rows = job->o.read != NULL, none = job->o.input_count == 0 || rows;
-    cbi_input_options options = {.read = rows ? read_given : NULL,
-                                 .read_ctx = job,
-                                 .paths = rows   ? given
-                                          : none ? standard
-                                                 : job->o.inputs + first,
-                                 .path_count = none ? 1 : count,
-                                 .format = job->o.format,
-                                 .record_bytes = job->o.record_bytes,
-                                 .zero_terminated = job->o.zero_terminated,
-                                 .field_separator =
-                                     job->o.has_field_separator ? job->o.field_separator : -1,
-                                 .header = job->o.header,
-                                 .bad_rows = job->o.bad_rows,
-                                 .bad_rows_path = job->o.bad_rows_path,
-                                 .bad_rows_more = first > 0,
-                                 .decoder_bytes_max = cbi_ground_decoder_bytes(job->o.memory_bytes),
-                                 .direct_cold = true};
+static cb_status open_input(cbi_job *job, cbi_input_options options, cbi_input **input,
+                            cb_error *err) {
+    options.format = job->o.format;
+    options.record_bytes = job->o.record_bytes;
+    options.zero_terminated = job->o.zero_terminated;
+    options.field_separator = job->o.has_field_separator ? job->o.field_separator : -1;
+    options.header = job->o.header;
+    options.bad_rows = job->o.bad_rows;
+    options.bad_rows_path = job->o.bad_rows_path;
+    options.decoder_bytes_max = cbi_ground_decoder_bytes(job->o.memory_bytes);
+    options.direct_cold = true;
     cbi_input *opened;
     CB_TRY(check_bad_rows_path(job, err));
     CB_TRY(cbi_input_open(&options, &opened, err));
@@ -150,6 +109,35 @@ cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input
     cbi_mutex_unlock(&job->mutex);
     *input = opened;
     return CB_OK;
+}
+
+cb_status cbi_job_open_given(cbi_job *job, unsigned which, cbi_input **input, cb_error *err) {
+    static const char *const names[] = {"the given rows", "the right rows given"};
+    return open_input(job,
+                      (cbi_input_options){.read = cbi_given_read,
+                                          .read_ctx = &job->given[which],
+                                          .paths = &names[which],
+                                          .path_count = 1,
+                                          .bad_rows_more = which > 0},
+                      input, err);
+}
+
+cb_status cbi_job_open_paths(cbi_job *job, size_t first, size_t count, cbi_input **input,
+                             cb_error *err) {
+    return open_input(job,
+                      (cbi_input_options){.paths = job->o.inputs + first,
+                                          .path_count = count,
+                                          .bad_rows_more = first > 0},
+                      input, err);
+}
+
+cb_status cbi_job_open_input(cbi_job *job, cbi_input **input, cb_error *err) {
+    static const char *const standard[] = {"-"};
+    if (job->given[0].read != NULL)
+        return cbi_job_open_given(job, 0, input, err);
+    if (job->o.input_count == 0)
+        return open_input(job, (cbi_input_options){.paths = standard, .path_count = 1}, input, err);
+    return cbi_job_open_paths(job, 0, job->o.input_count, input, err);
 }
 
 cb_status cbi_job_make_memory(cbi_job *job, cb_error *err) {

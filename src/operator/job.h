@@ -4,6 +4,7 @@
 
 #include "carbide/job.h"
 #include "format/format.h"
+#include "operator/given.h"
 #include "operator/ground.h"
 #include "operator/merge.h"
 #include "operator/run_table.h"
@@ -219,12 +220,8 @@ struct cbi_job {
     cbi_input *input; /* the one that is read now, for progress and messages */
     cbi_job_demand demand;
     cbi_job_sizes sizes;
-    struct { /* of o.read: what is left of its row */
-        const uint8_t *at;
-        size_t bytes;
-        bool ending; /* the row's end is still to be given */
-    } given;
-    uint8_t *header; /* of the output, owned by the operator */
+    cbi_given given[2]; /* o.read, and what an operator with a second input has */
+    uint8_t *header;    /* of the output, owned by the operator */
     size_t header_bytes;
     bool no_terminator; /* results already end as they should */
     /** A result is more than its row: writes it, in w->range. NULL: it is not. */
@@ -260,9 +257,13 @@ struct cbi_job {
 /* job.c */
 cb_status cbi_job_init(cbi_job *job, const cb_job_options *options, const char *name,
                        cb_error *err);
+/** All inputs as one: paths, given rows, or standard input; becomes job->input. */
+cb_status cbi_job_open_input(cbi_job *job, cbi_input **input, cb_error *err);
 /** Paths [first, first + count) as one input; becomes job->input. */
-cb_status cbi_job_open_input(cbi_job *job, size_t first, size_t count, cbi_input **input,
+cb_status cbi_job_open_paths(cbi_job *job, size_t first, size_t count, cbi_input **input,
                              cb_error *err);
+/** job->given[which]; becomes job->input. */
+cb_status cbi_job_open_given(cbi_job *job, unsigned which, cbi_input **input, cb_error *err);
 /** The manager, its task and consumer: needed to look at samples. Once, before ready. */
 cb_status cbi_job_make_memory(cbi_job *job, cb_error *err);
 /** Pages, segments, spill, workers, by the sizes that cbi_job_size has made. */

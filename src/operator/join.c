@@ -67,16 +67,19 @@ static cb_status check_options(const cb_join_options *o, cb_error *err) {
         return cbi_fail(err, CB_EINVAL,
                         "cb_join_options: struct_size is %zu, this library knows %zu",
                         o->struct_size, sizeof *o);
-    if (o->job.input_count != 2 || o->job.inputs == NULL)
-        return cbi_fail(err, CB_EINVAL, "a join has two inputs, and %zu are named",
-                        o->job.input_count);
+    size_t given = (o->job.read != NULL ? 1U : 0U) + (o->right_read != NULL ? 1U : 0U);
+    if (o->job.input_count + given != 2 || (o->job.inputs == NULL && given < 2))
+        return cbi_fail(err, CB_EINVAL, "a join has two inputs, and %zu are named%s",
+                        o->job.input_count, given == 0 ? "" : " besides the given rows");
     if ((unsigned)o->how > CB_JOIN_ANTI)
         return cbi_fail(err, CB_EINVAL, "a way to join that does not exist");
     if (o->key_count == 0 || o->left_keys == NULL || o->key_count > JOIN_KEYS_MAX)
         return cbi_fail(err, CB_EINVAL, "a join needs 1 to %d keys", JOIN_KEYS_MAX);
-    if (o->job.read != NULL || o->job.write != NULL)
-        return cbi_fail(err, CB_EUNSUPPORTED, "a join reads paths and writes a path only");
     return CB_OK;
+}
+
+static void give(cb_join *j, unsigned side, cb_row_read_fn read, void *ctx) {
+    cbi_given_init(&j->job.given[side], read, ctx, j->job.o.format, j->job.o.zero_terminated);
 }
 
 cb_status cb_join_create(const cb_join_options *o, cb_join **out, cb_error *err) {
@@ -84,9 +87,13 @@ cb_status cb_join_create(const cb_join_options *o, cb_join **out, cb_error *err)
     cb_join *j = cbi_calloc(1, sizeof *j);
     if (j == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for a join");
-    cb_status status = cbi_job_init(&j->job, &o->job, "join", err);
+    cb_job_options job = o->job;
+    job.read = NULL; /* it is one of two inputs, not instead of them */
+    cb_status status = cbi_job_init(&j->job, &job, "join", err);
     if (status == CB_OK)
         status = copy_options(j, o, err);
+    give(j, JOIN_LEFT, o->job.read, o->job.read_ctx);
+    give(j, JOIN_RIGHT, o->right_read, o->right_read_ctx);
     if (status != CB_OK) {
         cb_join_destroy(j);
         return status;
@@ -97,9 +104,17 @@ cb_status cb_join_create(const cb_join_options *o, cb_join **out, cb_error *err)
 
 /* ---- before the work ---- */
 
+static cb_status open_input(cb_join *j, unsigned side, cb_error *err) {
+    const cbi_given *given = j->job.given;
+    if (given[side].read != NULL)
+        return cbi_job_open_given(&j->job, side, &j->sides[side].input, err);
+    size_t path = side == JOIN_RIGHT && given[JOIN_LEFT].read == NULL ? 1 : 0;
+    return cbi_job_open_paths(&j->job, path, 1, &j->sides[side].input, err);
+}
+
 static cb_status open_side(cb_join *j, unsigned side, cb_error *err) {
     join_side *s = &j->sides[side];
-    CB_TRY(cbi_job_open_input(&j->job, side, 1, &s->input, err));
+    CB_TRY(open_input(j, side, err));
     s->format = *cbi_input_format(s->input);
     if (s->format.kind != CB_FORMAT_CSV && s->format.kind != CB_FORMAT_TSV)
         return cbi_fail(err, CB_EINVAL,
@@ -255,10 +270,7 @@ static cb_status do_work(cb_join *j, cb_error *err) {
                          .work = join_work,
                          .big = join_big};
     CB_TRY(cbi_job_each(job, &pass, job->results, job->sizes.ranges, err));
-    CB_TRY(cbi_job_write_results(job, err));
-    if (atomic_load(&job->cancelled))
-        return cbi_fail(err, CB_ECANCELED, "cancelled");
-    return cbi_sink_finish(job->sink, job->cursor, err);
+    return cbi_job_write_results(job, err);
 }
 
 cb_status cb_join_run(cb_join *j, cb_error *err) {
@@ -269,12 +281,7 @@ cb_status cb_join_run(cb_join *j, cb_error *err) {
     job->start_ns = cbi_sys_clock_ns();
     cb_error local = {.status = CB_OK};
     cb_status status = do_work(j, &local);
-    if (atomic_load(&job->cancelled) && status != CB_OK)
-        status = cbi_fail(&local, CB_ECANCELED, "cancelled");
-    cbi_job_end(job, status, &local);
-    if (status != CB_OK && err != NULL)
-        *err = local;
-    return status;
+    return cbi_job_finish(job, status, &local, err);
 }
 
 /* ---- seen from outside ---- */

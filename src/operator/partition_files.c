@@ -28,7 +28,7 @@ cb_status cb_partition_create(const cb_partition_options *o, cb_partition **out,
     cbi_split *split;
     CB_TRY(cbi_split_create(o, &split, err));
     cb_partition *p = cbi_calloc(1, sizeof *p);
-    char *output = output_beside(split);
+    char *output = o->write != NULL ? NULL : output_beside(split);
     cb_sort_options sort = {.struct_size = sizeof sort,
                             .inputs = o->job.inputs,
                             .input_count = o->job.input_count,
@@ -51,7 +51,7 @@ cb_status cb_partition_create(const cb_partition_options *o, cb_partition **out,
                             .temp_limit_bytes = o->job.temp_limit_bytes,
                             .spill_codec = o->job.spill_codec,
                             .baseline_bytes = o->job.baseline_bytes};
-    cb_status status = p == NULL || output == NULL
+    cb_status status = p == NULL || (output == NULL && o->write == NULL)
                            ? cbi_fail(err, CB_ENOMEM, "no memory for a partition")
                            : cb_sort_create(&sort, &p->sort, err);
     cbi_free(output);
@@ -61,6 +61,8 @@ cb_status cb_partition_create(const cb_partition_options *o, cb_partition **out,
         return status;
     }
     p->split = p->sort->split = split;
+    cbi_given_init(&p->sort->given, o->job.read, o->job.read_ctx, o->job.format,
+                   o->job.zero_terminated);
     *out = p;
     return CB_OK;
 }

@@ -95,9 +95,13 @@ cb_status cb_sort_create(const cb_sort_options *o, cb_sort **sort, cb_error *err
 
 cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input **input,
                               cb_error *err) {
-    static const char *const standard[] = {"-"};
-    bool none = s->o.input_count == 0;
-    cbi_input_options options = {.paths = none ? standard : s->o.inputs + first,
+    static const char *const standard[] = {"-"}, *const given[] = {"the given rows"};
+    bool rows = s->given.read != NULL, none = s->o.input_count == 0;
+    cbi_input_options options = {.read = rows ? cbi_given_read : NULL,
+                                 .read_ctx = &s->given,
+                                 .paths = rows   ? given
+                                          : none ? standard
+                                                 : s->o.inputs + first,
                                  .path_count = none ? 1 : count,
                                  .format = s->o.format,
                                  .record_bytes = s->o.record_bytes,

@@ -4,6 +4,7 @@
 
 #include "carbide/sort.h"
 #include "format/format.h"
+#include "operator/given.h"
 #include "operator/ground.h"
 #include "operator/merge.h"
 #include "operator/order.h"
@@ -91,6 +92,7 @@ struct cb_sort {
     cbi_partitions *parts;
     cbi_run_table runs;
     cbi_sink *sink;
+    cbi_given given;  /* rows of an iterator instead of inputs */
     cbi_split *split; /* many files instead of one; NULL: an ordinary sort. The owner's */
     sort_worker *workers;
 

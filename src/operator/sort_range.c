@@ -215,8 +215,17 @@ static void pass_turn(cb_sort *s, uint64_t bytes) {
     cbi_mutex_unlock(&s->mutex);
 }
 
-static cb_status write_files(sort_worker *w, const range_work *work, cb_error *err) {
+/* One output for all workers that has no places known beforehand. */
+static bool takes_turns(const cb_sort *s) {
+    return s->split != NULL ? s->split->write != NULL
+                            : s->o.unique || !cbi_sink_positional(s->sink);
+}
+
+static cb_status write_files(sort_worker *w, uint32_t range, const range_work *work,
+                             cb_error *err) {
     cb_sort *s = w->sort;
+    if (takes_turns(s) && !wait_turn(s, range))
+        return CB_ECANCELED;
     const uint8_t *base = cb_segment_pool_base(s->ground.pool);
     for (size_t i = 0; i < work->count; i++) {
         cbi_stored row;
@@ -224,13 +233,16 @@ static cb_status write_files(sort_worker *w, const range_work *work, cb_error *e
         CB_TRY(cbi_split_put(s->split, w->index, &row, err));
     }
     atomic_fetch_add_explicit(&s->rows_out, work->count, memory_order_relaxed);
-    return cbi_split_end(s->split, w->index, err);
+    CB_TRY(cbi_split_end(s->split, w->index, err));
+    if (takes_turns(s))
+        pass_turn(s, 0);
+    return CB_OK;
 }
 
 static cb_status write_range(sort_worker *w, uint32_t range, range_work *work, cb_error *err) {
     cb_sort *s = w->sort;
     if (s->split != NULL)
-        return write_files(w, work, err);
+        return write_files(w, range, work, err);
     bool positional = cbi_sink_positional(s->sink);
     uint64_t offset = s->offsets[range];
     bool turns = !positional || s->o.unique;
@@ -339,12 +351,15 @@ static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *
 
 static cb_status do_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     cb_sort *s = w->sort;
+    if ((s->split == NULL || takes_turns(s)) && !wait_turn(s, range))
+        return CB_ECANCELED;
     if (s->split != NULL) {
         CB_TRY(cbi_sort_big_range(w, range, err));
-        return cbi_split_end(s->split, w->index, err);
+        CB_TRY(cbi_split_end(s->split, w->index, err));
+        if (takes_turns(s))
+            pass_turn(s, 0);
+        return CB_OK;
     }
-    if (!wait_turn(s, range))
-        return CB_ECANCELED;
     CB_TRY(cbi_writer_begin(&w->writer, s->o.unique ? s->cursor : s->offsets[range], err));
     uint64_t bytes_before = atomic_load(&s->bytes_out);
     CB_TRY(cbi_sort_big_range(w, range, err));
@@ -360,7 +375,7 @@ static void write_out(void *ctx) {
     if (s->split == NULL)
         cbi_writer_init(&w->writer, s->sink, w->scratch, s->sizes.writer_buffer,
                         s->sizes.writer_buffers);
-    bool turns = s->split == NULL && (s->o.unique || !cbi_sink_positional(s->sink));
+    bool turns = takes_turns(s);
     for (;;) {
         uint32_t range;
         bool alone;

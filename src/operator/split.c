@@ -90,7 +90,7 @@ static cb_status parse_pieces(cbi_split *s, const cb_partition_options *o, char 
 
 /* "out/2024-{}/a.csv" -> the folder "out" and the rest. */
 static cb_status parse_template(cbi_split *s, const cb_partition_options *o, cb_error *err) {
-    const char *given = o->name_template;
+    const char *given = o->name_template == NULL && o->write != NULL ? "{}" : o->name_template;
     if (given == NULL || *given == 0)
         return cbi_fail(err, CB_EINVAL, "a template for the files' names is needed (out/{}.csv)");
     size_t bytes = strlen(given);
@@ -151,9 +151,13 @@ static cb_status check(const cb_partition_options *o, cb_error *err) {
         return cbi_fail(err, CB_EINVAL, "ranges need one key and one bound at least");
     if (o->key_count > SPLIT_KEYS_MAX)
         return cbi_fail(err, CB_EINVAL, "at most %d keys", SPLIT_KEYS_MAX);
-    if (o->job.read != NULL || o->job.write != NULL || o->job.output != NULL)
+    if (o->job.write != NULL || o->job.output != NULL)
         return cbi_fail(err, CB_EINVAL,
-                        "a partition reads paths and writes files by its template only");
+                        "a partition has no output of its own: it writes files by its template, "
+                        "or gives rows to its own function");
+    if (o->job.read != NULL && o->job.input_count > 0)
+        return cbi_fail(err, CB_EINVAL,
+                        "rows are given and inputs are named: it is one or the other");
     return CB_OK;
 }
 
@@ -165,6 +169,8 @@ cb_status cbi_split_create(const cb_partition_options *o, cbi_split **out, cb_er
     s->by = o->by;
     s->count = o->by == CB_PARTITION_RANGE ? (uint32_t)o->bound_count + 1 : o->count;
     s->digits = digits_of(s->count - 1);
+    s->write = o->write;
+    s->write_ctx = o->write_ctx;
     s->root_fd = -1;
     s->folder = (cbi_private_folder){.fd = -1, .owner_fd = -1};
     cb_status status = parse_template(s, o, err);
@@ -190,7 +196,8 @@ void cbi_split_clear(cbi_split *s) {
     }
     s->root_fd = -1;
     cbi_free(s->tree);
-    s->tree = NULL;
+    cbi_free(s->name);
+    s->tree = s->name = NULL;
     cbi_free(s->bound_keys);
     cbi_free(s->bound_spans);
     s->bound_keys = NULL;

@@ -28,6 +28,9 @@ enum { SPLIT_TEXT = -1, SPLIT_ALL = -2 };
 struct cbi_split {
     cb_partition_by by;
     uint32_t count;
+    cb_partition_write_fn write; /* instead of files; NULL: files */
+    void *write_ctx;
+    char *name; /* of the present target, for write: whose turn it is has it */
     char *text; /* the template's copy; pieces point into it */
     char *root; /* the folder that holds all names */
     bool made_root;

@@ -75,9 +75,22 @@ static cb_status open_root(cbi_split *s, cb_error *err) {
 
 static const char TREE[] = "spill.out";
 
+/* Rows go to the caller: there are no files, and only keys and a name to remember. */
+static cb_status open_given(cbi_split *s, unsigned workers, cb_error *err) {
+    s->pens = cbi_calloc(workers + 1, sizeof *s->pens);
+    s->name = cbi_alloc(PATH_MAX);
+    if (s->pens == NULL || s->name == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for a partition's names");
+    for (unsigned i = 0; i < workers; i++)
+        s->pens[i].count = 1;
+    return CB_OK;
+}
+
 cb_status cbi_split_open(cbi_split *s, cbi_spill *io, unsigned workers, uint8_t *memory,
                          size_t stride, size_t bytes, uint8_t *blocks, size_t block_bytes,
                          uint8_t *edges, cb_error *err) {
+    if (s->write != NULL)
+        return open_given(s, workers, err);
     CB_TRY(open_root(s, err));
     int made = cbi_sys_mkdirat(s->folder.fd, TREE, 0700);
     size_t length = strlen(s->root) + strlen(s->folder.name) + sizeof TREE + 2;
@@ -173,9 +186,7 @@ static cb_status finish_file(pen *w, cb_error *err) {
     return CB_OK;
 }
 
-static cb_status begin_file(cbi_split *s, cbi_pens *p, const cbi_stored *row, cb_error *err) {
-    char path[PATH_MAX];
-    pen *w = &p->pens[p->current];
+static cb_status remember_key(cbi_pens *p, const cbi_stored *row, cb_error *err) {
     if (p->key_capacity < row->key_bytes) {
         uint8_t *key = cbi_realloc(p->key, row->key_bytes);
         if (key == NULL)
@@ -186,6 +197,25 @@ static cb_status begin_file(cbi_split *s, cbi_pens *p, const cbi_stored *row, cb
     if (row->key_bytes > 0)
         memcpy(p->key, row->key, row->key_bytes);
     p->key_bytes = row->key_bytes;
+    return CB_OK;
+}
+
+static bool ends_rows(const cbi_split *s) {
+    return s->format.kind != CB_FORMAT_FIXED;
+}
+
+static cb_status begin_given(cbi_split *s, cbi_pens *p, const cbi_stored *row, cb_error *err) {
+    CB_TRY(cbi_split_name(s, row, s->name, PATH_MAX, err));
+    atomic_fetch_add_explicit(&s->files, 1, memory_order_relaxed);
+    p->open = true;
+    return s->header_bytes == 0
+               ? CB_OK
+               : s->write(s->write_ctx, s->name, s->header, s->header_bytes - ends_rows(s), err);
+}
+
+static cb_status begin_file(cbi_split *s, cbi_pens *p, const cbi_stored *row, cb_error *err) {
+    char path[PATH_MAX];
+    pen *w = &p->pens[p->current];
     CB_TRY(finish_file(w, err));
     size_t tree = strlen(s->tree) + 1;
     if (tree >= sizeof path)
@@ -206,10 +236,15 @@ cb_status cbi_split_put(cbi_split *s, unsigned worker, const cbi_stored *row, cb
         p->open && row->key_bytes == p->key_bytes && memcmp(row->key, p->key, row->key_bytes) == 0;
     if (CBI_UNLIKELY(!same)) {
         CB_TRY(cbi_split_end(s, worker, err));
-        CB_TRY(begin_file(s, p, row, err));
+        CB_TRY(remember_key(p, row, err));
+        CB_TRY(s->write != NULL ? begin_given(s, p, row, err) : begin_file(s, p, row, err));
+    }
+    bool terminated = ends_rows(s);
+    if (s->write != NULL) {
+        atomic_fetch_add_explicit(&s->bytes, row->row_bytes + terminated, memory_order_relaxed);
+        return s->write(s->write_ctx, s->name, row->row, row->row_bytes, err);
     }
     pen *w = &p->pens[p->current];
-    bool terminated = s->format.kind != CB_FORMAT_FIXED;
     w->bytes += row->row_bytes + terminated;
     return cbi_writer_put_row(&w->writer, row->row, row->row_bytes, terminated,
                               s->format.terminator, err);
@@ -217,6 +252,8 @@ cb_status cbi_split_put(cbi_split *s, unsigned worker, const cbi_stored *row, cb
 
 cb_status cbi_split_end(cbi_split *s, unsigned worker, cb_error *err) {
     cbi_pens *p = &s->pens[worker];
+    if (s->write != NULL)
+        p->open = false;
     return p->open ? end_file(s, p, err) : CB_OK;
 }
 
@@ -274,6 +311,8 @@ static void move_one(void *ctx, const char *name) {
 }
 
 cb_status cbi_split_finish(cbi_split *s, cb_error *err) {
+    if (s->write != NULL)
+        return CB_OK;
     int result = cbi_sys_syncfs(s->root_fd);
     if (result < 0)
         return cbi_fail_sys(err, CB_EIO, -result, "cannot sync the files in %s", s->root);
