@@ -22,6 +22,7 @@
 #include "carbide/segment.h"
 #include "carbide/server.h"
 #include "carbide/settings.h"
+#include "carbide/shuffle.h"
 #include "carbide/simulate.h"
 #include "carbide/sort.h"
 #include "carbide/status.h"

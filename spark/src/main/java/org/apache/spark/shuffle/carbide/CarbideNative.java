@@ -8,6 +8,7 @@ import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import org.apache.spark.errors.SparkCoreErrors;
 
 /**
  * The calls of libcarbide_spark. A handle is a number that the library looks up: one that was closed, or never
@@ -68,6 +69,11 @@ final class CarbideNative {
         Files.deleteIfExists(copy); // it stays mapped
       }
     }
+  }
+
+  /** Called by C: neither Spark gave memory nor could this writer's own be spilled for it. */
+  static void refused(long asked, long had) {
+    throw SparkCoreErrors.outOfMemoryError(asked, had);
   }
 
   static native long open(

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A map task's output, partition behind partition.
+ *
+ * A batch is ordered by partition while it is copied to a page: one look at its headers counts the
+ * bytes of each partition, one walk copies them to their places. So a page holds *pieces*, each a
+ * batch's bytes of one partition side by side, chained per partition through all pages; there is no
+ * index beside them, nothing is sorted, and what is read back in the end is long runs of bytes
+ * instead of single rows.
+ *
+ * The lock guards pages, chains and runs. It is held for as long as a spill or the final write
+ * takes, and never while the parent is asked: its thread may wait for one that wants to spill us.
+ */
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "operator/shuffle_private.h"
+
+enum { PIECE_ALIGN = 8, HEADER_BYTES = 8, PAGE_BYTES_MIN = 64 * 1024 };
+static const size_t PAGE_BYTES_DEFAULT = CBI_MIB, PAGE_BYTES_MAX = CBI_GIB,
+                    BATCH_BYTES_MAX = CBI_GIB;
+
+typedef struct piece {
+    struct piece *next; /* of the same partition */
+    uint64_t bytes;     /* they follow */
+} piece;
+
+/** At the start of each page. */
+typedef struct shuffle_page {
+    cb_page page;
+    struct shuffle_page *next;
+} shuffle_page;
+
+/** What is known of a partition. */
+typedef struct chain {
+    piece *first, *last;
+    uint8_t *cursor; /* in an append */
+    uint32_t bytes;  /* of the batch at hand */
+} chain;
+
+struct cb_shuffle {
+    cbi_mutex lock;
+    uint32_t partitions;
+    size_t page_bytes;
+    char **dirs;
+    size_t dir_count;
+    cb_parent parent;
+    cb_manager *manager;
+    cb_task *task;
+    cb_consumer *consumer;
+    chain *chains;
+    uint32_t *touched; /* partitions of the batch at hand */
+    shuffle_page *pages;
+    uint8_t *at, *end; /* what is left of the newest page */
+    uint64_t page_total;
+    bool written;
+    cb_error failure; /* of a spill: what is in memory is lost */
+    cbi_encoder encoder;
+    cbi_out out;
+    size_t chunk_max;
+    cb_shuffle_checksum checksum;
+    cbi_runs runs;
+    _Atomic uint64_t drawn, drawn_peak;
+    _Atomic uint64_t spilled_bytes, spill_bytes, spills, write_ns;
+};
+
+/* ---- the parent, and how much it has given ---- */
+
+static uint64_t parent_acquire(void *ctx, cb_mode mode, uint64_t bytes) {
+    cb_shuffle *s = ctx;
+    uint64_t got = s->parent.acquire(s->parent.ctx, mode, bytes);
+    if (got > bytes) {
+        s->parent.release(s->parent.ctx, mode, got - bytes);
+        got = bytes;
+    }
+    uint64_t now = atomic_fetch_add(&s->drawn, got) + got;
+    uint64_t peak = atomic_load(&s->drawn_peak);
+    while (now > peak && !atomic_compare_exchange_weak(&s->drawn_peak, &peak, now)) {
+    }
+    return got;
+}
+
+static void parent_release(void *ctx, cb_mode mode, uint64_t bytes) {
+    cb_shuffle *s = ctx;
+    atomic_fetch_sub(&s->drawn, bytes);
+    s->parent.release(s->parent.ctx, mode, bytes);
+}
+
+/* ---- create and destroy ---- */
+
+static cb_status check_options(const cb_shuffle_options *o, cb_error *err) {
+    if (o == NULL || o->struct_size != sizeof *o) {
+        return cbi_fail(err, CB_EINVAL, "The options of a shuffle have another size.");
+    }
+    if (o->partitions == 0 || o->partitions > CB_SHUFFLE_PARTITIONS_MAX) {
+        return cbi_fail(err, CB_EINVAL, "A shuffle has 1 to %d partitions, not %u.",
+                        CB_SHUFFLE_PARTITIONS_MAX, o->partitions);
+    }
+    if ((unsigned)o->codec > CB_SHUFFLE_ZSTD || (unsigned)o->checksum > CB_CHECKSUM_CRC32C) {
+        return cbi_fail(err, CB_EINVAL, "No codec is numbered %d, or no checksum %d.",
+                        (int)o->codec, (int)o->checksum);
+    }
+    if (o->block_bytes != 0 && (o->block_bytes < 64 || o->block_bytes > 32 * CBI_MIB)) {
+        return cbi_fail(err, CB_EINVAL, "A block has 64 bytes to 32 MiB, not %u bytes.",
+                        o->block_bytes);
+    }
+    if (o->page_bytes != 0 && (o->page_bytes < PAGE_BYTES_MIN || o->page_bytes > PAGE_BYTES_MAX)) {
+        return cbi_fail(err, CB_EINVAL, "A page has 64 KiB to 1 GiB, not %zu bytes.",
+                        o->page_bytes);
+    }
+    if (o->parent.acquire == NULL || o->parent.release == NULL) {
+        return cbi_fail(err, CB_EINVAL, "A shuffle has no parent to draw pages from.");
+    }
+    if (o->dirs == NULL || o->dir_count == 0) {
+        return cbi_fail(err, CB_EINVAL, "A shuffle has no folder to spill to.");
+    }
+    return CB_OK;
+}
+
+static cb_status no_memory(cb_error *err, size_t bytes) {
+    return cbi_fail_bytes(err, CB_ENOMEM, bytes, 0, "There is no memory for a shuffle's tables.");
+}
+
+static cb_status create_tables(cb_shuffle *s, const cb_shuffle_options *o, cb_error *err) {
+    s->dirs = cbi_calloc(o->dir_count, sizeof *s->dirs);
+    s->chains = cbi_calloc(s->partitions, sizeof *s->chains);
+    s->touched = cbi_calloc(s->partitions, sizeof *s->touched);
+    if (s->dirs == NULL || s->chains == NULL || s->touched == NULL) {
+        return no_memory(err, s->partitions * (sizeof *s->chains + sizeof *s->touched));
+    }
+    for (; s->dir_count < o->dir_count; s->dir_count++) {
+        s->dirs[s->dir_count] = cbi_strdup(o->dirs[s->dir_count]);
+        if (s->dirs[s->dir_count] == NULL) {
+            return no_memory(err, 0);
+        }
+    }
+    uint32_t block_bytes = o->block_bytes != 0 ? o->block_bytes : 32 * (uint32_t)CBI_KIB;
+    s->chunk_max = cbi_encoder_chunk_max(o->codec, block_bytes);
+    s->out.size = cbi_max(CBI_OUT_BYTES, s->chunk_max + sizeof(uint32_t));
+    s->out.buffer = cbi_alloc(s->out.size);
+    if (s->out.buffer == NULL) {
+        return no_memory(err, s->out.size);
+    }
+    return cbi_encoder_init(&s->encoder, o->codec, block_bytes, o->level != 0 ? o->level : 1, err);
+}
+
+static cb_status create_source(cb_shuffle *s, cb_error *err) {
+    cb_parent parent = {parent_acquire, parent_release, s};
+    cb_manager_options manager = cb_manager_options_native((uint64_t)1 << 50);
+    manager.parent = &parent;
+    manager.page_bytes = s->page_bytes;
+    CB_TRY(cb_manager_create(&manager, &s->manager, err));
+    cb_task_options task = {.struct_size = sizeof task, .name = "shuffle"};
+    CB_TRY(cb_task_create(s->manager, &task, &s->task, err));
+    cb_consumer_options consumer = {
+        .struct_size = sizeof consumer, .name = "pages", .mode = CB_OFF_HEAP};
+    return cb_consumer_create(s->task, &consumer, &s->consumer, err);
+}
+
+cb_status cb_shuffle_create(const cb_shuffle_options *o, cb_shuffle **shuffle, cb_error *err) {
+    CB_TRY(check_options(o, err));
+    cb_shuffle *s = cbi_calloc(1, sizeof *s);
+    if (s == NULL) {
+        return no_memory(err, sizeof *s);
+    }
+    cbi_mutex_init(&s->lock);
+    s->partitions = o->partitions;
+    s->page_bytes = o->page_bytes != 0 ? o->page_bytes : PAGE_BYTES_DEFAULT;
+    s->parent = o->parent;
+    s->checksum = o->checksum;
+    s->out.fd = -1;
+    cb_status status = create_tables(s, o, err);
+    if (status == CB_OK) {
+        status = create_source(s, err);
+    }
+    if (status != CB_OK) {
+        cb_shuffle_destroy(s);
+        return status;
+    }
+    *shuffle = s;
+    return CB_OK;
+}
+
+void cb_shuffle_destroy(cb_shuffle *s) {
+    if (s == NULL) {
+        return;
+    }
+    cbi_runs_close(&s->runs);
+    (void)cb_task_end(s->task, NULL, 0); /* frees the pages */
+    cb_manager_destroy(s->manager);
+    cbi_encoder_fini(&s->encoder);
+    cbi_free(s->out.buffer);
+    for (size_t i = 0; i < s->dir_count; i++) {
+        cbi_free(s->dirs[i]);
+    }
+    cbi_free(s->dirs);
+    cbi_free(s->touched);
+    cbi_free(s->chains);
+    cbi_mutex_fini(&s->lock);
+    cbi_free(s);
+}
+
+/* ---- pages ---- */
+
+/** [locked] Everything leaves memory; the pages are the caller's to free with no lock held. */
+static shuffle_page *take_pages(cb_shuffle *s) {
+    shuffle_page *pages = s->pages;
+    s->pages = NULL;
+    s->at = s->end = NULL;
+    s->page_total = 0;
+    for (uint32_t p = 0; p < s->partitions; p++) {
+        s->chains[p].first = s->chains[p].last = NULL;
+    }
+    return pages;
+}
+
+static void free_pages(cb_shuffle *s, shuffle_page *pages) {
+    while (pages != NULL) {
+        shuffle_page *next = pages->next;
+        cb_page page = pages->page;
+        cb_status status = cb_page_free(s->consumer, &page, NULL);
+        cb_assert(status == CB_OK);
+        pages = next;
+    }
+    (void)cb_manager_shrink(s->manager, CB_OFF_HEAP, UINT64_MAX);
+}
+
+/** A page with room for a piece of `bytes`, made by a spill if there is no other way. */
+static cb_status more_room(cb_shuffle *s, size_t bytes, cb_error *err) {
+    size_t least = sizeof(shuffle_page) + sizeof(piece) + bytes + 2 * PIECE_ALIGN;
+    size_t wanted = cbi_max(s->page_bytes, least);
+    cb_page page;
+    cb_status status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
+    if (status == CB_EBUDGET || status == CB_ENOMEM) {
+        uint64_t released;
+        CB_TRY(cb_shuffle_spill(s, &released, err));
+        status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
+    }
+    CB_TRY(status);
+    shuffle_page *header = (shuffle_page *)(void *)cb_page_data(&page);
+    header->page = page;
+    cbi_mutex_lock(&s->lock);
+    header->next = s->pages;
+    s->pages = header;
+    s->at = (uint8_t *)header + cbi_round_up(sizeof *header, PIECE_ALIGN);
+    s->end = (uint8_t *)header + page.bytes;
+    s->page_total += page.bytes;
+    cbi_mutex_unlock(&s->lock);
+    return CB_OK;
+}
+
+/* ---- append ---- */
+
+/** A batch as far as it fits in what is left of a page. */
+typedef struct fit {
+    size_t bytes;     /* of the batch */
+    size_t needed;    /* by its next record, when not all fitted */
+    uint32_t touched; /* partitions in it */
+} fit;
+
+/** [locked] Counts the bytes of each partition; checks every header before anything is written. */
+static cb_status count_records(cb_shuffle *s, const uint8_t *batch, size_t bytes, fit *f,
+                               cb_error *err) {
+    size_t room = (size_t)(s->end - s->at), used = 0;
+    while (f->bytes < bytes) {
+        size_t left = bytes - f->bytes;
+        uint32_t partition = left >= HEADER_BYTES ? cbi_load_u32(batch + f->bytes) : UINT32_MAX;
+        uint32_t length = left >= HEADER_BYTES ? cbi_load_u32(batch + f->bytes + 4) : 0;
+        if (CBI_UNLIKELY(partition >= s->partitions || length > left - HEADER_BYTES)) {
+            for (uint32_t i = 0; i < f->touched; i++) {
+                s->chains[s->touched[i]].bytes = 0;
+            }
+            return cbi_fail(err, CB_EINVAL,
+                            "A batch of %zu bytes has a record at %zu with partition %u of %u and "
+                            "%u bytes, which cannot be.",
+                            bytes, f->bytes, partition, s->partitions, length);
+        }
+        chain *c = &s->chains[partition];
+        size_t cost = length + (c->bytes == 0 ? sizeof(piece) + PIECE_ALIGN : 0);
+        if (cost > room - used) {
+            f->needed = length;
+            break;
+        }
+        used += cost;
+        if (c->bytes == 0 && length > 0) {
+            s->touched[f->touched++] = partition;
+        }
+        c->bytes += length;
+        f->bytes += HEADER_BYTES + length;
+    }
+    return CB_OK;
+}
+
+/** [locked] A piece for each partition that is touched, in the newest page. */
+static void place_pieces(cb_shuffle *s, uint32_t touched) {
+    for (uint32_t i = 0; i < touched; i++) {
+        chain *c = &s->chains[s->touched[i]];
+        piece *p = (piece *)(void *)s->at;
+        *p = (piece){.bytes = c->bytes};
+        *(c->last != NULL ? &c->last->next : &c->first) = p;
+        c->last = p;
+        c->cursor = s->at + sizeof *p;
+        s->at += cbi_round_up(sizeof *p + c->bytes, PIECE_ALIGN);
+        c->bytes = 0;
+    }
+}
+
+/** [locked] */
+static void copy_records(cb_shuffle *s, const uint8_t *batch, size_t bytes) {
+    for (size_t at = 0; at < bytes;) {
+        chain *c = &s->chains[cbi_load_u32(batch + at)];
+        uint32_t length = cbi_load_u32(batch + at + 4);
+        memcpy(c->cursor, batch + at + HEADER_BYTES, length);
+        c->cursor += length;
+        at += HEADER_BYTES + length;
+    }
+}
+
+/** [locked] */
+static cb_status check_alive(const cb_shuffle *s, cb_error *err) {
+    if (s->failure.status != CB_OK) {
+        return cbi_fail(err, s->failure.status, "A spill failed before: %s", s->failure.message);
+    }
+    return s->written ? cbi_fail(err, CB_EMISUSE, "A shuffle's file is written already.") : CB_OK;
+}
+
+cb_status cb_shuffle_append(cb_shuffle *s, const void *batch, size_t bytes, cb_error *err) {
+    const uint8_t *at = batch;
+    if (bytes > BATCH_BYTES_MAX) {
+        return cbi_fail(err, CB_EINVAL, "A batch has at most 1 GiB, not %zu bytes.", bytes);
+    }
+    while (bytes > 0) {
+        fit f = {0};
+        cbi_mutex_lock(&s->lock);
+        cb_status status = check_alive(s, err);
+        if (status == CB_OK) {
+            status = count_records(s, at, bytes, &f, err);
+        }
+        if (status == CB_OK) {
+            place_pieces(s, f.touched);
+            copy_records(s, at, f.bytes);
+        }
+        cbi_mutex_unlock(&s->lock);
+        CB_TRY(status);
+        at += f.bytes;
+        bytes -= f.bytes;
+        if (bytes > 0) {
+            CB_TRY(more_room(s, f.needed, err));
+        }
+    }
+    return CB_OK;
+}
+
+/* ---- out of memory, to a run or to the file ---- */
+
+static cb_status encode_chain(cb_shuffle *s, const chain *c, cb_error *err) {
+    for (const piece *p = c->first; p != NULL; p = p->next) {
+        if (p->next != NULL) {
+            __builtin_prefetch(p->next);
+        }
+        CB_TRY(cbi_encoder_put(&s->encoder, &s->out, (const uint8_t *)(p + 1), p->bytes, err));
+    }
+    return c->first != NULL ? cbi_encoder_flush(&s->encoder, &s->out, err) : CB_OK;
+}
+
+/** [locked] */
+static cb_status spill_to_run(cb_shuffle *s, cb_error *err) {
+    CB_TRY(cbi_runs_open(&s->runs, (const char *const *)s->dirs, s->dir_count, err));
+    CB_TRY(cbi_runs_merge_some(&s->runs, s->partitions, &s->out, s->chunk_max, err));
+    cb_channel *channel;
+    CB_TRY(cbi_runs_begin(&s->runs, &channel, &s->out, err));
+    cb_status status = CB_OK;
+    for (uint32_t p = 0; p < s->partitions && status == CB_OK; p++) {
+        status = encode_chain(s, &s->chains[p], err);
+        if (status == CB_OK) {
+            status = cbi_out_end_partition(&s->out, err);
+        }
+    }
+    uint64_t bytes = 0;
+    if (status == CB_OK) {
+        status = cbi_runs_finish(&s->runs, channel, &s->out, &bytes, err);
+    }
+    if (status != CB_OK) {
+        cbi_runs_abandon(&s->runs, channel);
+        return status;
+    }
+    atomic_fetch_add(&s->spilled_bytes, s->page_total);
+    atomic_fetch_add(&s->spill_bytes, bytes);
+    atomic_fetch_add(&s->spills, 1);
+    return CB_OK;
+}
+
+cb_status cb_shuffle_spill(cb_shuffle *s, uint64_t *released, cb_error *err) {
+    cbi_mutex_lock(&s->lock);
+    cb_status status = CB_OK;
+    shuffle_page *pages = NULL;
+    uint64_t bytes = s->page_total;
+    if (s->pages != NULL && !s->written && s->failure.status == CB_OK) {
+        status = spill_to_run(s, &s->failure);
+        if (status == CB_OK) {
+            pages = take_pages(s);
+        } else if (err != NULL) {
+            *err = s->failure;
+        }
+    }
+    cbi_mutex_unlock(&s->lock);
+    CB_TRY(status);
+    if (pages == NULL) {
+        *released = 0;
+        return CB_OK;
+    }
+    free_pages(s, pages);
+    *released = bytes;
+    return CB_OK;
+}
+
+/* ---- the file ---- */
+
+static cb_status write_partition(cb_shuffle *s, uint32_t p, cb_error *err) {
+    cbi_out *out = &s->out;
+    uint64_t start = cbi_out_position(out);
+    out->checksum = cbi_checksum_start(s->checksum);
+    CB_TRY(cbi_runs_copy_partition(&s->runs, 0, s->runs.count, out, s->chunk_max, err));
+    CB_TRY(encode_chain(s, &s->chains[p], err));
+    return cbi_out_position(out) > start ? cbi_encoder_end(&s->encoder, out, err) : CB_OK;
+}
+
+static cb_status write_partitions(cb_shuffle *s, int64_t *lengths, int64_t *checksums,
+                                  cb_error *err) {
+    for (uint32_t p = 0; p < s->partitions; p++) {
+        uint64_t start = cbi_out_position(&s->out);
+        CB_TRY(write_partition(s, p, err));
+        lengths[p] = (int64_t)(cbi_out_position(&s->out) - start);
+        if (checksums != NULL) {
+            checksums[p] = s->out.checksum;
+        }
+    }
+    return cbi_out_flush(&s->out, err);
+}
+
+/** [locked] */
+static cb_status write_file(cb_shuffle *s, const char *path, int64_t *lengths, int64_t *checksums,
+                            cb_error *err) {
+    CB_TRY(check_alive(s, err));
+    s->written = true;
+    CB_TRY(cbi_runs_read(&s->runs, 0, s->runs.count, err));
+    int fd = cbi_sys_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        return cbi_fail_sys(err, CB_EIO, fd, "%s cannot be made", path);
+    }
+    s->out.view = NULL;
+    s->out.fd = fd;
+    s->out.used = 0;
+    s->out.offset = 0;
+    s->out.algorithm = checksums != NULL ? s->checksum : CB_CHECKSUM_NONE;
+    cb_status status = write_partitions(s, lengths, checksums, err);
+    atomic_store(&s->write_ns, s->out.write_ns);
+    int closed = cbi_sys_close(fd);
+    if (status == CB_OK && closed != 0) {
+        status = cbi_fail_sys(err, CB_ENOSPC, closed, "%s cannot be closed", path);
+    }
+    if (status != CB_OK) {
+        (void)cbi_sys_unlink(path);
+    }
+    return status;
+}
+
+cb_status cb_shuffle_write(cb_shuffle *s, const char *path, int64_t *lengths, int64_t *checksums,
+                           cb_error *err) {
+    cbi_mutex_lock(&s->lock);
+    cb_status status = write_file(s, path, lengths, checksums, err);
+    cbi_runs_close(&s->runs);
+    shuffle_page *pages = status == CB_OK ? take_pages(s) : NULL;
+    cbi_mutex_unlock(&s->lock);
+    if (pages != NULL) {
+        free_pages(s, pages);
+    }
+    return status;
+}
+
+void cb_shuffle_get_figures(const cb_shuffle *s, cb_shuffle_figures *figures) {
+    *figures = (cb_shuffle_figures){.pages_peak = atomic_load(&s->drawn_peak),
+                                    .spilled_bytes = atomic_load(&s->spilled_bytes),
+                                    .spill_bytes = atomic_load(&s->spill_bytes),
+                                    .spills = atomic_load(&s->spills),
+                                    .write_ns = atomic_load(&s->write_ns)};
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_SHUFFLE_PRIVATE_H
+#define CBI_SHUFFLE_PRIVATE_H
+
+#include "base/sys.h"
+#include "carbide/channel.h"
+#include "carbide/shuffle.h"
+
+/* ---- where encoded bytes go (shuffle_out.c) ---- */
+
+enum {
+    CBI_OUT_BYTES = 256 * 1024, /* a write */
+    CBI_CHUNK_BYTES_MAX = 128 * 1024 * 1024
+};
+
+/**
+ * A file, or a run of a spill. In a run bytes are chunks {u32 length, bytes}, and a chunk of length
+ * 0 ends a partition; in the file there is nothing between them.
+ */
+typedef struct cbi_out {
+    uint8_t *buffer;
+    size_t used, size;
+    cb_output_view *view; /* of a run; NULL: the file */
+    int fd;
+    uint64_t offset; /* of the buffer's first byte */
+    cb_shuffle_checksum algorithm;
+    uint32_t checksum; /* of the partition so far */
+    uint64_t write_ns;
+} cbi_out;
+
+/** Room for a chunk of at most `bytes`: where it goes, in *place. */
+cb_status cbi_out_reserve(cbi_out *out, size_t bytes, uint8_t **place, cb_error *err);
+/** So many bytes of what was reserved last are a chunk. */
+void cbi_out_commit(cbi_out *out, size_t bytes);
+cb_status cbi_out_flush(cbi_out *out, cb_error *err);
+/** In a run: no more chunks of this partition. */
+cb_status cbi_out_end_partition(cbi_out *out, cb_error *err);
+static inline uint64_t cbi_out_position(const cbi_out *out) {
+    return out->offset + out->used;
+}
+
+uint32_t cbi_checksum_start(cb_shuffle_checksum algorithm);
+uint32_t cbi_checksum_update(cb_shuffle_checksum algorithm, uint32_t checksum, const uint8_t *bytes,
+                             size_t count);
+
+/* ---- codecs (shuffle_encode.c) ---- */
+
+typedef struct cbi_encoder {
+    cb_shuffle_codec codec;
+    uint32_t block_bytes;
+    uint32_t filled; /* of the block */
+    uint8_t *block;  /* lz4: what is not a block yet */
+    void *state;     /* lz4: its table; zstd: its context lives in it */
+    size_t state_bytes;
+    void *zstd;
+    bool open; /* zstd: a frame has begun */
+} cbi_encoder;
+
+/** The largest chunk that an encoder reserves. */
+size_t cbi_encoder_chunk_max(cb_shuffle_codec codec, uint32_t block_bytes);
+cb_status cbi_encoder_init(cbi_encoder *encoder, cb_shuffle_codec codec, uint32_t block_bytes,
+                           int level, cb_error *err);
+void cbi_encoder_fini(cbi_encoder *encoder);
+cb_status cbi_encoder_put(cbi_encoder *encoder, cbi_out *out, const uint8_t *bytes, size_t count,
+                          cb_error *err);
+/** What was put so far is complete. */
+cb_status cbi_encoder_flush(cbi_encoder *encoder, cbi_out *out, cb_error *err);
+/** Behind a partition's last byte in the file, when it has any. */
+cb_status cbi_encoder_end(cbi_encoder *encoder, cbi_out *out, cb_error *err);
+
+/* ---- spilled runs (shuffle_runs.c) ---- */
+
+enum {
+    CBI_RUNS_MAX = 16,   /* more are merged first */
+    CBI_RUNS_MERGED = 8, /* at a time */
+    CBI_RUN_SEGMENT_BYTES = 64 * 1024,
+    CBI_RUN_WRITER_SEGMENTS = 8,
+    CBI_RUN_READER_SEGMENTS = 2
+};
+
+typedef struct cbi_run {
+    cb_channel *channel;
+    cb_channel_reader *reader;
+    cb_segment segments[CBI_RUN_READER_SEGMENTS];
+} cbi_run;
+
+/** The runs in the order in which they were spilled. */
+typedef struct cbi_runs {
+    cb_manager *manager; /* owns the memory below */
+    cb_task *task;
+    cb_segment_pool *pool;
+    cb_segment_owner *owner;
+    cb_channels *channels;
+    cb_channel_writer *writer;
+    cb_segment segments[CBI_RUN_WRITER_SEGMENTS];
+    cbi_run items[CBI_RUNS_MAX];
+    uint32_t count;
+} cbi_runs;
+
+cb_status cbi_runs_open(cbi_runs *runs, const char *const *dirs, size_t dir_count, cb_error *err);
+void cbi_runs_close(cbi_runs *runs);
+/** A new run, written through out->view. */
+cb_status cbi_runs_begin(cbi_runs *runs, cb_channel **channel, cbi_out *out, cb_error *err);
+/** It is complete: the last one from now on. */
+cb_status cbi_runs_finish(cbi_runs *runs, cb_channel *channel, cbi_out *out, uint64_t *bytes,
+                          cb_error *err);
+/** It failed. */
+void cbi_runs_abandon(cbi_runs *runs, cb_channel *channel);
+/** Readers of `count` runs from `first` on. */
+cb_status cbi_runs_read(cbi_runs *runs, uint32_t first, uint32_t count, cb_error *err);
+void cbi_runs_read_end(cbi_runs *runs, uint32_t first, uint32_t count);
+/** The next partition of these runs goes to `out`. */
+cb_status cbi_runs_copy_partition(cbi_runs *runs, uint32_t first, uint32_t count, cbi_out *out,
+                                  size_t chunk_max, cb_error *err);
+/** Makes room for one more run where there is none. */
+cb_status cbi_runs_merge_some(cbi_runs *runs, uint32_t partitions, cbi_out *out, size_t chunk_max,
+                              cb_error *err);
+
+#endif
