@@ -88,8 +88,8 @@ const cli_option cli_job_resources[CLI_JOB_RESOURCES] = {
      .name = "spill-compress",
      .arg = CLI_ARG_NEEDED,
      .meta = "CODEC",
-     .values = "auto none lz4",
-     .help = "of temporary files: none, lz4, or auto (measured)"},
+     .values = "auto none lz4 delta nibble",
+     .help = "of temporary files: none, lz4, delta, nibble, or auto\n(measured)"},
 };
 
 const cli_option cli_job_telling[CLI_JOB_TELLING] = {
@@ -171,15 +171,16 @@ static void take_bad_rows(cli_job *job, const char *value) {
 }
 
 static int take_resource(cli_job *job, int id, const char *seen, const char *value) {
-    static const cb_codec codecs[] = {CB_CODEC_AUTO, CB_CODEC_NONE, CB_CODEC_LZ4};
+    static const cb_codec codecs[] = {CB_CODEC_AUTO, CB_CODEC_NONE, CB_CODEC_LZ4, CB_CODEC_DELTA,
+                                      CB_CODEC_NIBBLE};
     cb_job_options *o = &job->options;
     uint64_t n = 0;
     if (id == CLI_JOB_TEMP) {
         job->temp_dirs[o->temp_dir_count++] = value;
     } else if (id == CLI_JOB_CODEC) {
-        int place = cli_word_find("auto none lz4", value);
+        int place = cli_word_find("auto none lz4 delta nibble", value);
         if (place < 0)
-            return bad_word(job, seen, value, "auto none lz4");
+            return bad_word(job, seen, value, "auto none lz4 delta nibble");
         o->spill_codec = codecs[place];
     } else if (id == CLI_JOB_THREADS) {
         if (cli_integer_parse(value, &n) != CLI_NUMBER_OK || n == 0)

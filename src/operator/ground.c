@@ -110,8 +110,8 @@ cb_status cbi_ground_build(cbi_ground *g, const cbi_ground_sizes *z, cbi_spill_o
                                     .segment_bytes = z->segment,
                                     .segments_max = z->segments + scratch_segments,
                                     .preallocate = true,
-                                    .huge_pages =
-                                        !z->in_memory && z->budget >= CBI_HUGE_FROM_BYTES};
+                                    .huge_pages = (!z->in_memory || z->huge_always) &&
+                                                  z->budget >= CBI_HUGE_FROM_BYTES};
     CB_TRY(cb_segment_pool_create(&pool, &g->pool, err));
     g->scratch = cb_segment_pool_take(g->pool, scratch_segments);
     cb_assert(g->scratch != NULL);

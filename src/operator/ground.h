@@ -35,6 +35,7 @@ typedef struct cbi_ground_sizes {
     unsigned threads, io_threads;
     size_t worker, shared, staging, segment, segments;
     bool in_memory;
+    bool huge_always; /* large pages though everything fits */
 } cbi_ground_sizes;
 
 /** What is there to be used when nobody names a budget. */

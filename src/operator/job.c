@@ -53,7 +53,7 @@ static cb_status check_options(const cb_job_options *o, cb_error *err) {
         (o->temp_dir_count > 0 && o->temp_dirs == NULL))
         return cbi_fail(err, CB_EINVAL, "inputs or temporary folders are counted but not given");
     if ((unsigned)o->format > CB_FORMAT_FIXED || (unsigned)o->header > CB_HEADER_NO ||
-        (unsigned)o->bad_rows > CB_BAD_ROWS_FILE || (unsigned)o->spill_codec > CB_CODEC_LZ4)
+        (unsigned)o->bad_rows > CB_BAD_ROWS_FILE || (unsigned)o->spill_codec > CB_CODEC_NIBBLE)
         return cbi_fail(err, CB_EINVAL,
                         "a format, header, bad_rows or spill_codec that does not exist");
     return CB_OK;
@@ -172,7 +172,8 @@ cb_status cbi_job_make_ready(cbi_job *job, cb_error *err) {
                               .staging = z->staging,
                               .segment = z->segment,
                               .segments = z->segments,
-                              .in_memory = z->in_memory};
+                              .in_memory = z->in_memory,
+                              .huge_always = job->demand.looks_up};
     cbi_spill_options spill = {.dirs = job->o.temp_dirs,
                                .dir_count = job->o.temp_dir_count,
                                .limit_bytes = job->o.temp_limit_bytes,

@@ -155,6 +155,7 @@ typedef struct cbi_job_demand {
     double result_rows;   /* 0: a range has as many rows as a partition */
     bool rereads;         /* writing has a chunk of rows besides: of sizes.batch_rows */
     unsigned outputs;     /* files that results go to; 0 = 1. Each has sizes.ranges of them */
+    bool looks_up;        /* what is in memory is gone through in no order, again and again */
     unsigned sides;       /* sets of partitions that are open at the same time; 0 = 1 */
 } cbi_job_demand;
 
@@ -343,6 +344,9 @@ cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err);
 enum { CBI_PARTS_AHEAD = 8 };
 
 /* job_out.c */
+/** Opens the output, the workers' writers are at its disposal, and puts the header in: results are
+ * written from job->cursor on, by the operator itself. `bytes_most`: about the most that comes. */
+cb_status cbi_job_begin_output(cbi_job *job, uint64_t bytes_most, cb_error *err);
 /** Orders job->results range by range by their keys and writes their rows. */
 cb_status cbi_job_write_results(cbi_job *job, cb_error *err);
 /** The same for some of the ranges and another file, which is complete and has its name when this

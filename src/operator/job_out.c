@@ -232,6 +232,18 @@ static cb_status write_ranges(cbi_job *job, uint32_t first, uint32_t end, const 
     return calls_back(job) ? CB_OK : cbi_job_in_workers(job, z->threads, drain, err);
 }
 
+cb_status cbi_job_begin_output(cbi_job *job, uint64_t bytes_most, cb_error *err) {
+    cbi_job_phase(job, CB_PHASE_WRITE);
+    cb_status status = open_output(job, job->o.output, bytes_most, NULL);
+    if (status != CB_OK) /* less may come than was to be reserved */
+        CB_TRY(open_output(job, job->o.output, 0, err));
+    for (unsigned i = 0; i < job->sizes.threads; i++)
+        job->workers[i].writer.sink = job->sink;
+    CB_TRY(write_header(job, err));
+    job->cursor = job->header_bytes;
+    return CB_OK;
+}
+
 cb_status cbi_job_write_results(cbi_job *job, cb_error *err) {
     CB_TRY(
         write_ranges(job, 0, job->sizes.ranges, job->o.write != NULL ? NULL : job->o.output, err));

@@ -129,6 +129,7 @@ static cb_status open_side(cb_join *j, unsigned side, cb_error *err) {
                                 .format = (int)s->format.kind};
     CB_TRY(cbi_keys_create(&options, &s->keys, err));
     CB_TRY(cbi_keys_bind(s->keys, s->names, s->name_count, err));
+    s->raw_slot = cbi_keys_raw_slot(s->keys);
     for (size_t k = 0; k < j->o.key_count; k++)
         if (k >= cbi_keys_parts(s->keys) || cbi_keys_part_column(s->keys, k) < 0)
             return cbi_fail(err, CB_EINVAL, "the key '%s' is not one column", options.keys[k]);
@@ -187,6 +188,7 @@ static cb_status measure(cb_join *j, cb_error *err) {
                           .read_extra = 8 * CBI_KIB + 64,
                           .work_factor = 0.8,
                           .result_factor = 1,
+                          .looks_up = true,
                           .sides = 2};
     if (total > 0) { /* a table takes some 30 bytes a right row */
         d->work_factor = 32 * rows[1] / total;
@@ -255,6 +257,10 @@ static cb_status do_work(cb_join *j, cb_error *err) {
     job->rows_bad_before = cbi_input_rows_bad(j->sides[JOIN_RIGHT].input);
     job->bytes_in_before = cbi_input_bytes_done(j->sides[JOIN_RIGHT].input);
     CB_TRY(make_room(j, err));
+    bool streamed;
+    CB_TRY(join_stream_try(j, &streamed, err));
+    if (streamed)
+        return CB_OK;
     scale_ranges(j);
     CB_TRY(join_read_side(j, JOIN_LEFT, err));
     CB_TRY(cbi_job_open_partitions(job, job->sizes.ranges, &job->results, err));
@@ -316,6 +322,7 @@ void cb_join_destroy(cb_join *j) {
             cbi_input_close(j->sides[i].input);
     }
     join_late_end(j);
+    join_stream_end(j);
     join_free_columns(j);
     cbi_job_fini(&j->job);
     cbi_free(j->lists);

@@ -161,7 +161,7 @@ static inline uint8_t *put_bytes(uint8_t *at, const uint8_t *bytes, size_t count
 }
 
 /* Both parts, where there is room for all of it. */
-static uint8_t *compose(const cb_join *j, join_row *rows, uint8_t *at) {
+uint8_t *join_compose(const cb_join *j, join_row *rows, uint8_t *at) {
     for (size_t i = 0; i < j->piece_count; i++) {
         join_part p = join_next_part(&rows[j->pieces[i].side], j->pieces[i].last);
         at = put_bytes(at, p.bytes, p.count);
@@ -171,8 +171,8 @@ static uint8_t *compose(const cb_join *j, join_row *rows, uint8_t *at) {
 }
 
 /* The same, part by part; a row alone has the missing ones. */
-static cb_status put_parts(const cb_join *j, cbi_writer *out, join_row *rows, bool alone,
-                           cb_error *err) {
+cb_status join_put_parts(const cb_join *j, cbi_writer *out, join_row *rows, bool alone,
+                         uint64_t *bytes, cb_error *err) {
     for (size_t i = 0, shown = 0; i < j->piece_count; i++) {
         const join_piece *piece = &j->pieces[i];
         const join_text *text = &j->missing[i];
@@ -181,6 +181,7 @@ static cb_status put_parts(const cb_join *j, cbi_writer *out, join_row *rows, bo
             p = join_next_part(&rows[piece->side], piece->last);
         else if (!text->shown)
             continue;
+        *bytes += p.count + (shown > 0);
         if (shown++ > 0)
             CB_TRY(cbi_writer_put(out, &j->separator, 1, err));
         CB_TRY(cbi_writer_put(out, p.bytes, p.count, err));
@@ -208,10 +209,11 @@ static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *
     size_t most =
         (size_t)(rows[JOIN_LEFT].end - rows[JOIN_LEFT].bytes) + row->row_bytes + j->piece_count + 1;
     if (CBI_LIKELY(tag == JOIN_TAG_PAIR && most <= (size_t)(out->end - out->at))) {
-        out->at = compose(j, rows, out->at);
+        out->at = join_compose(j, rows, out->at);
         *out->at++ = end;
         return CB_OK;
     }
-    CB_TRY(put_parts(j, out, rows, tag == JOIN_TAG_ALONE, err));
+    uint64_t bytes = 0;
+    CB_TRY(join_put_parts(j, out, rows, tag == JOIN_TAG_ALONE, &bytes, err));
     return cbi_writer_put(out, &end, 1, err);
 }

@@ -5,6 +5,9 @@
 #include "carbide/join.h"
 #include "operator/job.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 /*
  * A row of a side, as it is stored:
  *
@@ -61,6 +64,7 @@ typedef struct join_side {
     bool keep_keys;               /* raw key fields are stored */
     bool keep_null;               /* rows without a partner are wanted */
     bool numbered;                /* rows know their positions */
+    int raw_slot; /* the field there is the key as it stands, if nothing in it is escaped; -1 */
     atomic_ullong rows;
     atomic_ullong extent; /* behind the highest position */
     double range_scale;   /* of a position, to its range */
@@ -74,6 +78,7 @@ typedef struct join_text {
 } join_text;
 
 typedef struct join_reader join_reader;
+typedef struct join_stream join_stream;
 
 struct cb_join {
     cbi_job job;
@@ -98,6 +103,7 @@ struct cb_join {
     join_text *missing;    /* for each piece of the right */
     uint8_t *missing_text;
     uint64_t missing_bytes; /* what a left row alone shows besides its own */
+    join_stream *stream;    /* join_stream.c */
 };
 
 /* A row of a side, taken apart. */
@@ -112,6 +118,22 @@ typedef struct join_row {
 /** Inputs are open: which columns the result has, what is scanned and stored. */
 cb_status join_choose_columns(cb_join *j, cb_error *err);
 void join_free_columns(cb_join *j);
+
+/** Seeded, as the partitions are. */
+static inline uint64_t join_hash(const cb_join *j, const void *key, size_t bytes) {
+    return XXH3_64bits_withSeed(key, bytes, j->job.seed);
+}
+
+/** The key of row `i` where it lies; false: it must be encoded. */
+static inline bool join_raw_key(const join_side *s, const cbi_rows *rows, size_t i,
+                                const uint8_t **key, size_t *bytes) {
+    if (s->raw_slot < 0)
+        return false;
+    cbi_span span = rows->fields[i * rows->field_count + (size_t)s->raw_slot];
+    *key = rows->base + span.offset;
+    *bytes = CBI_SPAN_BYTES(span);
+    return (span.bytes & CBI_SPAN_ESCAPED) == 0;
+}
 
 /* join_read.c */
 cb_status join_read_side(cb_join *j, unsigned side, cb_error *err);
@@ -194,6 +216,12 @@ cb_status join_late_begin(cb_join *j, cb_error *err);
 void join_late_know_starts(cb_join *j);
 void join_late_end(cb_join *j);
 
+/** Both parts of a pair, where there is room for all of it and a separator more; the end. */
+uint8_t *join_compose(const cb_join *j, join_row *rows, uint8_t *at);
+/** The same part by part; a left row alone has the missing ones. Adds the bytes to *bytes. */
+cb_status join_put_parts(const cb_join *j, cbi_writer *out, join_row *rows, bool alone,
+                         uint64_t *bytes, cb_error *err);
+
 /** A left row in `range` begins at `position`. */
 static inline void join_late_note(cb_join *j, uint32_t range, uint64_t position) {
     unsigned long long least = atomic_load_explicit(&j->starts[range], memory_order_relaxed);
@@ -206,7 +234,15 @@ static inline void join_late_count(cb_join *j, const cbi_job_worker *w, uint32_t
     j->range_bytes[(size_t)w->index * j->job.sizes.ranges + range] += bytes;
 }
 
+/* join_stream.c */
+/** The right is in: if memory allows that, the rest of the join, up to the output's last byte. */
+cb_status join_stream_try(cb_join *j, bool *streamed, cb_error *err);
+void join_stream_end(cb_join *j);
+
 /* join_work.c */
+/** The pieces of a right partition in the order of their positions; answers how many. */
+size_t join_list_pieces(const cb_join *j, const uint8_t *base, cbi_segment *list,
+                        cbi_entry *pieces);
 bool join_fits(cbi_job *job, void *ctx, uint32_t index, const cbi_partition_info *info);
 cb_status join_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list, cb_error *err);
 

@@ -147,7 +147,15 @@ enum { KEY_SCRATCH = 8 * 1024 };
 static cb_status put_row(cb_join *j, cbi_job_worker *w, const join_side *s, size_t i,
                          uint64_t place, cb_error *err) {
     bool null, left = s == &j->sides[JOIN_LEFT];
-    size_t key_bytes = cbi_keys_encode_null(s->keys, &w->rows, i, w->extra, KEY_SCRATCH, &null);
+    const uint8_t *key;
+    size_t key_bytes;
+    bool raw = join_raw_key(s, &w->rows, i, &key, &key_bytes);
+    if (CBI_LIKELY(raw)) {
+        null = key_bytes == 0;
+    } else {
+        key = w->extra;
+        key_bytes = cbi_keys_encode_null(s->keys, &w->rows, i, w->extra, KEY_SCRATCH, &null);
+    }
     bool apart = null && !j->o.match_nulls;
     if (apart && !s->keep_null)
         return CB_OK;
@@ -172,12 +180,12 @@ static cb_status put_row(cb_join *j, cbi_job_worker *w, const join_side *s, size
     row_bytes += left && j->late ? cbi_varint_bytes(away_bytes) : 0;
     at = cbi_varint_put(at, (uint32_t)row_bytes);
     at = cbi_varint_put(at, (uint32_t)key_bytes);
-    if (CBI_LIKELY(key_bytes <= KEY_SCRATCH))
-        cbi_copy_short(at, w->extra, key_bytes);
+    if (CBI_LIKELY(raw || key_bytes <= KEY_SCRATCH))
+        cbi_copy_short(at, key, key_bytes);
     else
         (void)cbi_keys_encode(s->keys, &w->rows, i, at, key_bytes);
     uint64_t hash = /* those that match nothing go anywhere */
-        apart ? cbi_job_hash(&j->job, &place, sizeof place) : cbi_job_hash(&j->job, at, key_bytes);
+        apart ? join_hash(j, &place, sizeof place) : join_hash(j, at, key_bytes);
     batch->dest[batch->count] = cbi_job_part(hash, batch->parts);
     at += key_bytes;
     if (s->numbered)

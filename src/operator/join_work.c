@@ -62,8 +62,8 @@ static uint64_t piece_position(const cb_join *j, const uint8_t *piece) {
 }
 
 /* Pieces in the order of their positions. */
-static size_t list_pieces(const cb_join *j, const uint8_t *base, cbi_segment *list,
-                          cbi_entry *pieces) {
+size_t join_list_pieces(const cb_join *j, const uint8_t *base, cbi_segment *list,
+                        cbi_entry *pieces) {
     size_t count = 0;
     for (cbi_segment *g = list; g != NULL; g = g->next) {
         const uint8_t *at = cbi_segment_payload(g), *end = at + g->used;
@@ -84,7 +84,7 @@ static void build(const cb_join *j, table *t, const cbi_entry *pieces, size_t pi
             cbi_stored record;
             uint64_t place = (uint64_t)(at - t->base);
             at = cbi_stored_get(&cbi_record_layout, at, &record);
-            uint64_t hash = cbi_job_hash(&j->job, record.key, record.key_bytes);
+            uint64_t hash = join_hash(j, record.key, record.key_bytes);
             t->made[n] = tag_of(hash) | place;
             t->slots[n++] = (uint32_t)hash & t->mask;
             t->starts[((uint32_t)hash & t->mask) + 2]++;
@@ -142,7 +142,7 @@ static cb_status probe_all(cb_join *j, cbi_job_worker *w, table *t, cbi_segment 
         for (n = 0; n < PROBES && cbi_record_next(&reader, &probes[n].record) != NULL; n++) {
             probe *p = &probes[n];
             p->order = reader.order;
-            p->hash = cbi_job_hash(&j->job, p->record.key, p->record.key_bytes);
+            p->hash = join_hash(j, p->record.key, p->record.key_bytes);
             __builtin_prefetch(&t->starts[(uint32_t)p->hash & t->mask]);
         }
         for (unsigned i = 0; i < n; i++)
@@ -168,7 +168,7 @@ static cb_status emit_rest(cb_join *j, cbi_job_worker *w, const table *t, cbi_se
     cbi_record_reader_init(&reader, list);
     for (const uint8_t *at; (at = cbi_record_next(&reader, &record)) != NULL;) {
         uint64_t place = (uint64_t)(at - t->base);
-        uint64_t hash = cbi_job_hash(&j->job, record.key, record.key_bytes);
+        uint64_t hash = join_hash(j, record.key, record.key_bytes);
         uint32_t i = t->starts[(uint32_t)hash & t->mask];
         while (entry_row(t, t->entries[i]) != t->base + place)
             i++;
@@ -202,7 +202,7 @@ cb_status join_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *l
         t.matched = NULL;
     cbi_entry *pieces = (cbi_entry *)(void *)carve(&at, info.pieces * sizeof *pieces);
     cb_assert((size_t)(at - w->work) <= w->job->sizes.work);
-    size_t count = list_pieces(j, t.base, right, pieces);
+    size_t count = join_list_pieces(j, t.base, right, pieces);
     build(j, &t, pieces, count);
     CB_TRY(probe_all(j, w, &t, list, err));
     return join_wants_right(j) ? emit_rest(j, w, &t, right, err) : CB_OK;

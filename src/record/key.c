@@ -385,6 +385,14 @@ size_t cbi_keys_encode_null(const cbi_keys *keys, const cbi_rows *rows, size_t i
     return w.bytes;
 }
 
+int cbi_keys_raw_slot(const cbi_keys *keys) {
+    const cbi_key_part *part = keys->parts;
+    bool raw = keys->part_count == 1 && part->type == CBI_KEY_STR &&
+               part->place == CBI_KEY_AT_FIELD && part->raw && part->map == NULL &&
+               part->nulls == CBI_NULLS_NONE;
+    return raw ? (int)part->slot : -1;
+}
+
 size_t cbi_keys_parts(const cbi_keys *keys) {
     return keys->part_count;
 }

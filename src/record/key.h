@@ -89,6 +89,10 @@ size_t cbi_keys_encode(const cbi_keys *keys, const cbi_rows *rows, size_t i, uin
 size_t cbi_keys_encode_null(const cbi_keys *keys, const cbi_rows *rows, size_t i, uint8_t *out,
                             size_t cap, bool *null);
 
+/** Where every key is the bytes of one field as they stand (unless that is CBI_SPAN_ESCAPED; null
+ * when it is empty): its place in cbi_rows.fields; -1 otherwise. After bind. */
+int cbi_keys_raw_slot(const cbi_keys *keys);
+
 /** How many keys there are. */
 size_t cbi_keys_parts(const cbi_keys *keys);
 /** The 0-based column a part is found in; -1: it is no column's. After bind. */
