@@ -167,6 +167,9 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     double all = total * 1.2 + 64 * 1024;
     if ((double)z->part_bytes > all)
         z->part_bytes = (uint64_t)all;
+    /* Of two sides one is open at a time. Small requests cost less than a second pass. */
+    if (parts > most && sides > 1)
+        most = clamp_double((double)rest / 3 / 4096, most, PARTS_MAX);
     z->tight = parts > most;
     z->parts = (uint32_t)clamp_double(parts, 1, most);
     z->ranges = (uint32_t)clamp_double(parts * d->result_factor, 1, most);
