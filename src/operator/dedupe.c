@@ -104,35 +104,38 @@ static size_t count_text(const cb_dedupe *d, uint64_t count, char *text) {
 
 /* `key` orders the result where it is wanted sorted. */
 static cb_status put_kept(const cb_dedupe *d, cbi_job_worker *w, const uint8_t *key,
-                          uint32_t key_bytes, const candidate *c, uint64_t count, cb_error *err) {
+                          uint32_t key_bytes, const candidate *c, uint64_t count, bool late,
+                          cb_error *err) {
     char text[COUNT_TEXT_MAX];
     size_t text_bytes = count_text(d, count, text);
-    uint8_t position[8], *p;
-    cbi_store_u64(position, __builtin_bswap64(c->position));
-    const uint8_t *order = d->g.sorted ? key : position;
-    uint32_t order_bytes = d->g.sorted ? key_bytes : 8;
-    uint32_t bytes = (uint32_t)(text_bytes + c->row_bytes);
-    uint32_t range = group_range(&d->g, c->position, key, key_bytes);
-    CB_TRY(cbi_batch_begin(&w->batch, range, cbi_record_bytes(order_bytes, bytes), &p, err));
-    p = cbi_record_put_key(p, order, order_bytes, bytes);
+    group_result r;
+    uint8_t *p;
+    uint32_t row_bytes = c->row_bytes, bytes;
+    group_result_place(&d->g, c->position, d->g.sorted ? key : NULL, key_bytes, &r);
+    group_result_count(&d->g, w, r.range, text_bytes + row_bytes);
+    if (late && group_result_leave(&r, c->position, row_bytes))
+        row_bytes = 0;
+    bytes = (uint32_t)text_bytes + row_bytes;
+    CB_TRY(cbi_batch_begin(&w->batch, r.range, cbi_record_bytes(r.order_bytes, bytes), &p, err));
+    p = cbi_record_put_key(p, r.order, r.order_bytes, bytes);
     memcpy(p, text, text_bytes);
     p += text_bytes;
-    memcpy(p, c->row, c->row_bytes);
-    return cbi_batch_end(&w->batch, p + c->row_bytes, err);
+    memcpy(p, c->row, row_bytes);
+    return cbi_batch_end(&w->batch, p + row_bytes, err);
 }
 
 static cb_status put_duplicate(const cb_dedupe *d, cbi_job_worker *w, const candidate *c,
                                cb_error *err) {
     if (d->duplicates == NULL)
         return CB_OK;
-    uint8_t position[8], *p;
-    uint64_t chunks = atomic_load(&d->g.chunks);
-    uint32_t ranges = d->g.job.sizes.ranges;
-    cbi_u128 part = (cbi_u128)(c->position >> CBI_ORDER_ROW_BITS) * ranges;
-    cbi_store_u64(position, __builtin_bswap64(c->position));
-    CB_TRY(cbi_batch_begin(&w->batch, ranges + (uint32_t)(part / (chunks + (chunks == 0))),
-                           cbi_record_bytes(8, c->row_bytes), &p, err));
-    p = cbi_record_put_key(p, position, 8, c->row_bytes);
+    group_result r;
+    uint8_t *p;
+    group_result_place(&d->g, c->position, NULL, 0, &r);
+    uint32_t range = r.range + d->g.job.sizes.ranges;
+    group_result_count(&d->g, w, range, c->row_bytes);
+    CB_TRY(
+        cbi_batch_begin(&w->batch, range, cbi_record_bytes(r.order_bytes, c->row_bytes), &p, err));
+    p = cbi_record_put_key(p, r.order, r.order_bytes, c->row_bytes);
     memcpy(p, c->row, c->row_bytes);
     return cbi_batch_end(&w->batch, p + c->row_bytes, err);
 }
@@ -187,10 +190,11 @@ static cb_status add_record(const cb_dedupe *d, cbi_job_worker *w, group_table *
 }
 
 static cb_status end_key(const cb_dedupe *d, cbi_job_worker *w, const uint8_t *key,
-                         uint32_t key_bytes, const candidate *best, uint64_t count, cb_error *err) {
+                         uint32_t key_bytes, const candidate *best, uint64_t count, bool late,
+                         cb_error *err) {
     if (d->keep == CB_KEEP_NONE && count > 1)
         return put_duplicate(d, w, best, err);
-    return put_kept(d, w, key, key_bytes, best, count, err);
+    return put_kept(d, w, key, key_bytes, best, count, late, err);
 }
 
 static cb_status work_on(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
@@ -230,12 +234,13 @@ static cb_status work_on(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segme
         if (cbi_job_stopped(w->job))
             return cbi_fail(err, CB_ECANCELED, "cancelled");
     }
+    bool late = group_late_worth(&d->g, t.count, w->job->demand.row_bytes);
     for (uint32_t i = 0; i < t.count; i++) {
         const group_entry *e = group_table_at(&t, i);
         candidate best;
         cbi_stored record;
         best_of(d, e, &best, &record);
-        CB_TRY(end_key(d, w, record.key, record.key_bytes, &best, e->state[BEST_COUNT], err));
+        CB_TRY(end_key(d, w, record.key, record.key_bytes, &best, e->state[BEST_COUNT], late, err));
     }
     return CB_OK;
 }
@@ -272,7 +277,7 @@ static cb_status end_run(big_dedupe *b, cb_error *err) {
     open_candidate(b->d, &record, b->order, &best);
     uint64_t count = b->count;
     b->count = 0;
-    return end_key(b->d, b->w, record.key, record.key_bytes, &best, count, err);
+    return end_key(b->d, b->w, record.key, record.key_bytes, &best, count, false, err);
 }
 
 static cb_status merged_record(void *ctx, const cbi_stored *record, cb_error *err) {
@@ -457,9 +462,13 @@ static cb_status do_work(cb_dedupe *d, cb_error *err) {
     CB_TRY(make_header(d, err));
     CB_TRY(cbi_job_make_memory(job, err));
     job->demand.outputs = d->duplicates != NULL ? 2 : 1;
+    g->late_rows = true;
+    g->places = !job->no_terminator && group_late_possible(g);
     CB_TRY(group_make_plan(g, 64, 8, err));
     CB_TRY(cbi_job_make_ready(job, err));
+    CB_TRY(group_late_begin(g, err));
     CB_TRY(group_read(g, err));
+    group_late_know_starts(g);
     CB_TRY(cbi_input_finish(job->input, err));
     uint32_t ranges = job->sizes.ranges * job->demand.outputs;
     CB_TRY(cbi_job_open_partitions(job, ranges, &job->results, err));

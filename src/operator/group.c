@@ -355,6 +355,7 @@ cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, c
     if (d->stored_bytes < 1 && cbi_input_seekable(job->input))
         d->stored_bytes = 1;
     d->fields = g->delimited ? g->column_count : 0;
+    d->rereads = g->places;
     d->read_extra = group_worker_bytes(g);
     d->work_factor = work_bytes / d->record_bytes;
     d->result_factor = (result_bytes + 12 + d->record_bytes * 0.9) / d->record_bytes;
@@ -379,7 +380,8 @@ static cb_status put_empty(cb_group *g, cb_error *err) {
     if (g->key_count > 0 || atomic_load(&job->rows_in) > 0)
         return CB_OK;
     cbi_job_worker *w = &job->workers[0];
-    uint8_t text[4096], position[8] = {0}, *p = text, *record;
+    uint8_t text[4096], *p = text, *record;
+    group_result r;
     uint64_t *state = (uint64_t *)(void *)w->scratch;
     memset(state, 0, g->aggs->state_bytes);
     (void)cbi_batch_init(&w->batch, w, job->results, job->sizes.ranges,
@@ -394,8 +396,11 @@ static cb_status put_empty(cb_group *g, cb_error *err) {
             *p++ = '0';
     }
     uint32_t bytes = (uint32_t)(p - text);
-    CB_TRY(cbi_batch_begin(&w->batch, 0, cbi_record_bytes(8, bytes), &record, err));
-    uint8_t *end = cbi_record_put_key(record, position, 8, bytes);
+    group_result_place(g, 0, NULL, 0, &r);
+    group_result_count(g, w, r.range, bytes);
+    CB_TRY(
+        cbi_batch_begin(&w->batch, r.range, cbi_record_bytes(r.order_bytes, bytes), &record, err));
+    uint8_t *end = cbi_record_put_key(record, r.order, r.order_bytes, bytes);
     memcpy(end, text, bytes);
     CB_TRY(cbi_batch_end(&w->batch, end + bytes, err));
     return cbi_batch_flush(&w->batch, err);
@@ -408,10 +413,13 @@ static cb_status do_work(cb_group *g, cb_error *err) {
     CB_TRY(cbi_job_open_input(job, &input, err));
     CB_TRY(group_bind(g, err));
     CB_TRY(cbi_job_make_memory(job, err));
+    g->places = !g->aggs->lists && g->key_count > 0 && group_late_possible(g);
     double each = g->aggs->lists ? 96 : 36 + (double)g->aggs->state_bytes;
     CB_TRY(group_make_plan(g, each, (double)g->aggs->count * 8, err));
     CB_TRY(cbi_job_make_ready(job, err));
+    CB_TRY(group_late_begin(g, err));
     CB_TRY(group_read(g, err));
+    group_late_know_starts(g);
     CB_TRY(cbi_input_finish(job->input, err));
     CB_TRY(group_work(g, err));
     CB_TRY(put_empty(g, err));
@@ -456,6 +464,7 @@ void cb_group_destroy(cb_group *g) {
 
 void group_fini(cb_group *g) {
     cbi_job_fini(&g->job);
+    group_late_end(g);
     cbi_splitters_destroy(g->splitters);
     cbi_keys_destroy(g->typed);
     cbi_aggregates_destroy(g->aggs);

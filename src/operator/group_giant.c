@@ -374,12 +374,14 @@ static cb_status put_giant(giant_work *b, cb_error *err) {
     b->at = b->text;
     CB_TRY(put_bytes(b, display, display_bytes, err));
     CB_TRY(put_fields(b, 0, g->aggs->count, err));
-    uint8_t position[8], *p;
-    cbi_store_u64(position, __builtin_bswap64(b->first));
-    uint32_t row_bytes = (uint32_t)(b->at - b->text), order_bytes = g->sorted ? b->key_bytes : 8;
-    CB_TRY(cbi_batch_begin(&b->w->batch, group_range(g, b->first, b->key, b->key_bytes),
-                           cbi_record_bytes(order_bytes, row_bytes), &p, err));
-    p = cbi_record_put_key(p, g->sorted ? b->key : position, order_bytes, row_bytes);
+    group_result r;
+    uint8_t *p;
+    uint32_t row_bytes = (uint32_t)(b->at - b->text);
+    group_result_place(g, b->first, b->key, b->key_bytes, &r);
+    group_result_count(g, b->w, r.range, row_bytes);
+    CB_TRY(cbi_batch_begin(&b->w->batch, r.range, cbi_record_bytes(r.order_bytes, row_bytes), &p,
+                           err));
+    p = cbi_record_put_key(p, r.order, r.order_bytes, row_bytes);
     memcpy(p, b->text, row_bytes);
     return cbi_batch_end(&b->w->batch, p + row_bytes, err);
 }

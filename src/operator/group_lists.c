@@ -67,8 +67,7 @@ static size_t order_pieces(lists_work *l, cbi_segment *list) {
         while (at < end) {
             cbi_stored first;
             (void)cbi_stored_get(&cbi_record_layout, at + CBI_PIECE_HEADER_BYTES, &first);
-            uint64_t order = cbi_load_u64(at) >> CBI_ORDER_ROW_BITS << CBI_ORDER_ROW_BITS;
-            pieces[count++] = (cbi_entry){.prefix = order | cbi_load_u32(first.row),
+            pieces[count++] = (cbi_entry){.prefix = cbi_load_u64(at) + cbi_load_u32(first.row),
                                           .ref = (uint64_t)(at - base)};
             at += CBI_PIECE_HEADER_BYTES + cbi_load_u32(at + 12);
         }

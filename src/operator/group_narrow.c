@@ -183,7 +183,7 @@ uint32_t narrow_table_add(group_block *b, uint32_t from, uint64_t position) {
             e = add_entry(b, i);
             if (e == NULL)
                 break;
-            e->first = position | b->number[i];
+            e->first = position + b->number[i];
         }
         e->rows++;
         b->states[i] = e->state;

@@ -66,6 +66,14 @@ struct cb_group {
     uint8_t *sample_scales; /* of each aggregated column */
     bool *sample_nulls;
     uint64_t table_units_max;
+
+    /* group_late.c */
+    bool places;           /* positions are places in the input */
+    bool late_rows;        /* a result is text and then its row, not key columns and then text */
+    double range_scale;    /* of a place, to its range */
+    atomic_ullong *starts; /* of ranges, in the input, and one more */
+    uint64_t *range_bytes; /* of the output, for each worker and range */
+    struct group_again *again; /* one a worker */
 };
 
 /** One worker's, in its scratch. */
@@ -76,6 +84,8 @@ typedef struct group_worker {
     void *table_base;
     size_t table_units;
     uint64_t rows_since; /* the table was emptied */
+    uint64_t base;       /* position of a row with the number 0 */
+    uint32_t range;      /* of the row before */
     uint8_t *scales_seen;
     uint8_t *key_memory; /* GROUP_BATCH keys */
     cbi_span *typed_fields;
@@ -166,14 +176,59 @@ cb_status group_put_state(cb_group *g, cbi_batch *batch, const group_table *tabl
 /** Bytes of scratch a worker needs for all that. */
 size_t group_worker_bytes(const cb_group *g);
 
+/* ---- group_late.c: results that leave their text in the input ---- */
+
+enum { GROUP_LATE_MAX = 4096 /* bytes of a row, or of key columns, that may be left there */ };
+
+/** Can rows be found again? Before the plan is made, which must know. */
+bool group_late_possible(const cb_group *g);
+/** If so: before rows are read, behind them, at the end. */
+cb_status group_late_begin(cb_group *g, cb_error *err);
+void group_late_know_starts(cb_group *g);
+void group_late_end(cb_group *g);
+/** Rows of the batch that was scanned: where ranges begin. */
+void group_late_note(cb_group *g, const cbi_job_worker *w, uint32_t *range);
+/** Is it worth reading the input once more for all results, if a partition has `groups` of them
+ * which show so many bytes of it? */
+bool group_late_worth(const cb_group *g, uint64_t groups, double shown);
+
+/** Position of row `i` of the batch. */
+static inline uint64_t group_place_of(const cbi_job_worker *w, size_t i) {
+    const cbi_span row = w->rows.rows[i];
+    uint64_t in_chunk = (uint64_t)(w->rows.base + row.offset - w->chunk.rows);
+    return (w->chunk.file_offset + in_chunk) << 1 | (row.bytes > GROUP_LATE_MAX);
+}
+
+/** Where a result goes, and what orders it there. */
+typedef struct group_result {
+    uint32_t range, order_bytes;
+    const uint8_t *order;
+    uint8_t position[8];
+} group_result;
+
+/** The range of results that a position belongs to. */
+uint32_t group_position_range(const cb_group *g, uint64_t position);
+/** `key`: orders it where the output is sorted by key. NULL: it is not. */
+void group_result_place(const cb_group *g, uint64_t first, const uint8_t *key, uint32_t key_bytes,
+                        group_result *r);
+/** Of a result that has been placed: its text stays away if it can, or the answer is false; `shown`
+ * bytes of it. */
+bool group_result_leave(group_result *r, uint64_t first, size_t shown);
+/** A result of so many bytes, all told, goes to the range. */
+static inline void group_result_count(const cb_group *g, const cbi_job_worker *w, uint32_t range,
+                                      uint64_t bytes) {
+    const cbi_job *job = &g->job;
+    uint32_t outputs = job->demand.outputs > 1 ? job->demand.outputs : 1;
+    if (g->places)
+        g->range_bytes[((size_t)w->index * outputs) * job->sizes.ranges + range] += bytes + 1;
+}
+
 /* ---- group_states.c, group_lists.c: the work pass ---- */
 cb_status group_work(cb_group *g, cb_error *err);
 bool group_lists_fit(const cb_group *g, const cbi_partition_info *info, size_t bytes);
 cb_status group_lists_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
                            cb_error *err);
 cb_status group_lists_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err);
-/** The range of results that a group belongs to. */
-uint32_t group_range(const cb_group *g, uint64_t position, const uint8_t *key, size_t key_bytes);
 /** An aggregate that does not fit in 128 bits. */
 cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes, size_t column,
                          cb_error *err);

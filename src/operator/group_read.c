@@ -265,7 +265,7 @@ static group_entry *new_entry(cbi_job_worker *w, const found_key *k, size_t plac
     group_entry *e = group_table_add(&own->table, k->hash, k->key, k->key_bytes, copy, place);
     if (e == NULL)
         return NULL;
-    e->first = w->chunk.sequence << CBI_ORDER_ROW_BITS | k->number;
+    e->first = own->base + k->number;
     uint8_t *p = own->table.keys;
     memcpy(p, k->key, k->key_bytes);
     if (g->display) {
@@ -392,7 +392,7 @@ static cb_status use_rows(cbi_job_worker *w, uint32_t from, uint32_t to, uint64_
         CB_TRY(note_scales(w, values, err));
         found_key *k = &keys[count];
         k->index = i;
-        k->number = (uint32_t)*number;
+        k->number = g->places ? (uint32_t)(group_place_of(w, i) - own->base) : (uint32_t)*number;
         cb_assert(++*number < GROUP_STATE_BIT);
         find_key(w, &row, k, &used);
         if (CBI_UNLIKELY(k->key == NULL)) { /* those before it first, then by itself */
@@ -493,7 +493,7 @@ static cb_status add_block(cbi_job_worker *w, cb_error *err) {
     group_block *b = ((group_worker *)w->own)->block;
     uint32_t done = 0;
     while (b->table_on) {
-        done = narrow_table_add(b, done, w->chunk.sequence << CBI_ORDER_ROW_BITS);
+        done = narrow_table_add(b, done, ((group_worker *)w->own)->base);
         if (done == b->count)
             return CB_OK;
         bool worth = b->table.count > 0 && narrow_table_worth(&b->table);
@@ -514,6 +514,8 @@ static cb_status use_block(cbi_job_worker *w, uint32_t from, uint32_t count, uin
         size_t end = (size_t)(w->chunk.rows + w->chunk.bytes - w->rows.base);
         group_block_read(b, own->group, &w->rows, end, from, count, number, own->key_memory,
                          GROUP_KEY_MAX, above);
+        for (uint32_t i = 0; own->group->places && i < count; i++)
+            b->number[i] = (uint32_t)(group_place_of(w, from + i) - own->base);
         CB_TRY(rescale_block(w, above, &again, err));
     }
     bool odd = memchr(b->odd, 1, count) != NULL;
@@ -531,20 +533,36 @@ static cb_status use_block(cbi_job_worker *w, uint32_t from, uint32_t count, uin
     return CB_OK;
 }
 
-static cb_status use_scanned(cbi_job_worker *w, uint64_t *number, uint64_t *rows, cb_error *err) {
+/* Rows [from, to) of those scanned. */
+static cb_status use_range(cbi_job_worker *w, uint32_t from, uint32_t to, uint64_t *number,
+                           uint64_t *rows, cb_error *err) {
     const group_worker *own = w->own;
     uint64_t before = *number;
-    uint32_t count = (uint32_t)w->rows.count;
     if (own->block == NULL) {
-        CB_TRY(use_rows(w, 0, count, number, err));
+        CB_TRY(use_rows(w, from, to, number, err));
         *rows += *number - before;
         return CB_OK;
     }
-    *number += count;
+    *number += to - from;
     cb_assert(*number < GROUP_STATE_BIT);
-    for (uint32_t i = 0; i < count; i += GROUP_BLOCK)
-        CB_TRY(use_block(w, i, (uint32_t)cbi_min(count - i, GROUP_BLOCK), (uint32_t)before + i,
-                         rows, err));
+    for (uint32_t i = from; i < to; i += GROUP_BLOCK)
+        CB_TRY(use_block(w, i, (uint32_t)cbi_min(to - i, GROUP_BLOCK),
+                         (uint32_t)before + (i - from), rows, err));
+    return CB_OK;
+}
+
+static cb_status use_scanned(cbi_job_worker *w, uint64_t *number, uint64_t *rows, cb_error *err) {
+    group_worker *own = w->own;
+    uint32_t count = (uint32_t)w->rows.count;
+    if (own->group->places)
+        group_late_note(own->group, w, &own->range);
+    if (!own->group->places || w->big == NULL)
+        return use_range(w, 0, count, number, rows, err);
+    for (uint32_t i = 0; i < count; i++) { /* a row's number may not reach from one to the next */
+        CB_TRY(cbi_batch_flush(&w->batch, err));
+        w->batch.order = own->base = group_place_of(w, i) & ~(uint64_t)1;
+        CB_TRY(use_range(w, i, i + 1, number, rows, err));
+    }
     return CB_OK;
 }
 
@@ -553,7 +571,10 @@ static cb_status read_chunk(cbi_job_worker *w, cb_error *err) {
     uint64_t number = 0, rows = 0;
     size_t at = 0;
     CB_TRY(cbi_batch_flush(&w->batch, err));
-    w->batch.order = w->chunk.sequence << CBI_ORDER_ROW_BITS;
+    group_worker *own = w->own;
+    own->base = g->places ? w->chunk.file_offset << 1 : w->chunk.sequence << CBI_ORDER_ROW_BITS;
+    own->range = UINT32_MAX;
+    w->batch.order = own->base;
     unsigned long long seen = atomic_load(&g->chunks);
     while (seen < w->chunk.sequence + 1 &&
            !atomic_compare_exchange_weak(&g->chunks, &seen, w->chunk.sequence + 1)) {

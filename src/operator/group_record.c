@@ -203,8 +203,7 @@ void group_payload_get(const cb_group *g, const cbi_stored *record, uint64_t ord
         payload->position = cbi_load_u64(p);
         p += 8;
     } else {
-        payload->position =
-            (order >> CBI_ORDER_ROW_BITS << CBI_ORDER_ROW_BITS) | (number & ~GROUP_STATE_BIT);
+        payload->position = order + (number & ~GROUP_STATE_BIT);
     }
     payload->body = p;
 }

@@ -18,6 +18,7 @@ typedef struct states_work {
     uint8_t *text;   /* a row of the result */
     uint64_t *state; /* one, aligned */
     cbi_value *values;
+    bool late;     /* key columns need not be kept with results */
     uint8_t *rest; /* memory for the table */
     size_t rest_bytes;
 } states_work;
@@ -69,14 +70,6 @@ cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes
 
 /* ---- results ---- */
 
-uint32_t group_range(const cb_group *g, uint64_t position, const uint8_t *key, size_t key_bytes) {
-    if (g->sorted)
-        return g->splitters != NULL ? cbi_splitters_find(g->splitters, key, key_bytes) : 0;
-    uint64_t chunks = atomic_load_explicit(&g->chunks, memory_order_relaxed);
-    cbi_u128 part = (cbi_u128)(position >> CBI_ORDER_ROW_BITS) * g->job.sizes.ranges;
-    return (uint32_t)(part / (chunks + (chunks == 0)));
-}
-
 /* What is written out of a group's key. */
 static const uint8_t *display_of(const cb_group *g, const uint8_t *key, uint32_t key_bytes,
                                  uint32_t *bytes) {
@@ -99,20 +92,38 @@ static cb_status put_result(states_work *s, uint64_t first, const uint8_t *key, 
     uint32_t display_bytes;
     const uint8_t *display = display_of(g, key, key_bytes, &display_bytes);
     size_t text_bytes = (size_t)(text - s->text);
-    uint8_t position[8], *p;
-    cbi_store_u64(position, __builtin_bswap64(first));
-    uint32_t row_bytes = (uint32_t)(display_bytes + text_bytes),
-             order_bytes = g->sorted ? key_bytes : 8;
-    CB_TRY(cbi_batch_begin(&s->w->batch, group_range(g, first, key, key_bytes),
-                           cbi_record_bytes(order_bytes, row_bytes), &p, err));
-    p = cbi_record_put_key(p, g->sorted ? key : position, order_bytes, row_bytes);
+    group_result r;
+    uint8_t *p;
+    group_result_place(g, first, key, key_bytes, &r);
+    group_result_count(g, s->w, r.range, display_bytes + text_bytes);
+    if (s->late && group_result_leave(&r, first, display_bytes))
+        display_bytes = 0;
+    uint32_t row_bytes = (uint32_t)(display_bytes + text_bytes);
+    CB_TRY(cbi_batch_begin(&s->w->batch, r.range, cbi_record_bytes(r.order_bytes, row_bytes), &p,
+                           err));
+    p = cbi_record_put_key(p, r.order, r.order_bytes, row_bytes);
     memcpy(p, display, display_bytes);
     p += display_bytes;
     memcpy(p, s->text, text_bytes);
     return cbi_batch_end(&s->w->batch, p + text_bytes, err);
 }
 
+/* Bytes that key columns take in the result, on average. */
+static double mean_display(const states_work *s) {
+    enum { LOOKED_AT = 64 };
+    uint32_t n = (uint32_t)cbi_min(s->table.count, LOOKED_AT);
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const group_entry *e = group_table_at(&s->table, i);
+        uint32_t bytes;
+        (void)display_of(s->g, e->key, e->key_bytes, &bytes);
+        sum += bytes;
+    }
+    return (double)sum / (n + (n == 0));
+}
+
 static cb_status put_results(states_work *s, cb_error *err) {
+    s->late = group_late_worth(s->g, s->table.count, mean_display(s));
     for (uint32_t i = 0; i < s->table.count; i++) {
         const group_entry *e = group_table_at(&s->table, i);
         CB_TRY(put_result(s, e->first, e->key, e->key_bytes, e->state, err));

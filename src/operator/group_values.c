@@ -588,21 +588,20 @@ cb_status list_put_result(list_eval *e, cbi_job_worker *w, uint64_t first, const
         CB_TRY(look_for_text(e, &g->aggs->items[i], rows, count, &e->texts[i], &bound, err));
         row_bound += bound + 1;
     }
-    uint8_t position[8], *start, *p;
-    cbi_store_u64(position, __builtin_bswap64(first));
-    const uint8_t *order = g->sorted ? key : position;
-    uint32_t order_bytes = g->sorted ? key_bytes : 8;
-    if (row_bound + order_bytes + 10 > CBI_STORED_MAX)
+    group_result r;
+    uint8_t *start, *p;
+    group_result_place(g, first, key, key_bytes, &r);
+    if (row_bound + r.order_bytes + 10 > CBI_STORED_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED,
                         "a row of the result may have %llu bytes; it can have %llu",
                         (unsigned long long)row_bound, (unsigned long long)CBI_STORED_MAX);
     CB_TRY(add_up(e, rows, count, err));
-    CB_TRY(cbi_batch_begin(&w->batch, group_range(g, first, key, key_bytes),
-                           (size_t)row_bound + order_bytes + 10, &start, err));
+    CB_TRY(
+        cbi_batch_begin(&w->batch, r.range, (size_t)row_bound + r.order_bytes + 10, &start, err));
     p = start + CBI_VARINT_MAX; /* how many bytes the row has is known when it is written */
-    p = cbi_varint_put(p, order_bytes);
-    memcpy(p, order, order_bytes);
-    uint8_t *row = p + order_bytes;
+    p = cbi_varint_put(p, r.order_bytes);
+    memcpy(p, r.order, r.order_bytes);
+    uint8_t *row = p + r.order_bytes;
     memcpy(row, display, display_bytes);
     p = row + display_bytes;
     for (size_t i = 0; i < g->aggs->count; i++) {
@@ -611,6 +610,7 @@ cb_status list_put_result(list_eval *e, cbi_job_worker *w, uint64_t first, const
         CB_TRY(put_value(e, &g->aggs->items[i], &e->texts[i], rows, count, &p, err));
     }
     uint32_t bytes = (uint32_t)(p - row);
+    group_result_count(g, w, r.range, bytes);
     for (unsigned i = 0; i < CBI_VARINT_MAX; i++, bytes >>= 7)
         start[i] = (uint8_t)((bytes & 0x7f) | (i + 1 < CBI_VARINT_MAX ? 0x80 : 0));
     return cbi_batch_end(&w->batch, p, err);

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
+#include "operator/group_private.h"
+
+/*
+ * Results leave their text in the input.
+ *
+ * What a group shows of its key is text of its first row, and what stays of a deduplication is
+ * rows. Where groups are many that text is most of a result: it would go to a range of results, to
+ * the disk and back, only to be copied once more. But results come out in the order of the rows
+ * they begin with. So where the input is a file that can be read anywhere, positions are places in
+ * it, a result takes its place along and what is not in the input (the aggregates), and when a
+ * range is written the rows of that part of the input are read once more, one after the other.
+ *
+ * Whether that pays is seen partition by partition, when groups are known and before results are
+ * made (group_late_worth); both kinds of results may stand in one range, told apart by the last bit
+ * of their places. Rows that a chunk's buffer might not hold are known by the last bit of their
+ * positions, and bring their text. A range's size in the output must be known before it is
+ * written: each worker counts.
+ */
+
+enum { PLACE_BYTES = 6, PLACE_BITS = 8 * PLACE_BYTES };
+
+typedef struct group_again {
+    uint32_t range;
+    cbi_reread from;
+    cbi_chunk chunk;
+    cbi_rows rows;
+    size_t at, row; /* scanned up to; the row that is looked at */
+    uint8_t *text;  /* GROUP_LATE_MAX */
+} group_again;
+
+/* ---- before ---- */
+
+bool group_late_possible(const cb_group *g) {
+    const cbi_job *job = &g->job;
+    return !g->sorted && (g->delimited || g->late_rows) && job->o.input_count == 1 &&
+           job->o.write == NULL && cbi_input_seekable(job->input);
+}
+
+static uint32_t outputs(const cbi_job *job) {
+    return job->demand.outputs > 1 ? job->demand.outputs : 1;
+}
+
+static uint64_t range_bytes(const cbi_job *job, uint32_t range) {
+    const cb_group *g = (const cb_group *)(const void *)job;
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < job->sizes.threads; i++)
+        bytes += g->range_bytes[(size_t)i * outputs(job) * job->sizes.ranges + range];
+    return bytes;
+}
+
+static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *err);
+
+cb_status group_late_begin(cb_group *g, cb_error *err) {
+    const cbi_job_sizes *z = &g->job.sizes;
+    if (!g->places)
+        return CB_OK;
+    g->starts = cbi_calloc((size_t)z->ranges + 1, sizeof *g->starts);
+    g->range_bytes =
+        cbi_calloc((size_t)z->ranges * outputs(&g->job) * z->threads, sizeof *g->range_bytes);
+    g->again = cbi_calloc(z->threads, sizeof *g->again);
+    if (g->starts == NULL || g->range_bytes == NULL || g->again == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for the starts of %u ranges", z->ranges);
+    uint64_t bytes = cbi_input_bytes(g->job.input);
+    g->range_scale = (double)z->ranges / ((double)bytes + 1);
+    for (uint32_t r = 0; r <= z->ranges; r++)
+        atomic_init(&g->starts[r], r < z->ranges ? UINT64_MAX : bytes);
+    for (unsigned i = 0; i < z->threads; i++)
+        g->again[i].range = UINT32_MAX;
+    g->job.put_result = put_result;
+    g->job.range_bytes = range_bytes;
+    return CB_OK;
+}
+
+void group_late_end(cb_group *g) {
+    cbi_free(g->starts);
+    cbi_free(g->range_bytes);
+    cbi_free(g->again);
+}
+
+/* ---- while rows are read ---- */
+
+void group_late_note(cb_group *g, const cbi_job_worker *w, uint32_t *range) {
+    size_t count = w->rows.count;
+    if (count == 0 || group_position_range(g, group_place_of(w, count - 1)) == *range)
+        return; /* that of the row before them */
+    for (size_t i = 0; i < count; i++) {
+        uint64_t position = group_place_of(w, i);
+        uint32_t r = group_position_range(g, position);
+        if (r == *range)
+            continue;
+        *range = r;
+        unsigned long long place = position >> 1,
+                           least = atomic_load_explicit(&g->starts[r], memory_order_relaxed);
+        while (place < least && !atomic_compare_exchange_weak(&g->starts[r], &least, place))
+            continue;
+    }
+}
+
+void group_late_know_starts(cb_group *g) {
+    if (!g->places)
+        return;
+    for (uint32_t r = g->job.sizes.ranges; r-- > 0;)
+        if (atomic_load(&g->starts[r]) == UINT64_MAX)
+            atomic_store(&g->starts[r], atomic_load(&g->starts[r + 1]));
+}
+
+/* ---- while results are made ---- */
+
+bool group_late_worth(const cb_group *g, uint64_t groups, double shown) {
+    static const double WORTH = 0.2; /* of the input: so much less to carry about pays for it */
+    const cbi_job *job = &g->job;
+    return g->places &&
+           (double)groups * job->sizes.parts * shown > WORTH * (double)cbi_input_bytes(job->input);
+}
+
+uint32_t group_position_range(const cb_group *g, uint64_t position) {
+    uint32_t ranges = g->job.sizes.ranges;
+    if (g->places) {
+        uint32_t range = (uint32_t)((double)(position >> 1) * g->range_scale);
+        return range < ranges ? range : ranges - 1;
+    }
+    uint64_t chunks = atomic_load_explicit(&g->chunks, memory_order_relaxed);
+    cbi_u128 part = (cbi_u128)(position >> CBI_ORDER_ROW_BITS) * ranges;
+    return (uint32_t)(part / (chunks + (chunks == 0)));
+}
+
+void group_result_place(const cb_group *g, uint64_t first, const uint8_t *key, uint32_t key_bytes,
+                        group_result *r) {
+    if (g->sorted && key != NULL) {
+        r->range = g->splitters != NULL ? cbi_splitters_find(g->splitters, key, key_bytes) : 0;
+        r->order = key;
+        r->order_bytes = key_bytes;
+        return;
+    }
+    uint64_t order = first;
+    r->range = group_position_range(g, first);
+    r->order = r->position;
+    r->order_bytes = sizeof r->position;
+    if (g->places) { /* from the range's start on; the last bit: the text is here */
+        order = (first >> 1) - atomic_load_explicit(&g->starts[r->range], memory_order_relaxed);
+        order = (order << 1 | 1) << (64 - PLACE_BITS);
+        r->order_bytes = PLACE_BYTES;
+    }
+    cbi_store_u64(r->position, __builtin_bswap64(order));
+}
+
+bool group_result_leave(group_result *r, uint64_t first, size_t shown) {
+    if ((first & 1) != 0 || shown > GROUP_LATE_MAX)
+        return false;
+    r->position[PLACE_BYTES - 1] &= 0xfe;
+    return true;
+}
+
+/* ---- rows again ---- */
+
+static void open_range(const cb_group *g, const cbi_job_worker *w, group_again *r) {
+    const cbi_job_sizes *z = &g->job.sizes;
+    uint32_t range = w->range % z->ranges;
+    uint8_t *at = w->reread;
+    *r = (group_again){
+        .range = w->range,
+        .from = {.at = atomic_load(&g->starts[range]), .end = atomic_load(&g->starts[range + 1])}};
+    r->chunk = (cbi_chunk){.buf = at, .capacity = z->chunk};
+    at += cbi_round_up(z->chunk, 64);
+    r->text = at;
+    at += GROUP_LATE_MAX;
+    r->rows = (cbi_rows){.capacity = z->batch_rows, .rows = (cbi_span *)(void *)at};
+    r->rows.fields = r->rows.rows + z->batch_rows;
+    r->rows.field_count = g->delimited && !g->late_rows ? g->column_count : 0;
+}
+
+/* The row that begins at `place`. */
+static cb_status find_row(const cb_group *g, group_again *r, uint64_t place, cb_error *err) {
+    cbi_input *input = g->job.input;
+    for (;;) {
+        for (; r->row < r->rows.count; r->row++) {
+            uint64_t at = r->chunk.file_offset + r->rows.rows[r->row].offset;
+            if (at == place)
+                return CB_OK;
+            if (at > place)
+                break;
+        }
+        if (r->row < r->rows.count)
+            break;
+        if (r->at >= r->chunk.bytes) {
+            CB_TRY(cbi_input_reread(input, &r->from, &r->chunk, err));
+            if (r->chunk.bytes == 0)
+                break;
+            r->at = 0;
+        }
+        r->row = 0;
+        CB_TRY(cbi_input_scan(input, &r->chunk, &r->at, g->columns, &r->rows, err));
+    }
+    return cbi_fail(err, CB_EIO, "%s changed while it was being read: no row begins at byte %llu",
+                    cbi_input_name(input, 0), (unsigned long long)place);
+}
+
+/* What is shown of the row that was found. */
+static cb_status shown_of(const cb_group *g, group_again *r, const uint8_t **shown, size_t *bytes,
+                          cb_error *err) {
+    group_row row = {.base = r->rows.base,
+                     .row = r->rows.rows[r->row],
+                     .fields = r->rows.fields + r->row * r->rows.field_count};
+    if (g->late_rows) {
+        *shown = row.base + row.row.offset;
+        *bytes = row.row.bytes;
+        return CB_OK;
+    }
+    if (CBI_LIKELY(group_key_slice(g, &row, shown, bytes)))
+        return CB_OK;
+    *bytes = group_display_bytes(g, &row);
+    if (*bytes > GROUP_LATE_MAX)
+        return cbi_fail(err, CB_EIO, "%s changed while it was being read",
+                        cbi_input_name(g->job.input, 0));
+    (void)group_put_display(g, &row, r->text);
+    *shown = r->text;
+    return CB_OK;
+}
+
+static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *err) {
+    const cb_group *g = (const cb_group *)(const void *)w->job;
+    group_again *r = &g->again[w->index];
+    cbi_writer *out = &w->writer;
+    uint8_t end = w->job->o.zero_terminated ? 0 : '\n';
+    if ((row->key[PLACE_BYTES - 1] & 1) != 0)
+        return cbi_writer_put_row(out, row->row, row->row_bytes, true, end, err);
+    if (r->range != w->range)
+        open_range(g, w, r);
+    uint64_t place = cbi_prefix(row->key, PLACE_BYTES, 0) >> (65 - PLACE_BITS);
+    const uint8_t *shown = NULL;
+    size_t bytes = 0;
+    CB_TRY(find_row(g, r,
+                    place + atomic_load_explicit(&g->starts[w->range % w->job->sizes.ranges],
+                                                 memory_order_relaxed),
+                    err));
+    CB_TRY(shown_of(g, r, &shown, &bytes, err));
+    if (g->late_rows) {
+        CB_TRY(cbi_writer_put(out, row->row, row->row_bytes, err));
+        return cbi_writer_put_row(out, shown, bytes, true, end, err);
+    }
+    CB_TRY(cbi_writer_put(out, shown, bytes, err));
+    return cbi_writer_put_row(out, row->row, row->row_bytes, true, end, err);
+}
