@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
-#include "operator/group_private.h"
+#include "operator/group_block.h"
 
 /*
  * Group-by as an object: options in, work done, figures out. The work is in group_read.c (rows in),
@@ -281,6 +281,17 @@ static void sample_number(cb_group *g, const group_row *row, size_t column, cbi_
         g->sample_scales[column] = (uint8_t)cbi_max(g->sample_scales[column], d.scale);
 }
 
+/* Which characters keys are made of. */
+static void sample_key(cb_group *g, const group_row *row, size_t bytes) {
+    uint8_t text[256];
+    g->sample_key_bytes += (double)bytes;
+    if (!g->plain || g->row_is_key || bytes > sizeof text)
+        return;
+    (void)group_put_display(g, row, text);
+    for (size_t i = 0; i < bytes; i++)
+        g->sample_times[text[i]]++;
+}
+
 /* What a record of this row will take. */
 static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
     cb_group *g = ctx;
@@ -293,6 +304,7 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
     group_row row = {
         .base = rows->base, .row = rows->rows[i], .fields = rows->fields + i * rows->field_count};
     size_t display = g->row_is_key ? 0 : group_display_bytes(g, &row);
+    sample_key(g, &row, display);
     double bytes = 4 + 2 + (double)display;
     for (size_t k = 0; k < g->aggs->column_count; k++) {
         const cbi_agg_column *c = &g->aggs->columns[k];
@@ -329,6 +341,17 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
     g->sample_record_bytes += bytes;
 }
 
+/* Are keys made brief? Only where they can be found in the input again. */
+static void choose_brief(cb_group *g, double rows) {
+    static const double OTHERS_MAX = 0.1, WORTH_BYTES = 8;
+    double mean = g->sample_key_bytes / rows;
+    double others = cbi_brief_init(&g->alphabet, g->sample_times);
+    g->brief = g->places && g->plain && !g->row_is_key && others < OTHERS_MAX &&
+               mean >= WORTH_BYTES && group_block_possible(g);
+    if (g->brief)
+        g->sample_record_bytes -= rows * (mean * (0.5 - others) - 1);
+}
+
 enum { SORT_SAMPLE_BYTES = 256 * 1024 };
 
 cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, cb_error *err) {
@@ -347,6 +370,7 @@ cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, c
     for (size_t i = 0; g->sample_rows < 1 && i < g->aggs->column_count; i++)
         g->sample_nulls[i] = true; /* nothing is known */
     double rows = g->sample_rows > 0 ? g->sample_rows : 1;
+    choose_brief(g, rows);
     d->row_bytes = g->sample_rows > 0 ? g->sample_row_bytes / rows : 60;
     d->record_bytes = g->sample_rows > 0 ? g->sample_record_bytes / rows : 40;
     if (cbi_input_seekable(job->input))
@@ -359,6 +383,11 @@ cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, c
     d->read_extra = group_worker_bytes(g);
     d->work_factor = work_bytes / d->record_bytes;
     d->result_factor = (result_bytes + 12 + d->record_bytes * 0.9) / d->record_bytes;
+    if (g->places) { /* results that keep their text are few */
+        double few = GROUP_LATE_WORTH * d->row_bytes * 1.5, late = result_bytes + 12;
+        d->result_factor = (late > few ? late : few) / d->record_bytes;
+        d->result_rows = (double)cbi_input_bytes(job->input) / d->row_bytes;
+    }
     if (status == CB_OK)
         status = cbi_job_size(job, err);
     if (status == CB_OK && g->sample_memory != NULL && g->sample.count > 0)

@@ -22,7 +22,8 @@ static size_t columns_of(const cb_group *g) {
 }
 
 size_t group_block_bytes(const cb_group *g) {
-    return columns_of(g) * GROUP_BLOCK * (sizeof(int64_t) + 1);
+    size_t briefs = g->brief ? GROUP_BLOCK * (CBI_BRIEF_TEXT_MAX + 1) + CBI_BRIEF_SLACK : 0;
+    return columns_of(g) * GROUP_BLOCK * (sizeof(int64_t) + 1) + briefs;
 }
 
 void group_block_init(group_block *b, const cb_group *g, uint8_t *memory) {
@@ -31,6 +32,7 @@ void group_block_init(group_block *b, const cb_group *g, uint8_t *memory) {
     b->table_on = false;
     b->values = (int64_t *)(void *)memory;
     b->nulls = memory + columns_of(g) * GROUP_BLOCK * sizeof(int64_t);
+    b->briefs = b->nulls + columns_of(g) * GROUP_BLOCK;
 }
 
 /* ---- keys ---- */
@@ -87,6 +89,10 @@ static void read_keys(group_block *b, const cb_group *g, const cbi_rows *rows, s
             b->odd[i] = 1;
             continue;
         }
+        if (CBI_UNLIKELY(g->brief && b->key_bytes[i] > CBI_BRIEF_TEXT_MAX)) {
+            b->odd[i] = 1;
+            continue;
+        }
         bool inside = b->key[i] >= rows->base && b->key[i] < limit;
         if (CBI_LIKELY(b->key_bytes[i] <= GROUP_BLOCK_SHORT))
             short_key(b->word[i], b->key[i], b->key_bytes[i],
@@ -134,6 +140,16 @@ void group_block_read(group_block *b, const cb_group *g, const cbi_rows *rows, s
     read_keys(b, g, rows, end_bytes, from, keys, keys_bytes);
     for (size_t c = 0; c < g->aggs->column_count; c++)
         read_column(b, g, rows, from, c, &scales_above[c]);
+}
+
+void group_block_brief(group_block *b, const cb_group *g, uint32_t from) {
+    (void)cbi_brief_put_all(&g->alphabet, b->key + from, b->key_bytes + from, b->count - from,
+                            b->briefs);
+}
+
+void group_block_brief_one(group_block *b, const cb_group *g, const uint8_t **key,
+                           uint32_t *bytes) {
+    (void)cbi_brief_put_all(&g->alphabet, key, bytes, 1, b->briefs);
 }
 
 void group_block_drop_odd(group_block *b, size_t columns) {

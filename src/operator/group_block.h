@@ -49,6 +49,7 @@ typedef struct group_block {
     uint8_t odd[GROUP_BLOCK];
     int64_t *values; /* column by column, GROUP_BLOCK each */
     uint8_t *nulls;
+    uint8_t *briefs; /* of keys of up to CBI_BRIEF_TEXT_MAX bytes */
 } group_block;
 
 /** Can this group-by's rows be read in blocks? */
@@ -62,6 +63,10 @@ void group_block_init(group_block *b, const cb_group *g, uint8_t *memory);
 void group_block_read(group_block *b, const cb_group *g, const cbi_rows *rows, size_t end_bytes,
                       uint32_t from, uint32_t count, uint32_t number, uint8_t *keys,
                       size_t keys_bytes, uint8_t *scales_above);
+/** Keys from `from` on become brief: their places and bytes. */
+void group_block_brief(group_block *b, const cb_group *g, uint32_t from);
+/** One key does; the last one before it is gone. */
+void group_block_brief_one(group_block *b, const cb_group *g, const uint8_t **key, uint32_t *bytes);
 /** Takes odd rows out. */
 void group_block_drop_odd(group_block *b, size_t columns);
 

@@ -109,10 +109,9 @@ void group_late_know_starts(cb_group *g) {
 /* ---- while results are made ---- */
 
 bool group_late_worth(const cb_group *g, uint64_t groups, double shown) {
-    static const double WORTH = 0.2; /* of the input: so much less to carry about pays for it */
     const cbi_job *job = &g->job;
-    return g->places &&
-           (double)groups * job->sizes.parts * shown > WORTH * (double)cbi_input_bytes(job->input);
+    return g->places && (double)groups * job->sizes.parts * shown >
+                            GROUP_LATE_WORTH * (double)cbi_input_bytes(job->input);
 }
 
 uint32_t group_position_range(const cb_group *g, uint64_t position) {

@@ -7,6 +7,7 @@
 #include "operator/job.h"
 #include "operator/splitters.h"
 #include "record/aggregate.h"
+#include "record/brief.h"
 
 /*
  * A record of a group-by: the key, and as row
@@ -18,7 +19,8 @@
  *
  * The key is what is written out for the key columns, separators included, where values are the
  * same if their bytes are ("plain"); in most inputs that is a piece of the row as it stands there.
- * Otherwise it is the normalised key (key.h), and the text is kept beside it.
+ * Otherwise it is the normalised key (key.h), and the text is kept beside it. Keys of a few
+ * characters that are seldom needed again (group_late.c) are made brief (brief.h).
  */
 
 #define GROUP_STATE_BIT 0x80000000u /* of the row number */
@@ -65,7 +67,12 @@ struct cb_group {
     double sample_rows, sample_row_bytes, sample_record_bytes;
     uint8_t *sample_scales; /* of each aggregated column */
     bool *sample_nulls;
+    uint64_t sample_times[256]; /* of bytes in keys */
+    double sample_key_bytes;
     uint64_t table_units_max;
+
+    bool brief; /* keys in records are */
+    cbi_brief alphabet;
 
     /* group_late.c */
     bool places;           /* positions are places in the input */
@@ -180,6 +187,8 @@ size_t group_worker_bytes(const cb_group *g);
 
 enum { GROUP_LATE_MAX = 4096 /* bytes of a row, or of key columns, that may be left there */ };
 
+/** Of the input: so much less to carry about pays for reading it again. */
+#define GROUP_LATE_WORTH 0.2
 /** Can rows be found again? Before the plan is made, which must know. */
 bool group_late_possible(const cb_group *g);
 /** If so: before rows are read, behind them, at the end. */

@@ -119,6 +119,32 @@ static cb_status too_large(size_t bytes, cb_error *err) {
                     bytes, (unsigned long long)CBI_STORED_MAX);
 }
 
+/* The key in its brief form, what it takes before it; answers where it begins. There is room for
+ * the text and 11 bytes. */
+static uint8_t *put_brief_key(const cb_group *g, const found_key *k, const group_row *row,
+                              size_t text_bytes, uint8_t *p, size_t *key_bytes) {
+    uint8_t text[CBI_BRIEF_TEXT_MAX], brief[CBI_BRIEF_TEXT_MAX + 1 + CBI_BRIEF_SLACK];
+    const uint8_t *from = k->key;
+    if (text_bytes > CBI_BRIEF_TEXT_MAX) { /* its brief form is a mark and the text */
+        *key_bytes = cbi_brief_most(text_bytes);
+        p = cbi_varint_put(p, (uint32_t)*key_bytes);
+        p[0] = CBI_BRIEF_MARK;
+        if (from != NULL)
+            memcpy(p + 1, from, text_bytes);
+        else
+            (void)group_put_display(g, row, p + 1);
+        return p;
+    }
+    if (from == NULL) {
+        (void)group_put_display(g, row, text);
+        from = text;
+    }
+    *key_bytes = cbi_brief_put(&g->alphabet, from, text_bytes, brief);
+    p = cbi_varint_put(p, (uint32_t)*key_bytes);
+    memcpy(p, brief, *key_bytes);
+    return p;
+}
+
 /* A record of one row into its partition. A key of NULL is still to be made. */
 static cb_status put_row(cbi_job_worker *w, found_key *k, const cbi_value *values, cb_error *err) {
     const cb_group *g = ((group_worker *)w->own)->group;
@@ -134,18 +160,21 @@ static cb_status put_row(cbi_job_worker *w, found_key *k, const cbi_value *value
     size_t width = cbi_varint_bytes((uint32_t)payload);
     uint8_t *start, *p;
     cbi_batch *b = &w->batch;
-    uint32_t dest = k->key != NULL ? cbi_job_part(k->hash, b->parts) : 0;
-    CB_TRY(cbi_batch_begin(b, dest, payload + key_bytes + 10, &start, err));
-    p = cbi_varint_put(start + width, (uint32_t)key_bytes);
-    if (k->key != NULL) {
-        memcpy(p, k->key, key_bytes);
+    CB_TRY(cbi_batch_begin(b, 0, payload + key_bytes + 11, &start, err));
+    p = start + width;
+    if (g->brief) {
+        p = put_brief_key(g, k, &row, key_bytes, p, &key_bytes);
     } else {
-        if (g->plain)
+        p = cbi_varint_put(p, (uint32_t)key_bytes);
+        if (k->key != NULL)
+            memcpy(p, k->key, key_bytes);
+        else if (g->plain)
             (void)group_put_display(g, &row, p);
         else
             (void)typed_key(w, k->index, p, key_bytes);
-        b->dest[b->count] = cbi_job_part(cbi_job_hash(w->job, p, key_bytes), b->parts);
     }
+    uint64_t hash = k->key != NULL && !g->brief ? k->hash : cbi_job_hash(w->job, p, key_bytes);
+    b->dest[b->count] = cbi_job_part(hash, b->parts);
     uint8_t *body = p + key_bytes;
     uint8_t *end = put_payload(w, &row, values, k->number, display, body);
     (void)put_row_bytes(start, (uint32_t)(end - body), width);
@@ -418,8 +447,10 @@ static cb_status use_rows(cbi_job_worker *w, uint32_t from, uint32_t to, uint64_
 
 /* A record of each row from `from` on into its partition. */
 static cb_status put_block(cbi_job_worker *w, uint32_t from, cb_error *err) {
-    const group_block *b = ((group_worker *)w->own)->block;
+    group_block *b = ((group_worker *)w->own)->block;
     const cb_group *g = ((group_worker *)w->own)->group;
+    if (g->brief)
+        group_block_brief(b, g, from);
     size_t payload = 4 + g->packed_max, width = cbi_varint_bytes((uint32_t)payload);
     for (uint32_t i = from; i < b->count; i++) {
         uint32_t key_bytes = b->key_bytes[i];
@@ -428,7 +459,7 @@ static cb_status put_block(cbi_job_worker *w, uint32_t from, cb_error *err) {
         uint32_t dest = cbi_job_part(cbi_job_hash(w->job, key, key_bytes), w->batch.parts);
         CB_TRY(cbi_batch_begin(&w->batch, dest, payload + key_bytes + 10, &start, err));
         uint8_t *p = cbi_varint_put(start + width, key_bytes);
-        memcpy(p, key, key_bytes);
+        cbi_copy_short(p, key, key_bytes);
         uint8_t *body = p + key_bytes;
         cbi_store_u32(body, b->number[i]);
         p = body + 4;
@@ -452,10 +483,13 @@ static cb_status flush_narrow(cbi_job_worker *w, cb_error *err) {
     for (uint32_t i = 0; i < b->table.count; i++) {
         const narrow_entry *e = narrow_table_at(&b->table, i);
         const uint8_t *key = narrow_entry_key(e);
-        uint32_t dest = cbi_job_part(cbi_job_hash(w->job, key, e->key_bytes), w->batch.parts);
+        uint32_t key_bytes = e->key_bytes;
+        if (own->group->brief)
+            group_block_brief_one(b, own->group, &key, &key_bytes);
+        uint32_t dest = cbi_job_part(cbi_job_hash(w->job, key, key_bytes), w->batch.parts);
         uint8_t *p;
-        CB_TRY(cbi_batch_begin(&w->batch, dest, cbi_record_bytes(e->key_bytes, row), &p, err));
-        p = cbi_record_put_key(p, key, e->key_bytes, row);
+        CB_TRY(cbi_batch_begin(&w->batch, dest, cbi_record_bytes(key_bytes, row), &p, err));
+        p = cbi_record_put_key(p, key, key_bytes, row);
         cbi_store_u32(p, GROUP_STATE_BIT);
         cbi_store_u64(p + 4, e->first);
         p += 12;

@@ -70,10 +70,22 @@ cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes
 
 /* ---- results ---- */
 
-/* What is written out of a group's key. */
+/* A key as it is stored. */
+static cb_status overflow(const cb_group *g, const uint8_t *key, uint32_t key_bytes, size_t column,
+                          cb_error *err) {
+    uint8_t text[CBI_BRIEF_TEXT_MAX];
+    if (!g->brief)
+        return group_overflow(g, key, key_bytes, column, err);
+    if (key[0] == CBI_BRIEF_MARK)
+        return group_overflow(g, key + 1, key_bytes - 1, column, err);
+    cbi_brief_get(&g->alphabet, key, key_bytes, text);
+    return group_overflow(g, text, cbi_brief_text_bytes(key, key_bytes), column, err);
+}
+
+/* What is written out of a group's key; a brief one is still brief. */
 static const uint8_t *display_of(const cb_group *g, const uint8_t *key, uint32_t key_bytes,
                                  uint32_t *bytes) {
-    *bytes = key_bytes;
+    *bytes = g->brief ? (uint32_t)cbi_brief_text_bytes(key, key_bytes) : key_bytes;
     return !g->display ? key : cbi_varint_get(key + key_bytes + 4, bytes);
 }
 
@@ -87,7 +99,7 @@ static cb_status put_result(states_work *s, uint64_t first, const uint8_t *key, 
             *text++ = g->separator;
         const cbi_aggregate *item = &g->aggs->items[i];
         if (cbi_state_format(g->aggs, item, s->scales, state, text, &text) != CBI_RESULT_OK)
-            return group_overflow(g, key, key_bytes, item->a, err);
+            return overflow(g, key, key_bytes, item->a, err);
     }
     uint32_t display_bytes;
     const uint8_t *display = display_of(g, key, key_bytes, &display_bytes);
@@ -102,7 +114,10 @@ static cb_status put_result(states_work *s, uint64_t first, const uint8_t *key, 
     CB_TRY(cbi_batch_begin(&s->w->batch, r.range, cbi_record_bytes(r.order_bytes, row_bytes), &p,
                            err));
     p = cbi_record_put_key(p, r.order, r.order_bytes, row_bytes);
-    memcpy(p, display, display_bytes);
+    if (!g->brief)
+        memcpy(p, display, display_bytes);
+    else if (display_bytes > 0)
+        cbi_brief_get(&g->alphabet, key, key_bytes, p);
     p += display_bytes;
     memcpy(p, s->text, text_bytes);
     return cbi_batch_end(&s->w->batch, p + text_bytes, err);
@@ -142,7 +157,7 @@ static cb_status open_state(states_work *s, const waiting *r, cb_error *err) {
         if (CBI_LIKELY(scales[i] == s->scales[i]))
             continue;
         if (!cbi_state_raise(a, s->state, i, (unsigned)s->scales[i] - scales[i]))
-            return group_overflow(s->g, r->record.key, r->record.key_bytes, i, err);
+            return overflow(s->g, r->record.key, r->record.key_bytes, i, err);
     }
     return CB_OK;
 }
@@ -156,7 +171,7 @@ static cb_status add_record(states_work *s, const waiting *r, uint64_t *state, c
     }
     (void)group_values_get(s->g, r->payload.body, s->values);
     if (!cbi_state_add(s->g->aggs, s->scales, state, s->values, &column))
-        return group_overflow(s->g, r->record.key, r->record.key_bytes, column, err);
+        return overflow(s->g, r->record.key, r->record.key_bytes, column, err);
     return CB_OK;
 }
 
