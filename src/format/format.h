@@ -128,6 +128,11 @@ typedef struct cbi_reread {
  */
 cb_status cbi_input_reread(cbi_input *input, cbi_reread *from, cbi_chunk *chunk, cb_error *err);
 
+/** Bytes of a seekable input once more, from from->at on and before from->end, as many as fit,
+ * whatever they are: for who knows both where something begins and where it ends. */
+cb_status cbi_input_reread_bytes(cbi_input *input, cbi_reread *from, cbi_chunk *chunk,
+                                 cb_error *err);
+
 /**
  * Finds rows in chunk->rows from *at on, until rows->capacity or the chunk's end; advances *at,
  * sets rows->base and rows->count (what was there before is forgotten). `columns` are the fields to

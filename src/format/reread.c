@@ -72,3 +72,24 @@ cb_status cbi_input_reread(cbi_input *input, cbi_reread *from, cbi_chunk *chunk,
     input_file_release(input, from->file);
     return status;
 }
+
+cb_status cbi_input_reread_bytes(cbi_input *input, cbi_reread *from, cbi_chunk *chunk,
+                                 cb_error *err) {
+    int fd = -1;
+    cb_assert(input->seekable);
+    chunk->bytes = 0;
+    from->end = cbi_min(from->end, input->files[from->file].size);
+    if (from->at >= from->end)
+        return CB_OK;
+    size_t have = (size_t)cbi_min(from->end - from->at, (uint64_t)chunk->capacity);
+    CB_TRY(input_file_acquire(input, from->file, &fd, err));
+    cb_status status = reread_bytes(input, chunk, from, fd, have, err);
+    input_file_release(input, from->file);
+    CB_TRY(status);
+    chunk->rows = chunk->buf;
+    chunk->bytes = have;
+    chunk->file = from->file;
+    chunk->file_offset = from->at;
+    from->at += have;
+    return CB_OK;
+}

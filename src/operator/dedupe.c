@@ -110,18 +110,20 @@ static cb_status put_kept(const cb_dedupe *d, cbi_job_worker *w, const uint8_t *
     size_t text_bytes = count_text(d, count, text);
     group_result r;
     uint8_t *p;
-    uint32_t row_bytes = c->row_bytes, bytes;
     group_result_place(&d->g, c->position, d->g.sorted ? key : NULL, key_bytes, &r);
-    group_result_count(&d->g, w, r.range, text_bytes + row_bytes);
-    if (late && group_result_leave(&r, c->position, row_bytes))
-        row_bytes = 0;
-    bytes = (uint32_t)text_bytes + row_bytes;
+    group_result_count(&d->g, w, r.range, text_bytes + c->row_bytes);
+    bool left = late && group_result_leave(&r, c->position, c->row_bytes);
+    uint32_t kept = left ? (uint32_t)cbi_varint_bytes(c->row_bytes) : c->row_bytes;
+    uint32_t bytes = (uint32_t)text_bytes + kept;
     CB_TRY(cbi_batch_begin(&w->batch, r.range, cbi_record_bytes(r.order_bytes, bytes), &p, err));
     p = cbi_record_put_key(p, r.order, r.order_bytes, bytes);
+    if (left)
+        p = cbi_varint_put(p, c->row_bytes);
     memcpy(p, text, text_bytes);
     p += text_bytes;
-    memcpy(p, c->row, row_bytes);
-    return cbi_batch_end(&w->batch, p + row_bytes, err);
+    if (!left)
+        memcpy(p, c->row, c->row_bytes);
+    return cbi_batch_end(&w->batch, left ? p : p + c->row_bytes, err);
 }
 
 static cb_status put_duplicate(const cb_dedupe *d, cbi_job_worker *w, const candidate *c,

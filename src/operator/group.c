@@ -288,6 +288,9 @@ static void sample_key(cb_group *g, const group_row *row, size_t bytes) {
     if (!g->plain || g->row_is_key || bytes > sizeof text)
         return;
     (void)group_put_display(g, row, text);
+    const uint8_t *from;
+    size_t piece;
+    g->sample_slices += group_key_slice(g, row, &from, &piece);
     for (size_t i = 0; i < bytes; i++)
         g->sample_times[text[i]]++;
 }
@@ -343,11 +346,12 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
 
 /* Are keys made brief? Only where they can be found in the input again. */
 static void choose_brief(cb_group *g, double rows) {
-    static const double OTHERS_MAX = 0.1, WORTH_BYTES = 8;
+    static const double OTHERS_MAX = 0.1, WORTH_BYTES = 8, SLICES_LEAST = 0.9;
     double mean = g->sample_key_bytes / rows;
     double others = cbi_brief_init(&g->alphabet, g->sample_times);
     g->brief = g->places && g->plain && !g->row_is_key && others < OTHERS_MAX &&
-               mean >= WORTH_BYTES && group_block_possible(g);
+               g->sample_slices > SLICES_LEAST * rows && mean >= WORTH_BYTES &&
+               group_block_possible(g);
     if (g->brief)
         g->sample_record_bytes -= rows * (mean * (0.5 - others) - 1);
 }

@@ -83,7 +83,8 @@ static void read_keys(group_block *b, const cb_group *g, const cbi_rows *rows, s
                          .row = rows->rows[from + i],
                          .fields = rows->fields + (from + i) * rows->field_count};
         size_t bytes;
-        if (CBI_LIKELY(group_key_slice(g, &row, &b->key[i], &bytes))) {
+        b->slice[i] = group_key_slice(g, &row, &b->key[i], &bytes);
+        if (CBI_LIKELY(b->slice[i])) {
             b->key_bytes[i] = (uint32_t)bytes;
         } else if (!join_key(g, &row, &memory, memory_end, &b->key[i], &b->key_bytes[i])) {
             b->odd[i] = 1;

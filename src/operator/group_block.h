@@ -47,7 +47,8 @@ typedef struct group_block {
     uint32_t key_bytes[GROUP_BLOCK];
     uint32_t number[GROUP_BLOCK]; /* of the row in its chunk */
     uint8_t odd[GROUP_BLOCK];
-    int64_t *values; /* column by column, GROUP_BLOCK each */
+    bool slice[GROUP_BLOCK]; /* the key is a piece of the row */
+    int64_t *values;         /* column by column, GROUP_BLOCK each */
     uint8_t *nulls;
     uint8_t *briefs; /* of keys of up to CBI_BRIEF_TEXT_MAX bytes */
 } group_block;

@@ -9,14 +9,16 @@
  * rows. Where groups are many that text is most of a result: it would go to a range of results, to
  * the disk and back, only to be copied once more. But results come out in the order of the rows
  * they begin with. So where the input is a file that can be read anywhere, positions are places in
- * it, a result takes its place along and what is not in the input (the aggregates), and when a
- * range is written the rows of that part of the input are read once more, one after the other.
+ * it: of the key columns, if they stand there as they are shown, or of the row. A result takes its
+ * place along, how many bytes there are, and what is not in the input (the aggregates); when a
+ * range is written that part of the input is read once more from one end to the other. Nothing is
+ * looked for in it.
  *
  * Whether that pays is seen partition by partition, when groups are known and before results are
  * made (group_late_worth); both kinds of results may stand in one range, told apart by the last bit
- * of their places. Rows that a chunk's buffer might not hold are known by the last bit of their
- * positions, and bring their text. A range's size in the output must be known before it is
- * written: each worker counts.
+ * of their places. Rows whose text is not there as it is shown, and those that a buffer might not
+ * hold, are known by the last bit of their positions, and bring it. A range's size in the output
+ * must be known before it is written: each worker counts.
  */
 
 enum { PLACE_BYTES = 6, PLACE_BITS = 8 * PLACE_BYTES };
@@ -24,10 +26,7 @@ enum { PLACE_BYTES = 6, PLACE_BITS = 8 * PLACE_BYTES };
 typedef struct group_again {
     uint32_t range;
     cbi_reread from;
-    cbi_chunk chunk;
-    cbi_rows rows;
-    size_t at, row; /* scanned up to; the row that is looked at */
-    uint8_t *text;  /* GROUP_LATE_MAX */
+    cbi_chunk chunk; /* bytes of the input as they are */
 } group_again;
 
 /* ---- before ---- */
@@ -81,12 +80,23 @@ void group_late_end(cb_group *g) {
 
 /* ---- while rows are read ---- */
 
+uint64_t group_position_at(const cb_group *g, const cbi_job_worker *w, size_t i) {
+    group_row row = {.base = w->rows.base,
+                     .row = w->rows.rows[i],
+                     .fields = w->rows.fields + i * w->rows.field_count};
+    const uint8_t *shown = row.base + row.row.offset;
+    size_t bytes;
+    if (!g->late_rows && !group_key_slice(g, &row, &shown, &bytes))
+        shown = NULL;
+    return group_position_of(w, i, shown);
+}
+
 void group_late_note(cb_group *g, const cbi_job_worker *w, uint32_t *range) {
     size_t count = w->rows.count;
-    if (count == 0 || group_position_range(g, group_place_of(w, count - 1)) == *range)
+    if (count == 0 || group_position_range(g, group_position_at(g, w, count - 1)) == *range)
         return; /* that of the row before them */
     for (size_t i = 0; i < count; i++) {
-        uint64_t position = group_place_of(w, i);
+        uint64_t position = group_position_at(g, w, i);
         uint32_t r = group_position_range(g, position);
         if (r == *range)
             continue;
@@ -155,67 +165,40 @@ bool group_result_leave(group_result *r, uint64_t first, size_t shown) {
 /* ---- rows again ---- */
 
 static void open_range(const cb_group *g, const cbi_job_worker *w, group_again *r) {
-    const cbi_job_sizes *z = &g->job.sizes;
-    uint32_t range = w->range % z->ranges;
-    uint8_t *at = w->reread;
-    *r = (group_again){
-        .range = w->range,
-        .from = {.at = atomic_load(&g->starts[range]), .end = atomic_load(&g->starts[range + 1])}};
-    r->chunk = (cbi_chunk){.buf = at, .capacity = z->chunk};
-    at += cbi_round_up(z->chunk, 64);
-    r->text = at;
-    at += GROUP_LATE_MAX;
-    r->rows = (cbi_rows){.capacity = z->batch_rows, .rows = (cbi_span *)(void *)at};
-    r->rows.fields = r->rows.rows + z->batch_rows;
-    r->rows.field_count = g->delimited && !g->late_rows ? g->column_count : 0;
+    uint32_t range = w->range % g->job.sizes.ranges;
+    *r = (group_again){.range = w->range, .from = {.end = atomic_load(&g->starts[range + 1])}};
+    r->chunk = (cbi_chunk){.buf = w->reread, .capacity = g->job.sizes.chunk};
 }
 
-/* The row that begins at `place`. */
-static cb_status find_row(const cb_group *g, group_again *r, uint64_t place, cb_error *err) {
+/* What stands behind a row, or behind one of its fields. */
+static bool is_end(const cb_group *g, uint8_t byte) {
+    const cbi_format *f = cbi_input_format(g->job.input);
+    return byte == f->terminator || byte == '\r' || (g->delimited && byte == f->separator);
+}
+
+/* The `bytes` of the input at `place`, which were shown before to be a field's or a row's. */
+static cb_status find_shown(const cb_group *g, group_again *r, uint64_t place, size_t bytes,
+                            const uint8_t **shown, cb_error *err) {
     cbi_input *input = g->job.input;
-    for (;;) {
-        for (; r->row < r->rows.count; r->row++) {
-            uint64_t at = r->chunk.file_offset + r->rows.rows[r->row].offset;
-            if (at == place)
-                return CB_OK;
-            if (at > place)
-                break;
+    cbi_chunk *chunk = &r->chunk;
+    uint64_t end = place + bytes, there = chunk->file_offset + chunk->bytes;
+    if (CBI_UNLIKELY(place < chunk->file_offset || end >= there)) {
+        if (end != there || end != r->from.end) { /* nothing needs to follow what is last */
+            r->from.at = place;
+            CB_TRY(cbi_input_reread_bytes(input, &r->from, chunk, err));
+            there = chunk->file_offset + chunk->bytes;
         }
-        if (r->row < r->rows.count)
-            break;
-        if (r->at >= r->chunk.bytes) {
-            CB_TRY(cbi_input_reread(input, &r->from, &r->chunk, err));
-            if (r->chunk.bytes == 0)
-                break;
-            r->at = 0;
-        }
-        r->row = 0;
-        CB_TRY(cbi_input_scan(input, &r->chunk, &r->at, g->columns, &r->rows, err));
     }
-    return cbi_fail(err, CB_EIO, "%s changed while it was being read: no row begins at byte %llu",
-                    cbi_input_name(input, 0), (unsigned long long)place);
+    *shown = chunk->buf + (place - chunk->file_offset);
+    if (CBI_LIKELY(end < there ? is_end(g, (*shown)[bytes]) : end == there && end == r->from.end))
+        return CB_OK;
+    return cbi_fail(err, CB_EIO, "%s changed while it was being read: no field ends at byte %llu",
+                    cbi_input_name(input, 0), (unsigned long long)end);
 }
 
-/* What is shown of the row that was found. */
-static cb_status shown_of(const cb_group *g, group_again *r, const uint8_t **shown, size_t *bytes,
-                          cb_error *err) {
-    group_row row = {.base = r->rows.base,
-                     .row = r->rows.rows[r->row],
-                     .fields = r->rows.fields + r->row * r->rows.field_count};
-    if (g->late_rows) {
-        *shown = row.base + row.row.offset;
-        *bytes = row.row.bytes;
-        return CB_OK;
-    }
-    if (CBI_LIKELY(group_key_slice(g, &row, shown, bytes)))
-        return CB_OK;
-    *bytes = group_display_bytes(g, &row);
-    if (*bytes > GROUP_LATE_MAX)
-        return cbi_fail(err, CB_EIO, "%s changed while it was being read",
-                        cbi_input_name(g->job.input, 0));
-    (void)group_put_display(g, &row, r->text);
-    *shown = r->text;
-    return CB_OK;
+static inline uint64_t place_of(const uint8_t *key) {
+    uint64_t v = __builtin_bswap32(cbi_load_u32(key));
+    return (v << 16 | (uint64_t)key[4] << 8 | key[5]) >> 1;
 }
 
 static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *err) {
@@ -227,18 +210,24 @@ static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *
         return cbi_writer_put_row(out, row->row, row->row_bytes, true, end, err);
     if (r->range != w->range)
         open_range(g, w, r);
-    uint64_t place = cbi_prefix(row->key, PLACE_BYTES, 0) >> (65 - PLACE_BITS);
-    const uint8_t *shown = NULL;
-    size_t bytes = 0;
-    CB_TRY(find_row(g, r,
-                    place + atomic_load_explicit(&g->starts[w->range % w->job->sizes.ranges],
-                                                 memory_order_relaxed),
-                    err));
-    CB_TRY(shown_of(g, r, &shown, &bytes, err));
+    uint32_t bytes;
+    const uint8_t *text = cbi_varint_get(row->row, &bytes), *shown = NULL;
+    size_t text_bytes = (size_t)(row->row + row->row_bytes - text);
+    uint64_t start =
+        atomic_load_explicit(&g->starts[w->range % w->job->sizes.ranges], memory_order_relaxed);
+    CB_TRY(find_shown(g, r, place_of(row->key) + start, bytes, &shown, err));
     if (g->late_rows) {
-        CB_TRY(cbi_writer_put(out, row->row, row->row_bytes, err));
+        CB_TRY(cbi_writer_put(out, text, text_bytes, err));
         return cbi_writer_put_row(out, shown, bytes, true, end, err);
     }
+    if (CBI_LIKELY(bytes + text_bytes < (size_t)(out->end - out->at))) {
+        cbi_copy_short(out->at, shown, bytes);
+        out->at += bytes;
+        cbi_copy_short(out->at, text, text_bytes);
+        out->at += text_bytes;
+        *out->at++ = end;
+        return CB_OK;
+    }
     CB_TRY(cbi_writer_put(out, shown, bytes, err));
-    return cbi_writer_put_row(out, row->row, row->row_bytes, true, end, err);
+    return cbi_writer_put_row(out, text, text_bytes, true, end, err);
 }

@@ -68,7 +68,7 @@ struct cb_group {
     uint8_t *sample_scales; /* of each aggregated column */
     bool *sample_nulls;
     uint64_t sample_times[256]; /* of bytes in keys */
-    double sample_key_bytes;
+    double sample_key_bytes, sample_slices;
     uint64_t table_units_max;
 
     bool brief; /* keys in records are */
@@ -201,12 +201,16 @@ void group_late_note(cb_group *g, const cbi_job_worker *w, uint32_t *range);
  * which show so many bytes of it? */
 bool group_late_worth(const cb_group *g, uint64_t groups, double shown);
 
-/** Position of row `i` of the batch. */
-static inline uint64_t group_place_of(const cbi_job_worker *w, size_t i) {
+/** Position of row `i` of the batch, what is shown of which begins at `shown`; NULL: it is no piece
+ * of the input. */
+static inline uint64_t group_position_of(const cbi_job_worker *w, size_t i, const uint8_t *shown) {
     const cbi_span row = w->rows.rows[i];
-    uint64_t in_chunk = (uint64_t)(w->rows.base + row.offset - w->chunk.rows);
-    return (w->chunk.file_offset + in_chunk) << 1 | (row.bytes > GROUP_LATE_MAX);
+    const uint8_t *from = shown != NULL ? shown : w->rows.base + row.offset;
+    return (w->chunk.file_offset + (uint64_t)(from - w->chunk.rows)) << 1 |
+           (shown == NULL || row.bytes > GROUP_LATE_MAX);
 }
+/** The same where it is not known. */
+uint64_t group_position_at(const cb_group *g, const cbi_job_worker *w, size_t i);
 
 /** Where a result goes, and what orders it there. */
 typedef struct group_result {
@@ -220,8 +224,8 @@ uint32_t group_position_range(const cb_group *g, uint64_t position);
 /** `key`: orders it where the output is sorted by key. NULL: it is not. */
 void group_result_place(const cb_group *g, uint64_t first, const uint8_t *key, uint32_t key_bytes,
                         group_result *r);
-/** Of a result that has been placed: its text stays away if it can, or the answer is false; `shown`
- * bytes of it. */
+/** Of a result that has been placed: if what it shows of the input can stay there, its row begins
+ * with the number of these bytes (a varint). Otherwise the answer is false. */
 bool group_result_leave(group_result *r, uint64_t first, size_t shown);
 /** A result of so many bytes, all told, goes to the range. */
 static inline void group_result_count(const cb_group *g, const cbi_job_worker *w, uint32_t range,

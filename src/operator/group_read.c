@@ -421,7 +421,8 @@ static cb_status use_rows(cbi_job_worker *w, uint32_t from, uint32_t to, uint64_
         CB_TRY(note_scales(w, values, err));
         found_key *k = &keys[count];
         k->index = i;
-        k->number = g->places ? (uint32_t)(group_place_of(w, i) - own->base) : (uint32_t)*number;
+        k->number =
+            g->places ? (uint32_t)(group_position_at(g, w, i) - own->base) : (uint32_t)*number;
         cb_assert(++*number < GROUP_STATE_BIT);
         find_key(w, &row, k, &used);
         if (CBI_UNLIKELY(k->key == NULL)) { /* those before it first, then by itself */
@@ -549,7 +550,9 @@ static cb_status use_block(cbi_job_worker *w, uint32_t from, uint32_t count, uin
         group_block_read(b, own->group, &w->rows, end, from, count, number, own->key_memory,
                          GROUP_KEY_MAX, above);
         for (uint32_t i = 0; own->group->places && i < count; i++)
-            b->number[i] = (uint32_t)(group_place_of(w, from + i) - own->base);
+            b->number[i] =
+                (uint32_t)(group_position_of(w, from + i, b->slice[i] ? b->key[i] : NULL) -
+                           own->base);
         CB_TRY(rescale_block(w, above, &again, err));
     }
     bool odd = memchr(b->odd, 1, count) != NULL;
@@ -594,7 +597,7 @@ static cb_status use_scanned(cbi_job_worker *w, uint64_t *number, uint64_t *rows
         return use_range(w, 0, count, number, rows, err);
     for (uint32_t i = 0; i < count; i++) { /* a row's number may not reach from one to the next */
         CB_TRY(cbi_batch_flush(&w->batch, err));
-        w->batch.order = own->base = group_place_of(w, i) & ~(uint64_t)1;
+        w->batch.order = own->base = group_position_at(own->group, w, i) & ~(uint64_t)1;
         CB_TRY(use_range(w, i, i + 1, number, rows, err));
     }
     return CB_OK;

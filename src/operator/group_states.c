@@ -108,17 +108,19 @@ static cb_status put_result(states_work *s, uint64_t first, const uint8_t *key, 
     uint8_t *p;
     group_result_place(g, first, key, key_bytes, &r);
     group_result_count(g, s->w, r.range, display_bytes + text_bytes);
-    if (s->late && group_result_leave(&r, first, display_bytes))
-        display_bytes = 0;
-    uint32_t row_bytes = (uint32_t)(display_bytes + text_bytes);
+    bool left = s->late && group_result_leave(&r, first, display_bytes);
+    size_t kept = left ? cbi_varint_bytes(display_bytes) : display_bytes;
+    uint32_t row_bytes = (uint32_t)(kept + text_bytes);
     CB_TRY(cbi_batch_begin(&s->w->batch, r.range, cbi_record_bytes(r.order_bytes, row_bytes), &p,
                            err));
     p = cbi_record_put_key(p, r.order, r.order_bytes, row_bytes);
-    if (!g->brief)
+    if (left)
+        (void)cbi_varint_put(p, display_bytes);
+    else if (!g->brief)
         memcpy(p, display, display_bytes);
-    else if (display_bytes > 0)
+    else
         cbi_brief_get(&g->alphabet, key, key_bytes, p);
-    p += display_bytes;
+    p += kept;
     memcpy(p, s->text, text_bytes);
     return cbi_batch_end(&s->w->batch, p + text_bytes, err);
 }
