@@ -91,19 +91,31 @@ uint64_t group_position_at(const cb_group *g, const cbi_job_worker *w, size_t i)
     return group_position_of(w, i, shown);
 }
 
+/* The first row from `i` on that is not in `range`; rows.count if all are. */
+static size_t next_range(const cb_group *g, const cbi_job_worker *w, size_t i, uint32_t range) {
+    size_t end = w->rows.count;
+    if (group_position_range(g, group_position_at(g, w, end - 1)) == range)
+        return end;
+    while (i < end) {
+        size_t middle = i + (end - i) / 2;
+        if (group_position_range(g, group_position_at(g, w, middle)) == range)
+            i = middle + 1;
+        else
+            end = middle;
+    }
+    return i;
+}
+
 void group_late_note(cb_group *g, const cbi_job_worker *w, uint32_t *range) {
-    size_t count = w->rows.count;
-    if (count == 0 || group_position_range(g, group_position_at(g, w, count - 1)) == *range)
-        return; /* that of the row before them */
-    for (size_t i = 0; i < count; i++) {
+    size_t i = 0;
+    if (w->rows.count > 0 && group_position_range(g, group_position_at(g, w, 0)) == *range)
+        i = next_range(g, w, 0, *range);
+    for (; i < w->rows.count; i = next_range(g, w, i, *range)) {
         uint64_t position = group_position_at(g, w, i);
-        uint32_t r = group_position_range(g, position);
-        if (r == *range)
-            continue;
-        *range = r;
-        unsigned long long place = position >> 1,
-                           least = atomic_load_explicit(&g->starts[r], memory_order_relaxed);
-        while (place < least && !atomic_compare_exchange_weak(&g->starts[r], &least, place))
+        unsigned long long place = position >> 1, least;
+        *range = group_position_range(g, position);
+        least = atomic_load_explicit(&g->starts[*range], memory_order_relaxed);
+        while (place < least && !atomic_compare_exchange_weak(&g->starts[*range], &least, place))
             continue;
     }
 }

@@ -121,7 +121,7 @@ static cb_status put_result(states_work *s, uint64_t first, const uint8_t *key, 
     else
         cbi_brief_get(&g->alphabet, key, key_bytes, p);
     p += kept;
-    memcpy(p, s->text, text_bytes);
+    cbi_copy_short(p, s->text, text_bytes);
     return cbi_batch_end(&s->w->batch, p + text_bytes, err);
 }
 
@@ -140,9 +140,12 @@ static double mean_display(const states_work *s) {
 }
 
 static cb_status put_results(states_work *s, cb_error *err) {
+    enum { AHEAD = 8 };
     s->late = group_late_worth(s->g, s->table.count, mean_display(s));
     for (uint32_t i = 0; i < s->table.count; i++) {
         const group_entry *e = group_table_at(&s->table, i);
+        if (i + AHEAD < s->table.count)
+            __builtin_prefetch(group_table_at(&s->table, i + AHEAD)->key);
         CB_TRY(put_result(s, e->first, e->key, e->key_bytes, e->state, err));
     }
     return CB_OK;

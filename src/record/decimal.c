@@ -307,7 +307,7 @@ uint8_t *cbi_u64_format(uint8_t *p, uint64_t v) {
     uint8_t text[24];
     uint8_t *from = digits_before(text + sizeof text, v, 1);
     size_t n = (size_t)(text + sizeof text - from);
-    memcpy(p, from, n);
+    cbi_copy_short(p, from, n);
     return p + n;
 }
 
@@ -321,11 +321,11 @@ static uint8_t *put_point(uint8_t *p, bool negative, const uint8_t *digits, size
     if (negative)
         *p++ = '-';
     if (scale == 0) {
-        memcpy(p, digits, n);
+        cbi_copy_short(p, digits, n);
         return p + n;
     }
     if (n > scale) {
-        memcpy(p, digits, n - scale);
+        cbi_copy_short(p, digits, n - scale);
         p += n - scale;
         digits += n - scale;
         n = scale;
@@ -335,7 +335,7 @@ static uint8_t *put_point(uint8_t *p, bool negative, const uint8_t *digits, size
     *p++ = '.';
     for (size_t zeros = scale - n; zeros > 0; zeros--)
         *p++ = '0';
-    memcpy(p, digits, n);
+    cbi_copy_short(p, digits, n);
     return p + n;
 }
 
