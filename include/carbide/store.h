@@ -176,7 +176,7 @@ typedef struct cb_block_ref {
  * Locks a block for reading and makes it the most recently used. One that lies on disk only and
  * whose level has memory is brought back when there is room (others may leave for it). Waits for a
  * writer. CB_ENOTFOUND: there is none (any more). CB_ECORRUPT, CB_EIO: its file cannot be read; the
- * block is gone. CB_EDEADLINE.
+ * block is gone. CB_ENOMEM: memory or descriptors to read it lack now; it stays. CB_EDEADLINE.
  */
 CB_API CB_MUST_USE cb_status cb_blocks_get(cb_blocks *blocks, cb_block_task *task, const char *name,
                                            cb_block_ref *ref, cb_error *err);
@@ -297,7 +297,9 @@ CB_API CB_MUST_USE cb_status cb_blocks_get_or_compute(cb_blocks *blocks, cb_bloc
 
 /* ---- removing and looking ---- */
 
-/** Waits for its readers. CB_ENOTFOUND; CB_EMISUSE when they include the task. */
+/** Waits for its readers. CB_ENOTFOUND; CB_EMISUSE when they include the task. One that was kept may
+ *  be there again at the next start when the disk takes neither the record of this nor the end of
+ *  its file. */
 CB_API CB_MUST_USE cb_status cb_blocks_remove(cb_blocks *blocks, cb_block_task *task,
                                               const char *name, cb_error *err);
 

@@ -90,6 +90,13 @@ static cb_status promote(cb_block_task *task, cbi_node *n, cb_block_ref *ref, cb
     return cbi_is_refusal(status) ? CB_OK : status; /* then it is read where it lies */
 }
 
+/** A file that is not what was written is of no use. Want of memory or descriptors passes. */
+static void give_up(cb_blocks *b, cbi_node *n, cb_status status) {
+    if (status == CB_ECORRUPT || status == CB_EIO) {
+        cbi_node_doom(b, n);
+    }
+}
+
 static cb_status check_file(cb_blocks *b, const cbi_node *n, cb_block_ref *ref, cb_error *err) {
     cbi_disk_reader r;
     CB_TRY(cbi_disk_reader_open(&b->disk, n->name, &r, err));
@@ -123,7 +130,7 @@ cb_status cb_blocks_get(cb_blocks *b, cb_block_task *task, const char *name, cb_
         status = check_file(b, n, ref, err);
     }
     if (status != CB_OK) {
-        cbi_node_doom(b, n);
+        give_up(b, n, status);
         cb_block_release(ref);
     }
     return status;
@@ -162,7 +169,7 @@ cb_status cb_block_reader_open(const cb_block_ref *ref, cb_block_reader **reader
         status = cbi_disk_reader_open(&r->blocks->disk, r->node->name, &r->disk, err);
     }
     if (status != CB_OK) {
-        cbi_node_doom(r->blocks, r->node);
+        give_up(r->blocks, r->node, status);
         cbi_free(r);
         return status;
     }
@@ -239,8 +246,8 @@ cb_status cb_block_reader_read(cb_block_reader *r, void *bytes, size_t count, si
         case CBI_RECORDS: return read_records(r, bytes, count, got, err);
         default: status = cbi_disk_read(&r->disk, bytes, count, got, err); break;
     }
-    if (status == CB_ECORRUPT || status == CB_EIO) {
-        cbi_node_doom(r->blocks, r->node);
+    if (status != CB_OK) {
+        give_up(r->blocks, r->node, status);
     }
     return status;
 }

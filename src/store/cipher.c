@@ -26,8 +26,9 @@ typedef struct aes_gcm {
 
 static const char label[] = "carbide block file 1";
 
-static cb_status failed(cb_error *err, const char *what) {
-    return cbi_fail(err, CB_EIO, "OpenSSL cannot %s.", what);
+/** All that OpenSSL lacks here is memory, but for random numbers. */
+static cb_status failed(cb_error *err, cb_status status, const char *what) {
+    return cbi_fail(err, status, "OpenSSL cannot %s.", what);
 }
 
 static cb_status begin(void *ctx, uint8_t salt[CB_CIPHER_SALT_BYTES], bool fresh, void **session,
@@ -36,7 +37,7 @@ static cb_status begin(void *ctx, uint8_t salt[CB_CIPHER_SALT_BYTES], bool fresh
     uint8_t message[sizeof label + CB_CIPHER_SALT_BYTES], key[KEY_BYTES];
     unsigned bytes = 0;
     if (fresh && RAND_bytes(salt, CB_CIPHER_SALT_BYTES) != 1) {
-        return failed(err, "draw random bytes");
+        return failed(err, CB_EIO, "draw random bytes");
     }
     memcpy(message, label, sizeof label);
     memcpy(message + sizeof label, salt, CB_CIPHER_SALT_BYTES);
@@ -48,7 +49,7 @@ static cb_status begin(void *ctx, uint8_t salt[CB_CIPHER_SALT_BYTES], bool fresh
     OPENSSL_cleanse(key, sizeof key);
     if (!made) {
         EVP_CIPHER_CTX_free(s);
-        return failed(err, "begin a file");
+        return failed(err, CB_ENOMEM, "begin a file");
     }
     *session = s;
     return CB_OK;
@@ -73,7 +74,7 @@ static cb_status seal(void *session, uint64_t number, const void *open_bytes, si
         (count > 0 && EVP_CipherUpdate(s, to, &done, bytes, (int)count) != 1) ||
         EVP_CipherFinal_ex(s, to + done, &done) != 1 ||
         EVP_CIPHER_CTX_ctrl(s, EVP_CTRL_AEAD_GET_TAG, CB_CIPHER_TAG_BYTES, to + count) != 1) {
-        return failed(err, "seal a piece");
+        return failed(err, CB_ENOMEM, "seal a piece");
     }
     return CB_OK;
 }
@@ -89,7 +90,7 @@ static cb_status open_piece(void *session, uint64_t number, const void *open_byt
     if (count > INT_MAX || !start(s, number, 0, open_bytes, open_count) ||
         (count > 0 && EVP_CipherUpdate(s, bytes, &done, from, (int)count) != 1) ||
         EVP_CIPHER_CTX_ctrl(s, EVP_CTRL_AEAD_SET_TAG, sizeof tag, tag) != 1) {
-        return failed(err, "open a piece");
+        return failed(err, CB_ENOMEM, "open a piece");
     }
     if (EVP_CipherFinal_ex(s, count > 0 ? (uint8_t *)bytes + done : nothing, &done) != 1) {
         return cbi_fail(err, CB_ECORRUPT, "A sealed piece was changed, or has another key.");

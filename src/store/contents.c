@@ -161,7 +161,7 @@ cb_status cbi_contents_seal(const cbi_contents *contents, cb_error *err) {
     }
     const cbi_chunk *item = &((const cbi_chunks *)contents->data)->items[0];
     int sealed = cbi_sys_seal(fd, item->page.base, share_capacity(item->page.bytes));
-    return sealed < 0 ? cbi_fail_sys(err, CB_EIO, sealed, "a block's memory cannot be sealed")
+    return sealed < 0 ? cbi_fail_sys(err, CB_ENOMEM, sealed, "a block's memory cannot be sealed")
                       : CB_OK;
 }
 

@@ -533,6 +533,12 @@ void cbi_disk_sweep(cbi_disk *d, cbi_disk_stays_fn stays, void *ctx) {
 
 /* ---- reading ---- */
 
+/** Descriptors and memory come back; what else the system says tells of the file. */
+static cb_status unread(const cbi_disk_reader *r, int sys, const char *what, cb_error *err) {
+    bool short_of = sys == -EMFILE || sys == -ENFILE || sys == -ENOMEM;
+    return failed(r->disk, short_of ? CB_ENOMEM : CB_EIO, sys, what, r->name, err);
+}
+
 static cb_status corrupt(const cbi_disk_reader *r, const char *what, cb_error *err) {
     char path[CBI_DISK_PATH_BYTES];
     path_of(r->disk, r->name, path);
@@ -564,7 +570,7 @@ static cb_status check_header(cbi_disk_reader *r, cb_error *err) {
     uint8_t header[HEADER_BYTES];
     ssize_t got = cbi_sys_pread(r->fd, header, HEADER_BYTES, 0);
     if (got < 0) {
-        return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
+        return unread(r, (int)got, "read", err);
     }
     if (got < HEADER_BYTES || memcmp(header, magic, sizeof magic) != 0 ||
         cbi_load_u64(header + HEADER_SUM) != XXH3_64bits(header, HEADER_SUM)) {
@@ -589,7 +595,7 @@ cb_status cbi_disk_reader_open(cbi_disk *d, const char *name, cbi_disk_reader *r
     path_of(d, name, path);
     r->fd = cbi_sys_openat(d->folder.fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (r->fd < 0) {
-        return failed(d, CB_EIO, r->fd, "found", name, err);
+        return unread(r, r->fd, "found", err);
     }
     cb_status status = check_header(r, err);
     if (status != CB_OK) {
@@ -604,8 +610,7 @@ static bool unpack(cbi_disk_reader *r, const uint8_t *from, uint32_t stored, uin
         return LZ4_decompress_safe((const char *)from, (char *)to, (int)stored, (int)raw) ==
                (int)raw;
     }
-    r->zstd = r->zstd != NULL ? r->zstd : ZSTD_createDCtx_advanced(codec_memory);
-    return r->zstd != NULL && ZSTD_decompressDCtx(r->zstd, to, raw, from, stored) == raw;
+    return ZSTD_decompressDCtx(r->zstd, to, raw, from, stored) == raw;
 }
 
 /** The next frame's payload to `to`, which has room for `raw` bytes. */
@@ -618,7 +623,7 @@ static cb_status read_frame(cbi_disk_reader *r, const uint8_t header[FRAME_HEADE
     uint8_t *from = r->cipher != NULL ? sealed_part(r->stage) : plain;
     ssize_t got = cbi_sys_pread(r->fd, from, stored, r->offset + FRAME_HEADER);
     if (got < 0) {
-        return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
+        return unread(r, (int)got, "read", err);
     }
     if ((size_t)got < stored ||
         cbi_load_u64(header + 8) != sum_of(from, stored, raw, r->seed, r->frames)) {
@@ -629,6 +634,13 @@ static cb_status read_frame(cbi_disk_reader *r, const uint8_t header[FRAME_HEADE
                                                  from, inner, plain, err);
         if (status != CB_OK) {
             return status == CB_ECORRUPT ? corrupt(r, "was tampered with", err) : status;
+        }
+    }
+    if (inner < raw && r->codec == CB_BLOCK_CODEC_ZSTD && r->zstd == NULL) {
+        r->zstd = ZSTD_createDCtx_advanced(codec_memory);
+        if (r->zstd == NULL) {
+            return cbi_fail(err, CB_ENOMEM, "The system has no memory to decompress block %s.",
+                            r->name);
         }
     }
     if (inner < raw && !unpack(r, plain, inner, to, raw)) {
@@ -643,7 +655,7 @@ static cb_status read_frame(cbi_disk_reader *r, const uint8_t header[FRAME_HEADE
 static cb_status frame_header(cbi_disk_reader *r, uint8_t header[FRAME_HEADER], cb_error *err) {
     ssize_t got = cbi_sys_pread(r->fd, header, FRAME_HEADER, r->offset);
     if (got < 0) {
-        return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
+        return unread(r, (int)got, "read", err);
     }
     uint32_t raw = cbi_load_u32(header), stored = cbi_load_u32(header + 4);
     uint32_t tag = tag_bytes(r->disk), inner = stored - tag;

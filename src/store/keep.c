@@ -59,25 +59,30 @@ static bool recover(void *ctx, const cbi_kept *k) {
 }
 
 /** The file is there and is what it was, to its last byte. */
-static cb_status verify(cb_blocks *b, const cbi_node *n) {
+static cb_status verify(cb_blocks *b, const cbi_node *n, cb_error *err) {
     uint8_t piece[8192];
     cbi_disk_reader r;
     size_t got = 0;
-    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, &r, NULL));
+    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, &r, err));
     cb_status status = r.file_bytes == n->disk_bytes ? CB_OK : CB_ECORRUPT;
     while (status == CB_OK) {
-        status = cbi_disk_read(&r, piece, sizeof piece, &got, NULL);
+        status = cbi_disk_read(&r, piece, sizeof piece, &got, err);
     }
     cbi_disk_reader_close(&r);
     return status == CB_EEND ? CB_OK : status;
 }
 
-/** Marks those that are not what they were. */
-static void verify_all(cb_blocks *b) {
+/** Marks those that are not what they were. Where there is only no memory or descriptor to look at
+ *  one the store does not begin: what is kept is not given up for that. */
+static cb_status verify_all(cb_blocks *b, cb_error *err) {
     size_t at = 0;
     for (cbi_node *n = NULL; (n = cbi_index_scan(&b->index, &at)) != NULL;) {
         for (; n != NULL; n = n->next) {
-            n->doomed = verify(b, n) != CB_OK;
+            cb_status status = verify(b, n, err);
+            if (status != CB_OK && status != CB_ECORRUPT && status != CB_EIO) {
+                return status;
+            }
+            n->doomed = status != CB_OK;
             if (!n->doomed) {
                 b->stats.recovered++;
                 b->stats.disk_blocks++;
@@ -90,6 +95,7 @@ static void verify_all(cb_blocks *b) {
             }
         }
     }
+    return CB_OK;
 }
 
 static void drop_lost(cb_blocks *b) {
@@ -176,7 +182,7 @@ cb_status cbi_keep_open(cb_blocks *b, const cb_blocks_options *o, cb_error *err)
     cb_status status =
         cbi_manifest_read(b->disk.folder.fd, recover, &r, &b->stats.manifest_damaged, err);
     CB_TRY(r.status != CB_OK ? r.status : status);
-    verify_all(b);
+    CB_TRY(verify_all(b, err));
     drop_lost(b);
     b->stats.kept = b->index.count;
     CB_TRY(rewrite(b, err));
