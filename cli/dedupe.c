@@ -94,6 +94,9 @@ static void cancel(void *object) {
 static void memory_tree(const void *object, char *text, size_t bytes) {
     cb_dedupe_memory_tree(object, text, bytes);
 }
+static void figures(const void *object, cb_figures *out) {
+    cb_dedupe_figures(object, out);
+}
 static void destroy(void *object) {
     cb_dedupe_destroy(object);
 }
@@ -161,6 +164,7 @@ int cli_dedupe_main(int argc, char **argv) {
                                   .progress = progress,
                                   .cancel = cancel,
                                   .memory_tree = memory_tree,
+                                  .figures = figures,
                                   .destroy = destroy};
     dedupe_args args = {.keys = NULL};
     int code = read_args(&args, argc, argv);

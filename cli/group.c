@@ -104,6 +104,9 @@ static void cancel(void *object) {
 static void memory_tree(const void *object, char *text, size_t bytes) {
     cb_group_memory_tree(object, text, bytes);
 }
+static void figures(const void *object, cb_figures *out) {
+    cb_group_figures(object, out);
+}
 static void destroy(void *object) {
     cb_group_destroy(object);
 }
@@ -169,6 +172,7 @@ int cli_group_main(int argc, char **argv) {
                                   .progress = progress,
                                   .cancel = cancel,
                                   .memory_tree = memory_tree,
+                                  .figures = figures,
                                   .destroy = destroy};
     group_args args = {.keys = NULL};
     int code = read_args(&args, argc, argv);

@@ -105,6 +105,12 @@ const cli_option cli_job_telling[CLI_JOB_TELLING] = {
      .meta = "FILE",
      .values = "@file",
      .help = "figures as JSON, to standard error or FILE"},
+    {.id = CLI_JOB_STATUS,
+     .name = "status",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "FILE",
+     .values = "@file",
+     .help = "publish who holds the memory in FILE, for carbide top"},
     {.id = CLI_JOB_QUIET, .letter = 'q', .name = "quiet", .help = "errors only"},
     {.id = CLI_JOB_VERBOSE,
      .name = "verbose",
@@ -209,6 +215,7 @@ static int take_telling(cli_job *job, int id, const char *seen, const char *valu
             job->stats = true;
             job->stats_path = value != NULL && strcmp(value, "-") != 0 ? value : NULL;
             break;
+        case CLI_JOB_STATUS: job->status_path = value; break;
         case CLI_JOB_QUIET: job->quiet = true; break;
         case CLI_JOB_VERBOSE: job->verbose = true; break;
         default: return cli_help(job->verb);
@@ -238,6 +245,7 @@ int cli_job_take(cli_job *job, int id, const char *seen, const char *value) {
         case CLI_JOB_CODEC: return take_resource(job, id, seen, value);
         case CLI_JOB_PROGRESS:
         case CLI_JOB_STATS:
+        case CLI_JOB_STATUS:
         case CLI_JOB_QUIET:
         case CLI_JOB_VERBOSE:
         case CLI_JOB_HELP: return take_telling(job, id, seen, value);
@@ -326,6 +334,12 @@ int cli_job_run(const cli_job *job, const void *options, cli_create_fn create, c
     cb_error err = {0};
     sigset_t before;
     work.object = NULL;
+    work.what = job->verb->name;
+    if (job->status_path != NULL &&
+        cb_status_page_create(job->status_path, &work.page, &err) != CB_OK) {
+        cli_complain("%s", err.message);
+        return CLI_EXIT_TROUBLE;
+    }
     cli_signals_block(&before);
     cb_status status = create(options, &work.object, &err);
     if (status == CB_OK)
@@ -341,6 +355,7 @@ int cli_job_run(const cli_job *job, const void *options, cli_create_fn create, c
         code = close_output(job);
     if (code == CLI_EXIT_OK)
         code = told;
+    cb_status_page_destroy(work.page);
     if (work.object != NULL)
         work.destroy(work.object);
     return code;

@@ -169,6 +169,9 @@ static void cancel(void *object) {
 static void memory_tree(const void *object, char *text, size_t bytes) {
     cb_join_memory_tree(object, text, bytes);
 }
+static void figures(const void *object, cb_figures *out) {
+    cb_join_figures(object, out);
+}
 static void destroy(void *object) {
     cb_join_destroy(object);
 }
@@ -394,6 +397,7 @@ int cli_join_main(int argc, char **argv) {
                                   .progress = progress,
                                   .cancel = cancel,
                                   .memory_tree = memory_tree,
+                                  .figures = figures,
                                   .destroy = destroy};
     join_args args = {.columns = NULL};
     int code = read_args(&args, argc, argv);

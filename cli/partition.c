@@ -89,6 +89,9 @@ static void cancel(void *object) {
 static void memory_tree(const void *object, char *text, size_t bytes) {
     cb_partition_memory_tree(object, text, bytes);
 }
+static void figures(const void *object, cb_figures *out) {
+    cb_partition_figures(object, out);
+}
 static void destroy(void *object) {
     cb_partition_destroy(object);
 }
@@ -186,6 +189,7 @@ int cli_partition_main(int argc, char **argv) {
                                   .progress = progress,
                                   .cancel = cancel,
                                   .memory_tree = memory_tree,
+                                  .figures = figures,
                                   .destroy = destroy};
     partition_args args = {.keys = NULL};
     int code = read_args(&args, argc, argv);

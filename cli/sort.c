@@ -152,11 +152,7 @@ static void work_cancel(void *object) {
 static void work_memory_tree(const void *object, char *text, size_t bytes) {
     cb_sort_memory_tree(object, text, bytes);
 }
-static cb_status_page *page; /* of --status */
-
 static void work_destroy(void *object) {
-    cb_status_page_destroy(page);
-    page = NULL;
     cb_sort_destroy(object);
 }
 static void work_figures(const void *object, cb_figures *figures) {
@@ -165,7 +161,8 @@ static void work_figures(const void *object, cb_figures *figures) {
 
 /** One try; *sort is the caller's to destroy, whatever the answer. Ends the process when a signal
  * ended the work. */
-static cb_status attempt(const cli_sort_args *args, bool streams, cb_sort **sort, cb_error *err) {
+static cb_status attempt(const cli_sort_args *args, bool streams, cb_status_page *page,
+                         cb_sort **sort, cb_error *err) {
     sigset_t before;
     *sort = NULL;
     cli_signals_block(&before);
@@ -202,6 +199,7 @@ static bool raise_budget(cli_sort_args *args, bool streams, cb_status status, co
 
 static int run(cli_sort_args *args) {
     cb_sort *sort = NULL;
+    cb_status_page *page = NULL;
     cb_error err = {0};
     bool streams = has_streams(&args->options);
     if (args->status_path != NULL &&
@@ -209,10 +207,10 @@ static int run(cli_sort_args *args) {
         cli_complain("%s", err.message);
         return CLI_EXIT_TROUBLE;
     }
-    cb_status status = attempt(args, streams, &sort, &err);
+    cb_status status = attempt(args, streams, page, &sort, &err);
     for (int tries = 0; tries < RAISES_MAX && raise_budget(args, streams, status, &err); tries++) {
         cb_sort_destroy(sort);
-        status = attempt(args, streams, &sort, &err);
+        status = attempt(args, streams, page, &sort, &err);
     }
     if (status != CB_OK)
         tell_failure(args, sort, &err);
@@ -222,7 +220,8 @@ static int run(cli_sort_args *args) {
         code = close_output(args);
     if (code == CLI_EXIT_OK)
         code = told;
-    work_destroy(sort);
+    cb_status_page_destroy(page);
+    cb_sort_destroy(sort);
     return code;
 }
 

@@ -367,6 +367,7 @@ cb_status cli_ticker_watch(const cli_work *work, cli_progress progress, bool qui
         cli_signals_is_default(SIGPIPE))
         number = SIGPIPE;                 /* the reader has gone: a filter ends with it, quietly */
     if (number != 0 && status != CB_OK) { /* one that came too late changes nothing */
+        cb_status_page_destroy(work->page);
         work->destroy(work->object);
         cli_signals_die(number);
     }

@@ -19,9 +19,8 @@ typedef struct cli_work {
     void (*cancel)(void *object);
     void (*memory_tree)(const void *object, char *text, size_t bytes);
     void (*destroy)(void *object);
-    /* NULL, NULL, NULL: nobody watches from outside */
     void (*figures)(const void *object, cb_figures *figures);
-    cb_status_page *page;
+    cb_status_page *page; /* of --status; NULL: nobody watches from outside */
     const char *what;
 } cli_work;
 

@@ -57,6 +57,8 @@ CB_API void cb_dedupe_cancel(cb_dedupe *dedupe);
 CB_API void cb_dedupe_get_stats(const cb_dedupe *dedupe, cb_job_stats *stats);
 /** The memory tree as text, as much as fits. */
 CB_API void cb_dedupe_memory_tree(const cb_dedupe *dedupe, char *text, size_t bytes);
+/** As cb_sort_figures. */
+CB_API void cb_dedupe_figures(const cb_dedupe *dedupe, cb_figures *figures);
 /** NULL is fine. Not while it runs. */
 CB_API void cb_dedupe_destroy(cb_dedupe *dedupe);
 

@@ -59,6 +59,8 @@ CB_API void cb_group_cancel(cb_group *group);
 CB_API void cb_group_get_stats(const cb_group *group, cb_job_stats *stats);
 /** The memory tree as text, as much as fits. */
 CB_API void cb_group_memory_tree(const cb_group *group, char *text, size_t bytes);
+/** As cb_sort_figures. */
+CB_API void cb_group_figures(const cb_group *group, cb_figures *figures);
 /** NULL is fine. Not while it runs. */
 CB_API void cb_group_destroy(cb_group *group);
 

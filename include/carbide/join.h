@@ -77,6 +77,8 @@ CB_API void cb_join_cancel(cb_join *join);
 CB_API void cb_join_get_stats(const cb_join *join, cb_join_stats *stats);
 /** As cb_sort_memory_tree. */
 CB_API void cb_join_memory_tree(const cb_join *join, char *text, size_t bytes);
+/** As cb_sort_figures. */
+CB_API void cb_join_figures(const cb_join *join, cb_figures *figures);
 /** NULL is fine. Not while cb_join_run runs. */
 CB_API void cb_join_destroy(cb_join *join);
 

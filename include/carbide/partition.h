@@ -82,6 +82,8 @@ CB_API void cb_partition_cancel(cb_partition *partition);
 CB_API void cb_partition_get_stats(const cb_partition *partition, cb_partition_stats *stats);
 /** As cb_sort_memory_tree. */
 CB_API void cb_partition_memory_tree(const cb_partition *partition, char *text, size_t bytes);
+/** As cb_sort_figures. */
+CB_API void cb_partition_figures(const cb_partition *partition, cb_figures *figures);
 /** NULL is fine. Not while cb_partition_run runs. */
 CB_API void cb_partition_destroy(cb_partition *partition);
 

@@ -515,6 +515,10 @@ void cb_dedupe_memory_tree(const cb_dedupe *d, char *text, size_t bytes) {
     cbi_job_memory_tree(&d->g.job, text, bytes);
 }
 
+void cb_dedupe_figures(const cb_dedupe *d, cb_figures *figures) {
+    cbi_job_figures(&d->g.job, figures);
+}
+
 void cb_dedupe_destroy(cb_dedupe *d) {
     if (d == NULL)
         return;

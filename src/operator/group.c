@@ -488,6 +488,10 @@ void cb_group_memory_tree(const cb_group *g, char *text, size_t bytes) {
     cbi_job_memory_tree(&g->job, text, bytes);
 }
 
+void cb_group_figures(const cb_group *g, cb_figures *figures) {
+    cbi_job_figures(&g->job, figures);
+}
+
 void cb_group_destroy(cb_group *g) {
     if (g == NULL)
         return;

@@ -384,3 +384,13 @@ void cbi_job_memory_tree(const cbi_job *job, char *text, size_t bytes) {
     if (job->ground.manager != NULL)
         (void)cb_manager_tree(job->ground.manager, text, bytes);
 }
+
+void cbi_job_figures(const cbi_job *job, cb_figures *f) {
+    cb_progress p = {.struct_size = sizeof p};
+    cbi_job_progress((cbi_job *)(uintptr_t)job, &p);
+    if (job->ground.manager != NULL)
+        cb_manager_figures(job->ground.manager, f);
+    f->elapsed_ns = p.elapsed_ns;
+    f->fraction = p.fraction;
+    f->spilled_bytes = p.spilled_bytes;
+}

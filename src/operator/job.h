@@ -283,6 +283,8 @@ void cbi_job_phase(cbi_job *job, cb_phase phase);
 void cbi_job_progress(cbi_job *job, cb_progress *progress);
 void cbi_job_cancel(cbi_job *job);
 void cbi_job_memory_tree(const cbi_job *job, char *text, size_t bytes);
+/** For a status page. Any thread. */
+void cbi_job_figures(const cbi_job *job, cb_figures *figures);
 /** Runs `fn` (its context is the worker) in `count` workers; the first failure is the answer. */
 cb_status cbi_job_in_workers(cbi_job *job, unsigned count, cbi_thread_fn fn, cb_error *err);
 /** Seeded by the run: nothing of it may show in a result. */

@@ -313,6 +313,10 @@ void cb_join_memory_tree(const cb_join *j, char *text, size_t bytes) {
     cbi_job_memory_tree(&j->job, text, bytes);
 }
 
+void cb_join_figures(const cb_join *j, cb_figures *figures) {
+    cbi_job_figures(&j->job, figures);
+}
+
 void cb_join_destroy(cb_join *j) {
     if (j == NULL)
         return;

@@ -92,6 +92,10 @@ void cb_partition_memory_tree(const cb_partition *p, char *text, size_t bytes) {
     cb_sort_memory_tree(p->sort, text, bytes);
 }
 
+void cb_partition_figures(const cb_partition *p, cb_figures *figures) {
+    cb_sort_figures(p->sort, figures);
+}
+
 void cb_partition_destroy(cb_partition *p) {
     if (p == NULL)
         return;

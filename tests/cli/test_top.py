@@ -18,6 +18,53 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import harness as h
 
 
+# Each reads standard input, which the test keeps open, and so is there to be looked at; join, which reads twice,
+# writes to a pipe that is full.
+VERBS = {
+    "group": ["-t", ",", "-k", "1", "count()", "-"],
+    "dedupe": ["-t", ",", "-k", "1", "-"],
+    "join": ["--format", "csv", "--no-header", "-k", "1", "LEFT", "RIGHT"],
+    "partition": ["-t", ",", "-k", "1", "--template", "out-{}", "-"],
+}
+
+
+class Verbs(h.Case):
+    def test_every_verb_publishes_and_takes_its_page_away(self):
+        with open(self.path("LEFT"), "wb") as f:
+            f.write(b"a,%s\n" % bytes(100).replace(b"\0", b"x") * 5000)
+        with open(self.path("RIGHT"), "wb") as f:
+            f.write(b"a,x\n")
+        for verb, options in VERBS.items():
+            for number in (None, signal.SIGTERM):
+                self.look_at(verb, options, number)
+
+    def look_at(self, verb, options, number):
+        page = self.path("page")
+        argv = h.with_room([h.CARBIDE, verb, "--memory", "24M", "--status", page, *options])
+        work = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=self.path(""))
+        self.addCleanup(work.kill)
+        if verb != "join":
+            work.stdin.write(b"b,1\na,2\n" * 1000)
+            work.stdin.flush()
+        said = {}
+        end = time.monotonic() + 60
+        while not said and work.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+            looked = subprocess.run([h.CARBIDE, "top", "--json", page], capture_output=True, text=True, timeout=60)
+            said = json.loads(looked.stdout) if looked.returncode == 0 else {}
+        self.assertTrue(said, (verb, work.poll()))
+        self.assertEqual((said["what"], said["pid"]), (verb, work.pid))
+        total = sum(p["size"] for p in said["pools"]) + sum(e["bytes"] for e in said["ledger"]) - said["debt"]
+        self.assertEqual(total, said["budget"])
+        if number is not None:
+            work.send_signal(number)
+        work.stdin.close()
+        work.stdout.read()
+        work.stdout.close()
+        self.assertEqual(work.wait(60), 0 if number is None else -number, verb)
+        self.assertFalse(os.path.exists(page))
+
+
 class Top(h.Case):
     def setUp(self):
         super().setUp()
