@@ -55,13 +55,14 @@ const cli_verb cli_verb_block = {
              "block get NAME [-o FILE]\n"
              "block ls [PREFIX]\n"
              "block rm NAME...\n"
+             "block keep NAME...\n"
              "block stat [NAME]",
     .examples = "export CARBIDE_SOCKET=/run/user/1000/blocks\n"
                 "sort big.txt | carbide block put step1           keeps it\n"
                 "carbide block get step1 | wc -l                  for whoever wants it next\n"
                 "carbide block ls\n"
                 "carbide block stat                               the server's figures",
-    .words = "put get ls rm stat",
+    .words = "put get ls rm keep stat",
     .groups = groups,
     .group_count = CLI_COUNT(groups),
 };
@@ -315,14 +316,24 @@ static int stat_block(cb_client *client, const block_args *a) {
     return a->count > 0 ? stat_one(client, a) : stat_all(client, a);
 }
 
-static int remove_blocks(cb_client *client, const block_args *a) {
+/** With each of them; the last failure is the exit code. */
+static int each(cb_client *client, const block_args *a,
+                cb_status (*what)(cb_client *client, const char *name, cb_error *err)) {
     int code = CLI_EXIT_OK;
     for (size_t i = 0; i < a->count; i++) {
         cb_error err;
-        if (cb_client_remove(client, a->operands[i], &err) != CB_OK)
+        if (what(client, a->operands[i], &err) != CB_OK)
             code = tell(&err);
     }
     return code;
+}
+
+static int remove_blocks(cb_client *client, const block_args *a) {
+    return each(client, a, cb_client_remove);
+}
+
+static int keep_blocks(cb_client *client, const block_args *a) {
+    return each(client, a, cb_client_keep);
 }
 
 /* ---- the verb ---- */
@@ -334,8 +345,11 @@ typedef struct action {
 } action;
 
 static const action actions[] = {
-    {"put", put, 1, 2},         {"get", get, 1, 1},
-    {"ls", list, 0, 1},         {"rm", remove_blocks, 1, SIZE_MAX},
+    {"put", put, 1, 2},
+    {"get", get, 1, 1},
+    {"ls", list, 0, 1},
+    {"rm", remove_blocks, 1, SIZE_MAX},
+    {"keep", keep_blocks, 1, SIZE_MAX},
     {"stat", stat_block, 0, 1},
 };
 
@@ -385,7 +399,7 @@ int cli_block_main(int argc, char **argv) {
             return CLI_EXIT_TROUBLE;
     }
     if (parser.operand_count == 0)
-        return cli_usage_error("block", "what shall be done: put, get, ls, rm or stat?");
+        return cli_usage_error("block", "what shall be done: put, get, ls, rm, keep or stat?");
     a.operands = parser.argv + 1;
     a.count = parser.operand_count - 1;
     for (size_t i = 0; i < CLI_COUNT(actions); i++) {
@@ -399,6 +413,6 @@ int cli_block_main(int argc, char **argv) {
             return cli_usage_error("block", "which server? (--socket PATH)");
         return act(&actions[i], &a);
     }
-    return cli_usage_error("block", "there is no '%s': it is put, get, ls, rm or stat",
+    return cli_usage_error("block", "there is no '%s': it is put, get, ls, rm, keep or stat",
                            parser.argv[0]);
 }

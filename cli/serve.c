@@ -22,6 +22,8 @@ enum {
     SERVE_CONNECTIONS,
     SERVE_WORKERS,
     SERVE_TIMEOUT,
+    SERVE_KEEP,
+    SERVE_STATUS,
     SERVE_QUIET,
     SERVE_HELP
 };
@@ -75,6 +77,18 @@ static const cli_option options[] = {
      .arg = CLI_ARG_NEEDED,
      .meta = "SECONDS",
      .help = "for a message under way, and a second a MiB (20)"},
+    {.id = SERVE_KEEP,
+     .name = "keep",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "NAME",
+     .help = "blocks may be kept in the folder (block keep): a server\nwith the same NAME begins "
+             "with them"},
+    {.id = SERVE_STATUS,
+     .name = "status",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "FILE",
+     .values = "@file",
+     .help = "publish who holds the memory in FILE, for carbide top"},
     {.id = SERVE_QUIET, .letter = 'q', .name = "quiet", .help = "errors only"},
     {.id = SERVE_HELP, .letter = 'h', .name = "help", .help = "this"},
 };
@@ -200,6 +214,8 @@ static bool take_option(cli_parser *parser, int id, const char *value, cb_server
                 return false;
             o->timeout_ns = number * UINT64_C(1000000000);
             return true;
+        case SERVE_KEEP: o->keep = value; return true;
+        case SERVE_STATUS: o->status = value; return true;
         default: *quiet = true; return id == SERVE_QUIET;
     }
 }
@@ -225,6 +241,8 @@ int cli_serve_main(int argc, char **argv) {
         return CLI_EXIT_TROUBLE;
     if (o.socket == NULL || o.socket[0] == '\0')
         return cli_usage_error("serve", "where shall it listen? (--socket PATH)");
+    if (o.keep != NULL && o.folder == NULL)
+        return cli_usage_error("serve", "where shall blocks be kept? (-T DIR)");
     if (o.memory_bytes == 0)
         return cli_usage_error("serve", "how much memory may it use? (--memory SIZE)");
     return run(&o, quiet);

@@ -67,6 +67,11 @@ CB_API CB_MUST_USE cb_status cb_client_read(cb_client *client, const char *name,
 /** CB_ENOTFOUND; CB_EAGAIN: somebody reads it or has a lease on it, so it stays. */
 CB_API CB_MUST_USE cb_status cb_client_remove(cb_client *client, const char *name, cb_error *err);
 
+/** The block outlives the server (cb_blocks_keep): it is on disk and in the manifest when this
+ *  answers CB_OK. CB_EINVAL: the server keeps none, or the block's level has no disk; CB_ENOTFOUND,
+ *  CB_ENOSPC, CB_EIO: it is not kept. */
+CB_API CB_MUST_USE cb_status cb_client_keep(cb_client *client, const char *name, cb_error *err);
+
 typedef struct cb_client_status {
     const char *name; /**< borrowed for the call */
     cb_level level;   /**< as it was put */

@@ -2,7 +2,7 @@
 #ifndef CARBIDE_SERVER_H
 #define CARBIDE_SERVER_H
 
-#include "carbide/store.h"
+#include "carbide/monitor.h"
 
 CB_EXTERN_C_BEGIN
 
@@ -33,6 +33,10 @@ typedef struct cb_server_options {
     uint32_t leases_max;      /**< at one time; 0 = 8192 */
     uint32_t workers;         /**< threads for what takes long; 0 = 2 */
     uint64_t timeout_ns;      /**< for a message under way, plus a second a MiB; 0 = 20 s */
+    const char *keep;   /**< blocks may outlive the server: cb_blocks_options.keep, and the next
+                           server with that name and folder begins with them; NULL: none do */
+    const char *status; /**< figures are published in that file (carbide/monitor.h), twice a second;
+                           NULL: they are not */
 } cb_server_options;
 
 /**
@@ -77,7 +81,10 @@ CB_API void cb_server_destroy(cb_server *server);
     X(leases)                                                                                      \
     X(leased_bytes) /* a block that is leased twice counts twice */                                \
     X(requests)                                                                                    \
-    X(copies)
+    X(copies)                                                                                      \
+    X(kept)      /* blocks that outlive the server */                                              \
+    X(recovered) /* at its beginning */                                                            \
+    X(lost)      /* then: kept once, and not what was written any more */
 
 /** All uint64_t, in this order on the wire too; new ones come at the end. */
 typedef struct cb_server_stats {
@@ -85,6 +92,9 @@ typedef struct cb_server_stats {
     CB_SERVER_STATS_MAP(CB_SERVER_STATS_FIELD)
 #undef CB_SERVER_STATS_FIELD
 } cb_server_stats;
+
+/** Who holds its memory, and which blocks, for a status page. Any thread. */
+CB_API void cb_server_figures(const cb_server *server, cb_figures *figures);
 
 /** After cb_server_run has ended, or in its thread. Others ask by cb_client_stats. */
 CB_API void cb_server_stats_get(cb_server *server, cb_server_stats *stats);

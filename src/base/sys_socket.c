@@ -181,11 +181,31 @@ ssize_t cbi_sys_receive(int fd, void *buf, size_t bytes) {
     return got < 0 ? -errno : got;
 }
 
+/** The first descriptor that came; more than one is nobody's, and closed. */
+static int take_descriptors(const struct msghdr *m) {
+    int first = -1;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(m);
+    if (c == NULL || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
+        return -1;
+    }
+    size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; i++) {
+        int fd;
+        memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+        if (i == 0) {
+            first = fd;
+        } else {
+            (void)close(fd);
+        }
+    }
+    return first;
+}
+
 ssize_t cbi_sys_receive_fd(int fd, void *buf, size_t bytes, int *passed) {
     struct iovec iov = {.iov_base = buf, .iov_len = part_of(bytes)};
     union {
         struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
+        char room[CMSG_SPACE(sizeof(int))]; /* rounded up: two fit, and the system knows */
     } control;
     struct msghdr m = {.msg_iov = &iov,
                        .msg_iovlen = 1,
@@ -196,12 +216,7 @@ ssize_t cbi_sys_receive_fd(int fd, void *buf, size_t bytes, int *passed) {
     if (got < 0) {
         return -errno;
     }
-    *passed = -1;
-    const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-        c->cmsg_len == CMSG_LEN(sizeof(int))) {
-        memcpy(passed, CMSG_DATA(c), sizeof *passed);
-    }
+    *passed = take_descriptors(&m);
     return got;
 }
 

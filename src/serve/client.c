@@ -461,6 +461,11 @@ cb_status cb_client_remove(cb_client *c, const char *name, cb_error *err) {
     return ask(c, &request, name, err);
 }
 
+cb_status cb_client_keep(cb_client *c, const char *name, cb_error *err) {
+    const cbi_head request = {.op = CBI_OP_KEEP};
+    return ask(c, &request, name, err);
+}
+
 static cb_status bad_answer(cb_client *c, cb_error *err) {
     lose(c);
     return cbi_fail(err, CB_EDATA, "The server's answer is not as long as it should be.");

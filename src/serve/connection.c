@@ -63,7 +63,8 @@ bool cbi_stream_take(cb_server *s, cbi_connection *c) {
     if (c->stream != NULL) {
         return true;
     }
-    bool may = c->trusted || s->stranger_streams < CBI_STREAMS / 2;
+    bool may = s->calling || s->stream_first == NULL; /* others wait already */
+    may = may && (c->trusted || s->stranger_streams < CBI_STREAMS / 2);
     for (size_t i = 0; may && i < CBI_STREAMS; i++) {
         if (s->streams[i].owner == NULL) {
             c->stream = &s->streams[i];
@@ -91,16 +92,24 @@ static void leave_queue(cb_server *s, const cbi_connection *c) {
     }
 }
 
-/** The first in line who may have one. */
-static void call_next(cb_server *s) {
-    for (cbi_connection *w = s->stream_first; w != NULL; w = w->next_job) {
+static bool has_stream(const cb_server *s) {
+    for (size_t i = 0; i < CBI_STREAMS; i++) {
+        if (s->streams[i].owner == NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+cbi_connection *cbi_stream_next(cb_server *s) {
+    for (cbi_connection *w = s->stream_first; w != NULL && has_stream(s); w = w->next_job) {
         if (w->trusted || s->stranger_streams < CBI_STREAMS / 2) {
             leave_queue(s, w);
             w->next_job = NULL;
-            cbi_request_stream(s, w);
-            return;
+            return w;
         }
     }
+    return NULL;
 }
 
 void cbi_stream_give(cb_server *s, cbi_connection *c) {
@@ -111,7 +120,6 @@ void cbi_stream_give(cb_server *s, cbi_connection *c) {
     c->stream->owner = NULL;
     c->stream = NULL;
     c->staged = 0;
-    call_next(s);
 }
 
 cbi_lease *cbi_lease_take(cb_server *s, cbi_connection *c) {
@@ -341,7 +349,9 @@ static void sent(cbi_connection *c, size_t count) {
     size_t head = cbi_min(count, c->out_end - c->out_at);
     c->out_at += head;
     c->pass = -1;
-    c->body += c->body != NULL ? count - head : 0;
+    if (c->body != NULL) {
+        c->body += count - head;
+    }
     c->body_left -= count - head;
 }
 

@@ -44,7 +44,8 @@ cb_status cbi_head_decode(const uint8_t from[CBI_HEAD_BYTES], cbi_head *h, cb_er
 }
 
 static bool has_name(uint8_t op) {
-    return op == CBI_OP_PUT || op == CBI_OP_GET || op == CBI_OP_REMOVE || op == CBI_OP_STATUS;
+    return op == CBI_OP_PUT || op == CBI_OP_GET || op == CBI_OP_REMOVE || op == CBI_OP_STATUS ||
+           op == CBI_OP_KEEP;
 }
 
 static unsigned flags_of(uint8_t op) {

@@ -26,6 +26,7 @@ typedef enum cbi_op {
     CBI_OP_STATUS,
     CBI_OP_LIST,
     CBI_OP_STATS,
+    CBI_OP_KEEP,
     CBI_OP_END
 } cbi_op;
 

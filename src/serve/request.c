@@ -251,9 +251,6 @@ void cbi_request_stream(cb_server *s, cbi_connection *c) {
     } else {
         cbi_request_begin(s, c);
     }
-    if (c->fd >= 0) {
-        cbi_connection_want(s, c);
-    }
 }
 
 /* ---- looking ---- */
@@ -344,6 +341,10 @@ void cbi_request_begin(cb_server *s, cbi_connection *c) {
             c->job = CBI_JOB_REMOVE;
             cbi_server_submit(s, c);
             break;
+        case CBI_OP_KEEP:
+            c->job = CBI_JOB_KEEP;
+            cbi_server_submit(s, c);
+            break;
         case CBI_OP_STATUS: begin_status(s, c); break;
         case CBI_OP_LIST: begin_list(s, c); break;
         case CBI_OP_STATS: begin_stats(s, c); break;
@@ -367,6 +368,7 @@ static cb_status work(cb_server *s, cbi_connection *c, cb_error *err) {
             return cbi_fill_append(&c->fill, c->stream->buffer, c->staged, err);
         case CBI_JOB_FINISH: return finish_fill(c, err);
         case CBI_JOB_REMOVE: return remove_block(s, c, err);
+        case CBI_JOB_KEEP: return cb_blocks_keep(s->blocks, c->task, c->name, err);
         case CBI_JOB_CLOSE:
             cbi_fill_cancel(&c->fill);
             cb_block_reader_close(c->reader);
@@ -416,7 +418,8 @@ void cbi_request_done(cb_server *s, cbi_connection *c, cbi_job job) {
         case CBI_JOB_ROOM:
         case CBI_JOB_APPEND: failed ? refuse_rest(s, c) : room_done(s, c); break;
         case CBI_JOB_FINISH:
-        case CBI_JOB_REMOVE: go(s, c, 0); break;
+        case CBI_JOB_REMOVE:
+        case CBI_JOB_KEEP: go(s, c, 0); break;
         case CBI_JOB_NONE:
         case CBI_JOB_CLOSE:
         default: break;

@@ -46,6 +46,7 @@ typedef enum cbi_job {
     CBI_JOB_APPEND, /* the stream's bytes, to disk */
     CBI_JOB_FINISH,
     CBI_JOB_REMOVE,
+    CBI_JOB_KEEP,
     CBI_JOB_CLOSE
 } cbi_job;
 
@@ -120,6 +121,8 @@ struct cb_server {
     uint32_t connections_max, leases_max, worker_count;
     uint64_t timeout_ns;
     uid_t uid;
+    uint64_t started_ns;
+    cb_status_page *page; /* NULL: nobody watches */
     void *tables;
     size_t table_bytes;
     cb_ledger_entry *process, *fixed, *small;
@@ -132,10 +135,12 @@ struct cb_server {
     uint32_t strangers; /* connections of those who are not trusted */
     uint32_t stranger_streams;
     uint32_t closing; /* connections that a worker ends */
-    uint64_t next_tick_ns;
-    bool listening, tick_refresh;
-    int spare; /* a descriptor to give up when there are no others */
+    uint64_t next_tick_ns, next_page_ns;
+    bool listening, deaf; /* deaf: not before the next tick */
+    bool calling;         /* the first of those who wait for a stream */
+    int spare;            /* a descriptor to give up when there are no others */
     cb_server_stats stats;
+    cb_figures figures; /* being published */
     uint8_t scratch[16 * 1024];
     _Atomic bool stop;
     /* guarded by mutex */
@@ -185,6 +190,8 @@ void cbi_connection_let_go(cb_server *server, cbi_connection *c);
 /** false: it waits for one, and begins anew when there is. */
 bool cbi_stream_take(cb_server *server, cbi_connection *c);
 void cbi_stream_give(cb_server *server, cbi_connection *c);
+/** The first in line who may have one that is free, taken out of the line; NULL: nobody. */
+cbi_connection *cbi_stream_next(cb_server *server);
 cbi_lease *cbi_lease_take(cb_server *server, cbi_connection *c);
 void cbi_lease_give(cb_server *server, cbi_lease *lease);
 void cbi_idle_remove(cb_server *server, cbi_connection *c);

@@ -14,7 +14,9 @@
 
 #include "base/alloc.h"
 
-enum { TICK_MS = 1000, EVENTS = 64 };
+enum { TICK_MS = 1000, PAGE_MS = 500, EVENTS = 64 };
+
+static const uint64_t millisecond = 1000000;
 
 /* ---- jobs ---- */
 
@@ -186,10 +188,15 @@ bool cbi_server_adopt(cb_server *s, int fd, bool trusted) {
     return true;
 }
 
-/** There are no descriptors: who waits is told so by being let in and sent away. */
+static void go_deaf(cb_server *s) {
+    s->deaf = true;
+    listen_for(s, false);
+}
+
+/** There are no descriptors, and nobody who gives one up: who waits is told so by being let in and sent away. */
 static void send_away(cb_server *s) {
     if (s->spare < 0) {
-        listen_for(s, false); /* until the next tick */
+        go_deaf(s);
         return;
     }
     (void)cbi_sys_close(s->spare);
@@ -213,11 +220,17 @@ static bool let_in(cb_server *s) {
     }
     int fd = cbi_sys_accept(s->listener, CBI_SOCKET_SEND_BYTES);
     if (fd == -EMFILE || fd == -ENFILE) {
+        if (make_way(s, false)) { /* its descriptor is free now */
+            return true;
+        }
         send_away(s);
         return false;
     }
     if (fd < 0) {
-        return fd != -EAGAIN && s->worker_count > 0 && fd == -ECONNABORTED;
+        if (fd != -EAGAIN && fd != -ECONNABORTED) {
+            go_deaf(s); /* it would fail as fast again */
+        }
+        return fd == -ECONNABORTED;
     }
     pid_t pid = 0;
     uid_t uid = 0;
@@ -245,7 +258,7 @@ static bool look_at_clock(cb_server *s) {
     if (now < s->next_tick_ns) {
         return true;
     }
-    s->next_tick_ns = now + (uint64_t)TICK_MS * 1000000;
+    s->next_tick_ns = now + TICK_MS * millisecond;
     bool any = false;
     for (uint32_t i = 0; i < s->connections_max; i++) {
         cbi_connection *c = &s->connections[i];
@@ -259,12 +272,24 @@ static bool look_at_clock(cb_server *s) {
             cbi_connection_end(s, c);
         }
     }
+    s->deaf = false;
     listen_for(s, true);
     if (s->spare < 0) {
         s->spare = cbi_sys_bell_create();
     }
     cb_ledger_refresh(s->manager);
     return any;
+}
+
+/** Streams that were given back go to who waits for them. Not in the midst of another connection's
+ *  turn: who gets one goes on as far as he can, and that may free the next one. */
+static void call_waiting(cb_server *s) {
+    for (cbi_connection *c = cbi_stream_next(s); c != NULL; c = cbi_stream_next(s)) {
+        s->calling = true;
+        cbi_request_stream(s, c);
+        s->calling = false;
+        settle(s, c);
+    }
 }
 
 static void serve_event(cb_server *s, const cbi_sys_event *e) {
@@ -305,16 +330,34 @@ cb_status cbi_server_step(cb_server *s, int timeout_ms, cb_error *err) {
     for (int i = 0; i < count; i++) {
         serve_event(s, &events[i]);
     }
-    if (s->free != NULL) {
+    call_waiting(s);
+    if (s->free != NULL && !s->deaf) {
         listen_for(s, true);
     }
     return CB_OK;
 }
 
+/** For carbide top. */
+static void publish(cb_server *s) {
+    uint64_t now = cbi_sys_clock_ns();
+    if (now < s->next_page_ns) {
+        return;
+    }
+    s->next_page_ns = now + PAGE_MS * millisecond;
+    memset(&s->figures, 0, sizeof s->figures);
+    cb_server_figures(s, &s->figures);
+    if (cb_status_page_publish(s->page, &s->figures, NULL) != CB_OK) {
+        s->next_page_ns += TICK_MS * millisecond; /* nothing depends on it */
+    }
+}
+
 cb_status cb_server_run(cb_server *s, cb_error *err) {
     while (!atomic_load(&s->stop)) {
         bool hurry = look_at_clock(s) || !s->listening;
-        CB_TRY(cbi_server_step(s, hurry ? TICK_MS : -1, err));
+        if (s->page != NULL) {
+            publish(s);
+        }
+        CB_TRY(cbi_server_step(s, s->page != NULL ? PAGE_MS : hurry ? TICK_MS : -1, err));
     }
     return CB_OK;
 }
@@ -349,6 +392,17 @@ void cbi_server_stats(cb_server *s, cb_server_stats *out) {
     out->misses = b.misses;
     out->promoted = b.promoted;
     out->replicas_missing = b.replicas_missing;
+    out->kept = b.kept;
+    out->recovered = b.recovered;
+    out->lost = b.lost;
+}
+
+void cb_server_figures(const cb_server *s, cb_figures *f) {
+    memcpy(f->what, "serve", sizeof "serve");
+    f->elapsed_ns = cbi_sys_clock_ns() - s->started_ns;
+    f->fraction = -1;
+    cb_manager_figures(s->manager, f);
+    cb_blocks_figures(s->blocks, f);
 }
 
 void cb_server_stats_get(cb_server *s, cb_server_stats *stats) {

@@ -48,6 +48,11 @@ static void plan(cb_server *s, const cb_server_options *o) {
         o->connections_max > 0
             ? o->connections_max
             : (uint32_t)cbi_clamp((size_t)most, CONNECTIONS_LEAST, CONNECTIONS_MOST);
+    uint64_t descriptors = cbi_sys_descriptors_max();
+    uint64_t fit = cbi_max(descriptors / 2, descriptors - cbi_min(descriptors, DESCRIPTORS_ELSE));
+    if (fit < s->connections_max) { /* files of blocks must be read whoever comes */
+        s->connections_max = (uint32_t)cbi_max(fit, 1);
+    }
     s->leases_max = o->leases_max > 0 ? o->leases_max : LEASES;
     s->worker_count = o->workers == CBI_NO_WORKERS ? 0 : o->workers > 0 ? o->workers : WORKERS;
     s->timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : UINT64_C(20) * 1000000000;
@@ -120,6 +125,7 @@ static cb_status make_blocks(cb_server *s, const cb_server_options *o, cb_error 
                                  .folder = o->folder,
                                  .disk_max = o->disk_max,
                                  .codec = o->codec,
+                                 .keep = o->keep,
                                  .share_bytes_min = CBI_SERVER_SHARE_MIN,
                                  .shares_max =
                                      descriptors > other ? (uint32_t)(descriptors - other) : 0};
@@ -247,6 +253,10 @@ static cb_status start(cb_server *s, const cb_server_options *o, cb_error *err) 
     CB_TRY(make_blocks(s, o, err));
     CB_TRY(make_socket(s, err));
     CB_TRY(make_poll(s, err));
+    s->started_ns = cbi_sys_clock_ns();
+    if (o->status != NULL) {
+        CB_TRY(cb_status_page_create(o->status, &s->page, err));
+    }
     for (uint32_t i = 0; i < s->worker_count; i++) {
         s->workers[i].server = s;
         CB_TRY(cbi_thread_start(&s->workers[i].thread, cbi_server_work, &s->workers[i],
@@ -316,6 +326,7 @@ void cb_server_destroy(cb_server *s) {
     if (s == NULL) {
         return;
     }
+    cb_status_page_destroy(s->page);
     drop_socket(s);  /* nobody new */
     stop_workers(s); /* they do first what is in the queue */
     if (s->blocks != NULL && s->bell >= 0) {

@@ -8,7 +8,10 @@ Method: processes only: two at least, blocks compared byte by byte, kill -9 of b
 import json
 import os
 import random
+import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,14 +27,19 @@ MEMORY = "64M" if h.PLAIN else "800M"
 PYTHON = "/usr/bin/python3"  # one that other users may run, too
 
 
+def request(op, name, flags=0, level=0, size=0):
+    return b"CBS1" + struct.pack("<BBHIiQQQ", op, flags, len(name), 1, level, size, 0, 0) + name
+
+
 class Server:
-    def __init__(self, test, *options, memory=MEMORY, disk=True):
+    def __init__(self, test, *options, memory=MEMORY, disk=True, limit=None):
         folder = test.folder.name
         self.path = os.path.join(folder, "s")
         argv = [h.CARBIDE, "serve", "-q", "--socket", self.path, "--memory", memory, *options]
         if disk:
             argv += ["-T", folder]
-        self.process = subprocess.Popen(argv, env=h.C_LOCALE, stderr=subprocess.PIPE)
+        few = None if limit is None else (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        self.process = subprocess.Popen(argv, env=h.C_LOCALE, stderr=subprocess.PIPE, preexec_fn=few)
         test.addCleanup(self.kill)
         for _ in range(3000):
             if self.block("stat").exit == 0:
@@ -152,6 +160,103 @@ class Serve(unittest.TestCase):
         figures = s.stats()
         self.assertEqual([figures[n] for n in ("unroll_bytes", "memory_bytes", "disk_bytes", "blocks", "leases")], [0] * 5)
         self.assertEqual(s.end(), 0)
+
+    def test_no_descriptors_left_harms_nobody_who_is_there(self):
+        s = Server(self, "--connections", "500", limit=80)
+        data = self.random.randbytes(300_000)
+        for i in range(6):
+            self.assertEqual(s.block("put", f"d{i}", "--level", "DISK_ONLY", stdin=data).exit, 0)
+        raw = []
+        for i in range(300):  # more than it has descriptors; each holds one
+            c = socket.socket(socket.AF_UNIX)
+            c.settimeout(30)
+            c.connect(s.path)
+            raw.append(c)
+            if i % 50 == 49:
+                self.assertEqual(s.block("get", f"d{i // 50}").out, data)
+                self.assertEqual(s.block("put", f"m{i}", stdin=data).exit, 0)
+        for i in range(6):
+            self.assertEqual(s.block("get", f"d{i}").out, data)
+        figures = s.stats()
+        self.assertEqual([figures["blocks"], figures["leases"]], [12, 0])
+        for c in raw:
+            c.close()
+        self.assertEqual(s.end(), 0)
+        self.assertEqual(os.listdir(self.folder.name), [])
+
+    def test_who_never_reads_is_ended_and_others_are_served(self):
+        s = Server(self, "--timeout", "1")
+        data = self.random.randbytes(2_000_000)
+        for name, level in (("m", "MEMORY_ONLY_SER"), ("d", "DISK_ONLY")):
+            self.assertEqual(s.block("put", name, "--level", level, stdin=data).exit, 0)
+        raw = []
+        for i in range(12):  # a copy is asked for, more than once, and none is read
+            c = socket.socket(socket.AF_UNIX)
+            c.connect(s.path)
+            c.sendall(request(3, b"md"[i % 2:i % 2 + 1]) * 3)
+            raw.append(c)
+        for name in ("m", "d", "m", "d"):
+            self.assertEqual(s.block("get", name).out, data)
+        deadline = time.monotonic() + 60
+        while s.stats()["connections"] > 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        figures = s.stats()
+        self.assertEqual([figures["connections"], figures["leases"]], [1, 0])
+        for c in raw:
+            c.close()
+        self.assertEqual(s.end(), 0)
+
+    def test_kept_blocks_outlive_servers_however_they_end(self):
+        data = {}
+        for turn in range(4):
+            s = Server(self, "--keep", "test")
+            figures = s.stats()
+            self.assertEqual([figures["recovered"], figures["lost"], figures["kept"]], [len(data), 0, len(data)])
+            for name, bytes_ in data.items():
+                self.assertEqual(s.block("get", name).out, bytes_)
+            for i in range(3):
+                name = f"k{turn}-{i}"
+                data[name] = self.random.randbytes(100 + i * 90_000)
+                self.assertEqual(s.block("put", name, stdin=data[name]).exit, 0)
+            self.assertEqual(s.block("put", "gone", stdin=b"x").exit, 0)
+            self.assertEqual(s.block("keep", *data).exit, 0)
+            if turn > 0:
+                first = next(iter(data))
+                self.assertEqual(s.block("rm", first).exit, 0)
+                del data[first]
+            if turn % 2:
+                self.assertEqual(s.end(), 0)
+            else:
+                s.kill()
+        s = Server(self, "--keep", "test")
+        self.assertEqual(s.block("get", "gone").exit, 2)
+        self.assertEqual(s.block("rm", *data).exit, 0)
+        self.assertEqual(s.end(), 0)
+        self.assertEqual(os.listdir(self.folder.name), [])
+        s = Server(self)
+        self.assertEqual(s.block("put", "a", stdin=b"x").exit, 0)
+        refused = s.block("keep", "a")
+        self.assertEqual(refused.exit, 2)
+        self.assertIn("cannot be kept", refused.text)
+        self.assertEqual(s.end(), 0)
+
+    def test_figures_are_published(self):
+        page = os.path.join(self.folder.name, "page")
+        s = Server(self, "--status", page)
+        self.assertEqual(s.block("put", "a", stdin=bytes(200_000)).exit, 0)
+        self.assertEqual(s.block("put", "b", "--level", "DISK_ONLY", stdin=bytes(100_000)).exit, 0)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            r = h.run([h.CARBIDE, "top", "--json", page])
+            figures = json.loads(r.out) if r.exit == 0 else {}
+            if figures.get("blocks", {}).get("blocks") == 2:
+                break
+            time.sleep(0.05)
+        self.assertEqual(figures["what"], "serve")
+        self.assertEqual(figures["pid"], s.process.pid)
+        self.assertEqual(figures["blocks"]["memory_bytes"], 200_000)
+        self.assertEqual(s.end(), 0)
+        self.assertEqual(os.listdir(self.folder.name), [])
 
     def test_one_server_a_socket_and_its_permissions(self):
         s = Server(self)

@@ -339,6 +339,47 @@ static void test_hostile__who_does_not_read_makes_nothing_grow(void **state) {
     kit_folder_end(&k);
 }
 
+static void test_hostile__a_small_put_that_waited_in_line_goes_on(void **state) {
+    (void)state;
+    enum { SMALL = 50 }; /* comes together with its head, and nothing after it */
+    int fds[CBI_STREAMS];
+    kit k;
+    cb_server_options o = kit_options(&k, ROOM);
+    o.folder = "/tmp";
+    kit_open(&k, &o);
+    for (int i = 0; i < CBI_STREAMS; i++) { /* all streams are with those who send no body */
+        char name[16];
+        const cbi_head put = {.op = CBI_OP_PUT, .code = CB_LEVEL_DISK_ONLY, .bytes = 300000};
+        (void)snprintf(name, sizeof name, "half%d", i);
+        fds[i] = kit_raw(&k);
+        kit_send_head(fds[i], &put, name);
+    }
+    cb_client *c = kit_client(&k);
+    while (kit_stats(c).requests < CBI_STREAMS + 2) {
+    }
+    int waits = kit_raw(&k);
+    uint8_t bytes[CBI_HEAD_BYTES + 1 + SMALL] = {0};
+    const cbi_head put = {
+        .op = CBI_OP_PUT, .code = CB_LEVEL_DISK_ONLY, .bytes = SMALL, .name_bytes = 1};
+    cbi_head_encode(&put, bytes);
+    bytes[CBI_HEAD_BYTES] = 'x';
+    assert_int_equal(send(waits, bytes, sizeof bytes, MSG_NOSIGNAL), sizeof bytes);
+    (void)usleep(50000);
+    (void)close(fds[0]);
+    cbi_head reply;
+    assert_int_equal(recv(waits, bytes, CBI_HEAD_BYTES, MSG_WAITALL), CBI_HEAD_BYTES);
+    assert_ok(cbi_head_decode(bytes, &reply, NULL));
+    assert_int_equal(reply.code, CB_OK);
+    for (int i = 1; i < CBI_STREAMS; i++) {
+        (void)close(fds[i]);
+    }
+    (void)close(waits);
+    cb_client_close(c);
+    kit_close(&k);
+    assert_int_equal(k.end.blocks, 1);
+    kit_folder_end(&k);
+}
+
 static void test_hostile__descriptors_sent_along_are_closed(void **state) {
     (void)state;
     kit k;
@@ -494,6 +535,7 @@ int main(void) {
         cmocka_unit_test(test_hostile__huge_sizes_are_refused),
         cmocka_unit_test(test_hostile__a_thousand_idle_ones_keep_nobody_out),
         cmocka_unit_test(test_hostile__who_does_not_read_makes_nothing_grow),
+        cmocka_unit_test(test_hostile__a_small_put_that_waited_in_line_goes_on),
         cmocka_unit_test(test_hostile__descriptors_sent_along_are_closed),
         cmocka_unit_test(test_socket__a_dead_servers_is_taken_over_a_live_ones_not),
         cmocka_unit_test(test_socket__too_small_a_budget_says_the_smallest),
