@@ -297,9 +297,9 @@ CB_API CB_MUST_USE cb_status cb_blocks_get_or_compute(cb_blocks *blocks, cb_bloc
 
 /* ---- removing and looking ---- */
 
-/** Waits for its readers. CB_ENOTFOUND; CB_EMISUSE when they include the task. One that was kept may
- *  be there again at the next start when the disk takes neither the record of this nor the end of
- *  its file. */
+/** Waits for its readers. CB_ENOTFOUND; CB_EMISUSE when they include the task. One that was kept
+ * may be there again at the next start when the disk takes neither the record of this nor the end
+ * of its file. */
 CB_API CB_MUST_USE cb_status cb_blocks_remove(cb_blocks *blocks, cb_block_task *task,
                                               const char *name, cb_error *err);
 

@@ -488,15 +488,20 @@ typedef struct sweep {
     char folder[CBI_DISK_PATH_BYTES / 2];
 } sweep;
 
-/** Whether it is the finished file of a block that stays. */
+/** Whether it is the finished file of a block that stays. One that cannot be looked at now does: it
+ *  may be, and the next start looks again. */
 static bool file_stays(const sweep *s, const char *file) {
     uint8_t header[HEADER_BYTES];
     char path[CBI_DISK_PATH_BYTES], found[CBI_DISK_PATH_BYTES];
     int fd = cbi_sys_openat(s->fd, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
-    bool valid = fd >= 0 && cbi_sys_pread(fd, header, HEADER_BYTES, 0) == HEADER_BYTES &&
+    ssize_t got = fd >= 0 ? cbi_sys_pread(fd, header, HEADER_BYTES, 0) : fd;
+    bool valid = got == HEADER_BYTES &&
                  memchr(header + HEADER_NAME, '\0', HEADER_SUM - HEADER_NAME) != NULL;
     if (fd >= 0) {
         (void)cbi_sys_close(fd);
+    }
+    if (got < 0) {
+        return true;
     }
     if (!valid || snprintf(found, sizeof found, "%s/%s", s->folder, file) >= (int)sizeof found) {
         return false;
