@@ -193,7 +193,8 @@ static void go_deaf(cb_server *s) {
     listen_for(s, false);
 }
 
-/** There are no descriptors, and nobody who gives one up: who waits is told so by being let in and sent away. */
+/** There are no descriptors, and nobody who gives one up: who waits is told so by being let in and
+ * sent away. */
 static void send_away(cb_server *s) {
     if (s->spare < 0) {
         go_deaf(s);
