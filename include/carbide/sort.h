@@ -89,6 +89,11 @@ typedef struct cb_sort_options {
 
     uint64_t baseline_bytes; /**< what the host process holds besides the sort; 0 = measure resident
                                 memory at create */
+    /** NULL: the budget is the process's. Otherwise the sort is a guest: what this manager's mode
+     *  grants a task of its own, memory_bytes (which must be said) or less, is its budget; blocks
+     *  give way for it as the manager's rules are. Taken when the sort is created, given back when
+     *  it is destroyed; baseline_bytes 0 is 0 then. */
+    cb_manager *manager;
 } cb_sort_options;
 
 /** What is expected before the work starts. */

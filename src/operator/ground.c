@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "memory/manager.h"
 #include "spill/codec.h"
 
 /*
@@ -28,6 +29,17 @@ size_t cbi_ground_decoder_bytes(uint64_t budget) {
                     : budget < CBI_GIB     ? 40 * CBI_MIB
                                            : 160 * CBI_MIB;
     return (size_t)(budget / 8 * 3 < most ? budget / 8 * 3 : most);
+}
+
+cb_status cbi_ground_lodge(cbi_ground *g, cb_manager *host, const char *name, uint64_t *budget,
+                           cb_error *err) {
+    const cb_task_options task = {.struct_size = sizeof task, .name = name};
+    const cb_consumer_options options = {
+        .struct_size = sizeof options, .name = name, .mode = host->mode};
+    cb_consumer *consumer;
+    CB_TRY(cb_task_create(host, &task, &g->lodging, err));
+    CB_TRY(cb_consumer_create(g->lodging, &options, &consumer, err));
+    return cb_consumer_acquire(consumer, *budget, budget, err);
 }
 
 cb_status cbi_ground_open(cbi_ground *g, uint64_t budget, const char *name, cb_error *err) {
@@ -151,6 +163,7 @@ void cbi_ground_close_pool(cbi_ground *g) {
 void cbi_ground_fini(cbi_ground *g) {
     (void)cb_task_end(g->task, NULL, 0);
     cb_manager_destroy(g->manager);
+    (void)cb_task_end(g->lodging, NULL, 0);
     cbi_free(g->dir_text);
     *g = (cbi_ground){0};
 }

@@ -15,6 +15,7 @@
 
 typedef struct cbi_ground {
     uint64_t baseline; /* resident before anything was done */
+    cb_task *lodging;  /* of a manager of somebody else's, which the budget comes from; or NULL */
     cb_manager *manager;
     cb_task *task;
     cb_consumer *consumer; /* of pages that are there before the plan is */
@@ -43,6 +44,9 @@ uint64_t cbi_ground_auto_budget(void);
 /** The most that a decoder of compressed input may hold. */
 size_t cbi_ground_decoder_bytes(uint64_t budget);
 
+/** The budget is what `host` grants, at most *budget; all of it until cbi_ground_fini. */
+cb_status cbi_ground_lodge(cbi_ground *g, cb_manager *host, const char *name, uint64_t *budget,
+                           cb_error *err);
 /** Manager, task, consumer; `name` is borrowed. */
 cb_status cbi_ground_open(cbi_ground *g, uint64_t budget, const char *name, cb_error *err);
 /** Names the folder for temporary files when there is none: CARBIDE_TMPDIR, TMPDIR, the output's

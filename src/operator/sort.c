@@ -65,6 +65,8 @@ static cb_status check_options(const cb_sort_options *o, cb_error *err) {
         !in_range(o->spill_codec, CB_CODEC_NIBBLE))
         return cbi_fail(err, CB_EINVAL,
                         "an action, format, header, bad_rows or spill_codec that does not exist");
+    if (o->manager != NULL && o->memory_bytes == 0)
+        return cbi_fail(err, CB_EINVAL, "a sort that is a manager's guest must say memory_bytes");
     if (o->field_separator < -1 || o->field_separator > 255)
         return cbi_fail(err, CB_EINVAL, "the field separator must be one byte");
     return CB_OK;
@@ -80,11 +82,14 @@ cb_status cb_sort_create(const cb_sort_options *o, cb_sort **sort, cb_error *err
     cbi_mutex_init(&s->mutex);
     cbi_cond_init(&s->changed);
     cb_status status = copy_options(s, o, err);
+    s->ground.baseline =
+        o->baseline_bytes != 0 || o->manager != NULL ? o->baseline_bytes : cbi_sys_rss();
+    if (status == CB_OK && o->manager != NULL)
+        status = cbi_ground_lodge(&s->ground, o->manager, "sort", &s->o.memory_bytes, err);
     if (status != CB_OK) {
         cb_sort_destroy(s);
         return status;
     }
-    s->ground.baseline = o->baseline_bytes != 0 ? o->baseline_bytes : cbi_sys_rss();
     if (s->o.memory_bytes == 0)
         s->o.memory_bytes = cbi_ground_auto_budget();
     *sort = s;
