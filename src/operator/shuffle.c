@@ -186,7 +186,7 @@ void cb_shuffle_destroy(cb_shuffle *s) {
     if (s == NULL) {
         return;
     }
-    cbi_runs_close(&s->runs);
+    cbi_shuffle_runs_close(&s->runs);
     (void)cb_task_end(s->task, NULL, 0); /* frees the pages */
     cb_manager_destroy(s->manager);
     cbi_encoder_fini(&s->encoder);
@@ -366,7 +366,7 @@ static cb_status encode_chain(cb_shuffle *s, const chain *c, cb_error *err) {
 
 /** [locked] */
 static cb_status spill_to_run(cb_shuffle *s, cb_error *err) {
-    CB_TRY(cbi_runs_open(&s->runs, (const char *const *)s->dirs, s->dir_count, err));
+    CB_TRY(cbi_shuffle_runs_open(&s->runs, (const char *const *)s->dirs, s->dir_count, err));
     CB_TRY(cbi_runs_merge_some(&s->runs, s->partitions, &s->out, s->chunk_max, err));
     cb_channel *channel;
     CB_TRY(cbi_runs_begin(&s->runs, &channel, &s->out, err));
@@ -470,7 +470,7 @@ cb_status cb_shuffle_write(cb_shuffle *s, const char *path, int64_t *lengths, in
                            cb_error *err) {
     cbi_mutex_lock(&s->lock);
     cb_status status = write_file(s, path, lengths, checksums, err);
-    cbi_runs_close(&s->runs);
+    cbi_shuffle_runs_close(&s->runs);
     shuffle_page *pages = status == CB_OK ? take_pages(s) : NULL;
     cbi_mutex_unlock(&s->lock);
     if (pages != NULL) {

@@ -97,8 +97,9 @@ typedef struct cbi_runs {
     uint32_t count;
 } cbi_runs;
 
-cb_status cbi_runs_open(cbi_runs *runs, const char *const *dirs, size_t dir_count, cb_error *err);
-void cbi_runs_close(cbi_runs *runs);
+cb_status cbi_shuffle_runs_open(cbi_runs *runs, const char *const *dirs, size_t dir_count,
+                                cb_error *err);
+void cbi_shuffle_runs_close(cbi_runs *runs);
 /** A new run, written through out->view. */
 cb_status cbi_runs_begin(cbi_runs *runs, cb_channel **channel, cbi_out *out, cb_error *err);
 /** It is complete: the last one from now on. */

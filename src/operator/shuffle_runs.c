@@ -14,11 +14,12 @@ enum {
     IO_THREADS = 2
 };
 
-cb_status cbi_runs_open(cbi_runs *r, const char *const *dirs, size_t dir_count, cb_error *err) {
+cb_status cbi_shuffle_runs_open(cbi_runs *r, const char *const *dirs, size_t dir_count,
+                                cb_error *err) {
     if (r->channels != NULL) {
         return CB_OK;
     }
-    cbi_runs_close(r);
+    cbi_shuffle_runs_close(r);
     cb_manager_options manager =
         cb_manager_options_native((uint64_t)SEGMENTS * CBI_RUN_SEGMENT_BYTES + SLACK_BYTES);
     CB_TRY(cb_manager_create(&manager, &r->manager, err));
@@ -42,7 +43,7 @@ cb_status cbi_runs_open(cbi_runs *r, const char *const *dirs, size_t dir_count, 
     return cb_channels_open(&channels, &r->channels, err);
 }
 
-void cbi_runs_close(cbi_runs *r) {
+void cbi_shuffle_runs_close(cbi_runs *r) {
     cb_channel_writer_close(r->writer);
     cbi_runs_read_end(r, 0, r->count);
     for (uint32_t i = 0; i < r->count; i++) {
