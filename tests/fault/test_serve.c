@@ -81,7 +81,7 @@ static void look(scene *s, bool may_lose) {
             fail_msg("block %s is lost after %s", puts_made[i].name, s->what);
         }
         assert_false(i == 1 && s->removed && there == CB_OK);
-        if (there == CB_OK) {
+        if (there == CB_OK && i != 1) { /* whose removal may be under way */
             (void)kit_check(c, puts_made[i].name, (uint32_t)i, puts_made[i].bytes);
         }
     }
