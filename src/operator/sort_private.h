@@ -32,6 +32,7 @@ typedef struct sort_sizes {
     size_t shared;  /* staging + output blocks */
     size_t segment;
     size_t segments;
+    size_t spare;          /* of these, left untouched while there is no need (sort_plan.c) */
     size_t batch_segments; /* of one spill request */
     size_t run_batch;      /* the same for runs: smaller, so that many can be merged at once */
     uint32_t ranges;

@@ -285,9 +285,19 @@ static bool range_fits(const cb_sort *s, uint32_t range) {
            info.segments + 2 <= s->sizes.segments;
 }
 
+/* Would the next range take memory that is better left alone? Not if all wait for it. */
+static bool wants_spare(const cb_sort *s) {
+    if (s->sizes.spare == 0 || s->next_range == s->next_load)
+        return false;
+    cbi_partition_info info;
+    cbi_partition_get_info(s->parts, s->next_load, &info);
+    return info.segments_out + s->sizes.spare > cb_segment_pool_free_count(s->ground.pool);
+}
+
 /* Starts reading the next ranges as far as memory allows. s->mutex held. */
 static cb_status load_ahead(cb_sort *s, cb_error *err) {
-    while (s->next_load < s->sizes.ranges && !s->exclusive && range_fits(s, s->next_load)) {
+    while (s->next_load < s->sizes.ranges && !s->exclusive && range_fits(s, s->next_load) &&
+           !wants_spare(s)) {
         cb_status status = cbi_partition_load(s->parts, s->next_load, err);
         if (status == CB_EAGAIN)
             return CB_OK;
@@ -453,17 +463,17 @@ static cb_status write_header(cb_sort *s, cb_error *err) {
 }
 
 cb_status cbi_sort_ranges(cb_sort *s, cb_error *err) {
-    cbi_partitions_options options = {.count = s->sizes.ranges,
-                                      .layout = &s->layout,
-                                      .pool = s->ground.pool,
-                                      .segment_bytes = s->sizes.segment,
-                                      .segments_max = s->sizes.segments,
-                                      .spill = s->ground.spill,
-                                      .batch_segments_max = s->sizes.batch_segments,
-                                      .populate =
-                                          s->sizes.in_memory && s->sizes.segment >= 32 * CBI_KIB,
-                                      .low_water = s->sizes.segments / 8,
-                                      .cancelled = &s->stop};
+    cbi_partitions_options options = {
+        .count = s->sizes.ranges,
+        .layout = &s->layout,
+        .pool = s->ground.pool,
+        .segment_bytes = s->sizes.segment,
+        .segments_max = s->sizes.segments,
+        .spill = s->ground.spill,
+        .batch_segments_max = s->sizes.batch_segments,
+        .populate = s->sizes.in_memory && s->sizes.segment >= 32 * CBI_KIB,
+        .low_water = s->sizes.spare + (s->sizes.segments - s->sizes.spare) / 8,
+        .cancelled = &s->stop};
     CB_TRY(cbi_partitions_create(&options, &s->parts, err));
     cbi_sort_phase(s, CB_PHASE_READ);
     CB_TRY(cbi_sort_in_workers(s, s->sizes.threads, read_in, err));

@@ -173,6 +173,19 @@ class Causes(h.Case):
         self.holds(16, self.write("huge", b"a\n" + b"x" * (64 << 20) + b"\nb\n"), may_end_with=(h.BUDGET,))
         self.holds(16, "-k", "k", self.write("huge.csv", b"k\na\n" + b"x" * (64 << 20) + b"\nb\n"), may_end_with=(h.BUDGET,))
 
+    def test_7b_a_plan_for_less_than_the_budget_leaves_the_rest_to_giants(self):
+        """Far more input than budget is planned for what is enough; a row that needs the whole budget still finds it."""
+        block = self.generate("lines", 310_000, "block")
+        with open(block, "rb") as f, open(self.path("in"), "wb") as out:
+            rows = f.read()
+            for i in range(20):
+                out.write(rows)
+                if i == 12:
+                    out.write(b"giant" + b"r" * (24 << 20) + b"\n")
+        subprocess.run([h.CARBIDE, "sort", "-S", "2G", "-o", self.path("want"), self.path("in")], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(["sort", "-c", self.path("want")], env=h.C_LOCALE, check=True)
+        self.holds(96, self.path("in"), want=self.path("want"))
+
 
 if __name__ == "__main__":
     h.main()
