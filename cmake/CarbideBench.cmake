@@ -8,7 +8,7 @@ foreach(file IN LISTS carbide_bench_sources)
     set_target_properties(bench_${name} PROPERTIES
         OUTPUT_NAME "${name}" RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bench")
     target_include_directories(bench_${name} PRIVATE "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src")
-    target_link_libraries(bench_${name} PRIVATE carbide_flags carbide Threads::Threads)
+    target_link_libraries(bench_${name} PRIVATE carbide_flags carbide Threads::Threads m)
     target_link_options(bench_${name} PRIVATE -Wl,--as-needed)
 endforeach()
 

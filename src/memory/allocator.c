@@ -4,11 +4,11 @@
  *
  * Heap blocks below CBI_MAPPED_BYTES_MIN come from the process heap, larger ones are mapped, as a C
  * library does by itself; the difference to off-heap is what Spark makes of it: the heap allocator
- * keeps freed blocks of 1 MiB and more by size and reuses the most recent one, and what it keeps is
- * held weakly, which here means that the budget may take it at any time (cbi_allocator_shed).
- * Off-heap blocks have exactly the size of their page; when freed they are gone in the accounts,
- * while the mapping may wait in a cache with a limit: a fault costs 1.7 us per 4 KiB, an munmap and
- * mmap 4 us.
+ * keeps freed blocks of 1 MiB and more (idle_min; a store of blocks lowers it) by size and reuses
+ * the most recent one, and what it keeps is held weakly, which here means that the budget may take
+ * it at any time (cbi_allocator_shed). Off-heap blocks have exactly the size of their page; when
+ * freed they are gone in the accounts, while the mapping may wait in a cache with a limit: a fault
+ * costs 1.7 us per 4 KiB, an munmap and mmap 4 us.
  *
  * Idle blocks lie in stacks by size: the top is reused, and of all bottoms the oldest is dropped.
  */
@@ -40,6 +40,7 @@ cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lo
     a->mode = options->mode;
     a->debug_fill = options->debug_fill || fill_always;
     a->huge_pages = options->huge_pages;
+    a->idle_min = options->mode == CB_HEAP ? CB_POOLED_BYTES_MIN : 0; /* as Spark's */
     a->idle_max = options->mode == CB_HEAP ? UINT64_MAX : options->idle_max;
     *allocator = a;
     return CB_OK;
@@ -212,10 +213,8 @@ cbi_block *cbi_allocator_reuse(cb_allocator *a, size_t capacity) {
 
 /** Whether a freed block of that capacity may stay mapped. */
 static bool may_idle(const cb_allocator *a, const cbi_block *b) {
-    if (a->mode == CB_HEAP && b->capacity < CB_POOLED_BYTES_MIN) {
-        return false; /* small ones gain too little from it */
-    }
-    return b->mapped && b->capacity <= a->idle_max - cbi_min(a->idle_max, a->idle);
+    return b->mapped && b->capacity >= a->idle_min &&
+           b->capacity <= a->idle_max - cbi_min(a->idle_max, a->idle);
 }
 
 bool cbi_allocator_keep(cb_allocator *a, cbi_block *b) {

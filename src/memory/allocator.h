@@ -46,6 +46,7 @@ struct cb_allocator {
     cbi_lock *lock; /* own_lock or the owner's; guards everything below */
     cb_mode mode;
     bool debug_fill, huge_pages;
+    size_t idle_min; /* freed blocks from so many bytes on may stay mapped */
     uint64_t idle_max;
     uint64_t used, idle;
     cbi_size_class classes[CBI_SIZE_CLASSES_MAX];

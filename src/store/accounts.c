@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/accounts.h"
 
+#include "base/sys.h"
+
 static uint64_t choose(void *ctx, cb_mode mode, uint64_t bytes, const void *block, void **victims) {
     cbi_accounts *a = ctx;
     const int64_t *data_set = block; /* of the block that asks; NULL: execution */
@@ -32,23 +34,67 @@ static void keep(cbi_accounts *a, cbi_lru_entry *e) {
     cbi_lock_give(&a->lock);
 }
 
-static uint64_t drop(void *ctx, void *victims) {
-    cbi_accounts *a = ctx;
-    uint64_t gone = 0, count = 0;
-    for (cbi_lru_entry *e = victims, *next = NULL; e != NULL; e = next) {
-        next = e->next_victim;
-        uint64_t bytes = e->bytes; /* before it is the callee's */
-        if (a->drop(a->ctx, e)) {
-            gone += bytes;
-            count++;
-        } else {
-            keep(a, e);
-        }
+/* ---- letting go ---- */
+
+/** Victims that are let go by one thread, or by several where they go to disk: while some wait for
+ *  the disk another gets the next file ready. */
+typedef struct dropping {
+    cbi_accounts *accounts;
+    cbi_lru_entry *next; /* guarded by the accounts' lock, as is what follows */
+    uint64_t gone;
+} dropping;
+
+static cbi_lru_entry *next_victim(dropping *d) {
+    cbi_lock_take(&d->accounts->lock);
+    cbi_lru_entry *e = d->next;
+    if (e != NULL) {
+        d->next = e->next_victim;
     }
-    cbi_lock_take(&a->lock);
-    a->evicted += count;
-    cbi_lock_give(&a->lock);
-    return gone;
+    cbi_lock_give(&d->accounts->lock);
+    return e;
+}
+
+static void drop_all(void *ctx) {
+    dropping *d = ctx;
+    cbi_accounts *a = d->accounts;
+    for (cbi_lru_entry *e = NULL; (e = next_victim(d)) != NULL;) {
+        uint64_t bytes = e->bytes; /* before it is the callee's */
+        if (!a->drop(a->ctx, e)) {
+            keep(a, e);
+            continue;
+        }
+        cbi_lock_take(&a->lock);
+        d->gone += bytes;
+        a->evicted++;
+        cbi_lock_give(&a->lock);
+    }
+}
+
+enum { HELPERS = 2 };
+
+/** Whether so much leaves that threads are worth their start. */
+static bool is_worth_helpers(const cbi_accounts *a, const cbi_lru_entry *victims) {
+    enum { BYTES_MIN = 4 * 1024 * 1024 };
+    uint64_t bytes = 0;
+    for (const cbi_lru_entry *e = victims; a->to_disk && e != NULL && bytes < BYTES_MIN;
+         e = e->next_victim) {
+        bytes += e->bytes;
+    }
+    return bytes >= BYTES_MIN && victims->next_victim != NULL;
+}
+
+static uint64_t drop(void *ctx, void *victims) {
+    dropping d = {.accounts = ctx, .next = victims};
+    cbi_thread helpers[HELPERS] = {{.running = false}};
+    bool helped = is_worth_helpers(d.accounts, victims);
+    for (int i = 0; i < HELPERS && helped; i++) {
+        helped = cbi_thread_start(&helpers[i], drop_all, &d, "carbide-drop", NULL) == CB_OK;
+    }
+    drop_all(&d);
+    for (int i = 0; i < HELPERS; i++) {
+        cbi_thread_join(&helpers[i]);
+    }
+    return d.gone;
 }
 
 static void undo(void *ctx, void *victims) {

@@ -29,6 +29,7 @@ typedef struct cbi_accounts {
     uint64_t evicted; /* entries that left */
     cbi_accounts_drop_fn drop;
     cbi_accounts_stay_fn stay; /* NULL: nobody waits */
+    bool to_disk;              /* letting go may mean writing: by several threads, then */
     void *ctx;
 } cbi_accounts;
 

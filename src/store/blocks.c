@@ -74,6 +74,14 @@ static size_t most_blocks(const cb_blocks_options *o) {
     return cbi_max(BLOCKS_LEAST, (size_t)(bytes / BLOCK_COST));
 }
 
+/** Blocks come and go: what one leaves mapped is the next one's, also below the megabyte from which
+ *  on tasks' pages are kept. The budget takes it back as it takes those. */
+static void keep_pages(cb_manager *m) {
+    cbi_lock_take(&m->lock);
+    m->allocators[CB_HEAP]->idle_min = CBI_MAPPED_BYTES_MIN;
+    cbi_lock_give(&m->lock);
+}
+
 static void stay(void *ctx, cbi_lru_entry *entry) {
     (void)ctx;
     cbi_node_wake((cbi_node *)entry);
@@ -87,6 +95,7 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     }
     b->manager = b->home.manager = o->manager;
     b->home.share_min = o->share_bytes_min;
+    keep_pages(o->manager);
     b->home.shares_max = o->shares_max;
     b->unroll_bytes = o->unroll_bytes > 0 ? o->unroll_bytes : UNROLL_BYTES;
     b->unroll_period = o->unroll_period > 0 ? o->unroll_period : UNROLL_PERIOD;
@@ -97,6 +106,7 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     cbi_mutex_init(&b->charge_mutex);
     cbi_accounts_init(&b->accounts, o->manager, cbi_blocks_drop, b);
     b->accounts.stay = stay;
+    b->accounts.to_disk = o->folder != NULL;
     cb_status status = cb_ledger_add(b->manager, "blocks", NULL, NULL, &b->ledger, err);
     if (status == CB_OK) {
         status = cbi_index_init(&b->index, &b->accounts.lock, most_blocks(o), charge_index, b, err);

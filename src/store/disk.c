@@ -19,9 +19,9 @@
  * what is stored. Where there is a cipher a file that is not sealed is none of ours.
  *
  * The header is written last, and the file gets its name after that: what has its name is whole.
- * Nothing is synced, since these files end with the process, but for blocks that are kept. What was
- * written is started on its way to disk every few MiB and dropped from the page cache, which
- * otherwise would grow with every block that leaves memory because there is too little of it.
+ * Nothing is synced, since these files end with the process, but for blocks that are kept. A block
+ * of a full frame or more goes past the page cache (disk_out.c), if memory for blocks is large
+ * enough to have its buffer beside; its file ends with zeros, and the header says how many.
  */
 #define XXH_INLINE_ALL
 #define ZSTD_STATIC_LINKING_ONLY
@@ -46,19 +46,21 @@ enum {
     HEADER_TAG = 48,
     HEADER_NAME = 64,
     HEADER_SUM = HEADER_BYTES - 8,
+    HEADER_PAD = HEADER_SUM - 8,
     FRAME_HEADER = 16,
     FRAME_HEADER_OPEN = 8, /* of it: what a sealed frame vouches for */
     FRAME_BYTES = 256 * 1024,
     PACKED_BYTES = FRAME_BYTES + FRAME_BYTES / 128 + 1024, /* bound of both codecs */
     LZ4_STATE = 20 * 1024,
     WRITE_OUT_BYTES = 8 * 1024 * 1024,
+    DIRECT_MEMORY_MIN = 32 * 1024 * 1024,
     SUB_FOLDERS = 64,
     SUB_FOLDERS_MAX = 4096,
     ZSTD_LEVEL = 1,
     KEEP_BYTES_MAX = 32
 };
 
-static const char magic[8] = {'C', 'B', 'B', 'L', 'O', 'C', 'K', '1'};
+static const char magic[8] = {'C', 'B', 'B', 'L', 'O', 'C', 'K', '2'};
 
 /* ---- the folder ---- */
 
@@ -138,6 +140,9 @@ cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home,
     d->codec = o->codec;
     d->cipher = o->cipher;
     d->limit = o->disk_max > 0 ? o->disk_max : UINT64_MAX;
+    d->direct = cb_manager_storage_max(o->manager, CB_HEAP) +
+                    cb_manager_storage_max(o->manager, CB_OFF_HEAP) >=
+                DIRECT_MEMORY_MIN;
     d->parent = cbi_sys_open(o->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (d->parent < 0) {
         return cbi_fail_sys(err, CB_EIO, d->parent, "the folder %s for blocks cannot be opened",
@@ -156,9 +161,19 @@ cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home,
     return status;
 }
 
+static void stage_free(const cbi_disk *d, uint8_t *stage, size_t bytes) {
+    if (stage != NULL) {
+        cbi_sys_unmap(stage, bytes);
+        atomic_fetch_sub_explicit(&d->home->overhead, (int64_t)bytes, memory_order_relaxed);
+    }
+}
+
 void cbi_disk_fini(cbi_disk *d) {
     if (d->home == NULL || d->parent < 0) {
         return;
+    }
+    for (int i = 0; i < CBI_DISK_SPARES; i++) {
+        stage_free(d, atomic_exchange(&d->spare[i], NULL), CBI_DISK_OUT_BYTES);
     }
     if (d->stays) {
         (void)cbi_sys_close(d->folder.owner_fd);
@@ -221,11 +236,27 @@ static cb_status stage_new(const cbi_disk *d, size_t bytes, uint8_t **stage, cb_
     return CB_OK;
 }
 
-static void stage_free(const cbi_disk *d, uint8_t *stage, size_t bytes) {
-    if (stage != NULL) {
-        cbi_sys_unmap(stage, bytes);
-        atomic_fetch_sub_explicit(&d->home->overhead, (int64_t)bytes, memory_order_relaxed);
+/** A buffer for a large file; NULL where the system has none: then it goes through the page cache.
+ */
+static uint8_t *out_new(cbi_disk *d) {
+    uint8_t *buffer = NULL;
+    for (int i = 0; i < CBI_DISK_SPARES && buffer == NULL; i++) {
+        buffer = atomic_exchange(&d->spare[i], NULL);
     }
+    if (buffer == NULL) {
+        (void)stage_new(d, CBI_DISK_OUT_BYTES, &buffer, NULL);
+    }
+    return buffer;
+}
+
+static void out_free(cbi_disk *d, uint8_t *buffer) {
+    for (int i = 0; i < CBI_DISK_SPARES && buffer != NULL; i++) {
+        uint8_t *none = NULL;
+        if (atomic_compare_exchange_strong(&d->spare[i], &none, buffer)) {
+            return;
+        }
+    }
+    stage_free(d, buffer, CBI_DISK_OUT_BYTES);
 }
 
 static void *codec_alloc(void *ctx, size_t bytes) {
@@ -320,8 +351,33 @@ static cb_status ensure_stage(cbi_disk_writer *w, cb_error *err) {
     return CB_OK;
 }
 
+/** Header and payload of a frame to the file, or to the buffer of a large one. */
+static int put_frame(cbi_disk_writer *w, const uint8_t header[FRAME_HEADER], const void *stored,
+                     size_t stored_bytes) {
+    static const uint8_t no_header[HEADER_BYTES];
+    int result = 0;
+    if (w->out.bytes == NULL) {
+        struct iovec iov[2] = {{(void *)(uintptr_t)header, FRAME_HEADER},
+                               {(void *)(uintptr_t)stored, stored_bytes}};
+        return cbi_sys_pwritev(w->fd, iov, 2, w->offset);
+    }
+    if (w->frames == 0) {
+        result = cbi_disk_out_add(&w->out, no_header, HEADER_BYTES);
+    }
+    if (result >= 0) {
+        result = cbi_disk_out_add(&w->out, header, FRAME_HEADER);
+    }
+    return result < 0 ? result : cbi_disk_out_add(&w->out, stored, stored_bytes);
+}
+
 static cb_status write_frame(cbi_disk_writer *w, const void *bytes, size_t count, cb_error *err) {
     size_t packed = 0;
+    if (w->frames == 0 && count == FRAME_BYTES && w->disk->direct) {
+        uint8_t *buffer = out_new(w->disk);
+        if (buffer != NULL) {
+            cbi_disk_out_begin(&w->out, w->fd, buffer);
+        }
+    }
     if (w->disk->codec != CB_BLOCK_CODEC_NONE) {
         CB_TRY(ensure_stage(w, err));
         packed = pack(w, bytes, count);
@@ -342,15 +398,14 @@ static cb_status write_frame(cbi_disk_writer *w, const void *bytes, size_t count
     cbi_store_u64(header + 8,
                   sum_of(stored, (uint32_t)stored_bytes, (uint32_t)count, w->seed, w->frames));
     CB_TRY(reserve(w, FRAME_HEADER + stored_bytes, err));
-    struct iovec iov[2] = {{header, FRAME_HEADER}, {(void *)(uintptr_t)stored, stored_bytes}};
-    int result = cbi_sys_pwritev(w->fd, iov, 2, w->offset);
+    int result = put_frame(w, header, stored, stored_bytes);
     if (result < 0) {
         return failed(w->disk, CB_ENOSPC, result, "written", w->name, err);
     }
     w->offset += FRAME_HEADER + stored_bytes;
     w->raw += count;
     w->frames++;
-    if (w->offset - w->written_out >= WRITE_OUT_BYTES) {
+    if (w->out.bytes == NULL && w->offset - w->written_out >= WRITE_OUT_BYTES) {
         cbi_spill_write_out(w->fd, w->written_out, w->offset - w->written_out);
         w->written_out = w->offset;
     }
@@ -393,6 +448,7 @@ cb_status cbi_disk_append_run(cbi_disk_writer *w, const void *bytes, size_t coun
 
 static void writer_end(cbi_disk_writer *w) {
     stage_free(w->disk, w->stage, w->stage_bytes);
+    out_free(w->disk, w->out.bytes);
     (void)ZSTD_freeCCtx(w->zstd);
     if (w->cipher != NULL) {
         w->disk->cipher->end(w->cipher);
@@ -407,9 +463,12 @@ cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, uint64_t *f
                                  cb_error *err) {
     CB_TRY(flush_stage(w, err));
     uint8_t header[HEADER_BYTES] = {0};
+    uint32_t pad = w->out.bytes != NULL ? cbi_disk_out_pad(&w->out) : 0;
+    CB_TRY(reserve(w, pad, err));
     memcpy(header, magic, sizeof magic);
     cbi_store_u64(header + 8, w->raw);
-    cbi_store_u64(header + 16, w->offset);
+    cbi_store_u64(header + 16, w->offset + pad);
+    cbi_store_u32(header + HEADER_PAD, pad);
     cbi_store_u32(header + 24, w->frames);
     header[28] = (uint8_t)w->disk->codec;
     cb_level_encode(level, header + 30);
@@ -422,7 +481,8 @@ cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, uint64_t *f
         memcpy(header + HEADER_TAG, tag, sizeof tag);
     }
     cbi_store_u64(header + HEADER_SUM, XXH3_64bits(header, HEADER_SUM));
-    int result = cbi_sys_pwrite(w->fd, header, HEADER_BYTES, 0);
+    int result = w->out.bytes != NULL ? cbi_disk_out_end(&w->out, header, HEADER_BYTES)
+                                      : cbi_sys_pwrite(w->fd, header, HEADER_BYTES, 0);
     if (result >= 0) {
         char temporary[TEMPORARY_BYTES];
         temporary_of(w, temporary);
@@ -431,7 +491,7 @@ cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, uint64_t *f
     if (result < 0) {
         return failed(w->disk, CB_ENOSPC, result, "finished", w->name, err);
     }
-    *file_bytes = w->offset;
+    *file_bytes = w->offset + pad;
     writer_end(w);
     return CB_OK;
 }
@@ -571,6 +631,26 @@ static cb_status open_seal(cbi_disk_reader *r, uint8_t header[HEADER_BYTES], cb_
                                  : status;
 }
 
+/** Whether the file ends with `pad` zeros, and nothing else. */
+static cb_status check_pad(cbi_disk_reader *r, uint32_t pad, cb_error *err) {
+    uint8_t end[CBI_DISK_OUT_ALIGN];
+    if (pad == 0) {
+        return CB_OK;
+    }
+    if (pad >= sizeof end || pad > r->file_bytes) {
+        return corrupt(r, "has an end that cannot be", err);
+    }
+    ssize_t got = cbi_sys_pread(r->fd, end, sizeof end, r->file_bytes - pad);
+    if (got < 0) {
+        return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
+    }
+    uint8_t sum = 0;
+    for (ssize_t i = 0; i < got; i++) {
+        sum |= end[i];
+    }
+    return got == (ssize_t)pad && sum == 0 ? CB_OK : corrupt(r, "has a changed end", err);
+}
+
 static cb_status check_header(cbi_disk_reader *r, cb_error *err) {
     uint8_t header[HEADER_BYTES];
     ssize_t got = cbi_sys_pread(r->fd, header, HEADER_BYTES, 0);
@@ -591,6 +671,7 @@ static cb_status check_header(cbi_disk_reader *r, cb_error *err) {
     r->raw_bytes = cbi_load_u64(header + 8);
     r->file_bytes = cbi_load_u64(header + 16);
     r->offset = HEADER_BYTES;
+    CB_TRY(check_pad(r, cbi_load_u32(header + HEADER_PAD), err));
     return open_seal(r, header, err);
 }
 
@@ -705,6 +786,9 @@ void cbi_disk_reader_close(cbi_disk_reader *r) {
         return;
     }
     stage_free(r->disk, r->stage, r->stage_bytes);
+    if (r->disk->direct && r->offset >= FRAME_BYTES) { /* read once, like it was written */
+        (void)cbi_sys_fadvise(r->fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
     (void)ZSTD_freeDCtx(r->zstd);
     if (r->cipher != NULL) {
         r->disk->cipher->end(r->cipher);

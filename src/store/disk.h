@@ -4,6 +4,7 @@
 
 #include "spill/reclaim.h"
 #include "store/contents.h"
+#include "store/disk_out.h"
 
 /*
  * Blocks on disk: a file each, below a folder that goes with the store or with the next one when
@@ -11,7 +12,7 @@
  * caller sees to it that a name has one writer and that nobody reads what is being removed.
  */
 
-enum { CBI_DISK_PATH_BYTES = 64 };
+enum { CBI_DISK_PATH_BYTES = 64, CBI_DISK_SPARES = 3 };
 
 typedef struct cbi_disk {
     int parent; /* the folder given; -1: there is no disk */
@@ -24,7 +25,9 @@ typedef struct cbi_disk {
     const cb_cipher *cipher; /* NULL: none */
     uint64_t limit;          /* UINT64_MAX: none */
     cbi_home *home;
-    _Atomic uint64_t used; /* bytes of files, or promised to writers */
+    bool direct;                               /* large files go past the page cache */
+    _Atomic(uint8_t *) spare[CBI_DISK_SPARES]; /* buffers of writers that have ended */
+    _Atomic uint64_t used;                     /* bytes of files, or promised to writers */
     _Atomic uint32_t serials;
 } cbi_disk;
 
@@ -48,6 +51,7 @@ typedef struct cbi_disk_writer {
     uint32_t frames;
     uint8_t *stage; /* NULL until it is needed */
     size_t stage_bytes, staged;
+    cbi_disk_out out; /* of a large file */
     void *zstd, *cipher;
     uint8_t salt[CB_CIPHER_SALT_BYTES];
 } cbi_disk_writer;

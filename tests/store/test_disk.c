@@ -117,6 +117,60 @@ static void test_disk__no_changed_byte_gets_through(void **state) {
     }
 }
 
+/** Blocks that go past the page cache: where memory for blocks is large, from a full frame on. */
+static void test_disk__large_blocks_go_straight_to_disk_and_come_back(void **state) {
+    const size_t sizes[] = {262143, 262144, 300000, 1 << 20, 1113520, 1 << 21, 5000001};
+    (void)state;
+    for (int codec = 0; codec < 3; codec++) {
+        kit k;
+        char path[TEST_PATH_MAX];
+        struct stat st;
+        cb_block_status status;
+        kit_open(&k, (kit_options){.heap = 64 << 20, .disk = true, .codec = (cb_block_codec)codec});
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            assert_ok(kit_put(&k, "b", DISK, sizes[i]));
+            assert_ok(kit_check(&k, "b", sizes[i]));
+            assert_int_equal(count_files(k.folder, path), 1);
+            assert_int_equal(stat(path, &st), 0);
+            assert_ok(cb_blocks_status(k.blocks, "b", &status, NULL));
+            assert_int_equal(status.disk_bytes, st.st_size);
+            size_t bytes =
+                (size_t)st.st_size; /* header, some of the middle, the zeros at the end */
+            for (size_t n = 0; n < 40; n++) {
+                size_t at = n < 10 ? n * 51 : n < 30 ? bytes / 30 * n : bytes - 1 - (n - 30);
+                flip(path, at, (uint8_t)(1u << n % 8));
+                assert_status(kit_check(&k, "b", sizes[i]), CB_ECORRUPT);
+                assert_false(kit_exists(&k, "b"));
+                assert_ok(kit_put(&k, "b", DISK, sizes[i]));
+            }
+            assert_int_equal(truncate(path, (off_t)bytes - 1), 0);
+            assert_status(kit_check(&k, "b", sizes[i]), CB_ECORRUPT);
+        }
+        kit_close(&k);
+    }
+}
+
+static void test_disk__many_that_leave_at_once_are_all_there(void **state) {
+    (void)state;
+    kit k;
+    char name[32];
+    cb_blocks_stats s;
+    kit_open(&k, (kit_options){.heap = 40 << 20, .rules = CB_RULES_SPARK, .disk = true});
+    for (int i = 0; i < 38; i++) {
+        (void)snprintf(name, sizeof name, "b%d", i);
+        assert_ok(kit_put(&k, name, BOTH_SER, 1 << 20));
+    }
+    assert_ok(kit_put(&k, "big", CB_LEVEL_MEMORY_ONLY_SER, 30 << 20));
+    cb_blocks_stats_get(k.blocks, &s);
+    assert_int_equal(s.evicted, 28);
+    assert_int_equal(s.disk_blocks, 28);
+    for (int i = 0; i < 38; i++) {
+        (void)snprintf(name, sizeof name, "b%d", i);
+        assert_ok(kit_check(&k, name, 1 << 20));
+    }
+    kit_close(&k);
+}
+
 static void test_disk__one_blocks_file_is_not_anothers(void **state) {
     (void)state;
     kit k;
@@ -231,6 +285,8 @@ int main(void) {
         cmocka_unit_test(test_disk__every_size_through_every_codec),
         cmocka_unit_test(test_disk__sizes_are_tracked_and_files_go_with_their_blocks),
         cmocka_unit_test(test_disk__no_changed_byte_gets_through),
+        cmocka_unit_test(test_disk__large_blocks_go_straight_to_disk_and_come_back),
+        cmocka_unit_test(test_disk__many_that_leave_at_once_are_all_there),
         cmocka_unit_test(test_disk__one_blocks_file_is_not_anothers),
         cmocka_unit_test(test_disk__a_file_that_is_missing_is_a_block_that_is_gone),
         cmocka_unit_test(test_disk__a_block_that_cannot_be_dropped_stays),
