@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blanks.h"
 #include "job.h"
 #include "text.h"
 
@@ -23,10 +24,12 @@ enum {
     JOIN_ALSO,
     JOIN_ONLY,
     JOIN_FOLD,
-    JOIN_CHECK_ORDER
+    JOIN_SORTED,
+    JOIN_CHECK_ORDER,
+    JOIN_NOCHECK_ORDER
 };
 
-#define HOWS "inner left right full semi anti"
+#define HOWS "inner left right full semi anti alone"
 
 static const cli_option what[] = {
     {.id = JOIN_KEY,
@@ -51,8 +54,14 @@ static const cli_option what[] = {
      .arg = CLI_ARG_NEEDED,
      .meta = "HOW",
      .values = HOWS,
-     .help = "inner (the default); left, right, full: rows of that\nside without a partner, too; "
-             "semi: left rows that have\na partner; anti: those that have none"},
+     .help =
+         "inner (the default); left, right, full: rows of that\nside without a partner, too; "
+         "semi: left rows that have\na partner; anti: those that have none; alone: what\neither "
+         "side has alone"},
+    {.id = JOIN_SORTED,
+     .name = "sorted",
+     .help = "both files are in the order of the key (as carbide\nsort has them): rows stream "
+             "through, and the result is\nin that order; exit 1 where it is not true"},
     {.id = JOIN_MATCH_NULLS,
      .name = "match-empty",
      .help = "empty keys equal each other; otherwise they (and what\na key's type cannot read) "
@@ -82,8 +91,9 @@ static const cli_option gnu[] = {
      .letter = '1',
      .arg = CLI_ARG_NEEDED,
      .meta = "N",
-     .help = "field N of the left; rows have no header then, their\nfields are not quoted, the key "
-             "comes first, and empty\nkeys equal each other; -t is needed"},
+     .help = "field N of the left; rows have no header then, their\nfields are not quoted (without "
+             "-t they end with blanks),\nthe key comes first, and empty keys equal each other;\n"
+             "-o takes 0,1.N,2.N or auto, -e empty fields, too"},
     {.id = JOIN_FIELD_2,
      .letter = '2',
      .arg = CLI_ARG_NEEDED,
@@ -108,8 +118,12 @@ static const cli_option gnu[] = {
      .letter = 'i',
      .name = "ignore-case",
      .help = "ASCII letters of keys are equal in both cases"},
-    {.id = JOIN_CHECK_ORDER, .name = "check-order", .help = "understood: the inputs need no order"},
-    {.id = JOIN_CHECK_ORDER, .name = "nocheck-order", .help = "the same"},
+    {.id = JOIN_CHECK_ORDER,
+     .name = "check-order",
+     .help = "with --sorted what happens anyway; the inputs need no\norder otherwise"},
+    {.id = JOIN_NOCHECK_ORDER,
+     .name = "nocheck-order",
+     .help = "with --sorted: nobody looks, and rows out of order\nlack partners"},
 };
 static const cli_group groups[] = {{"What belongs together", what, CLI_COUNT(what)},
                                    {"Columns of the result", shape, CLI_COUNT(shape)},
@@ -126,7 +140,8 @@ const cli_verb cli_verb_join = {
         "carbide join -k id:int --how left -S 64M a.csv b.csv        and what the left has alone\n"
         "carbide join --left-key carrier --right-key code f.csv c.csv names that differ\n"
         "carbide join -k a -k b --select a,b,right.x --how full l.tsv r.tsv\n"
-        "carbide join -k id --how anti new.csv old.csv               what is only in new.csv",
+        "carbide join -k id --how anti new.csv old.csv               what is only in new.csv\n"
+        "carbide join -k id --sorted a.csv b.csv                     streams what is in order",
     .notes = "The result is in the order of the left rows, and for one of them of the right rows; "
              "what the right\nhas alone comes last. Neither input need be sorted, and a key may "
              "come up any number of times on\nboth sides. - is standard input, for one of the "
@@ -145,7 +160,8 @@ typedef struct join_args {
     char *columns; /* a copy, cut at commas */
     const char **column_list;
     char fields[2][32]; /* -1, -2 as keys */
-    bool gnu, fold, also[2], only[2];
+    bool gnu, fold, also[2], only[2], unchecked;
+    cli_blanks *blanks[2];  /* the files, when fields end with blanks */
     const char *gnu_format; /* -o 0,1.2 */
     const char *both;       /* -j: threads with -k, a field otherwise */
 } join_args;
@@ -233,7 +249,7 @@ static bool is_gnu_format(const char *text) {
         if (digits == 0 && p[0] != '0')
             return false;
         p += digits > 0 ? 2 + digits : 1;
-        if (*p == ',' && p[1] != '\0')
+        if ((*p == ',' || *p == ' ' || *p == '\t') && p[1] != '\0')
             p++;
         else if (*p != '\0')
             return false;
@@ -268,7 +284,9 @@ static int take(join_args *a, int id, const char *seen, const char *value) {
         case JOIN_ALSO: return take_side(a, seen, value, a->also);
         case JOIN_ONLY: return take_side(a, seen, value, a->only);
         case JOIN_FOLD: a->fold = true; return CLI_GO_ON;
-        case JOIN_CHECK_ORDER: return CLI_GO_ON;
+        case JOIN_SORTED: o->order = CB_JOIN_SORTED; return CLI_GO_ON;
+        case JOIN_CHECK_ORDER: a->unchecked = false; return CLI_GO_ON;
+        case JOIN_NOCHECK_ORDER: a->unchecked = true; return CLI_GO_ON;
         case CLI_JOB_OUTPUT:
             if (!is_gnu_format(value))
                 return cli_job_take(&a->job, id, seen, value);
@@ -279,38 +297,58 @@ static int take(join_args *a, int id, const char *seen, const char *value) {
     }
 }
 
-/** "0" is the key, which the left's key column stands for. */
+/** As carbide's own list, but for blanks. */
 static int take_gnu_format(join_args *a) {
-    char list[4096];
-    size_t used = 0;
-    unsigned key = (unsigned)strtoul(a->fields[0], NULL, 10);
-    for (const char *p = a->gnu_format; *p != '\0' && used < sizeof list - 64;) {
-        size_t bytes = strcspn(p, ",");
-        int n = p[0] == '0' ? snprintf(list + used, sizeof list - used, "1.%u", key)
-                            : snprintf(list + used, sizeof list - used, "%.*s", (int)bytes, p);
-        used += n > 0 ? (size_t)n : 0;
-        p += bytes;
-        if (*p == ',') {
-            list[used++] = ',';
-            p++;
-        }
+    char *list = strdup(a->gnu_format);
+    if (list == NULL) {
+        cli_complain("memory exhausted");
+        return CLI_EXIT_TROUBLE;
     }
-    list[used] = '\0';
-    return take_columns(a, list);
+    for (char *c = list; *c != '\0'; c++)
+        if (*c == ' ' || *c == '\t')
+            *c = ',';
+    int answer = take_columns(a, list);
+    free(list);
+    return answer;
 }
 
 static cb_join_how gnu_how(const join_args *a) {
+    if (a->only[0] && a->only[1])
+        return CB_JOIN_ALONE;
     if (a->only[0] || a->only[1])
-        return CB_JOIN_ANTI;
+        return a->only[0] ? CB_JOIN_ALONE_LEFT : CB_JOIN_ALONE_RIGHT;
     if (a->also[0] && a->also[1])
         return CB_JOIN_FULL;
     return a->also[0] ? CB_JOIN_LEFT : a->also[1] ? CB_JOIN_RIGHT : a->options.how;
+}
+
+/** Without -t fields end with blanks: rows come from functions that leave one between them. */
+static int open_blanks(join_args *a, char **paths) {
+    cb_job_options *o = &a->job.options;
+    for (unsigned side = 0; side < 2; side++) {
+        int answer = cli_blanks_open(paths[side], o->zero_terminated, &a->blanks[side]);
+        if (answer != CLI_GO_ON)
+            return answer;
+    }
+    o->has_field_separator = true;
+    o->field_separator = ' ';
+    o->read = a->options.right_read = cli_blanks_read;
+    o->read_ctx = a->blanks[0];
+    a->options.right_read_ctx = a->blanks[1];
+    return CLI_GO_ON;
 }
 
 /** From GNU join's options to those above. */
 static int finish_gnu(join_args *a, char **operands, size_t count) {
     cb_job_options *o = &a->job.options;
     bool keyed = a->left_count > 0 || a->right_count > 0;
+    if (a->unchecked && a->options.order == CB_JOIN_SORTED)
+        a->options.order = CB_JOIN_SORTED_UNCHECKED;
+    if (!keyed && o->output != NULL && strcmp(o->output, "auto") == 0) {
+        a->gnu_format = o->output;
+        o->output = NULL;
+        a->gnu = true;
+    }
     if (a->both != NULL) {
         int answer = keyed ? cli_job_take(&a->job, CLI_JOB_THREADS, "-j", a->both)
                            : take_field(a, "-j", a->both, true, true);
@@ -321,11 +359,6 @@ static int finish_gnu(join_args *a, char **operands, size_t count) {
         return CLI_GO_ON;
     if (keyed)
         return cli_usage_error("join", "-k does not go together with GNU join's options");
-    if (!o->has_field_separator)
-        return cli_usage_error("join", "fields that end with blanks are not known here; -t says "
-                                       "what they end with");
-    if (a->only[0] && a->only[1])
-        return cli_usage_error("join", "-v 1 and -v 2 together are not known here");
     /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the caller of read_args frees the keys */
     for (unsigned side = 0; side < 2; side++) {
         if (a->fields[side][0] == '\0')
@@ -333,22 +366,26 @@ static int finish_gnu(join_args *a, char **operands, size_t count) {
         if (a->fold)
             memcpy(a->fields[side] + strlen(a->fields[side]), ":fold", 6);
     }
-    bool swap = a->only[1];
-    if (swap && count == 2) { /* what the right has alone: the left of the turned pair */
-        char *first = operands[0];
-        operands[0] = operands[1];
-        operands[1] = first;
-    }
-    a->left_keys[a->left_count++] = a->fields[swap];
-    a->right_keys[a->right_count++] = a->fields[!swap];
+    a->left_keys[a->left_count++] = a->fields[0];
+    a->right_keys[a->right_count++] = a->fields[1];
     a->options.how = gnu_how(a);
     a->options.match_nulls = a->options.keys_first = true;
+    a->options.missing_if_empty = true;
     if (a->options.suffix == NULL)
         a->options.suffix = "";
     o->format = CB_FORMAT_TSV;
     if (o->header == CB_HEADER_AUTO)
         o->header = CB_HEADER_NO;
-    return a->gnu_format != NULL ? take_gnu_format(a) : CLI_GO_ON;
+    if (!o->has_field_separator && count == 2) {
+        int answer = open_blanks(a, operands);
+        if (answer != CLI_GO_ON)
+            return answer;
+    }
+    if (a->gnu_format != NULL && strcmp(a->gnu_format, "auto") == 0)
+        a->options.whole_rows = true;
+    else if (a->gnu_format != NULL)
+        return take_gnu_format(a);
+    return CLI_GO_ON;
 }
 
 static int check(const join_args *a, size_t operands) {
@@ -384,7 +421,8 @@ static int read_args(join_args *a, int argc, char **argv) {
     if (answer == CLI_GO_ON)
         answer = check(a, parser.operand_count);
     if (answer == CLI_GO_ON)
-        answer = cli_job_finish(&a->job, (const char *const *)parser.argv, parser.operand_count);
+        answer = cli_job_finish(&a->job, (const char *const *)parser.argv,
+                                a->blanks[1] != NULL ? 0 : parser.operand_count);
     a->options.job = a->job.options;
     a->options.left_keys = a->left_keys;
     a->options.right_keys = a->right_keys;
@@ -407,6 +445,8 @@ int cli_join_main(int argc, char **argv) {
     free(args.right_keys);
     free(args.columns);
     free(args.column_list);
+    for (unsigned side = 0; side < 2; side++)
+        cli_blanks_close(args.blanks[side]);
     cli_job_fini(&args.job);
     return code;
 }

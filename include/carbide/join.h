@@ -15,12 +15,25 @@ CB_EXTERN_C_BEGIN
 
 typedef enum cb_join_how {
     CB_JOIN_INNER = 0,
-    CB_JOIN_LEFT,  /**< and left rows without a partner */
-    CB_JOIN_RIGHT, /**< and right rows without a partner */
-    CB_JOIN_FULL,  /**< both */
-    CB_JOIN_SEMI,  /**< left rows that have a partner, once */
-    CB_JOIN_ANTI   /**< left rows that have none */
+    CB_JOIN_LEFT,       /**< and left rows without a partner */
+    CB_JOIN_RIGHT,      /**< and right rows without a partner */
+    CB_JOIN_FULL,       /**< both */
+    CB_JOIN_SEMI,       /**< left rows that have a partner, once */
+    CB_JOIN_ANTI,       /**< left rows that have none */
+    CB_JOIN_ALONE,      /**< left rows that have none, and right rows that have none */
+    CB_JOIN_ALONE_LEFT, /**< the left ones of these; as ANTI, but with columns of both */
+    CB_JOIN_ALONE_RIGHT /**< the right ones */
 } cb_join_how;
+
+/** What is known of the order of the inputs. */
+typedef enum cb_join_order {
+    CB_JOIN_UNSORTED = 0,
+    /** Both are in the order of their keys (as cb_sort would have them). Rows stream through, and
+     * only the right rows of one key are kept; the result is in the order of keys, rows without a
+     * partner included. CB_EDISORDER names the row at which it is not true. */
+    CB_JOIN_SORTED,
+    CB_JOIN_SORTED_UNCHECKED /**< the same, and nobody looks: rows out of order lack partners */
+} cb_join_order;
 
 /** Zero-initialise, set struct_size and what is wanted. Pointers are borrowed until cb_join_create
  * returns. */
@@ -46,11 +59,15 @@ typedef struct cb_join_options {
      */
     const char *const *columns;
     size_t column_count;
-    bool keys_first; /**< without columns: the keys, the left's other columns, the right's (GNU) */
-    const char *suffix;  /**< of names from the right that the left has too; NULL = "_right" */
-    bool match_nulls;    /**< empty keys (and those that cannot be read as their type) equal each
-                            other;    otherwise they have no partner, as in SQL */
-    const char *missing; /**< stands in fields of a row that is missing; NULL = nothing */
+    bool keys_first;       /**< without columns: the keys, the left's other columns, the right's; in
+                              columns       0 is the key, and 1.N is the left's alone (GNU) */
+    const char *suffix;    /**< of names from the right that the left has too; NULL = "_right" */
+    bool match_nulls;      /**< empty keys (and those that cannot be read as their type) equal each
+                              other;    otherwise they have no partner, as in SQL */
+    const char *missing;   /**< stands in fields of a row that is missing; NULL = nothing */
+    bool missing_if_empty; /**< and in empty fields of rows that are there (GNU) */
+    bool whole_rows;       /**< with keys_first: rows alone have fields for the other side, too */
+    cb_join_order order;
 } cb_join_options;
 
 typedef struct cb_join cb_join;

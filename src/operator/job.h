@@ -156,6 +156,7 @@ typedef struct cbi_job_demand {
     bool rereads;         /* writing has a chunk of rows besides: of sizes.batch_rows */
     unsigned outputs;     /* files that results go to; 0 = 1. Each has sizes.ranges of them */
     bool looks_up;        /* what is in memory is gone through in no order, again and again */
+    unsigned workers;     /* exactly so many; 0 = as many as there are threads */
     unsigned sides;       /* sets of partitions that are open at the same time; 0 = 1 */
 } cbi_job_demand;
 
@@ -356,6 +357,11 @@ cb_status cbi_job_write_results(cbi_job *job, cb_error *err);
 cb_status cbi_job_write_ranges(cbi_job *job, uint32_t first, uint32_t end, const char *path,
                                cb_error *err);
 
+/** Rows that are written as they come: worker 0's pen is behind the header then (when there is no
+ * o.write); its buffers come from the pool. */
+cb_status cbi_job_begin_rows(cbi_job *job, cbi_partitions *parts, cb_error *err);
+cb_status cbi_job_end_rows(cbi_job *job, cb_error *err);
+
 /* job_runs.c */
 /**
  * Sorts what does not fit: records in, one merge, records out in the order of their keys (equal
@@ -369,6 +375,7 @@ typedef struct cbi_runs {
     size_t batch;
     cbi_builder builder;
     size_t builder_units, outside;
+    bool rows_large;    /* of more than a segment: they need a builder that is */
     size_t merge_units; /* segments that a merge may use */
 } cbi_runs;
 /** `need`: bytes of all records and their entries, about. `units_max`: segments of the largest. */

@@ -252,6 +252,30 @@ cb_status cbi_job_begin_output(cbi_job *job, uint64_t bytes_most, cb_error *err)
     return CB_OK;
 }
 
+cb_status cbi_job_begin_rows(cbi_job *job, cbi_partitions *parts, cb_error *err) {
+    const cbi_job_sizes *z = &job->sizes;
+    cbi_job_worker *w = &job->workers[0];
+    void *buffers;
+    if (job->o.write != NULL)
+        return write_header(job, err);
+    size_t bytes = z->writer_buffers * z->writer_buffer;
+    CB_TRY(cbi_partitions_take(parts, (bytes + z->segment - 1) / z->segment, &buffers, err));
+    CB_TRY(open_output(job, job->o.output, 0, err));
+    cbi_writer_init(&w->writer, job->sink, buffers, z->writer_buffer, z->writer_buffers);
+    CB_TRY(cbi_writer_begin(&w->writer, 0, err));
+    return job->header_bytes == 0 ? CB_OK
+                                  : cbi_writer_put(&w->writer, job->header, job->header_bytes, err);
+}
+
+cb_status cbi_job_end_rows(cbi_job *job, cb_error *err) {
+    cbi_job_worker *w = &job->workers[0];
+    job->cursor = job->header_bytes + atomic_load(&job->bytes_out);
+    if (job->o.write != NULL)
+        return CB_OK;
+    CB_TRY(cbi_writer_end(&w->writer, err));
+    return cbi_writer_drain(&w->writer, err);
+}
+
 cb_status cbi_job_write_results(cbi_job *job, cb_error *err) {
     CB_TRY(
         write_ranges(job, 0, job->sizes.ranges, job->o.write != NULL ? NULL : job->o.output, err));

@@ -253,7 +253,8 @@ static uint64_t least_budget(const cbi_job *job, uint64_t from, unsigned threads
 
 uint64_t cbi_job_least_budget(const cbi_job *job, uint64_t piece_bytes) {
     double pages = ((double)piece_bytes + 128 * 1024) * 20;
-    return least_budget(job, job->o.memory_bytes, 1, pages);
+    return least_budget(job, job->o.memory_bytes, job->demand.workers > 0 ? job->demand.workers : 1,
+                        pages);
 }
 
 cb_status cbi_job_size(cbi_job *job, cb_error *err) {
@@ -264,12 +265,14 @@ cb_status cbi_job_size(cbi_job *job, cb_error *err) {
         threads = 1;
     if (job->demand.stored_bytes > 0 && job->demand.stored_bytes < 256.0 * 1024)
         threads = 1; /* not worth a thread */
+    unsigned fewest = job->demand.workers > 0 ? job->demand.workers : 1;
+    threads = job->demand.workers > 0 ? fewest : threads;
     while (!size_for(job, threads, &z)) {
-        if (threads > 1) {
+        if (threads > fewest) {
             threads--;
             continue;
         }
-        uint64_t least = least_budget(job, z.budget, 1, 0);
+        uint64_t least = least_budget(job, z.budget, fewest, 0);
         return cbi_ground_refuse(z.budget, z.fixed, least, err);
     }
     cbi_job_sizes one = {.budget = z.budget};

@@ -136,7 +136,7 @@ static bool take_token(cbi_job_worker *w) {
     if (w->big_token)
         return true;
     cbi_mutex_lock(&job->mutex);
-    while (job->big_taken && !cbi_job_stopped(job))
+    while (job->big_taken && !cbi_job_stopped(job) && job->demand.workers == 0)
         cbi_cond_wait(&job->changed, &job->mutex);
     if (!cbi_job_stopped(job))
         job->big_taken = w->big_token = true;

@@ -12,7 +12,7 @@
  * is a smaller one, and there are more runs. */
 static cb_status take_builder(cbi_runs *r, cb_error *err) {
     void *base;
-    size_t least = r->builder_units / 4 + 1;
+    size_t least = r->builder_units / (r->rows_large ? 4 : 16) + 1;
     cb_status status = cbi_partitions_take(r->table.runs, r->builder_units, &base, err);
     while (status == CB_EBUDGET && r->builder_units > least) {
         r->builder_units = cbi_max(r->builder_units - r->builder_units / 8 - 1, least);
@@ -50,6 +50,7 @@ cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units
     if (units_max > 1)
         outside =
             cbi_clamp(outside, cbi_min(8 * (size_t)units_max, z->segments / 3 * 2), z->segments);
+    r->rows_large = units_max > 1;
     r->outside = cbi_min(outside, z->segments / 4 * 3);
     r->builder_units = z->segments - r->outside;
     cb_assert(r->builder_units > 0);

@@ -71,10 +71,13 @@ static cb_status check_options(const cb_join_options *o, cb_error *err) {
     if (o->job.input_count + given != 2 || (o->job.inputs == NULL && given < 2))
         return cbi_fail(err, CB_EINVAL, "a join has two inputs, and %zu are named%s",
                         o->job.input_count, given == 0 ? "" : " besides the given rows");
-    if ((unsigned)o->how > CB_JOIN_ANTI)
+    if ((unsigned)o->how > CB_JOIN_ALONE_RIGHT || (unsigned)o->order > CB_JOIN_SORTED_UNCHECKED)
         return cbi_fail(err, CB_EINVAL, "a way to join that does not exist");
     if (o->key_count == 0 || o->left_keys == NULL || o->key_count > JOIN_KEYS_MAX)
         return cbi_fail(err, CB_EINVAL, "a join needs 1 to %d keys", JOIN_KEYS_MAX);
+    if (o->order != CB_JOIN_UNSORTED && o->job.bad_rows == CB_BAD_ROWS_FILE)
+        return cbi_fail(err, CB_EINVAL,
+                        "malformed rows of sorted inputs can be skipped or refused, not collected");
     return CB_OK;
 }
 
@@ -174,7 +177,8 @@ static cb_status measure(cb_join *j, cb_error *err) {
         rows[side] = (double)cbi_input_bytes(s->input) / (sample.row_bytes / (double)sample.rows);
         double mean = sample.row_bytes / (double)sample.rows;
         payload[side] = sample.payload_bytes / (double)sample.rows;
-        j->late |= side == JOIN_LEFT && payload[side] >= WORTH_LEAVING && j->job.o.write == NULL;
+        j->late |= side == JOIN_LEFT && !s->convert && payload[side] >= WORTH_LEAVING &&
+                   j->job.o.write == NULL;
         double text = side == JOIN_LEFT && j->late ? 2 : payload[side];
         stored[side] =
             rows[side] * (sample.key_bytes / (double)sample.rows + text + 2.6 + 3 * s->numbered);
@@ -204,6 +208,18 @@ static cb_status measure(cb_join *j, cb_error *err) {
     return CB_OK;
 }
 
+/* Two readers, and whatever the rest is. */
+static cbi_job_demand sorted_demand(const cb_join *j) {
+    return (cbi_job_demand){
+        .row_bytes = 40,
+        .record_bytes = 40,
+        .fields = cbi_max(j->sides[JOIN_LEFT].field_count, j->sides[JOIN_RIGHT].field_count),
+        .read_extra = 8 * CBI_KIB + 64,
+        .work_factor = 0.8,
+        .result_factor = 1,
+        .workers = 2};
+}
+
 /* ---- the work ---- */
 
 /* What was read first gives memory to what comes now. */
@@ -221,7 +237,10 @@ static cb_status prepare(cb_join *j, cb_error *err) {
     CB_TRY(open_side(j, JOIN_RIGHT, err));
     CB_TRY(join_choose_columns(j, err));
     CB_TRY(cbi_job_make_memory(job, err));
-    CB_TRY(measure(j, err));
+    if (j->o.order == CB_JOIN_UNSORTED)
+        CB_TRY(measure(j, err));
+    else
+        job->demand = sorted_demand(j);
     if (!cbi_input_seekable(j->sides[JOIN_LEFT].input))
         job->input = j->sides[JOIN_LEFT].input; /* its decoder is counted */
     CB_TRY(cbi_job_size(job, err));
@@ -248,6 +267,8 @@ static cb_status do_work(cb_join *j, cb_error *err) {
     cbi_job *job = &j->job;
     CB_TRY(prepare(j, err));
     CB_TRY(cbi_job_make_ready(job, err));
+    if (j->o.order != CB_JOIN_UNSORTED)
+        return join_sorted(j, err);
     CB_TRY(cbi_job_open_partitions(job, job->sizes.parts, &job->parts, err));
     CB_TRY(cbi_job_open_partitions(job, job->sizes.parts, &job->partner, err));
     if (j->late)

@@ -29,7 +29,9 @@ static int find_prefixed(const cb_join *j, const char *text, uint32_t *side) {
             int column = find_name(&j->sides[s], text + bytes);
             char *end;
             unsigned long number = strtoul(text + bytes, &end, 10);
-            if (column < 0 && *end == 0 && number >= 1 && number <= side_columns(&j->sides[s]))
+            bool any = j->sides[s].format.columns == 0 && number <= INT32_MAX; /* nothing in it */
+            if (column < 0 && *end == 0 && number >= 1 &&
+                (any || number <= side_columns(&j->sides[s])))
                 column = (int)number - 1;
             if (column >= 0)
                 return column;
@@ -38,8 +40,17 @@ static int find_prefixed(const cb_join *j, const char *text, uint32_t *side) {
     return -1;
 }
 
+static join_column key_column(const cb_join *j, size_t key) {
+    int64_t column = cbi_keys_part_column(j->sides[JOIN_LEFT].keys, key);
+    return (join_column){.side = JOIN_LEFT, .column = (uint32_t)column, .key = (int)key};
+}
+
 static cb_status find_column(const cb_join *j, const char *text, join_column *out, cb_error *err) {
     uint32_t side = JOIN_LEFT;
+    if (j->o.keys_first && strcmp(text, "0") == 0) {
+        *out = key_column(j, 0);
+        return CB_OK;
+    }
     int column = find_name(&j->sides[JOIN_LEFT], text);
     if (column < 0) {
         side = JOIN_RIGHT;
@@ -78,23 +89,21 @@ static cb_status list_columns(cb_join *j, cb_error *err) {
     for (size_t i = 0; i < j->o.column_count; i++)
         CB_TRY(find_column(j, j->o.columns[i], &j->columns[j->column_count++], err));
     for (size_t k = 0; j->o.keys_first && j->o.column_count == 0 && k < j->o.key_count; k++)
-        j->columns[j->column_count++] =
-            (join_column){.side = JOIN_LEFT,
-                          .column = (uint32_t)cbi_keys_part_column(j->sides[JOIN_LEFT].keys, k)};
+        j->columns[j->column_count++] = key_column(j, k);
     for (uint32_t c = 0; j->o.column_count == 0 && c < left; c++)
         if (!j->o.keys_first || !is_key(j, JOIN_LEFT, c, &key))
             j->columns[j->column_count++] =
                 (join_column){.side = JOIN_LEFT, .column = c, .key = -1};
-    for (uint32_t c = 0; j->o.column_count == 0 && join_wants_pairs(j) && c < right; c++)
+    for (uint32_t c = 0; j->o.column_count == 0 && join_shows_right(j) && c < right; c++)
         if (!is_key(j, JOIN_RIGHT, c, &key))
             j->columns[j->column_count++] =
                 (join_column){.side = JOIN_RIGHT, .column = c, .key = -1};
     for (size_t i = 0; i < j->column_count; i++) {
         join_column *column = &j->columns[i];
-        column->key = -1;
-        if (!join_wants_pairs(j) && column->side == JOIN_RIGHT)
+        if (!join_shows_right(j) && column->side == JOIN_RIGHT)
             return cbi_fail(err, CB_EINVAL, "a semi or anti join has columns of the left only");
-        if (column->side == JOIN_LEFT && is_key(j, JOIN_LEFT, column->column, &key))
+        bool strictly = j->o.keys_first; /* 1.N is the left's alone */
+        if (!strictly && column->side == JOIN_LEFT && is_key(j, JOIN_LEFT, column->column, &key))
             column->key = key;
     }
     return CB_OK;
@@ -178,6 +187,8 @@ static size_t put_names(const cb_join *j, uint8_t *at) {
     for (size_t i = 0; i < j->column_count; i++) {
         const join_column *c = &j->columns[i];
         const char *name = j->sides[c->side].names[c->column];
+        if (*name == 0 && j->o.missing_if_empty && j->o.missing != NULL)
+            name = j->o.missing;
         bool twice = c->side == JOIN_RIGHT && find_name(&j->sides[JOIN_LEFT], name) >= 0;
         const char *suffix = j->o.suffix != NULL ? j->o.suffix : "_right";
         if (i > 0 && at != NULL)
@@ -207,6 +218,8 @@ cb_status join_choose_columns(cb_join *j, cb_error *err) {
     j->quoting = left->format.kind == CB_FORMAT_CSV;
     right->convert = left->format.kind != right->format.kind ||
                      left->format.separator != right->format.separator;
+    left->convert = j->o.missing_if_empty && j->o.missing != NULL;
+    right->convert |= left->convert;
     right->keep_keys = join_wants_right(j);
     left->keep_null = join_wants_left(j);
     right->keep_null = join_wants_right(j);

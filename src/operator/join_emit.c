@@ -35,9 +35,64 @@ typedef struct target {
     uint32_t key_bytes, range;
 } target;
 
+/* ---- rows that are written as they come: they gather in the batch, with their ends ---- */
+
+cb_status join_direct_flush(cb_join *j, cbi_job_worker *w, cb_error *err) {
+    cbi_batch *b = &w->batch;
+    (void)j;
+    size_t bytes = (size_t)(b->at - b->bytes);
+    b->at = b->bytes;
+    return bytes > 0 ? cbi_writer_put(&w->writer, b->bytes, bytes, err) : CB_OK;
+}
+
+static cb_status direct_begin(cb_join *j, cbi_job_worker *w, size_t row_bytes, uint8_t **at,
+                              cb_error *err) {
+    cbi_batch *b = &w->batch;
+    if (CBI_UNLIKELY(row_bytes + 1 > (size_t)(b->end - b->at))) {
+        CB_TRY(join_direct_flush(j, w, err));
+        if (row_bytes + 1 > (size_t)(b->end - b->at)) {
+            void *base;
+            b->big_units = row_bytes / j->job.sizes.segment + 1;
+            CB_TRY(cbi_partitions_take(b->to, b->big_units, &base, err));
+            b->big = base;
+        }
+    }
+    *at = b->big != NULL ? b->big : b->at;
+    return CB_OK;
+}
+
+static cb_status direct_end(cb_join *j, cbi_job_worker *w, uint8_t *end, cb_error *err) {
+    cbi_job *job = &j->job;
+    cbi_batch *b = &w->batch;
+    uint8_t *start = b->big != NULL ? b->big : b->at;
+    size_t bytes = (size_t)(end - start) + 1;
+    atomic_fetch_add_explicit(&job->rows_out, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&job->bytes_out, bytes, memory_order_relaxed);
+    if (job->o.write != NULL)
+        CB_TRY(job->o.write(job->o.write_ctx, start, bytes - 1, err));
+    *end = job->o.zero_terminated ? 0 : '\n';
+    if (b->big != NULL) {
+        cb_status status =
+            job->o.write != NULL ? CB_OK : cbi_writer_put(&w->writer, start, bytes, err);
+        cb_segment_pool_give(job->ground.pool, b->big, b->big_units);
+        b->big = NULL;
+        return status;
+    }
+    if (job->o.write == NULL)
+        b->at = end + 1;
+    return CB_OK;
+}
+
+static inline cb_status end_row(cb_join *j, cbi_job_worker *w, uint8_t *end, cb_error *err) {
+    return CBI_UNLIKELY(j->direct) ? direct_end(j, w, end, err)
+                                   : cbi_batch_end(&w->batch, end, err);
+}
+
 /* `text`: bytes that come out for it. */
 static inline cb_status begin_row(cb_join *j, cbi_job_worker *w, const target *t,
                                   uint32_t row_bytes, uint64_t text, uint8_t **at, cb_error *err) {
+    if (CBI_UNLIKELY(j->direct))
+        return direct_begin(j, w, row_bytes, at, err);
     if (j->late)
         join_late_count(j, w, t->range, text + 1);
     CB_TRY(
@@ -92,22 +147,23 @@ static cb_status emit_right_part(cb_join *j, cbi_job_worker *w, const join_row *
     uint8_t *at;
     CB_TRY(begin_row(j, w, &t, (uint32_t)bytes, text, &at, err));
     cbi_copy_short(at, from.bytes, bytes);
-    return cbi_batch_end(&w->batch, at + bytes, err);
+    return end_row(j, w, at + bytes, err);
 }
 
 cb_status join_emit_pair(cb_join *j, cbi_job_worker *w, const join_row *left, const join_row *right,
                          uint32_t ordinal, cb_error *err) {
     enum { FEW = 64 };
+    const size_t pieces = j->piece_count; /* nobody changes it meanwhile */
     join_row rows[2] = {*left, *right};
     join_part few[FEW];
-    uint64_t bytes = j->piece_count > 0 ? j->piece_count - 1 : 0;
+    uint64_t bytes = pieces > 0 ? pieces - 1 : 0;
     if (ordinal == UINT32_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED, "a row has more than %u partners", ordinal - 1);
     if (left->away)
         return emit_right_part(j, w, left, right, ordinal, err);
     (void)skip_keys(j, &rows[JOIN_RIGHT]);
     join_row again[2] = {rows[JOIN_LEFT], rows[JOIN_RIGHT]};
-    for (size_t i = 0; i < j->piece_count; i++) {
+    for (size_t i = 0; i < pieces; i++) {
         join_part p = join_next_part(&rows[j->pieces[i].side], j->pieces[i].last);
         bytes += p.count;
         if (i < FEW)
@@ -119,19 +175,19 @@ cb_status join_emit_pair(cb_join *j, cbi_job_worker *w, const join_row *left, co
     target t = left_target(j, left, ordinal);
     uint8_t *at;
     CB_TRY(begin_row(j, w, &t, (uint32_t)bytes, bytes, &at, err));
-    for (size_t i = 0; i < j->piece_count; i++) {
+    for (size_t i = 0; i < pieces; i++) {
         if (i > 0)
             *at++ = j->separator;
-        at = put_part(at, j->piece_count <= FEW
+        at = put_part(at, pieces <= FEW
                               ? few[i]
                               : join_next_part(&again[j->pieces[i].side], j->pieces[i].last));
     }
-    return cbi_batch_end(&w->batch, at, err);
+    return end_row(j, w, at, err);
 }
 
 /* In GNU's default form a row alone has no fields for the other one, but the key. */
 static bool is_shown(const cb_join *j, const join_column *column, const uint8_t *keys) {
-    bool brief = j->o.keys_first && j->o.column_count == 0;
+    bool brief = j->o.keys_first && j->o.column_count == 0 && !j->o.whole_rows;
     return !brief || (keys != NULL && column->key >= 0);
 }
 
@@ -209,7 +265,7 @@ static cb_status emit_alone(cb_join *j, cbi_job_worker *w, unsigned side, const 
         else
             at += put_missing(j, piece, keys, at);
     }
-    return cbi_batch_end(&w->batch, at, err);
+    return end_row(j, w, at, err);
 }
 
 cb_status join_emit_left(cb_join *j, cbi_job_worker *w, const join_row *left, cb_error *err) {
@@ -217,7 +273,7 @@ cb_status join_emit_left(cb_join *j, cbi_job_worker *w, const join_row *left, cb
         target alone = late_target(j, left, JOIN_TAG_ALONE, 0);
         uint8_t *at;
         CB_TRY(begin_row(j, w, &alone, 0, left->text + j->missing_bytes, &at, err));
-        return cbi_batch_end(&w->batch, at, err);
+        return end_row(j, w, at, err);
     }
     target t = left_target(j, left, 0);
     return emit_alone(j, w, JOIN_LEFT, left, &t, err);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
 #include "operator/join_private.h"
 
 /*
@@ -30,6 +31,8 @@ typedef struct giant {
     bool overflow; /* the right rows are in temp, the left ones in the arena */
     bool any;
     uint64_t right_rows, left_rows;
+    uint8_t *row; /* on its way from an input */
+    size_t row_room;
 } giant;
 
 /* A row in the arena: {position, bytes, row}. */
@@ -119,6 +122,8 @@ static cb_status join_temp_row(giant *g, const cbi_stored *row, uint64_t ordinal
 /* Results take whatever memory is free; what is read next must find some. */
 static cb_status leave_room(giant *g, cb_error *err) {
     cbi_job *job = &g->j->job;
+    if (g->j->direct)
+        return CB_OK;
     size_t need = 4 * cbi_max(g->runs.batch, job->sizes.run_batch) + 8;
     if (CBI_LIKELY(cb_segment_pool_free_count(job->ground.pool) >= need))
         return CB_OK;
@@ -168,11 +173,14 @@ static cb_status put_left(giant *g, const cbi_stored *row, cb_error *err) {
     }
     if (!g->overflow)
         return join_kept(g, &left, err);
-    if (keep(g, row))
+    bool kept = keep(g, row);
+    if (kept && !g->j->direct)
         return CB_OK;
-    CB_TRY(pass_temp(g, true, err));
-    g->used = g->key_room;
-    if (keep(g, row))
+    if (!kept || g->used > g->key_room) {
+        CB_TRY(pass_temp(g, true, err));
+        g->used = g->key_room;
+    }
+    if (kept || keep(g, row))
         return CB_OK;
     return cbi_fail_bytes(err, CB_EBUDGET, row->row_bytes, g->arena_bytes,
                           "a row of %u bytes does not fit beside its partners", row->row_bytes);
@@ -184,7 +192,7 @@ static cb_status end_group(giant *g, cb_error *err) {
     g->any = false;
     if (g->overflow) {
         bool needed = g->left_rows == 0 ? join_wants_right(g->j) : join_wants_pairs(g->j);
-        if (needed)
+        if (needed && (!g->j->direct || g->left_rows == 0))
             return pass_temp(g, false, err);
         CB_TRY(cbi_partition_put_end(g->temp, g->slot, err));
         cbi_segment *part;
@@ -284,6 +292,26 @@ static cb_status add_side(giant *g, unsigned side, uint32_t index, cb_error *err
     }
 }
 
+static cb_status open_temp(giant *g, size_t arena_units, cb_error *err) {
+    cbi_job *job = &g->j->job;
+    const cbi_job_sizes *z = &job->sizes;
+    cbi_partitions_options options = {.count = 2,
+                                      .layout = &cbi_record_run_layout,
+                                      .pool = job->ground.pool,
+                                      .segment_bytes = z->segment,
+                                      .segments_max = z->segments,
+                                      .spill = job->ground.spill,
+                                      .batch_segments_max = cbi_max(z->run_batch, 1),
+                                      .cancelled = &job->stop};
+    CB_TRY(cbi_partitions_create(&options, &g->temp, err));
+    void *arena;
+    CB_TRY(cbi_partitions_take(g->temp, arena_units, &arena, err));
+    g->arena = arena;
+    g->arena_units = arena_units;
+    g->arena_bytes = arena_units * z->segment;
+    return CB_OK;
+}
+
 static cb_status open_giant(giant *g, uint32_t index, cb_error *err) {
     cb_join *j = g->j;
     const cbi_job_sizes *z = &j->job.sizes;
@@ -296,22 +324,14 @@ static cb_status open_giant(giant *g, uint32_t index, cb_error *err) {
         (left.segments + right.segments) * z->segment + rows * (sizeof(cbi_entry) + PREFIX_BYTES);
     uint32_t units_max = (uint32_t)cbi_max(left.units_max, right.units_max);
     CB_TRY(cbi_runs_open(&g->runs, &j->job, need, units_max, err));
-    cbi_partitions_options options = {.count = 2,
-                                      .layout = &cbi_record_run_layout,
-                                      .pool = j->job.ground.pool,
-                                      .segment_bytes = z->segment,
-                                      .segments_max = z->segments,
-                                      .spill = j->job.ground.spill,
-                                      .batch_segments_max = cbi_max(z->run_batch, 1),
-                                      .cancelled = &j->job.stop};
-    CB_TRY(cbi_partitions_create(&options, &g->temp, err));
-    g->arena_units =
-        cbi_max(g->runs.outside / 4, cbi_min(3 * (size_t)units_max, g->runs.outside / 2));
-    void *arena;
-    CB_TRY(cbi_partitions_take(g->temp, g->arena_units, &arena, err));
-    g->arena = arena;
-    g->arena_bytes = g->arena_units * z->segment;
-    return CB_OK;
+    return open_temp(
+        g, cbi_max(g->runs.outside / 4, cbi_min(3 * (size_t)units_max, g->runs.outside / 2)), err);
+}
+
+static void close_temp(giant *g) {
+    if (g->arena != NULL)
+        cb_segment_pool_give(g->j->job.ground.pool, g->arena, g->arena_units);
+    cbi_partitions_destroy(g->temp);
 }
 
 cb_status join_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err) {
@@ -326,9 +346,66 @@ cb_status join_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err) 
         status = cbi_runs_merge(&g.runs, take_row, &g, err);
     if (status == CB_OK)
         status = end_group(&g, err);
-    if (g.arena != NULL)
-        cb_segment_pool_give(j->job.ground.pool, g.arena, g.arena_units);
-    cbi_partitions_destroy(g.temp);
+    close_temp(&g);
     cbi_runs_close(&g.runs);
     return status;
+}
+
+/* ---- rows that come in order already (join_sorted.c) ---- */
+
+cb_status join_group_open(join_group **group, cb_join *j, cbi_job_worker *w, cbi_partitions **temp,
+                          cb_error *err) {
+    giant *g = cbi_calloc(1, sizeof *g);
+    if (g == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for a join");
+    g->j = j;
+    g->w = w;
+    *group = g;
+    CB_TRY(open_temp(g, j->job.sizes.segments / 4, err));
+    *temp = g->temp;
+    return CB_OK;
+}
+
+/* What a row shows, and for the right its raw keys. */
+static cb_status make_row(giant *g, unsigned side, const cbi_rows *rows, size_t i, cbi_stored *row,
+                          cb_error *err) {
+    const join_side *s = &g->j->sides[side];
+    size_t bytes = join_payload_bytes(g->j, s, rows, i);
+    if (bytes > g->row_room) {
+        size_t room = bytes + bytes / 2 + 256;
+        uint8_t *more = room * 8 > g->j->job.sizes.usable ? NULL : cbi_realloc(g->row, room);
+        if (more == NULL)
+            return cbi_fail_bytes(err, CB_EBUDGET, bytes, g->j->job.sizes.usable / 12,
+                                  "a row of %zu bytes does not fit in memory", bytes);
+        g->row = more;
+        g->row_room = room;
+    }
+    (void)join_put_payload(g->j, s, rows, i, g->row);
+    row->row = g->row;
+    row->row_bytes = (uint32_t)bytes;
+    return CB_OK;
+}
+
+cb_status join_group_put(join_group *g, unsigned side, uint8_t *key, size_t key_bytes,
+                         const cbi_rows *rows, size_t i, cb_error *err) {
+    cbi_stored row = {.key = key, .key_bytes = (uint32_t)key_bytes + 1};
+    CB_TRY(make_row(g, side, rows, i, &row, err));
+    if (key == NULL) {
+        CB_TRY(end_group(g, err));
+        return alone(g, side, &row, 0, err);
+    }
+    key[key_bytes] = side == JOIN_RIGHT ? RIGHT_FIRST : LEFT_SECOND;
+    return take_row(g, &row, err);
+}
+
+cb_status join_group_end(join_group *g, cb_error *err) {
+    return end_group(g, err);
+}
+
+void join_group_close(join_group *g) {
+    if (g == NULL)
+        return;
+    close_temp(g);
+    cbi_free(g->row);
+    cbi_free(g);
 }

@@ -94,6 +94,7 @@ struct cb_join {
     bool quoting; /* the result is CSV */
     uint32_t left_ranges;
     unsigned reading; /* side */
+    bool direct;      /* results are written as they come (join_sorted.c) */
 
     /* join_late.c */
     bool late;
@@ -192,14 +193,26 @@ cb_status join_emit_right(cb_join *j, cbi_job_worker *w, const join_row *right, 
 /** What a left row alone shows of piece `i`: bytes, written when `at` is not NULL; whether it shows
  * the piece at all. */
 size_t join_missing_text(const cb_join *j, size_t i, uint8_t *at, bool *shown);
+/** What is left in worker 0's batch goes to the writer (j->direct). */
+cb_status join_direct_flush(cb_join *j, cbi_job_worker *w, cb_error *err);
+static inline bool join_is_one_of(const cb_join *j, unsigned hows) {
+    return (hows >> j->o.how & 1) != 0;
+}
 static inline bool join_wants_left(const cb_join *j) {
-    return j->o.how == CB_JOIN_LEFT || j->o.how == CB_JOIN_FULL || j->o.how == CB_JOIN_ANTI;
+    return join_is_one_of(j, 1U << CB_JOIN_LEFT | 1U << CB_JOIN_FULL | 1U << CB_JOIN_ANTI |
+                                 1U << CB_JOIN_ALONE | 1U << CB_JOIN_ALONE_LEFT);
 }
 static inline bool join_wants_right(const cb_join *j) {
-    return j->o.how == CB_JOIN_RIGHT || j->o.how == CB_JOIN_FULL;
+    return join_is_one_of(j, 1U << CB_JOIN_RIGHT | 1U << CB_JOIN_FULL | 1U << CB_JOIN_ALONE |
+                                 1U << CB_JOIN_ALONE_RIGHT);
+}
+/** The result has columns of the right. */
+static inline bool join_shows_right(const cb_join *j) {
+    return !join_is_one_of(j, 1U << CB_JOIN_SEMI | 1U << CB_JOIN_ANTI);
 }
 static inline bool join_wants_pairs(const cb_join *j) {
-    return j->o.how != CB_JOIN_SEMI && j->o.how != CB_JOIN_ANTI;
+    return join_is_one_of(j, 1U << CB_JOIN_INNER | 1U << CB_JOIN_LEFT | 1U << CB_JOIN_RIGHT |
+                                 1U << CB_JOIN_FULL);
 }
 
 /* join_late.c */
@@ -248,5 +261,19 @@ cb_status join_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *l
 
 /* join_giant.c */
 cb_status join_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err);
+/** Rows of both sides in the order of their keys, of equal ones the right's first: their results go
+ * where all results go. *temp is what it takes memory by, until it is closed. */
+typedef struct giant join_group;
+cb_status join_group_open(join_group **group, cb_join *j, cbi_job_worker *w, cbi_partitions **temp,
+                          cb_error *err);
+/** Row `i` of `rows`; key NULL: it matches nothing. The byte behind the key is written to. */
+cb_status join_group_put(join_group *group, unsigned side, uint8_t *key, size_t key_bytes,
+                         const cbi_rows *rows, size_t i, cb_error *err);
+cb_status join_group_end(join_group *group, cb_error *err);
+/** NULL is fine. */
+void join_group_close(join_group *group);
+
+/* join_sorted.c */
+cb_status join_sorted(cb_join *j, cb_error *err);
 
 #endif

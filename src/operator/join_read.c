@@ -42,6 +42,10 @@ static size_t put_converted(const cb_join *j, const cbi_rows *rows, size_t i, in
     cbi_span field = rows->fields[i * rows->field_count + (size_t)slot];
     const uint8_t *p = rows->base + field.offset, *end = p + CBI_SPAN_BYTES(field);
     bool escaped = (field.bytes & CBI_SPAN_ESCAPED) != 0, quote = false;
+    if (p == end && j->o.missing_if_empty && j->o.missing != NULL) {
+        p = (const uint8_t *)j->o.missing;
+        end = p + strlen(j->o.missing);
+    }
     for (const uint8_t *q = p; j->quoting && q < end && !quote; q++)
         quote = *q == j->separator || *q == '"' || *q == '\n' || *q == '\r';
     size_t bytes = 0;

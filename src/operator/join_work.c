@@ -123,7 +123,9 @@ static cb_status probe_one(cb_join *j, cbi_job_worker *w, table *t, const probe 
             t->matched[i] = 1;
         if (!pairs) {
             partners = 1;
-            break;
+            if (t->matched == NULL)
+                break;
+            continue;
         }
         join_row right = join_row_of(j, JOIN_RIGHT, &record, 0);
         CB_TRY(join_emit_pair(j, w, &left, &right, partners++, err));

@@ -75,28 +75,114 @@ class Join(h.Case):
                 self.assertSameBytes(self.join("-k", "k", "--how", how, "-S", "9M", *paths),
                                      self.join("-k", "k", "--how", how, "-S", "1G", *paths))
 
+    def gnu_case(self, rng):
+        """Two files and options of GNU join: fields that end with a byte or with blanks, empty ones, NUL at the ends of rows."""
+        blank = rng.random() < 0.4
+        sep, end = " " if blank else rng.choice(",;\tx"), "\0" if rng.random() < 0.15 else "\n"
+        columns = [rng.randrange(1, 5) for _ in "lr"]
+        key = [rng.randrange(1, c + 1) for c in columns]
+        letters, width, fold = rng.choice(("abc", "aAbB", "0123456789")), rng.randrange(1, 3), rng.random() < 0.3
+        paths, disorder, full = [], False, True
+        for side, name in enumerate("lr"):
+            rows = [["".join(rng.choice(letters) for _ in range(rng.randrange(0 if not blank and rng.random() < 0.3 else 1, width + 1)))
+                     for _ in range(columns[side])] for _ in range(rng.choice((0, 1, 5, 30, 80)))]
+            rows.sort(key=lambda row: row[key[side] - 1].upper() if fold else row[key[side] - 1])
+            if rng.random() < 0.15 and len(rows) > 3:
+                rng.shuffle(rows)
+                disorder = True
+            between, tail = (rng.choice((" ", "  ", "\t")), rng.choice(("", " "))) if blank else (sep, "")
+            lead = rng.choice(("", " ", "\t ")) if blank else ""
+            paths.append(self.write(name, "".join(lead + between.join(row) + tail + end for row in rows).encode()))
+            full = full and len(rows) > 0
+        options = [] if blank else ["-t", sep]
+        options += ["-1", str(key[0]), "-2", str(key[1])] + ["-i"] * fold + ["-z"] * (end == "\0")
+        options += rng.choice(([], [], [], ["-a", "1"], ["-a", "2"], ["-a1", "-a2"], ["-v", "1"], ["-v", "2"], ["-v1", "-v2"]))
+        fields = ["0"] + [f"{side + 1}.{i + 1}" for side in (0, 1) for i in range(columns[side])]
+        wanted = [rng.choice(fields) for _ in range(rng.randrange(1, 5))]
+        options += rng.choice(([], [], ["-o", "auto"], ["-o", ",".join(wanted)], ["-o", " ".join(wanted)]))
+        options += rng.choice(([], ["-e", "NA"], ["-e", "-"])) + ["--header"] * (full and rng.random() < 0.2)
+        options += ["--check-order" if disorder else rng.choice(("--check-order", "--nocheck-order"))]
+        return options, paths
+
     @unittest.skipUnless(shutil.which("join"), "there is no GNU join")
-    def test_gnu_options_give_what_gnu_join_gives(self):
-        rng = random.Random(7)
+    def test_random_files_and_options_of_gnu_join_give_what_it_gives(self):
+        ended = {0: 0, 1: 0}
+        for n in range(4000 if h.LONG else max(20, int(100 * h.SHARE))):
+            rng = random.Random(f"{h.SEED} gnu {n}")
+            options, paths = self.gnu_case(rng)
+            want = h.run(["join", *options, *paths], program=shutil.which("join"))
+            got = h.carbide("join", "--sorted", "-S", "32M", *options, *paths)
+            with self.subTest(n=n, options=options):
+                self.assertEqual(got.exit, want.exit, got)
+                if want.exit == 0:
+                    self.assertSameBytes(got.out, want.out)
+            ended[want.exit] += 1
+        self.assertGreater(min(ended.values()), 0)  # files out of order were among them
 
-        def table(count):
-            rows = sorted((f"{rng.choice('abcdefgh')}{rng.randrange(30):02}", f"x{rng.randrange(9)}", f"y{i}") for i in range(count))
-            return "".join(";".join(row) + "\n" for row in rows).encode()
+    def test_gnu_options_need_no_sorted_files(self):
+        """The same rows as for the sorted files, in another order."""
+        for n in range(20):
+            options, paths = self.gnu_case(random.Random(f"{h.SEED} unsorted {n}"))
+            options = [o for o in options if o not in ("--header", "--check-order", "--nocheck-order")]
+            end = b"\0" if "-z" in options else b"\n"
+            want = None
+            for order in ("as it is", "shuffled"):
+                got = sorted(self.join("-S", "32M", *options, *paths).split(end))
+                with self.subTest(n=n, options=options, order=order):
+                    self.assertEqual(got, want or got)
+                want = got
+                for path in paths:
+                    with open(path, "rb") as f:
+                        rows = f.read().split(end)[:-1]
+                    random.Random(n).shuffle(rows)
+                    self.write(os.path.basename(path), b"".join(row + end for row in rows))
 
-        left, right = self.write("left", table(150)), self.write("right", table(120))
-        for options in ([], ["-j", "1"], ["-a", "1"], ["-v", "1"], ["-v", "2"], ["-o", "0,2.3,1.2"], ["-a1", "-e", "none", "-o", "0,1.3,2.2"],
-                        ["-i"], ["-a", "1", "--nocheck-order"], ["--header"]):
-            with self.subTest(options=options):
-                arguments = ["-t", ";", *options] + (["-1", "1"] if not any(o in options for o in ("-j",)) else [])
-                want = h.run(["join", *arguments, left, right], program=shutil.which("join"))
-                self.assertEqual(want.exit, 0, want)
-                self.assertSameBytes(self.join(*arguments, left, right), want.out)
+    def sorted_pair(self, rows=20_000, same=6000):
+        rng = random.Random(5)
+        paths = []
+        for side in "lr":
+            keys = sorted([f"{rng.randrange(rows):05}" for _ in range(rows)] + ["00777"] * (3 if side == "l" else same))
+            paths.append(self.write(f"{side}.csv", ("k,v\n" + "".join(f"{k},{side}{i}{'p' * rng.randrange(300)}\n" for i, k in enumerate(keys))).encode()))
+        return paths
+
+    def test_sorted_files_give_the_same_rows_in_the_order_of_keys(self):
+        """Also where the right rows of one key are more than memory holds."""
+        left, right = self.sorted_pair()
+        for how in ("inner", "left", "right", "full", "semi", "anti", "alone"):
+            want = sorted(self.join("-k", "k", "--how", how, "-S", "1G", left, right).splitlines())
+            with self.subTest(how=how):
+                first = self.join("--sorted", "-k", "k", "--how", how, "-S", "9M", left, right)
+                self.assertEqual(sorted(first.splitlines()), want)
+                keys = [line.split(b",")[0] for line in first.splitlines()[1:]]
+                self.assertEqual(keys, sorted(keys))
+                self.assertSameBytes(self.join("--sorted", "-k", "k", "--how", how, "-S", "1G", left, right), first)
+
+    def test_rows_out_of_order_are_named_and_leave_nothing(self):
+        left, right = self.sorted_pair(2000, 0)
+        with open(right, "ab") as f:
+            f.write(b"00001,late\n")
+        out = self.path("out.csv")
+        result = h.carbide("join", "--sorted", "-k", "k", "-S", "16M", "-o", out, left, right)
+        self.assertEnded(result, h.DISORDER)
+        self.assertIn("r.csv: row 2002", result.text)
+        self.assertFalse(os.path.exists(out))
+        self.join("--sorted", "--nocheck-order", "-k", "k", "-S", "16M", "-o", out, left, right)
+        self.assertTrue(os.path.exists(out))
+
+    def test_sorted_files_of_pipes_quotes_and_rows_larger_than_buffers(self):
+        row = b'a,"x,""y""\n' + b"z" * 500_000 + b'"\n'
+        left = self.write("l.csv", b"k,v\n" + row + b"b,1\n")
+        right = self.write("r.csv", b"k,w\n" + row + b"b,2\n")
+        want = self.join("-k", "k", "-S", "1G", left, right)
+        self.assertSameBytes(self.join("--sorted", "-k", "k", "-S", "48M", left, right), want)
+        with open(left, "rb") as f:
+            self.assertSameBytes(self.join("--sorted", "-k", "k", "-S", "48M", "--format", "csv", "-", right, stdin=f), want)
 
     def test_usage_errors_say_what_is_wrong(self):
         left, right = self.pair(10, 10)
         for arguments in ([left, right], ["-k", "k", left], ["-k", "nothing", left, right], ["--left-key", "k", left, right],
                           ["-k", "k", "--select", "nothing", left, right], ["-k", "k", "--how", "outer", left, right],
-                          ["-k", "k", "--how", "semi", "--select", "right.v", left, right], ["-1", "1", left, right]):
+                          ["-k", "k", "--how", "semi", "--select", "right.v", left, right]):
             self.join(*arguments, code=h.USAGE_OR_IO)
         self.join("-k", "k", left, self.write("bad.csv", b"k,v\n1,2,3\n"), code=h.BAD_DATA)
         self.assertEqual(self.join("-k", "k", left, self.write("empty.csv", b"k,w\n")), b"k,v,w\n")
