@@ -555,8 +555,8 @@ static bool file_stays(const sweep *s, const char *file) {
     char path[CBI_DISK_PATH_BYTES], found[CBI_DISK_PATH_BYTES];
     int fd = cbi_sys_openat(s->fd, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
     ssize_t got = fd >= 0 ? cbi_sys_pread(fd, header, HEADER_BYTES, 0) : fd;
-    bool valid = got == HEADER_BYTES &&
-                 memchr(header + HEADER_NAME, '\0', HEADER_SUM - HEADER_NAME) != NULL;
+    bool valid =
+        got == HEADER_BYTES && memchr(header + HEADER_NAME, '\0', HEADER_SUM - HEADER_NAME) != NULL;
     if (fd >= 0) {
         (void)cbi_sys_close(fd);
     }
