@@ -17,7 +17,13 @@
 #include "base/alloc.h"
 #include "operator/shuffle_private.h"
 
-enum { PIECE_ALIGN = 8, HEADER_BYTES = 8, PAGE_BYTES_MIN = 64 * 1024 };
+enum {
+    PIECE_ALIGN = 8,
+    HEADER_BYTES = 8,
+    PAGE_BYTES_MIN = 64 * 1024,
+    /* The task's page table comes out of the same steps as pages: room for it in the first one. */
+    TABLE_BYTES = 8 * 1024
+};
 static const size_t PAGE_BYTES_DEFAULT = CBI_MIB, PAGE_BYTES_MAX = CBI_GIB,
                     BATCH_BYTES_MAX = CBI_GIB;
 
@@ -229,7 +235,7 @@ static void free_pages(cb_shuffle *s, shuffle_page *pages) {
 /** A page with room for a piece of `bytes`, made by a spill if there is no other way. */
 static cb_status more_room(cb_shuffle *s, size_t bytes, cb_error *err) {
     size_t least = sizeof(shuffle_page) + sizeof(piece) + bytes + 2 * PIECE_ALIGN;
-    size_t wanted = cbi_max(s->page_bytes, least);
+    size_t wanted = cbi_max(s->page_bytes - TABLE_BYTES, least);
     cb_page page;
     cb_status status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
     if (status == CB_EBUDGET || status == CB_ENOMEM) {

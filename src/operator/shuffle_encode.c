@@ -24,6 +24,8 @@ enum {
     ZSTD_CHUNK_BYTES = 64 * 1024
 };
 
+static const uint8_t LZ4_MAGIC[8] = {'L', 'Z', '4', 'B', 'l', 'o', 'c', 'k'};
+
 /** lz4-java keeps 28 bits of the hash, to look like a java.util.zip.Checksum. */
 static const uint32_t LZ4_HASH_SEED = 0x9747b28c, LZ4_HASH_MASK = 0x0fffffff;
 
@@ -77,7 +79,7 @@ static void lz4_header(uint8_t *to, uint8_t method, uint32_t block_bytes, uint32
                        uint32_t count, uint32_t hash) {
     unsigned bits = 32u - (unsigned)__builtin_clz(block_bytes - 1);
     unsigned level = bits > LZ4_LEVEL_BASE ? bits - LZ4_LEVEL_BASE : 0;
-    memcpy(to, "LZ4Block", 8);
+    memcpy(to, LZ4_MAGIC, sizeof LZ4_MAGIC);
     to[8] = (uint8_t)(method | level);
     cbi_store_u32(to + 9, stored);
     cbi_store_u32(to + 13, count);
@@ -88,6 +90,7 @@ static cb_status lz4_block(cbi_encoder *e, cbi_out *out, const uint8_t *bytes, u
                            cb_error *err) {
     int bound = LZ4_compressBound((int)count);
     uint8_t *to;
+    cb_assert(bytes != NULL);
     CB_TRY(cbi_out_reserve(out, LZ4_HEADER_BYTES + (size_t)bound, &to, err));
     int stored = LZ4_compress_fast_extState(e->state, (const char *)bytes,
                                             (char *)to + LZ4_HEADER_BYTES, (int)count, bound, 1);

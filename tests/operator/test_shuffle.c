@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A map task's output comes back as it went in, whatever the parent gives, in any framing. */
+#include <lz4.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "carbide/shuffle.h"
+#include "support/test.h"
+
+enum {
+    BATCH_BYTES = 32 * 1024,
+    RECORD_BYTES_MAX = 900,
+    BLOCK_BYTES = 4096,
+    TABLES_BYTES_MAX = 64 * 1024
+};
+
+/** A parent that owns `limit` bytes. */
+typedef struct source {
+    _Atomic uint64_t used;
+    uint64_t limit;
+} source;
+
+static uint64_t source_acquire(void *ctx, cb_mode mode, uint64_t bytes) {
+    source *p = ctx;
+    (void)mode;
+    uint64_t used = atomic_load(&p->used), got;
+    do {
+        got = p->limit - used < bytes ? p->limit - used : bytes;
+    } while (!atomic_compare_exchange_weak(&p->used, &used, used + got));
+    return got;
+}
+
+static void source_release(void *ctx, cb_mode mode, uint64_t bytes) {
+    source *p = ctx;
+    (void)mode;
+    assert_true(bytes <= atomic_fetch_sub(&p->used, bytes));
+}
+
+static cb_shuffle_options options_of(source *parent, uint32_t partitions, cb_shuffle_codec codec) {
+    static const char *folder;
+    folder = folder != NULL ? folder : test_folder();
+    return (cb_shuffle_options){.struct_size = sizeof(cb_shuffle_options),
+                                .partitions = partitions,
+                                .codec = codec,
+                                .block_bytes = BLOCK_BYTES,
+                                .checksum = CB_CHECKSUM_ADLER32,
+                                .parent = {source_acquire, source_release, parent},
+                                .page_bytes = 256 * 1024,
+                                .dirs = &folder,
+                                .dir_count = 1};
+}
+
+static uint64_t mix(uint64_t x) {
+    x ^= x >> 30, x *= 0xbf58476d1ce4e5b9u, x ^= x >> 27, x *= 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+static uint32_t partition_of(uint64_t i, uint32_t partitions) {
+    return i % 7 == 0 ? 0 : (uint32_t)(mix(i) % partitions); /* one is larger than the others */
+}
+
+static uint32_t length_of(uint64_t i) {
+    return (uint32_t)(mix(i + 77) % RECORD_BYTES_MAX);
+}
+
+/** Record i: its number over and over. */
+static void fill(uint8_t *to, uint64_t i) {
+    uint32_t length = length_of(i);
+    for (uint32_t at = 0; at < length; at++) {
+        to[at] = (uint8_t)(i >> 8 * (at % 8));
+    }
+}
+
+static cb_status append(cb_shuffle *s, uint64_t records, uint32_t partitions, cb_error *err) {
+    static _Thread_local uint8_t batch[BATCH_BYTES];
+    size_t used = 0;
+    for (uint64_t i = 0; i < records; i++) {
+        uint32_t head[2] = {partition_of(i, partitions), length_of(i)};
+        if (used + sizeof head + head[1] > sizeof batch) {
+            cb_status status = cb_shuffle_append(s, batch, used, err);
+            if (status != CB_OK) {
+                return status;
+            }
+            used = 0;
+        }
+        memcpy(batch + used, head, sizeof head);
+        fill(batch + used + sizeof head, i);
+        used += sizeof head + head[1];
+    }
+    return cb_shuffle_append(s, batch, used, err);
+}
+
+/* ---- what Spark's readers do ---- */
+
+static size_t unpack_lz4(const uint8_t *in, size_t count, uint8_t *out, size_t room) {
+    size_t done = 0;
+    for (size_t at = 0; at < count;) {
+        uint32_t stored, bytes;
+        assert_true(count - at >= 21);
+        assert_memory_equal(in + at, "LZ4Block", 8);
+        memcpy(&stored, in + at + 9, 4);
+        memcpy(&bytes, in + at + 13, 4);
+        assert_true(stored <= count - at - 21 && bytes <= BLOCK_BYTES && bytes <= room - done);
+        assert_int_equal(in[at + 8] & 0x0f, 2); /* 4 KiB */
+        if (in[at + 8] >> 4 == 1) {
+            assert_int_equal(stored, bytes);
+            memcpy(out + done, in + at + 21, bytes);
+        } else {
+            int got = LZ4_decompress_safe((const char *)in + at + 21, (char *)out + done,
+                                          (int)stored, (int)bytes);
+            assert_int_equal(got, bytes);
+        }
+        at += 21 + stored;
+        done += bytes;
+    }
+    return done;
+}
+
+static size_t unpack(cb_shuffle_codec codec, const uint8_t *in, size_t count, uint8_t *out,
+                     size_t room) {
+    size_t got;
+    switch (codec) {
+        case CB_SHUFFLE_LZ4_BLOCK: return unpack_lz4(in, count, out, room);
+        case CB_SHUFFLE_ZSTD:
+            got = count > 0 ? ZSTD_decompress(out, room, in, count) : 0;
+            assert_false(ZSTD_isError(got));
+            return got;
+        case CB_SHUFFLE_RAW: break;
+    }
+    assert_true(count <= room);
+    memcpy(out, in, count);
+    return count;
+}
+
+static void check_file(const char *path, const cb_shuffle_options *o, uint64_t records,
+                       const int64_t *lengths, const int64_t *checksums) {
+    size_t bytes, room = records * RECORD_BYTES_MAX + 1, at = 0;
+    char *file = test_read_file(path, &bytes);
+    uint8_t *out = malloc(room), *expected = malloc(RECORD_BYTES_MAX);
+    assert_true(out != NULL && expected != NULL);
+    for (uint32_t p = 0; p < o->partitions; p++) {
+        const uint8_t *in = (const uint8_t *)file + at;
+        assert_true((size_t)lengths[p] <= bytes - at);
+        assert_int_equal(checksums[p], adler32(1, in, (uInt)lengths[p]));
+        size_t count = unpack(o->codec, in, (size_t)lengths[p], out, room), seen = 0;
+        for (uint64_t i = 0; i < records; i++) {
+            if (partition_of(i, o->partitions) == p) {
+                fill(expected, i);
+                assert_true(length_of(i) <= count - seen);
+                assert_memory_equal(out + seen, expected, length_of(i));
+                seen += length_of(i);
+            }
+        }
+        assert_int_equal(seen, count);
+        at += (size_t)lengths[p];
+    }
+    assert_int_equal(at, bytes);
+    free(expected);
+    free(out);
+    free(file);
+}
+
+/** Records through a shuffle with a parent of `limit` bytes, and out again; answers its spills. */
+static uint64_t round_trip(cb_shuffle_codec codec, uint32_t partitions, uint64_t records,
+                           uint64_t limit) {
+    source parent = {.limit = limit};
+    cb_shuffle_options o = options_of(&parent, partitions, codec);
+    cb_shuffle *s;
+    cb_error err;
+    char path[TEST_PATH_MAX];
+    int64_t *lengths = calloc(partitions, sizeof *lengths);
+    int64_t *checksums = calloc(partitions, sizeof *checksums);
+    assert_true(lengths != NULL && checksums != NULL);
+    assert_ok(cb_shuffle_create(&o, &s, &err));
+    assert_ok(append(s, records, partitions, &err));
+    test_path(path, o.dirs[0], "shuffle.data");
+    assert_ok(cb_shuffle_write(s, path, lengths, checksums, &err));
+    assert_true(atomic_load(&parent.used) <= TABLES_BYTES_MAX);
+    check_file(path, &o, records, lengths, checksums);
+    cb_shuffle_figures f;
+    cb_shuffle_get_figures(s, &f);
+    assert_true(f.pages_peak <= limit);
+    assert_status(cb_shuffle_write(s, path, lengths, checksums, &err), CB_EMISUSE);
+    cb_shuffle_destroy(s);
+    assert_int_equal(atomic_load(&parent.used), 0);
+    free(checksums);
+    free(lengths);
+    return f.spills;
+}
+
+/* ---- tests ---- */
+
+static void comes_back_from_memory_in_every_framing(void **state) {
+    (void)state;
+    for (int codec = CB_SHUFFLE_RAW; codec <= CB_SHUFFLE_ZSTD; codec++) {
+        assert_int_equal(round_trip((cb_shuffle_codec)codec, 13, 3000, 1 << 30), 0);
+        assert_int_equal(round_trip((cb_shuffle_codec)codec, 1, 500, 1 << 30), 0);
+        assert_int_equal(round_trip((cb_shuffle_codec)codec, 700, 600, 1 << 30), 0);
+        assert_int_equal(round_trip((cb_shuffle_codec)codec, 5, 0, 1 << 30), 0);
+    }
+}
+
+static void comes_back_through_spills_in_every_framing(void **state) {
+    (void)state;
+    for (int codec = CB_SHUFFLE_RAW; codec <= CB_SHUFFLE_ZSTD; codec++) {
+        assert_true(round_trip((cb_shuffle_codec)codec, 13, 3000, 256 * 1024) > 3);
+    }
+}
+
+/** 48 KiB hold a batch and hardly more: each goes to a run, and runs are merged before the end. */
+static void comes_back_through_more_runs_than_are_read_at_once(void **state) {
+    (void)state;
+    assert_true(round_trip(CB_SHUFFLE_LZ4_BLOCK, 9, 4000, 48 * 1024) > 32);
+}
+
+static void a_parent_with_nothing_is_a_refusal(void **state) {
+    (void)state;
+    source parent = {.limit = 0};
+    cb_shuffle_options o = options_of(&parent, 3, CB_SHUFFLE_RAW);
+    cb_shuffle *s;
+    cb_error err;
+    assert_ok(cb_shuffle_create(&o, &s, &err));
+    assert_status(append(s, 10, 3, &err), CB_EBUDGET);
+    cb_shuffle_destroy(s);
+}
+
+static void what_cannot_be_in_a_batch_is_refused(void **state) {
+    (void)state;
+    source parent = {.limit = 1 << 20};
+    cb_shuffle_options o = options_of(&parent, 3, CB_SHUFFLE_RAW);
+    cb_shuffle *s;
+    cb_error err;
+    assert_ok(cb_shuffle_create(&o, &s, &err));
+    uint32_t good[3] = {2, 4, 7}, no_partition[3] = {3, 4, 7}, too_long[3] = {2, 5, 7};
+    assert_ok(cb_shuffle_append(s, good, sizeof good, &err));
+    assert_status(cb_shuffle_append(s, no_partition, sizeof good, &err), CB_EINVAL);
+    assert_status(cb_shuffle_append(s, too_long, sizeof good, &err), CB_EINVAL);
+    assert_status(cb_shuffle_append(s, good, 7, &err), CB_EINVAL);
+    cb_shuffle_destroy(s);
+    o.partitions = 0;
+    assert_status(cb_shuffle_create(&o, &s, &err), CB_EINVAL);
+}
+
+typedef struct spiller {
+    cb_shuffle *shuffle;
+    _Atomic bool stop;
+} spiller;
+
+static void *spill_often(void *ctx) {
+    spiller *work = ctx;
+    while (!atomic_load(&work->stop)) {
+        uint64_t released;
+        cb_error err;
+        if (cb_shuffle_spill(work->shuffle, &released, &err) != CB_OK) {
+            return ctx;
+        }
+    }
+    return NULL;
+}
+
+static void another_thread_may_spill_at_any_moment(void **state) {
+    (void)state;
+    enum { RECORDS = 3000, PARTITIONS = 6 };
+    source parent = {.limit = 1 << 20};
+    cb_shuffle_options o = options_of(&parent, PARTITIONS, CB_SHUFFLE_LZ4_BLOCK);
+    spiller work = {0};
+    cb_error err;
+    char path[TEST_PATH_MAX];
+    int64_t lengths[PARTITIONS], checksums[PARTITIONS];
+    assert_ok(cb_shuffle_create(&o, &work.shuffle, &err));
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, spill_often, &work), 0);
+    assert_ok(append(work.shuffle, RECORDS, PARTITIONS, &err));
+    test_path(path, o.dirs[0], "spilled.data");
+    assert_ok(cb_shuffle_write(work.shuffle, path, lengths, checksums, &err));
+    atomic_store(&work.stop, true);
+    void *failed;
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+    check_file(path, &o, RECORDS, lengths, checksums);
+    cb_shuffle_destroy(work.shuffle);
+    assert_int_equal(atomic_load(&parent.used), 0);
+}
+
+static void crc32c_is_the_one_of_the_books(void **state) {
+    (void)state;
+    source parent = {.limit = 1 << 20};
+    cb_shuffle_options o = options_of(&parent, 1, CB_SHUFFLE_RAW);
+    o.checksum = CB_CHECKSUM_CRC32C;
+    cb_shuffle *s;
+    cb_error err;
+    char path[TEST_PATH_MAX];
+    int64_t length, checksum;
+    uint8_t batch[17] = {0, 0, 0, 0, 9, 0, 0, 0, '1', '2', '3', '4', '5', '6', '7', '8', '9'};
+    assert_ok(cb_shuffle_create(&o, &s, &err));
+    assert_ok(cb_shuffle_append(s, batch, sizeof batch, &err));
+    test_path(path, o.dirs[0], "crc.data");
+    assert_ok(cb_shuffle_write(s, path, &length, &checksum, &err));
+    assert_int_equal(length, 9);
+    assert_int_equal(checksum, 0xe3069283);
+    cb_shuffle_destroy(s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(comes_back_from_memory_in_every_framing),
+        cmocka_unit_test(comes_back_through_spills_in_every_framing),
+        cmocka_unit_test(comes_back_through_more_runs_than_are_read_at_once),
+        cmocka_unit_test(a_parent_with_nothing_is_a_refusal),
+        cmocka_unit_test(what_cannot_be_in_a_batch_is_refused),
+        cmocka_unit_test(another_thread_may_spill_at_any_moment),
+        cmocka_unit_test(crc32c_is_the_one_of_the_books),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
