@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+package org.apache.spark.shuffle.carbide;
+
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.Iterator;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Random;
+import org.apache.spark.executor.TaskMetrics;
+import org.apache.spark.scheduler.MapStatus;
+import org.apache.spark.shuffle.sort.SerializedShuffleHandle;
+import org.apache.spark.shuffle.sort.SortShuffleManager;
+import org.apache.spark.storage.ShuffleBlockId;
+import org.mockito.Mockito;
+import scala.Product2;
+import scala.Tuple2;
+
+/**
+ * One writer at a time, looked at from outside: what Spark's UnsafeShuffleWriterSuite asks of Spark's writer, asked of whichever writer
+ * the manager gives, and what no case of Spark's asks of a plug-in: checksums, corruption, spilling that others cause.
+ */
+public final class Cases {
+    private interface Case {
+        void run() throws Exception;
+    }
+
+    private final Map<String, Case> cases = new LinkedHashMap<>();
+
+    public static void main(String[] names) {
+        Cases all = new Cases();
+        all.ofOneWriter();
+        all.ofSpills();
+        all.ofChecksums();
+        all.ofFormats();
+        int failed = 0;
+        for (Map.Entry<String, Case> one : all.cases.entrySet()) {
+            if (names.length > 0 && !Arrays.asList(names).contains(one.getKey())) {
+                continue;
+            }
+            try {
+                one.getValue().run();
+                System.out.println("CASE " + one.getKey() + " passed");
+            } catch (Throwable e) {
+                failed++;
+                System.out.println("CASE " + one.getKey() + " FAILED " + e);
+                e.printStackTrace();
+            }
+        }
+        System.exit(failed == 0 ? 0 : 1);
+    }
+
+    static void that(boolean holds, String what) {
+        if (!holds) {
+            throw new AssertionError("not so: " + what);
+        }
+    }
+
+    static void same(Object expected, Object got, String what) {
+        boolean equal = expected instanceof Number && got instanceof Number
+            ? ((Number) expected).longValue() == ((Number) got).longValue() : Objects.equals(expected, got);
+        that(equal, what + ": expected " + expected + ", got " + got);
+    }
+
+    private static <E extends Throwable> void throwing(Class<E> type, Case what) throws Exception {
+        try {
+            what.run();
+        } catch (Throwable e) {
+            that(type.isInstance(e), type.getSimpleName() + " thrown, not " + e);
+            return;
+        }
+        throw new AssertionError("nothing was thrown, expected " + type.getSimpleName());
+    }
+
+    private static Map<Object, Integer> counted(Iterable<? extends Product2<Object, Object>> records) {
+        Map<Object, Integer> counts = new HashMap<>();
+        records.forEach(r -> counts.merge(r, 1, Integer::sum));
+        return counts;
+    }
+
+    private static List<Tuple2<Object, Object>> numbered(int count) {
+        List<Tuple2<Object, Object>> records = new ArrayList<>();
+        for (int i = 0; i < count; i++) {
+            records.add(new Tuple2<>(i, "record " + i * 31L));
+        }
+        return records;
+    }
+
+    private static List<Tuple2<Object, Object>> random(int count, int bytes) {
+        Random random = new Random(42);
+        List<Tuple2<Object, Object>> records = new ArrayList<>();
+        for (int i = 0; i < count; i++) {
+            byte[] value = new byte[bytes];
+            random.nextBytes(value);
+            records.add(new Tuple2<>(i, ByteBuffer.wrap(value)));
+        }
+        return records;
+    }
+
+    private static void roundTrip(List<Tuple2<Object, Object>> records, boolean spills, String... settings) throws Exception {
+        try (Fixture f = new Fixture(settings).open()) {
+            f.write(records.iterator());
+            same(counted(records), counted(f.records()), "records");
+            TaskMetrics metrics = f.task.taskMetrics();
+            same(records.size(), metrics.shuffleWriteMetrics().recordsWritten(), "records written");
+            same(f.data().length(), metrics.shuffleWriteMetrics().bytesWritten(), "bytes written");
+            same(spills, metrics.memoryBytesSpilled() > 0, "memory spilled");
+            same(spills, metrics.diskBytesSpilled() > 0, "disk spilled to");
+            that(metrics.peakExecutionMemory() > 0, "a peak of memory");
+        }
+    }
+
+    // ---- the cases of UnsafeShuffleWriterSuite that speak of what is seen from outside ----
+
+    private void ofOneWriter() {
+        cases.put("mustCallWriteBeforeSuccessfulStop", () -> {
+            try (Fixture f = new Fixture().open()) {
+                throwing(IllegalStateException.class, () -> f.writer.stop(true));
+            }
+        });
+        cases.put("doNotNeedToCallWriteBeforeUnsuccessfulStop", () -> {
+            try (Fixture f = new Fixture().open()) {
+                f.writer.stop(false);
+            }
+        });
+        cases.put("writeFailurePropagates", () -> {
+            try (Fixture f = new Fixture().open()) {
+                throwing(UnsupportedOperationException.class, () -> f.write(new Iterator<Tuple2<Object, Object>>() {
+                    @Override
+                    public boolean hasNext() {
+                        throw new UnsupportedOperationException("panda");
+                    }
+
+                    @Override
+                    public Tuple2<Object, Object> next() {
+                        return null;
+                    }
+                }));
+                f.writer.stop(false);
+            }
+        });
+        cases.put("failureAfterManyRecordsPropagates", () -> {
+            try (Fixture f = new Fixture("spark.memory.offHeap.size=4m").open()) {
+                Iterator<Tuple2<Object, Object>> records = random(10000, 1000).iterator();
+                throwing(UnsupportedOperationException.class, () -> f.write(new Iterator<Tuple2<Object, Object>>() {
+                    private int left = 9000;
+
+                    @Override
+                    public boolean hasNext() {
+                        return true;
+                    }
+
+                    @Override
+                    public Tuple2<Object, Object> next() {
+                        if (left-- == 0) {
+                            throw new UnsupportedOperationException("panda");
+                        }
+                        return records.next();
+                    }
+                }));
+                f.writer.stop(false);
+                same(Collections.emptyList(), f.files(".data"), "files of data");
+            }
+        });
+        cases.put("writeEmptyIterator", () -> {
+            try (Fixture f = new Fixture().open()) {
+                f.write(Collections.emptyIterator());
+                same(0L, f.data().length(), "bytes");
+                that(Arrays.equals(new long[Fixture.PARTITIONS + 1], f.offsets()), "an index of zeros");
+                TaskMetrics metrics = f.task.taskMetrics();
+                same(0, metrics.shuffleWriteMetrics().recordsWritten(), "records");
+                same(0, metrics.shuffleWriteMetrics().bytesWritten(), "bytes written");
+                same(0, metrics.diskBytesSpilled() + metrics.memoryBytesSpilled(), "spilled");
+            }
+        });
+        cases.put("writeWithoutSpilling", () -> roundTrip(numbered(Fixture.PARTITIONS), false));
+        cases.put("writeManyWithoutSpilling", () -> roundTrip(numbered(100000), false));
+        cases.put("mapStatusAndLengthsAgree", () -> {
+            try (Fixture f = new Fixture().open()) {
+                MapStatus status = f.write(numbered(1000).iterator());
+                long[] offsets = f.offsets();
+                for (int p = 0; p < Fixture.PARTITIONS; p++) {
+                    same(offsets[p + 1] - offsets[p], f.writer.getPartitionLengths()[p], "length of " + p);
+                    that(status.getSizeForBlock(p) >= offsets[p + 1] - offsets[p], "size in the map status");
+                }
+                same(0, status.mapId(), "map id");
+                same(f.env.blockManager().shuffleServerId(), status.location(), "location");
+            }
+        });
+        cases.put("aSecondAttemptReplacesNothing", () -> {
+            try (Fixture f = new Fixture().open()) {
+                f.write(numbered(1000).iterator());
+                byte[] first = f.block(1);
+                f.open().write(numbered(1000).iterator());
+                that(Arrays.equals(first, f.block(1)), "the first attempt's bytes");
+                same(1, f.files(".data").size(), "files of data");
+            }
+        });
+        cases.put("emptyPartitionsHaveNoBytes", () -> {
+            try (Fixture f = new Fixture(1000).open()) {
+                List<Tuple2<Object, Object>> records = Arrays.asList(new Tuple2<>(3, "x"), new Tuple2<>(998, "y"), new Tuple2<>(3, "z"));
+                f.write(records.iterator());
+                same(counted(records), counted(f.records()), "records");
+                same(0, f.block(0).length + f.block(4).length + f.block(999).length, "bytes of empty partitions");
+            }
+        });
+    }
+
+    // ---- spilling ----
+
+    private void ofSpills() {
+        String[] small = {"spark.memory.offHeap.size=4m", "spark.buffer.pageSize=128k"};
+        cases.put("writeEnoughDataToTriggerSpill", () -> roundTrip(random(40, 1 << 20), true, "spark.memory.offHeap.size=16m"));
+        cases.put("writeEnoughRecordsToTriggerSpill", () -> roundTrip(numbered(400000), true, small));
+        cases.put("writeRecordsThatAreBiggerThanDiskWriteBufferSize", () -> roundTrip(random(1, (int) (2.5 * (1 << 20))), false));
+        cases.put("writeRecordsThatAreBiggerThanMaxRecordSize", () -> {
+            List<Tuple2<Object, Object>> records = random(1, 1);
+            records.addAll(random(1, (1 << 20) - 4));
+            records.addAll(random(1, 1 << 20));
+            roundTrip(records, false, "spark.buffer.pageSize=1m");
+        });
+        cases.put("spilledPartitionsMerge", () -> {
+            for (String codec : new String[] {"lz4", "zstd"}) {
+                roundTrip(random(30000, 300), true, "spark.memory.offHeap.size=4m", "spark.buffer.pageSize=128k", "spark.io.compression.codec=" + codec);
+            }
+            roundTrip(random(30000, 300), true, "spark.memory.offHeap.size=4m", "spark.buffer.pageSize=128k", "spark.shuffle.compress=false");
+        });
+        cases.put("otherConsumersMakeItSpill", () -> {
+            List<Tuple2<Object, Object>> records = numbered(60000);
+            try (Fixture f = new Fixture().open()) {
+                int[] seen = {0};
+                long[] most = {0};
+                Iterator<Tuple2<Object, Object>> inner = records.iterator();
+                f.write(new Iterator<Tuple2<Object, Object>>() {
+                    @Override
+                    public boolean hasNext() {
+                        return inner.hasNext();
+                    }
+
+                    @Override
+                    public Tuple2<Object, Object> next() {
+                        if (seen[0]++ % 7001 == 7000) { // in the middle of a batch too
+                            try {
+                                most[0] = Math.max(most[0], f.takeAll());
+                            } catch (IOException e) {
+                                throw new IllegalStateException(e);
+                            }
+                        }
+                        return inner.next();
+                    }
+                });
+                same(counted(records), counted(f.records()), "records");
+                that(f.task.taskMetrics().memoryBytesSpilled() > 0, "memory spilled");
+                that(most[0] > (64L << 20) * 9 / 10, "the other got nearly all of 64 MiB, not " + most[0]);
+                f.checkChecksums("ADLER32");
+            }
+        });
+        cases.put("spillFilesAreDeletedWhenStoppingAfterError", () -> {
+            try (Fixture f = new Fixture(small).open()) {
+                int[] left = {5000};
+                throwing(IllegalStateException.class, () -> f.write(new Iterator<Tuple2<Object, Object>>() {
+                    @Override
+                    public boolean hasNext() {
+                        return true;
+                    }
+
+                    @Override
+                    public Tuple2<Object, Object> next() {
+                        if (left[0]-- == 0) {
+                            throw new IllegalStateException("enough");
+                        }
+                        return new Tuple2<>(left[0], new byte[4000]);
+                    }
+                }));
+                f.writer.stop(false);
+                same(0, f.offHeapUsed(), "off-heap memory after a failure");
+            }
+        });
+        cases.put("peakMemoryIsWhatWasHeldAtMost", () -> {
+            try (Fixture f = new Fixture("spark.memory.offHeap.size=8m", "spark.buffer.pageSize=128k").open()) {
+                f.write(random(40000, 500).iterator());
+                long peak = f.task.taskMetrics().peakExecutionMemory();
+                that(peak > 2 << 20 && peak <= 8 << 20, "a peak within 8 MiB, not " + peak);
+            }
+        });
+        cases.put("noMemoryAtAllIsSaidSo", () -> {
+            try (Fixture f = new Fixture("spark.memory.offHeap.size=1m", "spark.buffer.pageSize=256k").open()) {
+                try {
+                    List<Tuple2<Object, Object>> records = random(1000, 1000);
+                    f.write(records.iterator());
+                    same(counted(records), counted(f.records()), "records"); // it got by on so little
+                } catch (OutOfMemoryError | IOException e) {
+                    System.out.println("said: " + e);
+                    f.writer.stop(false);
+                }
+            }
+        });
+    }
+
+    // ---- checksums ----
+
+    private void ofChecksums() {
+        for (String algorithm : new String[] {"ADLER32", "CRC32", "CRC32C"}) {
+            cases.put("checksumFileWithoutSpill-" + algorithm, () -> checksums(algorithm, 1000, "spark.memory.offHeap.size=64m"));
+            cases.put("checksumFileWithSpill-" + algorithm, () -> checksums(algorithm, 400000, "spark.memory.offHeap.size=4m"));
+        }
+        cases.put("noChecksumsWhereNoneAreWanted", () -> {
+            try (Fixture f = new Fixture("spark.shuffle.checksum.enabled=false").open()) {
+                f.write(numbered(100).iterator());
+                for (String file : new String[] {"ADLER32", "CRC32", "CRC32C"}) {
+                    that(!f.checksums(file).exists(), "no file of checksums");
+                }
+            }
+        });
+        cases.put("corruptionIsSeenByTheReader", () -> {
+            try (Fixture f = new Fixture().open()) { // lz4's blocks have checksums of their own
+                f.write(random(1000, 100).iterator());
+                byte[] bytes = f.block(2);
+                bytes[bytes.length / 2] ^= 0x10;
+                throwing(IOException.class, () -> {
+                    java.io.InputStream in = f.env.serializerManager().wrapStream(new ShuffleBlockId(f.dependency.shuffleId(), 0, 2),
+                        new java.io.ByteArrayInputStream(bytes));
+                    byte[] sink = new byte[8192];
+                    while (in.read(sink) >= 0) {
+                        continue;
+                    }
+                });
+            }
+        });
+        cases.put("rowBasedChecksumsAreSparks", Cases::rowBasedChecksums);
+    }
+
+    private static void checksums(String algorithm, int count, String size) throws Exception {
+        try (Fixture f = new Fixture("spark.shuffle.checksum.algorithm=" + algorithm, size, "spark.buffer.pageSize=128k").open()) {
+            f.write(numbered(count).iterator());
+            f.checkChecksums(algorithm);
+        }
+    }
+
+    /** Spark 4.2's checksums of rows whatever their order: the map status has what Spark's own writer gives. */
+    private static void rowBasedChecksums() throws Exception {
+        java.lang.reflect.Method value;
+        try {
+            value = MapStatus.class.getMethod("checksumValue");
+        } catch (NoSuchMethodException e) {
+            System.out.println("this Spark has none");
+            return;
+        }
+        List<Tuple2<Object, Object>> records = numbered(500);
+        long[] values = new long[3];
+        for (int i = 0; i < values.length; i++) {
+            try (Fixture f = new Fixture()) {
+                Class<?> checksum = Class.forName("org.apache.spark.shuffle.checksum.OutputStreamRowBasedChecksum");
+                Object array = java.lang.reflect.Array.newInstance(checksum.getSuperclass(), Fixture.PARTITIONS);
+                for (int p = 0; p < Fixture.PARTITIONS; p++) {
+                    java.lang.reflect.Array.set(array, p, checksum.getConstructor(String.class).newInstance("ADLER32"));
+                }
+                org.apache.spark.ShuffleDependency<Object, Object, Object> dependency = Mockito.spy(f.dependency);
+                dependency.getClass().getMethod("rowBasedChecksums").invoke(Mockito.doReturn(array).when(dependency));
+                f.handle = new SerializedShuffleHandle<>(f.dependency.shuffleId(), dependency);
+                SortShuffleManager own = i == 0 ? new SortShuffleManager(f.env.conf()) : null;
+                if (own != null) {
+                    f.writer = own.getWriter(f.handle, 0, f.task, f.task.taskMetrics().shuffleWriteMetrics());
+                } else {
+                    f.open();
+                    Collections.shuffle(records, new Random(i));
+                }
+                values[i] = (long) value.invoke(f.write(records.iterator()));
+                if (own != null) {
+                    own.unregisterShuffle(f.dependency.shuffleId());
+                }
+            }
+        }
+        that(values[0] != 0, "a checksum of Spark's");
+        same(values[0], values[1], "the checksum of rows");
+        same(values[0], values[2], "the checksum of rows in another order");
+    }
+
+    // ---- formats, and who writes ----
+
+    private void ofFormats() {
+        for (String codec : new String[] {"lz4", "zstd"}) {
+            for (String block : new String[] {"1k", "32k", "256k", "4m"}) {
+                cases.put("codec-" + codec + "-" + block, () -> roundTrip(numbered(30000), false, "spark.io.compression.codec=" + codec,
+                    "spark.io.compression.lz4.blockSize=" + block, "spark.io.compression.zstd.bufferSize=" + block));
+            }
+        }
+        cases.put("codec-zstd-levels", () -> {
+            for (String level : new String[] {"-3", "1", "9"}) {
+                roundTrip(numbered(5000), false, "spark.io.compression.codec=zstd", "spark.io.compression.zstd.level=" + level);
+            }
+        });
+        cases.put("uncompressed", () -> roundTrip(numbered(30000), false, "spark.shuffle.compress=false"));
+        cases.put("bytesThatDoNotCompress", () -> roundTrip(random(3000, 1000), false));
+        cases.put("batchesOfAllSizes", () -> {
+            for (String batch : new String[] {"4k", "5000", "64k", "16m"}) {
+                roundTrip(random(300, 3000), false, "spark.shuffle.carbide.batch=" + batch);
+            }
+        });
+        String[][] theirs = {{"spark.io.compression.codec=snappy"}, {"spark.io.compression.codec=lzf"}, {"spark.io.encryption.enabled=true"},
+            {"spark.memory.offHeap.enabled=false"}, {"spark.serializer=org.apache.spark.serializer.JavaSerializer"},
+            {"spark.shuffle.carbide.enabled=false"}};
+        for (String[] settings : theirs) {
+            cases.put("leftToSpark-" + settings[0], () -> {
+                List<Tuple2<Object, Object>> records = numbered(1000);
+                try (Fixture f = new Fixture(settings).open(false)) {
+                    f.write(records.iterator());
+                    same(counted(records), counted(f.records()), "records");
+                }
+            });
+        }
+    }
+}
