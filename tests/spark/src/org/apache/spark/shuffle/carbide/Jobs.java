@@ -195,8 +195,7 @@ public final class Jobs {
         placed("empty-input", () -> spark.sql("select /*+ repartition(5, id) */ * from t where id < 0"));
         placed("empty-partitions", () -> spark.sql("select /*+ repartition(100, k) */ id from (select id, id % 3 k from t where id % 500 = 1)"));
         placed("one-row", () -> spark.sql("select /*+ repartition(7, id) */ * from t where id = 12345"));
-        unordered("partitions-10000", () -> spark.table("t").repartition(10000, spark.table("t").col("id")).coalesce(5));
-        unordered("partitions-70000", () -> spark.sql("select * from t where id < 20").repartition(70000, spark.table("t").col("id")).coalesce(2));
+        unordered("partitions-10000", () -> spark.table("t").repartition(10000, spark.table("t").col("id")).coalesce(20));
         placed("wide-columns", () -> {
             List<String> columns = new ArrayList<>(Collections.singletonList("id"));
             for (int i = 0; i < 300; i++) {
