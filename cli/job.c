@@ -111,6 +111,9 @@ const cli_option cli_job_telling[CLI_JOB_TELLING] = {
      .meta = "FILE",
      .values = "@file",
      .help = "publish who holds the memory in FILE, for carbide top"},
+    {.id = CLI_JOB_EXPLAIN,
+     .name = "explain",
+     .help = "what it will take (partitions, memory, temporary\nbytes), and nothing is done"},
     {.id = CLI_JOB_QUIET, .letter = 'q', .name = "quiet", .help = "errors only"},
     {.id = CLI_JOB_VERBOSE,
      .name = "verbose",
@@ -216,6 +219,7 @@ static int take_telling(cli_job *job, int id, const char *seen, const char *valu
             job->stats_path = value != NULL && strcmp(value, "-") != 0 ? value : NULL;
             break;
         case CLI_JOB_STATUS: job->status_path = value; break;
+        case CLI_JOB_EXPLAIN: job->explain = true; break;
         case CLI_JOB_QUIET: job->quiet = true; break;
         case CLI_JOB_VERBOSE: job->verbose = true; break;
         default: return cli_help(job->verb);
@@ -246,6 +250,7 @@ int cli_job_take(cli_job *job, int id, const char *seen, const char *value) {
         case CLI_JOB_PROGRESS:
         case CLI_JOB_STATS:
         case CLI_JOB_STATUS:
+        case CLI_JOB_EXPLAIN:
         case CLI_JOB_QUIET:
         case CLI_JOB_VERBOSE:
         case CLI_JOB_HELP: return take_telling(job, id, seen, value);
@@ -329,8 +334,27 @@ static int tell_figures(const cli_job *job, const cli_work *work, cli_stats_fn g
                       : CLI_EXIT_OK;
 }
 
+static int explain(const cli_job *job, const void *options, cli_create_fn create, cli_work work) {
+    cb_job_plan plan = {.struct_size = sizeof plan};
+    cb_error err = {0};
+    work.object = NULL;
+    cb_status status = create(options, &work.object, &err);
+    if (status == CB_OK)
+        status = work.explain(work.object, &plan, &err);
+    int code = plan.method[0] != '\0' ? cli_report_plan(&plan) : CLI_EXIT_OK;
+    if (status != CB_OK) {
+        tell_failure(job, &work, &err);
+        code = cli_exit_code(status);
+    }
+    if (work.object != NULL)
+        work.destroy(work.object);
+    return code;
+}
+
 int cli_job_run(const cli_job *job, const void *options, cli_create_fn create, cli_work work,
                 cli_stats_fn stats) {
+    if (job->explain)
+        return explain(job, options, create, work);
     cb_error err = {0};
     sigset_t before;
     work.object = NULL;

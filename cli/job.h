@@ -29,13 +29,14 @@ enum {
     CLI_JOB_PROGRESS,
     CLI_JOB_STATS,
     CLI_JOB_STATUS,
+    CLI_JOB_EXPLAIN,
     CLI_JOB_QUIET,
     CLI_JOB_VERBOSE,
     CLI_JOB_HELP
 };
 
 /** For a verb's table of groups. A verb without one output leaves CLI_JOB_OUTPUT_GROUP out. */
-enum { CLI_JOB_OUTPUTS = 1, CLI_JOB_FILES = 6, CLI_JOB_RESOURCES = 5, CLI_JOB_TELLING = 6 };
+enum { CLI_JOB_OUTPUTS = 1, CLI_JOB_FILES = 6, CLI_JOB_RESOURCES = 5, CLI_JOB_TELLING = 7 };
 extern const cli_option cli_job_output[CLI_JOB_OUTPUTS];
 extern const cli_option cli_job_files[CLI_JOB_FILES];
 extern const cli_option cli_job_resources[CLI_JOB_RESOURCES];
@@ -58,7 +59,7 @@ typedef struct cli_job {
     const cli_verb *verb;
     cb_job_options options; /* pointers lead into argv and the arrays below */
     cli_progress progress;
-    bool quiet, verbose, stats;
+    bool quiet, verbose, stats, explain;
     const char *stats_path, *status_path;
     const char *memory, *memory_seen;
     const char **temp_dirs;

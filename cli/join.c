@@ -176,6 +176,9 @@ static cb_status create(const void *options, void **object, cb_error *err) {
 static cb_status run(void *object, cb_error *err) {
     return cb_join_run(object, err);
 }
+static cb_status explain(void *object, cb_job_plan *plan, cb_error *err) {
+    return cb_join_explain(object, plan, err);
+}
 static void progress(const void *object, cb_progress *p) {
     cb_join_progress(object, p);
 }
@@ -432,6 +435,7 @@ static int read_args(join_args *a, int argc, char **argv) {
 
 int cli_join_main(int argc, char **argv) {
     static const cli_work work = {.run = run,
+                                  .explain = explain,
                                   .progress = progress,
                                   .cancel = cancel,
                                   .memory_tree = memory_tree,

@@ -80,6 +80,9 @@ static cb_status create(const void *options, void **object, cb_error *err) {
 static cb_status run(void *object, cb_error *err) {
     return cb_partition_run(object, err);
 }
+static cb_status explain(void *object, cb_job_plan *plan, cb_error *err) {
+    return cb_partition_explain(object, plan, err);
+}
 static void progress(const void *object, cb_progress *p) {
     cb_partition_progress(object, p);
 }
@@ -186,6 +189,7 @@ static int read_args(partition_args *a, int argc, char **argv) {
 
 int cli_partition_main(int argc, char **argv) {
     static const cli_work work = {.run = run,
+                                  .explain = explain,
                                   .progress = progress,
                                   .cancel = cancel,
                                   .memory_tree = memory_tree,

@@ -19,6 +19,7 @@ typedef struct cli_work {
     void (*cancel)(void *object);
     void (*memory_tree)(const void *object, char *text, size_t bytes);
     void (*destroy)(void *object);
+    cb_status (*explain)(void *object, cb_sort_plan *plan, cb_error *err); /* NULL: a sort's own */
     void (*figures)(const void *object, cb_figures *figures);
     cb_status_page *page; /* of --status; NULL: nobody watches from outside */
     const char *what;

@@ -43,6 +43,10 @@ typedef struct cb_dedupe cb_dedupe;
  * cb_dedupe_destroy frees it. */
 CB_API CB_MUST_USE cb_status cb_dedupe_create(const cb_dedupe_options *options, cb_dedupe **dedupe,
                                               cb_error *err);
+/** Opens the inputs, samples, plans; changes nothing on disk. Blocks for the sampling. Streams are
+ * not read. Instead of a run, once an object. CB_ENOSPC, CB_EBUDGET: *plan says what is known. */
+CB_API CB_MUST_USE cb_status cb_dedupe_explain(cb_dedupe *dedupe, cb_job_plan *plan, cb_error *err);
+
 /**
  * Does the work; blocks until it is done, failed or cancelled. Once an object. Failure leaves the
  * output as it was. CB_EBUDGET: err->bytes_had is the smallest budget that will do. CB_ENOSPC:

@@ -45,6 +45,10 @@ typedef struct cb_group cb_group;
  * cb_group_destroy frees it. */
 CB_API CB_MUST_USE cb_status cb_group_create(const cb_group_options *options, cb_group **group,
                                              cb_error *err);
+/** Opens the inputs, samples, plans; changes nothing on disk. Blocks for the sampling. Streams are
+ * not read. Instead of a run, once an object. CB_ENOSPC, CB_EBUDGET: *plan says what is known. */
+CB_API CB_MUST_USE cb_status cb_group_explain(cb_group *group, cb_job_plan *plan, cb_error *err);
+
 /**
  * Does the work; blocks until it is done, failed or cancelled. Once an object. Failure leaves the
  * output as it was and nothing behind. CB_EBUDGET: err->bytes_had is the smallest budget that will

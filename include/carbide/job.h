@@ -59,6 +59,10 @@ typedef struct cb_job_options {
  * `passes` tell of partitions that did not fit. */
 typedef cb_sort_stats cb_job_stats;
 
+/** What is expected before the work starts, as for a sort. `ranges` are partitions;
+ * temp_bytes_estimate is about the most: rows of few groups never leave. */
+typedef cb_sort_plan cb_job_plan;
+
 CB_EXTERN_C_END
 
 #endif

@@ -83,6 +83,10 @@ typedef struct cb_join_stats {
 CB_API CB_MUST_USE cb_status cb_join_create(const cb_join_options *options, cb_join **join,
                                             cb_error *err);
 
+/** Opens the inputs, samples, plans; changes nothing on disk. Blocks for the sampling. Streams are
+ * not read. Instead of a run, once an object. CB_ENOSPC, CB_EBUDGET: *plan says what is known. */
+CB_API CB_MUST_USE cb_status cb_join_explain(cb_join *join, cb_job_plan *plan, cb_error *err);
+
 /** Does the work; blocks until it is done, failed or cancelled. Once per object. As cb_sort_run. */
 CB_API CB_MUST_USE cb_status cb_join_run(cb_join *join, cb_error *err);
 

@@ -65,6 +65,11 @@ typedef struct cb_partition_stats {
 CB_API CB_MUST_USE cb_status cb_partition_create(const cb_partition_options *options,
                                                  cb_partition **partition, cb_error *err);
 
+/** Opens the inputs, samples, plans; changes nothing on disk. Blocks for the sampling. Streams are
+ * not read. Instead of a run, once an object. CB_ENOSPC, CB_EBUDGET: *plan says what is known. */
+CB_API CB_MUST_USE cb_status cb_partition_explain(cb_partition *partition, cb_job_plan *plan,
+                                                  cb_error *err);
+
 /**
  * Does the work; blocks until it is done, failed or cancelled. Once per object. All files are
  * written to a private folder beside their places first and get their names when all are whole; one

@@ -486,6 +486,12 @@ static cb_status do_work(cb_dedupe *d, cb_error *err) {
     return cbi_job_write_results(job, err);
 }
 
+cb_status cb_dedupe_explain(cb_dedupe *d, cb_job_plan *plan, cb_error *err) {
+    cb_error local = {.status = CB_OK};
+    CB_TRY(cbi_job_explain(&d->g.job, plan, err));
+    return cbi_job_explained(&d->g.job, do_work(d, &local), &local, err);
+}
+
 cb_status cb_dedupe_run(cb_dedupe *d, cb_error *err) {
     cbi_job *job = &d->g.job;
     if (job->ran)

@@ -459,6 +459,12 @@ static cb_status do_work(cb_group *g, cb_error *err) {
     return cbi_job_write_results(job, err);
 }
 
+cb_status cb_group_explain(cb_group *g, cb_job_plan *plan, cb_error *err) {
+    cb_error local = {.status = CB_OK};
+    CB_TRY(cbi_job_explain(&g->job, plan, err));
+    return cbi_job_explained(&g->job, do_work(g, &local), &local, err);
+}
+
 cb_status cb_group_run(cb_group *g, cb_error *err) {
     cbi_job *job = &g->job;
     if (job->ran)

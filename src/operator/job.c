@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "operator/job.h"
 
+#include <stdio.h>
+
 #include "base/alloc.h"
 #include "spill/codec.h"
 
@@ -159,11 +161,65 @@ static cb_status check_space(cbi_job *job, cb_error *err) {
     return cbi_ground_no_space((uint64_t)need, bytes_free, job->o.temp_dirs[0], err);
 }
 
+/* ---- explaining: everything up to the plan, then the end ---- */
+
+static cb_status fill_plan(cbi_job *job, cb_error *err) {
+    const cbi_job_sizes *z = &job->sizes;
+    const cbi_job_demand *d = &job->demand;
+    cb_job_plan *plan = job->plan;
+    double pages = (double)z->segments * (double)z->segment;
+    double results = d->stored_bytes * d->result_factor;
+    double leaves = d->stored_bytes + results - pages / 2;
+    bool in_memory = false;
+    plan->input_bytes = job->bytes_in_before + cbi_input_bytes(job->input);
+    plan->budget_bytes = z->budget;
+    plan->budget_min_bytes = cbi_job_smallest_budget(job);
+    plan->threads = z->threads;
+    plan->segment_bytes = z->segment;
+    plan->ranges = z->parts;
+    plan->in_memory = z->in_memory;
+    if (d->stored_bytes > 0) {
+        plan->rows_estimate = (uint64_t)(d->stored_bytes / d->record_bytes);
+        plan->passes_estimate = z->in_memory ? 0 : z->tight ? 2 : 1;
+        if (!z->in_memory)
+            plan->temp_bytes_estimate = leaves > 0 ? (uint64_t)leaves : 0;
+    }
+    (void)snprintf(plan->method, sizeof plan->method, "%s",
+                   job->method != NULL ? job->method : "hash partition");
+    return cbi_spill_space(job->o.temp_dirs, job->o.temp_dir_count, &plan->temp_bytes_free,
+                           &in_memory, err);
+}
+
+cb_status cbi_job_explain(cbi_job *job, cb_job_plan *plan, cb_error *err) {
+    if (job->ran)
+        return cbi_fail(err, CB_EMISUSE, "this %s has been run or explained already", job->name);
+    job->ran = true;
+    job->plan = plan;
+    job->start_ns = cbi_sys_clock_ns();
+    size_t size = plan->struct_size;
+    memset(plan, 0, sizeof *plan);
+    plan->struct_size = size;
+    return CB_OK;
+}
+
+cb_status cbi_job_explained(cbi_job *job, cb_status status, cb_error *local, cb_error *err) {
+    if (status == CB_EAGAIN)
+        status = CB_OK;
+    cbi_job_end(job, status, local);
+    if (status != CB_OK && err != NULL)
+        *err = *local;
+    return status;
+}
+
 cb_status cbi_job_make_ready(cbi_job *job, cb_error *err) {
     const cbi_job_sizes *z = &job->sizes;
     CB_TRY(cbi_ground_temp_dirs(&job->ground, job->o.output, &job->o.temp_dirs,
                                 &job->o.temp_dir_count, err));
+    if (job->plan != NULL)
+        CB_TRY(fill_plan(job, err));
     CB_TRY(check_space(job, err));
+    if (job->plan != NULL)
+        return CB_EAGAIN;
     cbi_ground_sizes sizes = {.budget = z->budget,
                               .threads = z->threads,
                               .io_threads = z->io_threads,

@@ -253,6 +253,8 @@ struct cbi_job {
     uint64_t rows_bad_before, bytes_in_before; /* of inputs that have been read and closed */
     uint32_t passes, runs;
     cb_job_stats stats;
+    cb_job_plan *plan; /* it is explained, not run; NULL: run */
+    const char *method;
     bool ran;
 };
 
@@ -268,7 +270,12 @@ cb_status cbi_job_open_paths(cbi_job *job, size_t first, size_t count, cbi_input
 cb_status cbi_job_open_given(cbi_job *job, unsigned which, cbi_input **input, cb_error *err);
 /** The manager, its task and consumer: needed to look at samples. Once, before ready. */
 cb_status cbi_job_make_memory(cbi_job *job, cb_error *err);
-/** Pages, segments, spill, workers, by the sizes that cbi_job_size has made. */
+/** Begins an explanation instead of a run. */
+cb_status cbi_job_explain(cbi_job *job, cb_job_plan *plan, cb_error *err);
+/** The end of one: CB_OK when make_ready has stopped it. */
+cb_status cbi_job_explained(cbi_job *job, cb_status status, cb_error *local, cb_error *err);
+/** Pages, segments, spill, workers, by the sizes that cbi_job_size has made. CB_EAGAIN: job->plan
+ * is wanted and filled. */
 cb_status cbi_job_make_ready(cbi_job *job, cb_error *err);
 /** Everything that can be known at the end; then all but the figures is taken down. */
 void cbi_job_end(cbi_job *job, cb_status status, cb_error *err);
@@ -300,6 +307,8 @@ static inline uint32_t cbi_job_part(uint64_t hash, uint32_t parts) {
 /** Chooses all sizes. CB_EBUDGET: err->bytes_had is the smallest budget that will do. */
 cb_status cbi_job_size(cbi_job *job, cb_error *err);
 uint64_t cbi_job_least_budget(const cbi_job *job, uint64_t piece_bytes);
+/** For what is known of the input. */
+uint64_t cbi_job_smallest_budget(const cbi_job *job);
 /** New partitions: `count` of them, sharing the pool. */
 cb_status cbi_job_open_partitions(cbi_job *job, uint32_t count, cbi_partitions **parts,
                                   cb_error *err);

@@ -257,6 +257,10 @@ uint64_t cbi_job_least_budget(const cbi_job *job, uint64_t piece_bytes) {
                         pages);
 }
 
+uint64_t cbi_job_smallest_budget(const cbi_job *job) {
+    return least_budget(job, 2 * CBI_MIB, job->demand.workers > 0 ? job->demand.workers : 1, 0);
+}
+
 cb_status cbi_job_size(cbi_job *job, cb_error *err) {
     cbi_job_sizes z = {.budget = job->o.memory_bytes};
     unsigned threads = job->o.threads != 0 ? job->o.threads : cbi_sys_cpus();

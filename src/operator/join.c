@@ -241,6 +241,9 @@ static cb_status prepare(cb_join *j, cb_error *err) {
         CB_TRY(measure(j, err));
     else
         job->demand = sorted_demand(j);
+    job->method = j->o.order == CB_JOIN_UNSORTED ? "hash partition" : "merge of sorted inputs";
+    if (job->plan != NULL) /* of both */
+        job->bytes_in_before = cbi_input_bytes(j->sides[JOIN_LEFT].input);
     if (!cbi_input_seekable(j->sides[JOIN_LEFT].input))
         job->input = j->sides[JOIN_LEFT].input; /* its decoder is counted */
     CB_TRY(cbi_job_size(job, err));
@@ -298,6 +301,12 @@ static cb_status do_work(cb_join *j, cb_error *err) {
                          .big = join_big};
     CB_TRY(cbi_job_each(job, &pass, job->results, job->sizes.ranges, err));
     return cbi_job_write_results(job, err);
+}
+
+cb_status cb_join_explain(cb_join *j, cb_job_plan *plan, cb_error *err) {
+    cb_error local = {.status = CB_OK};
+    CB_TRY(cbi_job_explain(&j->job, plan, err));
+    return cbi_job_explained(&j->job, do_work(j, &local), &local, err);
 }
 
 cb_status cb_join_run(cb_join *j, cb_error *err) {

@@ -67,6 +67,10 @@ cb_status cb_partition_create(const cb_partition_options *o, cb_partition **out,
     return CB_OK;
 }
 
+cb_status cb_partition_explain(cb_partition *p, cb_job_plan *plan, cb_error *err) {
+    return cb_sort_explain(p->sort, plan, err);
+}
+
 cb_status cb_partition_run(cb_partition *p, cb_error *err) {
     return cb_sort_run(p->sort, err);
 }
