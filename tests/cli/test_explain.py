@@ -4,6 +4,7 @@
 import os
 import re
 import sys
+import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import harness as h
@@ -34,6 +35,7 @@ class Explain(h.Case):
                 self.assertIn("\ntemp     none\n", told)
                 self.assertEqual(sorted(os.listdir(self.dir)), before)
 
+    @unittest.skipUnless(h.PLAIN, "a sanitizer has memory of its own")
     def test_a_small_budget_takes_temporary_bytes(self):
         for verb in self.verbs():
             with self.subTest(verb=verb):
@@ -41,6 +43,7 @@ class Explain(h.Case):
                 self.assertRegex(told, r"\nranges   \d+, in segments of ")
                 self.assertRegex(told, r"\ntemp     about \S+ \S+ of ")
 
+    @unittest.skipUnless(h.PLAIN, "a sanitizer has memory of its own")
     def test_the_smallest_budget_that_it_names_will_do(self):
         for verb, words in self.verbs().items():
             with self.subTest(verb=verb):
@@ -49,6 +52,7 @@ class Explain(h.Case):
                 self.assertEnded(self.explain(verb, "-S", f"{least}M"), h.DONE)
                 self.explain(verb, "-S", "2M", code=h.BUDGET)
 
+    @unittest.skipUnless(h.PLAIN, "a sanitizer has memory of its own")
     def test_space_that_is_not_there_is_refused_before_the_work(self):
         for verb, words in self.verbs().items():
             with self.subTest(verb=verb):
