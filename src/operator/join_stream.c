@@ -523,7 +523,9 @@ cb_status join_stream_try(cb_join *j, bool *streamed, cb_error *err) {
     uint64_t bytes = cbi_input_bytes(j->sides[0].input) + cbi_input_bytes(j->sides[1].input);
     CB_TRY(cbi_job_begin_output(job, bytes, err));
     CB_TRY(stream_left(j, err));
+    cbi_mutex_lock(&job->mutex);
     job->bytes_out_total = job->cursor;
+    cbi_mutex_unlock(&job->mutex);
     return CB_OK;
 }
 
