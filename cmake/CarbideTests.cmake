@@ -5,7 +5,8 @@
 # tests/fault                           only in builds with CARBIDE_FAULTS; they run nothing else
 #
 # The label of a test is its folder. A line "ctest-timeout: SECONDS", "ctest-labels: a;b" or "ctest-args: ..." in one of the
-# first 20 lines of a test (in a comment) says what differs: 120 s, the folder, none. A test that ends with 77 was
+# first 20 lines of a test (in a comment) says what differs: 120 s, the folder, none; "ctest-wraps: NAME..." has the test's own
+# wrap_NAME called instead of these functions of the library (ld --wrap). A test that ends with 77 was
 # skipped and has said why. Labels with a meaning of their own: oracle (needs peers or data), long (minutes), fault (also by
 # a name with "fault" in it: the only ones that run in builds with CARBIDE_FAULTS).
 # Tests find CARBIDE (the command), CARBIDE_BUILD and CARBIDE_SOURCE in their environment.
@@ -112,6 +113,11 @@ foreach(file IN LISTS carbide_tests)
             target_link_libraries(${target} PRIVATE carbide_test_support)
         endif()
         target_link_libraries(${target} PRIVATE carbide_test_flags)
+        carbide_test_setting("${file}" wraps "" wraps)
+        separate_arguments(wraps)
+        foreach(wrap IN LISTS wraps)
+            target_link_options(${target} PRIVATE "LINKER:--wrap=${wrap}")
+        endforeach()
         if(room STREQUAL "cli" AND TARGET carbide_cli)
             target_sources(${target} PRIVATE $<TARGET_OBJECTS:carbide_cli>)
             target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/cli")
