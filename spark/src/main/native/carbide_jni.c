@@ -303,29 +303,34 @@ static bool holds(JNIEnv *env, jlongArray array, uint32_t count) {
     return array != NULL && (uint32_t)(*env)->GetArrayLength(env, array) == count;
 }
 
-static void write_file(JNIEnv *env, slot *s, const char *path, jlongArray lengths,
-                       jlongArray checksums) {
+static cb_status refuse(cb_error *err, const char *sentence) {
+    *err = (cb_error){.status = CB_EINVAL};
+    memcpy(err->message, sentence, strlen(sentence) + 1);
+    return CB_EINVAL;
+}
+
+static cb_status write_file(JNIEnv *env, const slot *s, const char *path, jlongArray lengths,
+                            jlongArray checksums, cb_error *err) {
     bool check = checksums != NULL && (*env)->GetArrayLength(env, checksums) > 0;
-    int64_t *figures = calloc(s->partitions, 2 * sizeof *figures);
-    if (figures == NULL || !holds(env, lengths, s->partitions) ||
-        (check && !holds(env, checksums, s->partitions))) {
-        free(figures);
-        throw_new(env, "java/lang/IllegalArgumentException",
-                  "Lengths and checksums have one place for each partition.");
-        return;
+    if (!holds(env, lengths, s->partitions) || (check && !holds(env, checksums, s->partitions))) {
+        return refuse(err, "Lengths and checksums have one place for each partition.");
     }
-    cb_error err;
+    int64_t *figures = calloc(s->partitions, 2 * sizeof *figures);
+    if (figures == NULL) {
+        *err = (cb_error){.status = CB_ENOMEM, .bytes_asked = 2 * sizeof *figures * s->partitions};
+        return CB_ENOMEM;
+    }
     jsize count = (jsize)s->partitions;
     cb_status status =
-        cb_shuffle_write(s->shuffle, path, figures, check ? figures + count : NULL, &err);
-    if (status == CB_OK && thrown == NULL) {
+        cb_shuffle_write(s->shuffle, path, figures, check ? figures + count : NULL, err);
+    if (status == CB_OK) {
         (*env)->SetLongArrayRegion(env, lengths, 0, count, (const jlong *)figures);
         if (check) {
             (*env)->SetLongArrayRegion(env, checksums, 0, count, (const jlong *)figures + count);
         }
     }
     free(figures);
-    finish(env, status, &err);
+    return status;
 }
 
 static void native_write(JNIEnv *env, jclass type, jlong handle, jstring file, jlongArray lengths,
@@ -341,8 +346,10 @@ static void native_write(JNIEnv *env, jclass type, jlong handle, jstring file, j
     }
     slot *s = enter(env, handle);
     if (s != NULL) {
-        write_file(env, s, path, lengths, checksums);
+        cb_error err;
+        cb_status status = write_file(env, s, path, lengths, checksums, &err);
         leave(env, s);
+        finish(env, status, &err);
     }
     (*env)->ReleaseStringUTFChars(env, file, path);
 }
@@ -361,6 +368,7 @@ static void native_figures(JNIEnv *env, jclass type, jlong handle, jlongArray fi
                                       (jlong)f.spill_bytes, (jlong)f.spills, (jlong)f.write_ns};
         (*env)->SetLongArrayRegion(env, figures, 0, FIGURE_COUNT, values);
         leave(env, s);
+        finish(env, CB_OK, NULL);
     }
 }
 
