@@ -17,6 +17,7 @@
  */
 
 enum { SLOTS_FIRST = 4096, JUDGED_FROM = 8192, PLACE_BITS = 22 };
+static const double CHANCE = 0.85;
 static const uint32_t PLACE_MASK = (1u << PLACE_BITS) - 1;
 
 bool narrow_table_init(narrow_table *t, void *memory, size_t bytes, size_t words, uint64_t seed) {
@@ -30,7 +31,7 @@ bool narrow_table_init(narrow_table *t, void *memory, size_t bytes, size_t words
     size_t front = cbi_round_up(slots * sizeof *t->slots, 64);
     if (front + 64 * t->entry_bytes > bytes)
         return false;
-    size_t most = cbi_min(slots - slots / 4, (size_t)PLACE_MASK - 1);
+    size_t most = cbi_min(slots - slots / 8, (size_t)PLACE_MASK - 1);
     t->capacity = (uint32_t)cbi_min((bytes - front) / t->entry_bytes, most);
     t->slots_max = slots;
     t->entries = (uint8_t *)memory + front;
@@ -53,7 +54,8 @@ bool narrow_table_worth(const narrow_table *t) {
 
 static bool is_hopeless(const narrow_table *t) {
     double rows = (double)t->rows, meetings = rows - (double)t->count;
-    return t->count >= JUDGED_FROM && meetings < rows * rows / (2.0 * (double)t->capacity);
+    double most = (double)t->capacity / CHANCE; /* fewer may be here by bad luck */
+    return t->count >= JUDGED_FROM && meetings < rows * rows / (2.0 * most);
 }
 
 /* ---- hashes ---- */

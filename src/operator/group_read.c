@@ -243,7 +243,8 @@ static void take_table(cbi_job_worker *w) {
     const cbi_job_sizes *z = &w->job->sizes;
     if (g->aggs->lists)
         return;
-    size_t units = z->segments / 16 * 10 / z->threads;
+    /* the rest is for what is odd, or is no help in a table; a giant row gets it back (yield) */
+    size_t units = z->segments / 16 * 13 / z->threads;
     units = cbi_min(units, TABLE_MAX_BYTES / z->segment);
     if (g->table_units_max > 0)
         units = cbi_min(units, g->table_units_max);
@@ -644,6 +645,18 @@ size_t group_worker_bytes(const cb_group *g) {
            (group_block_possible(g) ? sizeof(group_block) + group_block_bytes(g) : 0);
 }
 
+/* For good: where rows are so large nothing is won by a table. */
+static cb_status yield_table(cbi_job_worker *w, cb_error *err) {
+    group_worker *own = w->own;
+    if (own->tables)
+        CB_TRY(flush_table(w, err));
+    if (own->block != NULL && own->block->table_on)
+        CB_TRY(flush_narrow(w, err));
+    CB_TRY(cbi_batch_flush(&w->batch, err));
+    give_table(w);
+    return CB_OK;
+}
+
 static void lay_out_worker(cbi_job_worker *w, cb_group *g) {
     uint8_t *at = w->extra;
     size_t columns = g->aggs->column_count;
@@ -665,6 +678,7 @@ static void lay_out_worker(cbi_job_worker *w, cb_group *g) {
         memcpy(own->scales_seen, g->sample_scales, columns);
     }
     w->own = own;
+    w->yield = yield_table;
     take_table(w);
     own->table.scales = scales;
 }
@@ -703,6 +717,7 @@ static void read_worker(void *ctx) {
         g->scales[i] = (uint8_t)cbi_max(g->scales[i], own->scales_seen[i]);
     cbi_mutex_unlock(&job->mutex);
     w->own = NULL;
+    w->yield = NULL;
     if (status != CB_OK && !cbi_job_stopped(job))
         cbi_job_fail(job, status, &err);
 }

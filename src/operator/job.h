@@ -212,6 +212,8 @@ struct cbi_job_worker {
     uint32_t range;
 
     void *own; /* the operator's */
+    /** Segments are needed for a giant row: gives back what it holds of them. NULL: nothing. */
+    cb_status (*yield)(cbi_job_worker *w, cb_error *err);
 };
 
 struct cbi_job {

@@ -32,7 +32,9 @@ enum {
     PARTS_STREAM = 256,
     PART_IN_CACHE = 1 << 20,
     PART_FINE = 2 << 20,
+    PART_FINE_LEAST = PART_FINE / 4,
     EXTENT_WORTH = 64 << 10,
+    WORK_SHARE = 12,
     SAMPLE_ROWS = 16,
     SAMPLE_SPOTS = 512
 };
@@ -158,7 +160,11 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     z->in_memory = total * (1.04 + 0.1 * d->result_factor) + open + 256 * 1024 <= (double)rest;
     /* smaller ones are read ahead in less memory; two sides have twice as many extents */
     double worth = sides > 1 ? 4 * EXTENT_WORTH : EXTENT_WORTH;
-    double fine = clamp_double((double)rest / worth, 1, total / sides / PART_FINE + 1);
+    /* and the work on one must not take the memory that rows meet in before they are put into any
+     */
+    double worked = (double)rest / (WORK_SHARE * (d->work_factor > 1 ? d->work_factor : 1));
+    double least = sides > 1 ? PART_FINE : clamp_double(worked, PART_FINE_LEAST, PART_FINE);
+    double fine = clamp_double((double)rest / worth, 1, total / sides / least + 1);
     double wanted = z->in_memory ? small : fine;
     if (parts < wanted) {
         parts = wanted;

@@ -165,6 +165,8 @@ static cb_status take_big(cbi_job_worker *w, uint64_t bytes, cb_error *err) {
     size_t segment = job->sizes.segment;
     if (!take_token(w))
         return cbi_fail(err, CB_ECANCELED, "cancelled");
+    if (w->yield != NULL)
+        CB_TRY(w->yield(w, err));
     size_t units = (size_t)((bytes + segment - 1) / segment);
     void *base = NULL;
     cb_status status = CB_EBUDGET;
