@@ -266,7 +266,7 @@ static cb_status keep_record(big_dedupe *b, const cbi_stored *record, cb_error *
                               b->room);
     uint8_t *p = cbi_record_put_key(b->record, record->key, record->key_bytes, record->row_bytes);
     memcpy(p, record->row, record->row_bytes);
-    b->order = record->order;
+    b->order = group_run_order(record);
     return CB_OK;
 }
 
@@ -293,7 +293,7 @@ static cb_status merged_record(void *ctx, const cbi_stored *record, cb_error *er
     if (b->count++ == 0)
         return keep_record(b, record, err);
     candidate c, best;
-    open_candidate(b->d, record, record->order, &c);
+    open_candidate(b->d, record, group_run_order(record), &c);
     open_candidate(b->d, &kept, b->order, &best);
     if (!is_better(b->d, &c, &best))
         return put_duplicate(b->d, b->w, &c, err);

@@ -490,7 +490,7 @@ static cb_status begin_group(giant_work *b, const cbi_stored *record, const grou
 static cb_status merged_row(void *ctx, const cbi_stored *record, cb_error *err) {
     giant_work *b = ctx;
     group_payload payload;
-    group_payload_get(b->g, record, record->order, &payload);
+    group_payload_get(b->g, record, group_run_order(record), &payload);
     if (!b->any || b->key_bytes != record->key_bytes ||
         memcmp(b->key, record->key, record->key_bytes) != 0) {
         CB_TRY(end_group(b, err));

@@ -172,6 +172,10 @@ typedef struct group_payload {
 } group_payload;
 void group_payload_get(const cb_group *g, const cbi_stored *record, uint64_t order,
                        group_payload *payload);
+/** In runs a record's order is its position: what group_payload_get is to be told instead. */
+static inline uint64_t group_run_order(const cbi_stored *record) {
+    return record->order - (cbi_load_u32(record->row) & ~GROUP_STATE_BIT);
+}
 /** The packed numbers of a row; answers where its texts begin. */
 const uint8_t *group_values_get(const cb_group *g, const uint8_t *body, cbi_value *values);
 

@@ -355,7 +355,7 @@ static cb_status merged_record(void *ctx, const cbi_stored *record, cb_error *er
     big_states *b = ctx;
     states_work *s = &b->s;
     waiting r = {.record = *record};
-    group_payload_get(s->g, record, record->order, &r.payload);
+    group_payload_get(s->g, record, group_run_order(record), &r.payload);
     bool same = b->any && b->key_bytes == record->key_bytes &&
                 memcmp(b->key, record->key, record->key_bytes) == 0;
     if (!same) {
