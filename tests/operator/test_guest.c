@@ -129,7 +129,8 @@ static void test_guest__blocks_give_way_to_their_region_and_fill_up_again(void *
         check_sorted(output);
         assert_int_equal(pool_of(&k, CB_EXECUTION).used, 0);
         read_all(&k);
-        assert_true(pool_of(&k, CB_STORAGE).used + 2 * (uint64_t)BLOCK > full); /* again */
+        /* again, but for the buffers of three threads that let many go at once */
+        assert_true(pool_of(&k, CB_STORAGE).used + 5 * (uint64_t)BLOCK > full);
     }
     kit_close(&k);
 }
