@@ -194,6 +194,10 @@ static cb_status find_shown(const cb_group *g, group_again *r, uint64_t place, s
     cbi_input *input = g->job.input;
     cbi_chunk *chunk = &r->chunk;
     uint64_t end = place + bytes, there = chunk->file_offset + chunk->bytes;
+    if (CBI_UNLIKELY(bytes == 0)) { /* may be the input's end, behind which nothing can be read */
+        *shown = chunk->buf;
+        return CB_OK;
+    }
     if (CBI_UNLIKELY(place < chunk->file_offset || end >= there)) {
         if (end != there || end != r->from.end) { /* nothing needs to follow what is last */
             r->from.at = place;

@@ -67,6 +67,12 @@ class Late(h.Case):
             writer.writerow([*key, f"{total / 100:.2f}".rstrip("0").rstrip(".").replace("-0", "0") if total == 0 else f"{total / 100:.2f}".rstrip("0").rstrip("."), count])
         return text.getvalue().encode()
 
+    def test_an_empty_key_at_the_very_end_of_the_file(self):
+        keys = [f"a key of some length {i:07d}" for i in range(120_000)]
+        text = "v,k\n" + "".join(f"1,{k}\n" for k in keys) + "".join(f"2,{k}\n" for k in keys) + "5,"
+        want = "k,sum(v)\n" + "".join(f"{k},3\n" for k in keys) + ",5\n"
+        self.same_everywhere(want.encode(), ["group", "-k", "k", "sum(v)"], text.encode())
+
     def same_everywhere(self, want, arguments, data):
         source = self.write("in.csv", data)
         for memory, threads in (("9M", 2), ("24M", 1), ("256M", 2)):
