@@ -81,8 +81,8 @@ CB_API CB_MUST_USE cb_status cb_shuffle_spill(cb_shuffle *shuffle, uint64_t *rel
 /**
  * Writes the file `path`, which is made or emptied. Once, by the thread that appended. `lengths`
  * and, when not NULL, `checksums` have room for one figure a partition; that of an empty one is the
- * algorithm's of no bytes. Nothing is synced. A failure removes the file. CB_EMISUSE: a second
- * time; CB_EIO, CB_ENOSPC, CB_ECORRUPT (what was spilled has changed).
+ * algorithm's of no bytes. Nothing is synced. A failure removes what it has begun. CB_EMISUSE: a
+ * second time; CB_EIO, CB_ENOSPC, CB_ECORRUPT (what was spilled has changed).
  */
 CB_API CB_MUST_USE cb_status cb_shuffle_write(cb_shuffle *shuffle, const char *path,
                                               int64_t *lengths, int64_t *checksums, cb_error *err);

@@ -67,6 +67,9 @@ struct cb_shuffle {
     size_t chunk_max;
     cb_shuffle_checksum checksum;
     cbi_runs runs;
+    unsigned freeing; /* threads that give pages back just now */
+    uint64_t frees;   /* times that was done */
+    cbi_cond freed;
     _Atomic uint64_t drawn, drawn_peak;
     _Atomic uint64_t spilled_bytes, spill_bytes, spills, write_ns;
 };
@@ -171,6 +174,7 @@ cb_status cb_shuffle_create(const cb_shuffle_options *o, cb_shuffle **shuffle, c
         return no_memory(err, sizeof *s);
     }
     cbi_mutex_init(&s->lock);
+    cbi_cond_init(&s->freed);
     s->partitions = o->partitions;
     s->page_bytes = o->page_bytes != 0 ? o->page_bytes : PAGE_BYTES_DEFAULT;
     s->parent = o->parent;
@@ -203,6 +207,7 @@ void cb_shuffle_destroy(cb_shuffle *s) {
     cbi_free(s->dirs);
     cbi_free(s->touched);
     cbi_free(s->chains);
+    cbi_cond_fini(&s->freed);
     cbi_mutex_fini(&s->lock);
     cbi_free(s);
 }
@@ -212,6 +217,7 @@ void cb_shuffle_destroy(cb_shuffle *s) {
 /** [locked] Everything leaves memory; the pages are the caller's to free with no lock held. */
 static shuffle_page *take_pages(cb_shuffle *s) {
     shuffle_page *pages = s->pages;
+    s->freeing += pages != NULL;
     s->pages = NULL;
     s->at = s->end = NULL;
     s->page_total = 0;
@@ -230,6 +236,24 @@ static void free_pages(cb_shuffle *s, shuffle_page *pages) {
         pages = next;
     }
     (void)cb_manager_shrink(s->manager, CB_OFF_HEAP, UINT64_MAX);
+    cbi_mutex_lock(&s->lock);
+    s->freeing--;
+    s->frees++;
+    cbi_cond_broadcast(&s->freed);
+    cbi_mutex_unlock(&s->lock);
+}
+
+/** Has anybody given pages back since *seen? Waits for who is about to: another thread may have
+ * taken all there were, and what it has not given back yet nobody can draw. */
+static bool is_more_free(cb_shuffle *s, uint64_t *seen) {
+    cbi_mutex_lock(&s->lock);
+    while (s->freeing > 0) {
+        cbi_cond_wait(&s->freed, &s->lock);
+    }
+    bool more = s->frees != *seen;
+    *seen = s->frees;
+    cbi_mutex_unlock(&s->lock);
+    return more;
 }
 
 /** A page with room for a piece of `bytes`, made by a spill if there is no other way. */
@@ -237,10 +261,14 @@ static cb_status more_room(cb_shuffle *s, size_t bytes, cb_error *err) {
     size_t least = sizeof(shuffle_page) + sizeof(piece) + bytes + 2 * PIECE_ALIGN;
     size_t wanted = cbi_max(s->page_bytes - TABLE_BYTES, least);
     cb_page page;
+    uint64_t released, seen = 0;
+    (void)is_more_free(s, &seen);
     cb_status status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
-    if (status == CB_EBUDGET || status == CB_ENOMEM) {
-        uint64_t released;
+    while (status == CB_EBUDGET || status == CB_ENOMEM) {
         CB_TRY(cb_shuffle_spill(s, &released, err));
+        if (!is_more_free(s, &seen)) {
+            break;
+        }
         status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
     }
     CB_TRY(status);
@@ -283,7 +311,7 @@ static cb_status count_records(cb_shuffle *s, const uint8_t *batch, size_t bytes
                             bytes, f->bytes, partition, s->partitions, length);
         }
         chain *c = &s->chains[partition];
-        size_t cost = length + (c->bytes == 0 ? sizeof(piece) + PIECE_ALIGN : 0);
+        size_t cost = length + (c->bytes == 0 && length > 0 ? sizeof(piece) + PIECE_ALIGN : 0);
         if (cost > room - used) {
             f->needed = length;
             break;
@@ -317,8 +345,10 @@ static void copy_records(cb_shuffle *s, const uint8_t *batch, size_t bytes) {
     for (size_t at = 0; at < bytes;) {
         chain *c = &s->chains[cbi_load_u32(batch + at)];
         uint32_t length = cbi_load_u32(batch + at + 4);
-        memcpy(c->cursor, batch + at + HEADER_BYTES, length);
-        c->cursor += length;
+        if (length > 0) {
+            memcpy(c->cursor, batch + at + HEADER_BYTES, length);
+            c->cursor += length;
+        }
         at += HEADER_BYTES + length;
     }
 }
