@@ -2,8 +2,8 @@
 /*
  * The calls of org.apache.spark.shuffle.carbide.CarbideNative. Java holds numbers, not pointers: a
  * handle is a place in a table and the generation of what lies there, so that one that was closed
- * is found out, and a close waits for the calls that are inside. No lock is held while Java is
- * called.
+ * is found out; what is closed while calls are inside goes with the last of them. No lock is held
+ * while Java is called.
  *
  * Java is called for memory (CarbideMemory.acquire and release). What it throws is kept until the
  * call that asked ends, because C must still tidy up, and asks Java for more on the way.
@@ -210,6 +210,13 @@ static slot *slot_create(JNIEnv *env, cb_shuffle_options *options, jobject memor
     cb_error err;
     s->partitions = options->partitions;
     s->memory = (*env)->NewGlobalRef(env, memory);
+    if (s->memory == NULL) {
+        slot_give(env, s);
+        if (!(*env)->ExceptionCheck(env)) {
+            throw_new(env, "java/lang/OutOfMemoryError", "There is no memory for a native writer.");
+        }
+        return NULL;
+    }
     options->parent = (cb_parent){spark_acquire, spark_release, s};
     cb_shuffle *shuffle = NULL;
     cb_status status = cb_shuffle_create(options, &shuffle, &err);

@@ -31,6 +31,10 @@ import scala.reflect.ClassTag$;
 /** Writes the output of one map task: records to C in batches, C's file to Spark's resolver. */
 final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
   private static final Logger LOG = LoggerFactory.getLogger(CarbideShuffleWriter.class);
+  /** What C takes; Spark's may be set to anything. */
+  private static final long PAGE_BYTES_MIN = 64 << 10;
+
+  private static final long PAGE_BYTES_MAX = 1 << 30;
   private static final ClassTag<Object> OBJECT = ClassTag$.MODULE$.Object();
 
   private final ShuffleDependency<K, V, V> dependency;
@@ -108,7 +112,7 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
             settings.level,
             settings.blockBytes,
             settings.checksum,
-            context.taskMemoryManager().pageSizeBytes(),
+            Math.max(PAGE_BYTES_MIN, Math.min(PAGE_BYTES_MAX, context.taskMemoryManager().pageSizeBytes())),
             memory);
     memory.opened(handle);
     // A task that is killed may end without a stop.
