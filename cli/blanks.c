@@ -13,20 +13,28 @@ struct cli_blanks {
     const char *path;
     int terminator;
     char *row;
-    size_t room;
+    size_t room, row_max;
 };
 
-int cli_blanks_open(const char *path, bool zero_terminated, cli_blanks **blanks) {
+int cli_blanks_open(const char *path, bool zero_terminated, size_t row_max, cli_blanks **blanks) {
+    enum { FIRST = 4096 };
     cli_blanks *b = calloc(1, sizeof *b);
-    if (b == NULL) {
+    char *row = malloc(FIRST);
+    if (b == NULL || row == NULL) {
+        free(row);
+        free(b);
         cli_complain("memory exhausted");
         return CLI_EXIT_TROUBLE;
     }
     b->path = path;
+    b->row = row;
+    b->room = FIRST;
+    b->row_max = row_max;
     b->terminator = zero_terminated ? '\0' : '\n';
     b->file = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
     if (b->file == NULL) {
         cli_complain("cannot open %s: %s", path, strerror(errno));
+        free(row);
         free(b);
         return CLI_EXIT_TROUBLE;
     }
@@ -61,23 +69,43 @@ static size_t squeeze(char *row, size_t bytes) {
     return used;
 }
 
+static cb_status fail(cb_error *err, cb_status status, const char *what, const cli_blanks *b,
+                      const char *why) {
+    if (err != NULL) {
+        err->status = status;
+        (void)snprintf(err->message, sizeof err->message, "%s %s: %s", what, b->path, why);
+    }
+    return status;
+}
+
+/** One byte more; within the limit, since what libc takes for a row is in no account. */
+static cb_status put(cli_blanks *b, size_t used, int c, cb_error *err) {
+    if (used == b->room) {
+        char *row = b->room < b->row_max ? realloc(b->row, b->room * 2) : NULL;
+        if (row == NULL)
+            return fail(err, CB_EBUDGET, "a row is too large for the budget in", b,
+                        "give more memory (-S)");
+        b->row = row;
+        b->room *= 2;
+    }
+    b->row[used] = (char)c;
+    return CB_OK;
+}
+
 cb_status cli_blanks_read(void *ctx, const void **row, size_t *bytes, bool *more, cb_error *err) {
     cli_blanks *b = ctx;
+    size_t used = 0;
+    int c;
     errno = 0;
-    ssize_t got = getdelim(&b->row, &b->room, b->terminator, b->file);
-    *more = got > 0;
-    if (*more) {
-        size_t n = (size_t)got;
-        if (b->row[n - 1] == (char)b->terminator)
-            n--;
-        *row = b->row;
-        *bytes = squeeze(b->row, n);
-        return CB_OK;
+    while ((c = getc_unlocked(b->file)) != EOF && c != b->terminator) {
+        cb_status status = put(b, used++, c, err);
+        if (status != CB_OK)
+            return status;
     }
-    if (feof(b->file) && !ferror(b->file))
-        return CB_OK;
-    if (err != NULL)
-        (void)snprintf(err->message, sizeof err->message, "cannot read %s: %s", b->path,
-                       strerror(errno));
-    return CB_EIO;
+    if (c == EOF && ferror(b->file))
+        return fail(err, CB_EIO, "cannot read", b, strerror(errno));
+    *more = c != EOF || used > 0;
+    *row = b->row;
+    *bytes = squeeze(b->row, used);
+    return CB_OK;
 }

@@ -328,8 +328,10 @@ static cb_join_how gnu_how(const join_args *a) {
 /** Without -t fields end with blanks: rows come from functions that leave one between them. */
 static int open_blanks(join_args *a, char **paths) {
     cb_job_options *o = &a->job.options;
+    enum { ROW_MAX = 32 << 20 }; /* where the budget is found out later */
+    size_t row_max = o->memory_bytes != 0 ? (size_t)(o->memory_bytes / 64) : ROW_MAX;
     for (unsigned side = 0; side < 2; side++) {
-        int answer = cli_blanks_open(paths[side], o->zero_terminated, &a->blanks[side]);
+        int answer = cli_blanks_open(paths[side], o->zero_terminated, row_max, &a->blanks[side]);
         if (answer != CLI_GO_ON)
             return answer;
     }
@@ -345,6 +347,8 @@ static int open_blanks(join_args *a, char **paths) {
 static int finish_gnu(join_args *a, char **operands, size_t count) {
     cb_job_options *o = &a->job.options;
     bool keyed = a->left_count > 0 || a->right_count > 0;
+    if (count == 2 && strcmp(operands[0], "-") == 0 && strcmp(operands[1], "-") == 0)
+        return cli_usage_error("join", "both files cannot be standard input");
     if (a->unchecked && a->options.order == CB_JOIN_SORTED)
         a->options.order = CB_JOIN_SORTED_UNCHECKED;
     if (!keyed && o->output != NULL && strcmp(o->output, "auto") == 0) {

@@ -43,8 +43,8 @@ typedef struct cb_join_options {
      * goes by the name of each; rows of iterators need a format. The output has the format of the
      * left one. */
     cb_job_options job;        /**< read: the left's rows, instead of a path */
-    cb_row_read_fn right_read; /**< the right's, likewise. The right is read to its end before the
-                                  left is begun */
+    cb_row_read_fn right_read; /**< the right's, likewise. First rows are asked of both; then the
+                                  right is read to its end, or with `order` both in turns */
     void *right_read_ctx;
     cb_join_how how;
     /** As for a sort: NAME[:TYPE][:OPTION]... The types of both sides must be the same; directions

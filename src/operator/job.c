@@ -129,7 +129,7 @@ cb_status cbi_job_open_paths(cbi_job *job, size_t first, size_t count, cbi_input
     return open_input(job,
                       (cbi_input_options){.paths = job->o.inputs + first,
                                           .path_count = count,
-                                          .bad_rows_more = first > 0},
+                                          .bad_rows_more = first > 0 || job->given[0].read != NULL},
                       input, err);
 }
 

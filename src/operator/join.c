@@ -242,10 +242,12 @@ static cb_status prepare(cb_join *j, cb_error *err) {
     else
         job->demand = sorted_demand(j);
     job->method = j->o.order == CB_JOIN_UNSORTED ? "hash partition" : "merge of sorted inputs";
-    if (job->plan != NULL) /* of both */
-        job->bytes_in_before = cbi_input_bytes(j->sides[JOIN_LEFT].input);
     if (!cbi_input_seekable(j->sides[JOIN_LEFT].input))
         job->input = j->sides[JOIN_LEFT].input; /* its decoder is counted */
+    if (job->plan != NULL) {                    /* of both */
+        unsigned other = job->input == j->sides[JOIN_LEFT].input ? JOIN_RIGHT : JOIN_LEFT;
+        job->bytes_in_before = cbi_input_bytes(j->sides[other].input);
+    }
     CB_TRY(cbi_job_size(job, err));
     j->left_ranges = join_wants_right(j) && job->sizes.ranges > 1
                          ? job->sizes.ranges - (job->sizes.ranges + 3) / 4

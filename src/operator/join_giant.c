@@ -44,7 +44,8 @@ static bool keep(giant *g, const cbi_stored *row) {
     uint8_t *at = g->arena + g->used;
     cbi_store_u64(at, row->order);
     cbi_store_u32(at + 8, row->row_bytes);
-    memcpy(at + KEPT_BYTES, row->row, row->row_bytes);
+    if (row->row_bytes > 0)
+        memcpy(at + KEPT_BYTES, row->row, row->row_bytes);
     g->used += KEPT_BYTES + row->row_bytes;
     return true;
 }

@@ -145,6 +145,9 @@ cb_status join_sorted(cb_join *j, cb_error *err) {
         if (status == CB_OK)
             status = cbi_input_finish(j->sides[side].input, err);
     }
+    unsigned other = job->input == j->sides[JOIN_LEFT].input ? JOIN_RIGHT : JOIN_LEFT;
+    job->rows_bad_before = cbi_input_rows_bad(j->sides[other].input);
+    job->bytes_in_before = cbi_input_bytes_done(j->sides[other].input);
     join_group_close(g);
     return status;
 }

@@ -441,9 +441,12 @@ static void stream(void *ctx) {
         if (status != CB_OK)
             break;
     }
+    if (status != CB_OK && !cbi_job_stopped(w->job))
+        cbi_job_fail(w->job, status, &err); /* before anybody has the turn behind what is missing */
     set_bound(w->job, r, UINT64_MAX);
-    if (status == CB_OK && !cbi_job_stopped(w->job))
-        status = cbi_writer_drain(&w->writer, &err);
+    if (cbi_job_stopped(w->job))
+        return;
+    status = cbi_writer_drain(&w->writer, &err);
     if (status != CB_OK && !cbi_job_stopped(w->job))
         cbi_job_fail(w->job, status, &err);
 }
@@ -460,7 +463,7 @@ static cb_status stream_left(cb_join *j, cb_error *err) {
 
 /* ---- from outside ---- */
 
-/* Tables of `rows` right rows at most, and what workers need, if there is memory. */
+/* Tables of the right's rows, and what workers need, if there is memory. */
 static bool prepare(cb_join *j, cb_error *err) {
     cbi_job *job = &j->job;
     join_stream *s = j->stream;

@@ -182,10 +182,16 @@ class Join(h.Case):
         left, right = self.pair(10, 10)
         for arguments in ([left, right], ["-k", "k", left], ["-k", "nothing", left, right], ["--left-key", "k", left, right],
                           ["-k", "k", "--select", "nothing", left, right], ["-k", "k", "--how", "outer", left, right],
-                          ["-k", "k", "--how", "semi", "--select", "right.v", left, right]):
+                          ["-k", "k", "--how", "semi", "--select", "right.v", left, right], ["-k", "k", "-", "-"], ["-", "-"]):
             self.join(*arguments, code=h.USAGE_OR_IO)
         self.join("-k", "k", left, self.write("bad.csv", b"k,v\n1,2,3\n"), code=h.BAD_DATA)
         self.assertEqual(self.join("-k", "k", left, self.write("empty.csv", b"k,w\n")), b"k,v,w\n")
+
+    def test_a_row_between_blanks_that_is_too_large_is_refused_before_it_is_read(self):
+        right = self.write("r", b"a 1\n")
+        got = h.carbide("join", "-j", "1", "-S", "32M", "/dev/zero", right)
+        self.assertEnded(got, h.BUDGET)
+        self.assertIn(b"-S", got.err)
 
     def test_a_killed_join_leaves_nothing(self):
         left, right = self.pair(60_000, 90_000, 60)
