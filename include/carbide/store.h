@@ -73,7 +73,9 @@ typedef struct cb_block_status {
     uint64_t disk_bytes; /**< of its file */
 } cb_block_status;
 
-/** Told of each change, in order for each block. Must not call the store. */
+/** Told of each change, in order for each block; for different blocks at the same time, by any
+ * thread, threads of the store's own among them (several blocks that leave for the disk at once).
+ * Must not call the store. The same threads call record classes' write and the cipher. */
 typedef void (*cb_block_listener_fn)(void *ctx, const cb_block_status *status);
 
 /** Zero-initialise, set struct_size and what is wanted. Pointers are borrowed for the store's life.

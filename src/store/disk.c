@@ -642,7 +642,7 @@ static cb_status check_pad(cbi_disk_reader *r, uint32_t pad, cb_error *err) {
     }
     ssize_t got = cbi_sys_pread(r->fd, end, sizeof end, r->file_bytes - pad);
     if (got < 0) {
-        return failed(r->disk, CB_EIO, (int)got, "read", r->name, err);
+        return unread(r, (int)got, "read", err);
     }
     uint8_t sum = 0;
     for (ssize_t i = 0; i < got; i++) {
