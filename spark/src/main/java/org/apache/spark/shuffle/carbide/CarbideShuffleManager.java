@@ -31,6 +31,9 @@ public class CarbideShuffleManager extends SortShuffleManager {
   /** The map outputs of this process, which unregisterShuffle removes. */
   private final ConcurrentHashMap<Integer, Set<Long>> mapIds = new ConcurrentHashMap<>();
 
+  /** Shuffles whose refusal here the log has told of. */
+  private final Set<Integer> refused = ConcurrentHashMap.newKeySet();
+
   public CarbideShuffleManager(SparkConf conf) {
     super(conf);
     settings = new CarbideSettings(conf);
@@ -62,7 +65,11 @@ public class CarbideShuffleManager extends SortShuffleManager {
   public <K, V> ShuffleWriter<K, V> getWriter(
       ShuffleHandle handle, long mapId, TaskContext context, ShuffleWriteMetricsReporter metrics) {
     registerMetrics();
-    if (!canWrite(handle, context)) {
+    String refusal = refusalHere(handle, context);
+    if (refusal != null) {
+      if (handle instanceof SerializedShuffleHandle && refused.add(handle.shuffleId())) {
+        LOG.info("Shuffle {} is written by Spark's own writer here, not carbide's: {}.", handle.shuffleId(), refusal);
+      }
       CarbideMetrics.INSTANCE.sparkWriters.inc();
       return super.getWriter(handle, mapId, context, metrics);
     }
@@ -74,6 +81,7 @@ public class CarbideShuffleManager extends SortShuffleManager {
 
   @Override
   public boolean unregisterShuffle(int shuffleId) {
+    refused.remove(shuffleId);
     Set<Long> ids = mapIds.remove(shuffleId);
     if (ids != null) {
       ids.forEach(mapId -> shuffleBlockResolver().removeDataByMap(shuffleId, mapId));
@@ -82,10 +90,15 @@ public class CarbideShuffleManager extends SortShuffleManager {
   }
 
   /** A handle says what the driver chose; this process may still lack the library or the memory. */
-  private boolean canWrite(ShuffleHandle handle, TaskContext context) {
-    return handle instanceof SerializedShuffleHandle
-        && settings.refusal(((SerializedShuffleHandle<?, ?>) handle).dependency()) == null
-        && context.taskMemoryManager().getTungstenMemoryMode() == MemoryMode.OFF_HEAP;
+  private String refusalHere(ShuffleHandle handle, TaskContext context) {
+    if (!(handle instanceof SerializedShuffleHandle)) {
+      return "the driver chose it";
+    }
+    String refusal = settings.refusal(((SerializedShuffleHandle<?, ?>) handle).dependency());
+    if (refusal == null && context.taskMemoryManager().getTungstenMemoryMode() != MemoryMode.OFF_HEAP) {
+      return "its tasks' memory is not off-heap";
+    }
+    return refusal;
   }
 
   private void registerMetrics() {
