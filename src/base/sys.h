@@ -85,6 +85,10 @@ int cbi_sys_position(int fd, uint64_t *offset);
  * when not known. */
 bool cbi_sys_cached(int fd, uint64_t offset);
 int cbi_sys_sync_range(int fd, uint64_t offset, uint64_t bytes, unsigned flags);
+/** Writes a stretch of a buffered file out, waits and drops it from the page cache, which is part
+ * of a container's memory; next to nothing when it was written directly. Hints: no failure counts.
+ */
+void cbi_sys_write_out(int fd, uint64_t offset, uint64_t bytes);
 int cbi_sys_set_direct(int fd, bool on);
 int cbi_sys_lock_exclusive(
     int fd); /* open-file-description lock, does not wait: -EAGAIN when held */

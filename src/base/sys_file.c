@@ -154,6 +154,13 @@ int cbi_sys_sync_range(int fd, uint64_t offset, uint64_t bytes, unsigned flags) 
     return answer(result);
 }
 
+void cbi_sys_write_out(int fd, uint64_t offset, uint64_t bytes) {
+    (void)cbi_sys_sync_range(fd, offset, bytes,
+                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                 SYNC_FILE_RANGE_WAIT_AFTER);
+    (void)cbi_sys_fadvise(fd, offset, bytes, POSIX_FADV_DONTNEED);
+}
+
 int cbi_sys_set_direct(int fd, bool on) {
     int flags;
     SYS_CALL(flags, CBI_FAULT_FILE, fcntl(fd, F_GETFL));

@@ -233,10 +233,7 @@ static void drop_behind(cbi_sink *s, uint64_t offset, uint64_t bytes) {
     if (offset < WINDOW)
         return;
     uint64_t behind = (offset - WINDOW) & ~(uint64_t)(BLOCK - 1);
-    (void)cbi_sys_sync_range(s->fd, behind, bytes,
-                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                                 SYNC_FILE_RANGE_WAIT_AFTER);
-    (void)cbi_sys_fadvise(s->fd, behind, bytes, POSIX_FADV_DONTNEED);
+    cbi_sys_write_out(s->fd, behind, bytes);
 }
 
 /* ---- positional ---- */

@@ -190,13 +190,6 @@ void cbi_places_fini(cbi_places *places) {
 
 /* ---- transfers ---- */
 
-void cbi_spill_write_out(int fd, uint64_t offset, uint64_t bytes) {
-    (void)cbi_sys_sync_range(fd, offset, bytes,
-                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                                 SYNC_FILE_RANGE_WAIT_AFTER);
-    (void)cbi_sys_fadvise(fd, offset, bytes, POSIX_FADV_DONTNEED);
-}
-
 typedef int (*transfer_fn)(int fd, struct iovec *iov, int count, uint64_t offset);
 
 /* Direct as long as it is taken. The vector is kept aside, since a refusal can come after a part
@@ -222,7 +215,7 @@ int cbi_spill_file_write(cbi_spill_file *file, struct iovec *iov, int count, uin
                          uint64_t bytes) {
     int result = transfer(file, cbi_sys_pwritev, iov, count, offset);
     if (result >= 0 && !atomic_load(&file->direct)) {
-        cbi_spill_write_out(file->fd, offset, bytes);
+        cbi_sys_write_out(file->fd, offset, bytes);
     }
     return result;
 }

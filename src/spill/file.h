@@ -110,10 +110,6 @@ int cbi_spill_file_write(cbi_spill_file *file, struct iovec *iov, int count, uin
 int cbi_spill_file_read(cbi_spill_file *file, struct iovec *iov, int count, uint64_t offset,
                         uint64_t bytes);
 
-/** Writes a stretch of a buffered file out and drops it from the page cache; next to nothing when
- * it was written directly. */
-void cbi_spill_write_out(int fd, uint64_t offset, uint64_t bytes);
-
 cb_status cbi_places_fail_limit(cbi_places *places, uint64_t bytes, cb_error *err);
 /** CB_ENOSPC (or CB_EIO) with folder, figures and what to do. */
 cb_status cbi_places_fail(cbi_places *places, uint64_t place, int sys_errno, const char *what,

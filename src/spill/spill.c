@@ -406,7 +406,7 @@ static void perform_output(cbi_spill *spill, const cbi_request *request) {
         transfer_begins(spill, began);
         int result = cbi_sys_pwrite(request->fd, request->buf, request->bytes, request->offset);
         if (result >= 0) {
-            cbi_spill_write_out(request->fd, request->offset, request->bytes);
+            cbi_sys_write_out(request->fd, request->offset, request->bytes);
         }
         transfer_ends(spill, began, &spill->stats.write_ns);
         if (result < 0) {

@@ -406,7 +406,7 @@ static cb_status write_frame(cbi_disk_writer *w, const void *bytes, size_t count
     w->raw += count;
     w->frames++;
     if (w->out.bytes == NULL && w->offset - w->written_out >= WRITE_OUT_BYTES) {
-        cbi_spill_write_out(w->fd, w->written_out, w->offset - w->written_out);
+        cbi_sys_write_out(w->fd, w->written_out, w->offset - w->written_out);
         w->written_out = w->offset;
     }
     return CB_OK;

@@ -40,10 +40,7 @@ static int flush(cbi_disk_out *out) {
         memcpy(out->bytes + CBI_DISK_OUT_ROOM, out->bytes, CBI_DISK_OUT_ALIGN);
     }
     if (!out->direct) { /* on its way, and not in the cache for longer than that */
-        const unsigned flags =
-            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-        (void)cbi_sys_sync_range(out->fd, out->at, out->used, flags);
-        (void)cbi_sys_fadvise(out->fd, out->at, out->used, POSIX_FADV_DONTNEED);
+        cbi_sys_write_out(out->fd, out->at, out->used);
     }
     out->at += out->used;
     out->used = 0;
