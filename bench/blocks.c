@@ -19,20 +19,9 @@
 
 #include "carbide/carbide.h"
 
+#include "bench.h"
+
 enum { NAMES = 512, BYTES_MAX = 1024 * 1024, KIN = 8 };
-
-static double now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void must(cb_status status, const cb_error *err) {
-    if (status != CB_OK) {
-        (void)fprintf(stderr, "blocks: %s\n", err->message);
-        exit(2);
-    }
-}
 
 static _Noreturn void die(const char *what) {
     (void)fprintf(stderr, "blocks: %s\n", what);

@@ -16,20 +16,9 @@
 
 #include "carbide/carbide.h"
 
+#include "bench.h"
+
 enum { OPERATIONS = 200000, ROUNDS_MAX = 1000, ADDRESSES = 4096, MIB = 1024 * 1024 };
-
-static double now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void must(cb_status status, const cb_error *err) {
-    if (status != CB_OK) {
-        fprintf(stderr, "memory: %s\n", err->message);
-        exit(2);
-    }
-}
 
 typedef struct setting {
     cb_manager *manager;

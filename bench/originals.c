@@ -20,6 +20,8 @@
 
 #include "carbide/carbide.h"
 
+#include "bench.h"
+
 enum { THREADS_MAX = 8, TASKS_MAX = 64, BATCH = 64, STEP = 256, MIB = 1024 * 1024 };
 
 typedef enum what { ACQUIRE, PAGE, SEGMENT, SEGMENTS } what;
@@ -42,19 +44,6 @@ typedef struct worker {
     unsigned index;
     double ns;
 } worker;
-
-static double now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void must(cb_status status, const cb_error *err) {
-    if (status != CB_OK) {
-        fprintf(stderr, "originals: %s\n", err->message);
-        exit(2);
-    }
-}
 
 static void make_tasks(setting *s, cb_mode mode) {
     cb_error err;

@@ -16,6 +16,8 @@
 
 #include "carbide/carbide.h"
 
+#include "bench.h"
+
 enum {
     BLOCKS = 512,
     BYTES = 64 * 1024,
@@ -24,19 +26,6 @@ enum {
     MANY = 1000000,
     ROUNDS_MAX = 99
 };
-
-static double now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void must(cb_status status, const cb_error *err) {
-    if (status != CB_OK) {
-        fprintf(stderr, "store: %s\n", err->message);
-        exit(2);
-    }
-}
 
 typedef struct setting {
     cb_manager *manager;
