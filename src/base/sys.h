@@ -163,6 +163,8 @@ typedef struct cbi_thread {
     bool running;
 } cbi_thread;
 typedef void (*cbi_thread_fn)(void *ctx);
+/** What a thread of ours touches of its stack, at most: its account. */
+enum { CBI_STACK_TOUCHED_BYTES = 40 * 1024 };
 /** All signals are blocked in the new thread. CB_ETHREAD when the system refuses. */
 cb_status cbi_thread_start(cbi_thread *thread, cbi_thread_fn fn, void *ctx, const char *name,
                            cb_error *err);

@@ -55,7 +55,25 @@ cb_status cbi_ground_open(cbi_ground *g, uint64_t budget, const char *name, cb_e
     cb_consumer_options consumer = {.struct_size = sizeof consumer,
                                     .name = "workers' scratch and staging",
                                     .mode = CB_OFF_HEAP};
-    return cb_consumer_create(g->task, &consumer, &g->consumer, err);
+    CB_TRY(cb_consumer_create(g->task, &consumer, &g->consumer, err));
+    atomic_store(&g->open, true);
+    return CB_OK;
+}
+
+void cbi_ground_tree(const cbi_ground *g, char *text, size_t bytes) {
+    if (bytes == 0)
+        return;
+    text[0] = 0;
+    if (atomic_load(&g->open))
+        (void)cb_manager_tree(g->manager, text, bytes);
+}
+
+void cbi_ground_figures_now(const cbi_ground *g, const cb_progress *p, cb_figures *f) {
+    if (atomic_load(&g->open))
+        cb_manager_figures(g->manager, f);
+    f->elapsed_ns = p->elapsed_ns;
+    f->fraction = p->fraction;
+    f->spilled_bytes = p->spilled_bytes;
 }
 
 /* ---- temporary folders ---- */

@@ -10,13 +10,16 @@
 
 #include "base/sys.h"
 #include "carbide/ledger.h"
+#include "carbide/monitor.h"
 #include "carbide/segment.h"
+#include "carbide/sort.h"
 #include "spill/spill.h"
 
 typedef struct cbi_ground {
     uint64_t baseline; /* resident before anything was done */
     cb_task *lodging;  /* of a manager of somebody else's, which the budget comes from; or NULL */
     cb_manager *manager;
+    atomic_bool open; /* manager, task and consumer are whole: others may look */
     cb_task *task;
     cb_consumer *consumer; /* of pages that are there before the plan is */
     cb_segment_pool *pool;
@@ -25,9 +28,6 @@ typedef struct cbi_ground {
     const char *dir[1]; /* temporary folder when none was named */
     char *dir_text;
 } cbi_ground;
-
-/** What a thread of ours touches of its stack, at most. */
-enum { CBI_STACK_TOUCHED_BYTES = 40 * 1024 };
 
 /** Sizes of the plan that matter here: scratch is `threads` times `worker`, then `shared`, which
  * begins with the spill's `staging`. Bytes; `segments` beside scratch. */
@@ -49,6 +49,10 @@ cb_status cbi_ground_lodge(cbi_ground *g, cb_manager *host, const char *name, ui
                            cb_error *err);
 /** Manager, task, consumer; `name` is borrowed. */
 cb_status cbi_ground_open(cbi_ground *g, uint64_t budget, const char *name, cb_error *err);
+/** For whoever looks on meanwhile, any thread, from before open until fini: the memory tree; the
+ * figures of a status page. */
+void cbi_ground_tree(const cbi_ground *g, char *text, size_t bytes);
+void cbi_ground_figures_now(const cbi_ground *g, const cb_progress *p, cb_figures *f);
 /** Names the folder for temporary files when there is none: CARBIDE_TMPDIR, TMPDIR, the output's
  * own unless that lives in memory, /var/tmp. */
 cb_status cbi_ground_temp_dirs(cbi_ground *g, const char *output, const char *const **dirs,

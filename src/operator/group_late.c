@@ -37,15 +37,11 @@ bool group_late_possible(const cb_group *g) {
            job->o.write == NULL && cbi_input_seekable(job->input);
 }
 
-static uint32_t outputs(const cbi_job *job) {
-    return job->demand.outputs > 1 ? job->demand.outputs : 1;
-}
-
 static uint64_t range_bytes(const cbi_job *job, uint32_t range) {
     const cb_group *g = (const cb_group *)(const void *)job;
     uint64_t bytes = 0;
     for (unsigned i = 0; i < job->sizes.threads; i++)
-        bytes += g->range_bytes[(size_t)i * outputs(job) * job->sizes.ranges + range];
+        bytes += g->range_bytes[(size_t)i * cbi_job_outputs(job) * job->sizes.ranges + range];
     return bytes;
 }
 
@@ -56,8 +52,8 @@ cb_status group_late_begin(cb_group *g, cb_error *err) {
     if (!g->places)
         return CB_OK;
     g->starts = cbi_calloc((size_t)z->ranges + 1, sizeof *g->starts);
-    g->range_bytes =
-        cbi_calloc((size_t)z->ranges * outputs(&g->job) * z->threads, sizeof *g->range_bytes);
+    g->range_bytes = cbi_calloc((size_t)z->ranges * cbi_job_outputs(&g->job) * z->threads,
+                                sizeof *g->range_bytes);
     g->again = cbi_calloc(z->threads, sizeof *g->again);
     if (g->starts == NULL || g->range_bytes == NULL || g->again == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for the starts of %u ranges", z->ranges);

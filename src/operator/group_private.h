@@ -235,9 +235,9 @@ bool group_result_leave(group_result *r, uint64_t first, size_t shown);
 static inline void group_result_count(const cb_group *g, const cbi_job_worker *w, uint32_t range,
                                       uint64_t bytes) {
     const cbi_job *job = &g->job;
-    uint32_t outputs = job->demand.outputs > 1 ? job->demand.outputs : 1;
     if (g->places)
-        g->range_bytes[((size_t)w->index * outputs) * job->sizes.ranges + range] += bytes + 1;
+        g->range_bytes[((size_t)w->index * cbi_job_outputs(job)) * job->sizes.ranges + range] +=
+            bytes + 1;
 }
 
 /* ---- group_states.c, group_lists.c: the work pass ---- */

@@ -434,19 +434,11 @@ void cbi_job_cancel(cbi_job *job) {
 }
 
 void cbi_job_memory_tree(const cbi_job *job, char *text, size_t bytes) {
-    if (bytes == 0)
-        return;
-    text[0] = 0;
-    if (job->ground.manager != NULL)
-        (void)cb_manager_tree(job->ground.manager, text, bytes);
+    cbi_ground_tree(&job->ground, text, bytes);
 }
 
 void cbi_job_figures(const cbi_job *job, cb_figures *f) {
     cb_progress p = {.struct_size = sizeof p};
     cbi_job_progress((cbi_job *)(uintptr_t)job, &p);
-    if (job->ground.manager != NULL)
-        cb_manager_figures(job->ground.manager, f);
-    f->elapsed_ns = p.elapsed_ns;
-    f->fraction = p.fraction;
-    f->spilled_bytes = p.spilled_bytes;
+    cbi_ground_figures_now(&job->ground, &p, f);
 }

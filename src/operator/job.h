@@ -260,6 +260,11 @@ struct cbi_job {
     bool ran;
 };
 
+/** Kinds of rows that come out (dedupe's duplicates beside its rows); at least 1. */
+static inline uint32_t cbi_job_outputs(const cbi_job *job) {
+    return job->demand.outputs > 1 ? job->demand.outputs : 1;
+}
+
 /* job.c */
 cb_status cbi_job_init(cbi_job *job, const cb_job_options *options, const char *name,
                        cb_error *err);

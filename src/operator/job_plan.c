@@ -88,13 +88,9 @@ static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
     return bytes;
 }
 
-static uint32_t outputs(const cbi_job *job) {
-    return job->demand.outputs > 1 ? job->demand.outputs : 1;
-}
-
 /* Partition tables and requests that are made later; 3 sets of them at most. */
 static size_t table_bytes(const cbi_job *job, const cbi_job_sizes *z, unsigned sides) {
-    uint32_t ranges = z->ranges * outputs(job);
+    uint32_t ranges = z->ranges * cbi_job_outputs(job);
     size_t known = job->demand.rereads ? ranges * (z->threads + 1) * sizeof(uint64_t) : 0;
     return sides * cbi_partitions_bytes(z->parts, z->batch_segments) +
            cbi_partitions_bytes(ranges, z->batch_segments) + known;
@@ -112,7 +108,7 @@ static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
     z->batch_rows = cbi_clamp((size_t)((double)z->chunk / row * 1.3) + 64, 64,
                               z->chunk / (row_tables < 1 ? 1 : row_tables) + 64);
     z->batch = cbi_clamp(z->chunk, 32 * CBI_KIB, CBI_MIB);
-    uint32_t most = (uint32_t)cbi_max(z->parts, z->ranges * outputs(job));
+    uint32_t most = (uint32_t)cbi_max(z->parts, z->ranges * cbi_job_outputs(job));
     z->batch_memory = cbi_batch_memory(z->batch, most);
     size_t in = z->chunk + z->batch_rows * row_tables + d->read_extra + 1024;
     z->work = (size_t)((double)z->part_bytes * d->work_factor * 1.5) + 64 * CBI_KIB;
@@ -238,7 +234,8 @@ static bool size_with(const cbi_job *job, unsigned threads, unsigned io_threads,
         z->segments -= cbi_min(z->segments, 1); /* scratch is whole segments of the same pool */
     z->run_batch = cbi_clamp(z->segments / 256, 1, cbi_max(512 * CBI_KIB / z->segment, 1));
     size_t most = sides > 1 ? z->segments / 4 : z->segments / 8; /* the rest is for reading ahead */
-    z->reserve = cbi_max(cbi_min(most, 2 * (size_t)z->ranges * outputs(job)), z->segments / 8);
+    z->reserve =
+        cbi_max(cbi_min(most, 2 * (size_t)z->ranges * cbi_job_outputs(job)), z->segments / 8);
     return z->segments >= 32;
 }
 

@@ -423,22 +423,13 @@ void cb_sort_get_stats(const cb_sort *s, cb_sort_stats *stats) {
 }
 
 void cb_sort_memory_tree(const cb_sort *s, char *text, size_t bytes) {
-    if (bytes == 0)
-        return;
-    text[0] = 0;
-    if (s->ground.manager != NULL)
-        (void)cb_manager_tree(s->ground.manager, text, bytes);
+    cbi_ground_tree(&s->ground, text, bytes);
 }
 
 void cb_sort_figures(const cb_sort *s, cb_figures *f) {
     cb_progress p = {.struct_size = sizeof p};
     cb_sort_progress(s, &p);
-    if (s->ground.manager != NULL) {
-        cb_manager_figures(s->ground.manager, f);
-    }
-    f->elapsed_ns = p.elapsed_ns;
-    f->fraction = p.fraction;
-    f->spilled_bytes = p.spilled_bytes;
+    cbi_ground_figures_now(&s->ground, &p, f);
 }
 
 void cb_sort_destroy(cb_sort *s) {

@@ -76,17 +76,25 @@ enum { HELPERS = 2 };
 static bool is_worth_helpers(const cbi_accounts *a, const cbi_lru_entry *victims) {
     enum { BYTES_MIN = 4 * 1024 * 1024 };
     uint64_t bytes = 0;
-    for (const cbi_lru_entry *e = victims; a->to_disk && e != NULL && bytes < BYTES_MIN;
+    for (const cbi_lru_entry *e = victims; a->overhead != NULL && e != NULL && bytes < BYTES_MIN;
          e = e->next_victim) {
         bytes += e->bytes;
     }
     return bytes >= BYTES_MIN && victims->next_victim != NULL;
 }
 
+static void count_stacks(cbi_accounts *a, int64_t bytes) {
+    if (bytes != 0) {
+        atomic_fetch_add_explicit(a->overhead, bytes, memory_order_relaxed);
+    }
+}
+
 static uint64_t drop(void *ctx, void *victims) {
     dropping d = {.accounts = ctx, .next = victims};
     cbi_thread helpers[HELPERS] = {{.running = false}};
     bool helped = is_worth_helpers(d.accounts, victims);
+    int64_t stacks = helped ? (int64_t)HELPERS * CBI_STACK_TOUCHED_BYTES : 0;
+    count_stacks(d.accounts, stacks);
     for (int i = 0; i < HELPERS && helped; i++) {
         helped = cbi_thread_start(&helpers[i], drop_all, &d, "carbide-drop", NULL) == CB_OK;
     }
@@ -94,6 +102,7 @@ static uint64_t drop(void *ctx, void *victims) {
     for (int i = 0; i < HELPERS; i++) {
         cbi_thread_join(&helpers[i]);
     }
+    count_stacks(d.accounts, -stacks);
     return d.gone;
 }
 

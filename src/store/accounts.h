@@ -29,7 +29,9 @@ typedef struct cbi_accounts {
     uint64_t evicted; /* entries that left */
     cbi_accounts_drop_fn drop;
     cbi_accounts_stay_fn stay; /* NULL: nobody waits */
-    bool to_disk;              /* letting go may mean writing: by several threads, then */
+    /* Letting go may mean writing: by several threads, then, whose stacks are counted here. NULL:
+     * by one. */
+    _Atomic int64_t *overhead;
     void *ctx;
 } cbi_accounts;
 

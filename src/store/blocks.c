@@ -106,7 +106,7 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     cbi_mutex_init(&b->charge_mutex);
     cbi_accounts_init(&b->accounts, o->manager, cbi_blocks_drop, b);
     b->accounts.stay = stay;
-    b->accounts.to_disk = o->folder != NULL;
+    b->accounts.overhead = o->folder != NULL ? &b->home.overhead : NULL;
     cb_status status = cb_ledger_add(b->manager, "blocks", NULL, NULL, &b->ledger, err);
     if (status == CB_OK) {
         status = cbi_index_init(&b->index, &b->accounts.lock, most_blocks(o), charge_index, b, err);
