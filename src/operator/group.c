@@ -396,6 +396,13 @@ cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, c
         status = cbi_job_size(job, err);
     if (status == CB_OK && g->sample_memory != NULL && g->sample.count > 0)
         status = cbi_splitters_create(&g->sample, job->sizes.ranges, false, &g->splitters, err);
+    if (status == CB_OK && g->splitters != NULL &&
+        cbi_splitters_ranges(g->splitters) > job->sizes.ranges) { /* heavy keys have their own */
+        cbi_splitters_destroy(g->splitters);
+        g->splitters = NULL;
+        status = cbi_splitters_create(&g->sample, (job->sizes.ranges + 1) / 2, false, &g->splitters,
+                                      err);
+    }
     if (status == CB_OK && g->splitters != NULL)
         job->sizes.ranges = cbi_splitters_ranges(g->splitters);
     if (page_taken) {

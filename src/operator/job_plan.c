@@ -179,6 +179,18 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
         z->ranges = (uint32_t)clamp_double(choose_ranges(job, z), 1, most);
 }
 
+/* There may be more partitions than when the worker's memory was divided: its batch counts them. */
+static size_t grow_batch(const cbi_job *job, cbi_job_sizes *z) {
+    uint32_t most = (uint32_t)cbi_max(z->parts, z->ranges * cbi_job_outputs(job));
+    size_t memory = cbi_batch_memory(z->batch, most);
+    if (memory <= z->batch_memory)
+        return 0;
+    size_t more = cbi_round_up(memory - z->batch_memory, 4096);
+    z->batch_memory += more;
+    z->worker += more;
+    return more;
+}
+
 static bool size_with(const cbi_job *job, unsigned threads, unsigned io_threads, cbi_job_sizes *z) {
     const cbi_job_demand *d = &job->demand;
     unsigned sides = d->sides > 1 ? d->sides : 1;
@@ -223,9 +235,10 @@ static bool size_with(const cbi_job *job, unsigned threads, unsigned io_threads,
     size_t staging =
         cbi_round_up(cbi_spill_staging_bytes(z->io_threads, z->segment, job->o.spill_codec), 4096);
     size_t tables = table_bytes(job, z, sides);
-    if (staging + tables > z->staging) { /* the last round chose other sizes */
+    size_t batches = threads * grow_batch(job, z);
+    if (staging + tables + batches > z->staging) { /* the last round chose other sizes */
         size_t more = staging > z->staging ? staging - z->staging : 0;
-        more += tables;
+        more += tables + batches;
         z->segments -= cbi_min(z->segments, more / z->segment + 1);
         z->shared += staging > z->staging ? staging - z->staging : 0;
         z->staging = cbi_max(z->staging, staging);

@@ -38,6 +38,7 @@ uint8_t *cbi_batch_init(cbi_batch *b, cbi_job_worker *w, cbi_partitions *to, uin
     b->dest = (uint32_t *)(void *)carve(&at, b->capacity * sizeof(uint32_t));
     b->which = (uint32_t *)(void *)carve(&at, b->capacity * sizeof(uint32_t));
     b->counts = (uint32_t *)(void *)carve(&at, ((size_t)parts + 2) * sizeof(uint32_t));
+    cb_assert((size_t)(at - memory) <= w->job->sizes.batch_memory);
     return memory + w->job->sizes.batch_memory;
 }
 

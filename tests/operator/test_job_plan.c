@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "operator/job.h"
+
+#include "support/test.h"
+
+static uint64_t state = 1;
+
+static double between(double low, double high) {
+    state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return low + (high - low) * (double)(state >> 40) / (double)(1 << 24);
+}
+
+/* Sizes are looked for in rounds: what one round divides must hold what the last one chose. */
+static void test_batches_count_all_partitions_of_any_plan(void **ctx) {
+    (void)ctx;
+    unsigned planned = 0;
+    for (int i = 0; i < 3000; i++) {
+        cbi_job job = {.o = {.threads = 1 + (unsigned)between(0, 8)}};
+        job.o.memory_bytes = (uint64_t)(between(12, 20) * (double)(1 << 20));
+        for (int k = (int)between(0, 9); k > 0; k--)
+            job.o.memory_bytes *= 2;
+        job.ground.baseline = 6 << 20;
+        double rows = between(1, 3e7), record = between(8, 60);
+        job.demand = (cbi_job_demand){.stored_bytes = rows * record,
+                                      .row_bytes = between(10, 200),
+                                      .record_bytes = record,
+                                      .fields = 1 + (size_t)between(0, 8),
+                                      .read_extra = 32 * 1024,
+                                      .work_factor = between(1, 8),
+                                      .result_factor = between(0.1, 3),
+                                      .result_rows = between(0, 2) < 1 ? 0 : rows,
+                                      .outputs = between(0, 4) < 3 ? 0 : 2,
+                                      .sides = between(0, 4) < 3 ? 0 : 2};
+        cb_error err;
+        if (cbi_job_size(&job, &err) != CB_OK)
+            continue;
+        planned++;
+        const cbi_job_sizes *z = &job.sizes;
+        size_t most = cbi_max(z->parts, z->ranges * cbi_job_outputs(&job));
+        assert_true(cbi_batch_memory(z->batch, (uint32_t)most) <= z->batch_memory);
+        assert_true(z->batch_memory + z->work <= z->worker);
+        assert_true(z->shared + z->threads * z->worker + z->segments * z->segment <= z->usable);
+    }
+    assert_true(planned > 1000);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_batches_count_all_partitions_of_any_plan),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
