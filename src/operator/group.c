@@ -264,6 +264,7 @@ cb_status group_bind(cb_group *g, cb_error *err) {
     g->separator = g->delimited             ? f->separator
                    : g->line_separator >= 0 ? (uint8_t)g->line_separator
                                             : (uint8_t)'\t';
+    g->guarded = g->quoting && g->separator != 0 && strchr("0123456789.-;", g->separator) != NULL;
     CB_TRY(find_keys(g, names, name_count, g->delimited ? f->columns : 0, err));
     CB_TRY(cbi_aggregates_bind(g->aggs, names, name_count, g->delimited ? f->columns : 0, err));
     CB_TRY(collect_columns(g, err));

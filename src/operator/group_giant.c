@@ -7,19 +7,30 @@
  *
  * A giant group, larger than that, goes to a second external sort while it streams by: for each
  * aggregate that needs an order, each value becomes a record whose key is {number of the aggregate,
- * value} in a form that memcmp orders. When the group ends they come back in order, and each
- * aggregate reads its quantiles, its distinct values, its most frequent one off the stream. What
- * needs no order (sums, the first, the last, the row with the largest ...) is kept as it streams.
+ * value} in a form that memcmp orders. What needs no order (sums, the first, the last, the row with
+ * the largest ...) is kept as it streams. When the group ends the values come back in order, those
+ * of one aggregate after those of the other, as the fields of the result do: so the result is
+ * written while they stream, and no aggregate needs room of its own for what it will show.
+ *
+ * Memory while a group streams, and when it has ended:
+ *
+ *     | kept texts, some of them out of date |  a value on its way to the sort |
+ *     | kept texts | the result, field by field | the value that streamed by last; the best one |
  */
 
+typedef struct giant_text { /* that is kept */
+    uint32_t bytes;
+    bool has;
+    size_t at; /* in kept texts */
+} giant_text;
+
 typedef struct giant_item { /* of one aggregate, in a giant group */
-    uint8_t *kept;          /* a text that is kept, bytes of it */
-    uint32_t kept_bytes;
+    giant_text shown, by;   /* by: argmax by a text */
     bool has;
     cbi_i128 best;
-    uint8_t *best_text; /* argmax by text */
-    uint32_t best_bytes;
-    uint64_t n;         /* values in the sort */
+    uint64_t n;     /* values in the sort */
+    uint64_t bytes; /* of all of them, joined and quoted */
+    uint64_t longest;
     uint64_t place;     /* of the value that streams by */
     uint64_t low, high; /* places that are wanted */
     cbi_i128 low_value, high_value;
@@ -47,13 +58,19 @@ typedef struct giant_work {
     bool giant;
     cbi_runs inner;
     giant_item *items;
-    size_t text_room; /* of a kept text */
-    uint8_t *scratch; /* a key and a text for the sort */
-    size_t scratch_room;
+    uint8_t *texts; /* kept: {owner, room}, bytes */
+    size_t texts_bytes, texts_used;
+    /* the result that is put together */
+    uint8_t *record, *row, *at, *end;
+    uint64_t likely;   /* bytes it will need, at most */
+    size_t next;       /* the aggregate whose field is next, or under way */
+    bool streaming;    /* it is under way */
+    size_t raw_bytes;  /* of what a field joins */
     uint8_t *last_key; /* of the stream: to tell values apart */
-    uint32_t last_bytes, last_item;
-    /* the result row that is put together */
-    uint8_t *text, *at, *end;
+    uint32_t last_bytes;
+    uint8_t *mode;
+    uint32_t mode_bytes;
+    size_t value_room; /* of each of the two */
 } giant_work;
 
 /* ---- values as keys ---- */
@@ -84,6 +101,64 @@ static cb_status no_room(const giant_work *b, const char *what, uint64_t bytes, 
                           (unsigned long long)bytes);
 }
 
+/* ---- texts that are kept ---- */
+
+enum { TEXT_HEAD = 2 * sizeof(uint32_t) };
+
+static giant_text *text_of_owner(const giant_work *b, uint32_t owner) {
+    giant_item *item = &b->items[owner / 2];
+    return owner % 2 == 0 ? &item->shown : &item->by;
+}
+
+/* Those that have been replaced by longer ones go. */
+static void compact_texts(giant_work *b) {
+    size_t to = 0;
+    for (size_t at = 0; at < b->texts_used;) {
+        size_t all = TEXT_HEAD + cbi_load_u32(b->texts + at + sizeof(uint32_t));
+        giant_text *text = text_of_owner(b, cbi_load_u32(b->texts + at));
+        if (text->has && text->at == at + TEXT_HEAD) {
+            memmove(b->texts + to, b->texts + at, all);
+            text->at = to + TEXT_HEAD;
+            to += all;
+        }
+        at += all;
+    }
+    b->texts_used = to;
+}
+
+/* So many bytes behind the kept texts. */
+static uint8_t *texts_room(giant_work *b, const char *what, size_t bytes, cb_error *err) {
+    if (bytes > b->texts_bytes - b->texts_used)
+        compact_texts(b);
+    if (bytes <= b->texts_bytes - b->texts_used)
+        return b->texts + b->texts_used;
+    (void)no_room(b, what, b->texts_used + bytes, b->texts_bytes, err);
+    return NULL;
+}
+
+static cb_status keep_text(giant_work *b, uint32_t owner, const uint8_t *from, uint32_t bytes,
+                           cb_error *err) {
+    giant_text *text = text_of_owner(b, owner);
+    if (!text->has ||
+        cbi_load_u32(b->texts + text->at - sizeof(uint32_t)) < bytes) { /* else in its place */
+        text->has = false;
+        uint8_t *to = texts_room(b, "a text", TEXT_HEAD + bytes, err);
+        if (to == NULL)
+            return CB_EBUDGET;
+        cbi_store_u32(to, owner);
+        cbi_store_u32(to + sizeof(uint32_t), bytes);
+        text->at = (size_t)(to - b->texts) + TEXT_HEAD;
+        b->texts_used += TEXT_HEAD + bytes;
+    }
+    if (from != NULL)
+        memcpy(b->texts + text->at, from, bytes);
+    else
+        memset(b->texts + text->at, 0, bytes);
+    text->bytes = bytes;
+    text->has = true;
+    return CB_OK;
+}
+
 /* ---- one row of a giant group ---- */
 
 static cb_status value_to_sort(giant_work *b, size_t i, const uint8_t *body, uint64_t position,
@@ -102,29 +177,26 @@ static cb_status value_to_sort(giant_work *b, size_t i, const uint8_t *body, uin
         return CB_OK;
     bool collect = item->kind == CBI_AGG_COLLECT;
     size_t bytes = 4 + (number ? 16 : text.bytes);
-    if (bytes > b->scratch_room)
-        return no_room(b, "a value", bytes, b->scratch_room, err);
-    cbi_store_u32(b->scratch, __builtin_bswap32((uint32_t)i));
+    uint8_t *key = texts_room(b, "a value", bytes, err);
+    if (key == NULL)
+        return CB_EBUDGET;
+    cbi_store_u32(key, __builtin_bswap32((uint32_t)i));
     if (number)
-        put_ordered(b->scratch + 4, v);
+        put_ordered(key + 4, v);
     else
-        memcpy(b->scratch + 4, text.at, text.bytes);
-    cbi_stored record = {.key = b->scratch,
+        memcpy(key + 4, text.at, text.bytes);
+    cbi_stored record = {.key = key,
                          .key_bytes = (uint32_t)(collect ? 4 : bytes),
-                         .row = b->scratch + 4,
+                         .row = key + 4,
                          .row_bytes = collect ? text.bytes : 0,
                          .order = position};
-    b->items[i].n++;
+    giant_item *kept = &b->items[i];
+    kept->n++;
+    kept->longest = cbi_max(kept->longest, text.bytes);
+    kept->bytes += text.bytes + 1;
+    for (uint32_t k = 0; k < text.bytes; k++)
+        kept->bytes += text.at[k] == '"';
     return cbi_runs_add(&b->inner, &record, err);
-}
-
-static cb_status keep_text(giant_work *b, uint8_t *to, uint32_t *to_bytes, list_text text,
-                           cb_error *err) {
-    if (text.bytes > b->text_room)
-        return no_room(b, "a text", text.bytes, b->text_room, err);
-    memcpy(to, text.at, text.bytes);
-    *to_bytes = text.bytes;
-    return CB_OK;
 }
 
 static cb_status keep_extreme(giant_work *b, size_t i, const uint8_t *body, cb_error *err) {
@@ -133,6 +205,8 @@ static cb_status keep_extreme(giant_work *b, size_t i, const uint8_t *body, cb_e
     bool arg = item->kind == CBI_AGG_ARGMAX || item->kind == CBI_AGG_ARGMIN;
     bool up = item->kind == CBI_AGG_ARGMAX || item->kind == CBI_AGG_MAX, null = false;
     size_t by = arg ? item->b : item->a;
+    uint32_t owner = (uint32_t)(2 * i);
+    const giant_text *best = arg ? &kept->by : &kept->shown;
     int c = 1;
     cbi_i128 v = 0;
     list_text text = {.at = NULL};
@@ -142,18 +216,20 @@ static cb_status keep_extreme(giant_work *b, size_t i, const uint8_t *body, cb_e
     } else {
         text = list_text_of(b->g, body, by);
         null = text.at == NULL;
-        if (!null)
-            c = cbi_compare_bytes(text.at, text.bytes, kept->best_text, kept->best_bytes, 0);
+        if (!null && kept->has)
+            c = cbi_compare_bytes(text.at, text.bytes, b->texts + best->at, best->bytes, 0);
     }
     if (null || (kept->has && !(up ? c > 0 : c < 0)))
         return CB_OK;
     kept->has = true;
     kept->best = v;
-    if (text.at != NULL)
-        CB_TRY(keep_text(b, kept->best_text, &kept->best_bytes, text, err));
-    kept->kept_bytes = 0;
+    if (arg && text.at != NULL)
+        CB_TRY(keep_text(b, owner + 1, text.at, text.bytes, err));
     text = list_text_of(b->g, body, item->a);
-    return text.at != NULL ? keep_text(b, kept->kept, &kept->kept_bytes, text, err) : CB_OK;
+    if (text.at != NULL)
+        return keep_text(b, owner, text.at, text.bytes, err);
+    kept->shown.has = false;
+    return CB_OK;
 }
 
 static cb_status giant_value(giant_work *b, size_t i, const uint8_t *body, uint64_t position,
@@ -173,15 +249,14 @@ static cb_status giant_value(giant_work *b, size_t i, const uint8_t *body, uint6
         else
             text = list_text_of(b->g, body, item->a);
         if (!null && text.at != NULL)
-            list_approx_add(kept->kept, text.at, text.bytes);
+            list_approx_add(b->texts + kept->shown.at, text.at, text.bytes);
         return CB_OK;
     }
     if (item->kind == CBI_AGG_FIRST || item->kind == CBI_AGG_LAST) {
         list_text text = list_text_of(b->g, body, item->a);
-        if (text.at == NULL || (kept->has && item->kind == CBI_AGG_FIRST))
+        if (text.at == NULL || (kept->shown.has && item->kind == CBI_AGG_FIRST))
             return CB_OK;
-        kept->has = true;
-        return keep_text(b, kept->kept, &kept->kept_bytes, text, err);
+        return keep_text(b, (uint32_t)(2 * i), text.at, text.bytes, err);
     }
     return keep_extreme(b, i, body, err);
 }
@@ -197,23 +272,39 @@ static cb_status giant_row(giant_work *b, const uint8_t *body, uint64_t position
     return CB_OK;
 }
 
-/* ---- the end of a giant group: values stream by in order ---- */
+/* ---- the end of a giant group: fields are written as values stream by in order ---- */
+
+static cb_status result_room(const giant_work *b, size_t bytes, cb_error *err) {
+    if (bytes <= (size_t)(b->end - b->at))
+        return CB_OK;
+    uint64_t all = (uint64_t)(b->at - b->texts) + bytes;
+    return no_room(b, "a result", all > b->likely ? all : b->likely, b->texts_bytes, err);
+}
 
 static cb_status put_bytes(giant_work *b, const uint8_t *p, size_t bytes, cb_error *err) {
-    if (bytes > (size_t)(b->end - b->at))
-        return no_room(b, "a row of the result", (uint64_t)(b->at - b->text) + bytes,
-                       (uint64_t)(b->end - b->text), err);
+    CB_TRY(result_room(b, bytes, err));
     memcpy(b->at, p, bytes);
     b->at += bytes;
     return CB_OK;
 }
 
 static cb_status put_text(giant_work *b, const uint8_t *p, size_t bytes, cb_error *err) {
-    size_t all = group_field_bytes(b->g, p, bytes);
-    if (all > (size_t)(b->end - b->at))
-        return no_room(b, "a row of the result", (uint64_t)(b->at - b->text) + all,
-                       (uint64_t)(b->end - b->text), err);
+    CB_TRY(result_room(b, group_field_bytes(b->g, p, bytes), err));
     b->at = group_put_field(b->g, b->at, p, bytes);
+    return CB_OK;
+}
+
+/* What lies at the end of the room becomes the field at its front: quotes never catch up with what
+ * they are put around. */
+static cb_status put_raw(giant_work *b, cb_error *err) {
+    const uint8_t *from = b->end - b->raw_bytes;
+    size_t all = group_field_bytes(b->g, from, b->raw_bytes);
+    CB_TRY(result_room(b, all, err));
+    if (all == b->raw_bytes)
+        memmove(b->at, from, all);
+    else
+        (void)group_put_field(b->g, b->at, from, b->raw_bytes);
+    b->at += all;
     return CB_OK;
 }
 
@@ -221,9 +312,9 @@ static cb_status put_text(giant_work *b, const uint8_t *p, size_t bytes, cb_erro
 static void want_places(giant_work *b, size_t i) {
     const cbi_aggregate *item = &b->g->aggs->items[i];
     giant_item *kept = &b->items[i];
-    kept->place = kept->distinct = kept->run = kept->most = 0;
     if (kept->n == 0)
         return;
+    kept->high = UINT64_MAX;
     if (item->kind == CBI_AGG_QUANTILE && item->type == CBI_VALUE_NUM) {
         list_quantile_places(item, kept->n, &kept->low, &kept->high);
     } else if (item->kind == CBI_AGG_QUANTILE) {
@@ -232,133 +323,160 @@ static void want_places(giant_work *b, size_t i) {
         kept->low = kept->high = rank > 0 ? rank - 1 : 0;
     } else if (item->kind == CBI_AGG_TOP) {
         kept->low = kept->n > item->n ? kept->n - item->n : 0;
-        kept->high = UINT64_MAX;
     } else if (item->kind == CBI_AGG_BOTTOM) {
-        kept->low = 0;
         kept->high = item->n - 1;
-    } else {
-        kept->low = 0;
-        kept->high = UINT64_MAX;
     }
 }
 
-/* Fields of the result up to that of item i, which are made without the stream. */
-static cb_status put_fields(giant_work *b, size_t from, size_t to, cb_error *err);
-
 /* A run of equal values has ended. */
-static void end_run(giant_work *b, size_t i) {
-    giant_item *kept = &b->items[i];
+static void end_run(giant_work *b, giant_item *kept) {
     if (kept->run == 0)
         return;
     kept->distinct++;
     if (kept->run > kept->most || (kept->run == kept->most && kept->run_first < kept->most_first)) {
         kept->most = kept->run;
         kept->most_first = kept->run_first;
-        kept->kept_bytes = b->last_bytes <= b->text_room ? b->last_bytes : 0;
-        memcpy(kept->kept, b->last_key, kept->kept_bytes);
+        b->mode_bytes = b->last_bytes;
+        if (b->mode != NULL)
+            memcpy(b->mode, b->last_key, b->last_bytes);
     }
     kept->run = 0;
 }
 
-/* top3 is kept in ascending order and turned round at the end, at most that many values. */
-static cb_status append_value(giant_work *b, const cbi_aggregate *item, giant_item *kept,
-                              const uint8_t *value, uint32_t bytes, cb_error *err) {
+/* Values joined, from the front of the room; of topN, which come in ascending order, from its end:
+ * the last one goes before the others. */
+static cb_status join_value(giant_work *b, const cbi_aggregate *item, giant_item *kept,
+                            const uint8_t *value, uint32_t bytes, cb_error *err) {
     uint8_t text[CBI_DECIMAL_TEXT_MAX];
     if (item->type == CBI_VALUE_NUM) {
         uint8_t *end = cbi_decimal_format(text, get_ordered(value), b->g->scales[item->a]);
         value = text;
         bytes = (uint32_t)(end - text);
     }
-    size_t all = kept->kept_bytes + bytes + 1;
-    if (all > b->text_room)
-        return no_room(b, "a result", all, b->text_room, err);
-    if (item->kind == CBI_AGG_TOP) { /* before the others */
-        memmove(kept->kept + bytes + kept->has, kept->kept, kept->kept_bytes);
-        memcpy(kept->kept, value, bytes);
-        if (kept->has)
-            kept->kept[bytes] = ';';
-    } else {
-        if (kept->has)
-            kept->kept[kept->kept_bytes] = ';';
-        memcpy(kept->kept + kept->kept_bytes + kept->has, value, bytes);
-    }
-    kept->kept_bytes += bytes + kept->has;
+    size_t joint = kept->has ? 1 : 0;
+    CB_TRY(result_room(b, b->raw_bytes + bytes + joint, err));
+    uint8_t *to = item->kind == CBI_AGG_TOP ? b->end - b->raw_bytes - joint - bytes
+                                            : b->at + b->raw_bytes + joint;
+    memcpy(to, value, bytes);
+    if (joint > 0)
+        *(item->kind == CBI_AGG_TOP ? to + bytes : to - 1) = ';';
+    b->raw_bytes += bytes + joint;
     kept->has = true;
+    return CB_OK;
+}
+
+static cb_status count_value(giant_work *b, giant_item *kept, const uint8_t *value, uint32_t bytes,
+                             uint64_t order, cb_error *err) {
+    if (kept->run == 0 || b->last_bytes != bytes || memcmp(b->last_key, value, bytes) != 0) {
+        end_run(b, kept);
+        if (bytes > b->value_room)
+            CB_TRY(result_room(b, (size_t)(b->end - b->at) + 1, err));
+        memcpy(b->last_key, value, bytes);
+        b->last_bytes = bytes;
+        kept->run_first = order;
+    }
+    kept->run++;
+    return CB_OK;
+}
+
+/* The field of an aggregate that shows nothing but what was kept, or has seen no values. */
+static cb_status put_kept(giant_work *b, size_t i, cb_error *err) {
+    cb_group *g = b->g;
+    const cbi_aggregate *item = &g->aggs->items[i];
+    const giant_text *shown = &b->items[i].shown;
+    uint8_t text[CBI_DECIMAL_TEXT_MAX], *end = text;
+    if (cbi_aggregate_fixed(item)) {
+        if (cbi_state_format(g->aggs, item, g->scales, b->eval.state, text, &end) != CBI_RESULT_OK)
+            return group_overflow(g, b->key, b->key_bytes, item->a, err);
+    } else if (item->kind == CBI_AGG_DISTINCT) {
+        end = cbi_u64_format(text, 0);
+    } else if (item->kind == CBI_AGG_APPROX) {
+        end = cbi_u64_format(text, list_approx_result(b->texts + shown->at));
+    } else if (shown->has) {
+        return put_text(b, b->texts + shown->at, shown->bytes, err);
+    }
+    return put_text(b, text, (size_t)(end - text), err);
+}
+
+/* The field whose values have streamed by. */
+static cb_status end_field(giant_work *b, cb_error *err) {
+    cb_group *g = b->g;
+    const cbi_aggregate *item = &g->aggs->items[b->next];
+    giant_item *kept = &b->items[b->next];
+    uint8_t text[CBI_DECIMAL_TEXT_MAX], *end;
+    bool number = item->type == CBI_VALUE_NUM;
+    uint8_t scale = g->scales[item->a];
+    b->next++;
+    b->streaming = false;
+    if (item->kind == CBI_AGG_DISTINCT || item->kind == CBI_AGG_MODE)
+        end_run(b, kept);
+    if (item->kind == CBI_AGG_DISTINCT) {
+        end = cbi_u64_format(text, kept->distinct);
+    } else if (item->kind == CBI_AGG_QUANTILE && number) {
+        end = list_put_quantile(item, kept->low_value, kept->high_value, kept->n, scale, text);
+    } else if (item->kind == CBI_AGG_MODE && number) {
+        end = cbi_decimal_format(text, get_ordered(b->mode), scale);
+    } else if (item->kind == CBI_AGG_MODE) { /* the other half of the room, as if it were joined */
+        b->raw_bytes = b->mode_bytes;
+        memmove(b->end - b->raw_bytes, b->mode, b->raw_bytes);
+        return put_raw(b, err);
+    } else {
+        if (item->kind != CBI_AGG_TOP)
+            memmove(b->end - b->raw_bytes, b->at, b->raw_bytes);
+        return put_raw(b, err);
+    }
+    return put_text(b, text, (size_t)(end - text), err);
+}
+
+/* Fields up to that of aggregate i, and what stands before it. */
+static cb_status put_fields(giant_work *b, size_t i, cb_error *err) {
+    if (b->streaming)
+        CB_TRY(end_field(b, err));
+    for (;;) {
+        if ((b->next > 0 || b->g->key_count > 0) && b->next < b->g->aggs->count)
+            CB_TRY(put_bytes(b, &b->g->separator, 1, err));
+        if (b->next == i)
+            return CB_OK;
+        CB_TRY(put_kept(b, b->next++, err));
+    }
+}
+
+static cb_status begin_field(giant_work *b, size_t i, cb_error *err) {
+    CB_TRY(put_fields(b, i, err));
+    b->streaming = true;
+    b->raw_bytes = 0;
+    b->value_room = (size_t)(b->end - b->at);
+    b->last_key = b->at;
+    b->mode = NULL;
+    if (b->g->aggs->items[i].kind == CBI_AGG_MODE) {
+        b->value_room /= 2;
+        b->mode = b->at + b->value_room;
+    }
     return CB_OK;
 }
 
 static cb_status sorted_value(void *ctx, const cbi_stored *record, cb_error *err) {
     giant_work *b = ctx;
     size_t i = __builtin_bswap32(cbi_load_u32(record->key));
+    if (!b->streaming || i != b->next)
+        CB_TRY(begin_field(b, i, err));
     const cbi_aggregate *item = &b->g->aggs->items[i];
     giant_item *kept = &b->items[i];
     const uint8_t *value = record->key + 4;
     uint32_t bytes = record->key_bytes - 4;
     bool wanted = kept->place >= kept->low && kept->place <= kept->high;
     kept->place++;
-    switch ((int)item->kind) {
-        case CBI_AGG_QUANTILE:
-            if (!wanted)
-                return CB_OK;
-            if (item->type == CBI_VALUE_STR)
-                return keep_text(b, kept->kept, &kept->kept_bytes,
-                                 (list_text){.at = value, .bytes = bytes}, err);
-            if (kept->place - 1 == kept->low)
-                kept->low_value = get_ordered(value);
-            kept->high_value = get_ordered(value);
-            return CB_OK;
-        case CBI_AGG_TOP:
-        case CBI_AGG_BOTTOM: return wanted ? append_value(b, item, kept, value, bytes, err) : CB_OK;
-        case CBI_AGG_COLLECT:
-            return append_value(b, item, kept, record->row, record->row_bytes, err);
-        default: break;
-    }
-    bool same = kept->run > 0 && b->last_item == i && b->last_bytes == bytes &&
-                memcmp(b->last_key, value, bytes) == 0;
-    if (!same) {
-        if (b->last_item != UINT32_MAX)
-            end_run(b, b->last_item);
-        memcpy(b->last_key, value, bytes);
-        b->last_bytes = bytes;
-        b->last_item = (uint32_t)i;
-        kept->run_first = record->order;
-    }
-    kept->run++;
-    return CB_OK;
-}
-
-static cb_status put_field(giant_work *b, size_t i, cb_error *err) {
-    cb_group *g = b->g;
-    const cbi_aggregate *item = &g->aggs->items[i];
-    giant_item *kept = &b->items[i];
-    uint8_t text[CBI_DECIMAL_TEXT_MAX], *end = text;
-    bool number = item->type == CBI_VALUE_NUM;
-    uint8_t scale = item->a != UINT32_MAX ? g->scales[item->a] : 0;
-    if (cbi_aggregate_fixed(item)) {
-        if (cbi_state_format(g->aggs, item, g->scales, b->eval.state, text, &end) != CBI_RESULT_OK)
-            return group_overflow(g, b->key, b->key_bytes, item->a, err);
-    } else if (item->kind == CBI_AGG_DISTINCT) {
-        end = cbi_u64_format(text, kept->distinct);
-    } else if (item->kind == CBI_AGG_APPROX) {
-        end = cbi_u64_format(text, list_approx_result(kept->kept));
-    } else if (item->kind == CBI_AGG_QUANTILE && number) {
-        if (kept->n > 0)
-            end = list_put_quantile(item, kept->low_value, kept->high_value, kept->n, scale, text);
-    } else if (item->kind == CBI_AGG_MODE && number) {
-        if (kept->distinct > 0)
-            end = cbi_decimal_format(text, get_ordered(kept->kept), scale);
-    } else {
-        return kept->kept_bytes > 0 ? put_text(b, kept->kept, kept->kept_bytes, err) : CB_OK;
-    }
-    return put_bytes(b, text, (size_t)(end - text), err);
-}
-
-static cb_status put_fields(giant_work *b, size_t from, size_t to, cb_error *err) {
-    for (size_t i = from; i < to; i++) {
-        if (i > 0 || b->g->key_count > 0)
-            CB_TRY(put_bytes(b, &b->g->separator, 1, err));
-        CB_TRY(put_field(b, i, err));
-    }
+    if (item->kind == CBI_AGG_DISTINCT || item->kind == CBI_AGG_MODE)
+        return count_value(b, kept, value, bytes, record->order, err);
+    if (!wanted)
+        return CB_OK;
+    if (item->kind == CBI_AGG_COLLECT)
+        return join_value(b, item, kept, record->row, record->row_bytes, err);
+    if (item->kind != CBI_AGG_QUANTILE || item->type == CBI_VALUE_STR)
+        return join_value(b, item, kept, value, bytes, err);
+    if (kept->place - 1 == kept->low)
+        kept->low_value = get_ordered(value);
+    kept->high_value = get_ordered(value);
     return CB_OK;
 }
 
@@ -367,45 +485,75 @@ static const uint8_t *display_of(const giant_work *b, uint32_t *bytes) {
     return !b->g->display ? b->key : cbi_varint_get(b->key + b->key_bytes + 4, bytes);
 }
 
-static cb_status put_giant(giant_work *b, cb_error *err) {
+/* Bytes of a field, and of what it takes to make it, at most. */
+static uint64_t likely_bytes(const cbi_aggregate *item, const giant_item *kept) {
+    uint64_t one = 2 * (kept->longest + kept->shown.bytes) + CBI_DECIMAL_TEXT_MAX + 3;
+    if (item->kind == CBI_AGG_COLLECT)
+        return kept->bytes + 3;
+    if (item->kind != CBI_AGG_TOP && item->kind != CBI_AGG_BOTTOM)
+        return one;
+    return item->type == CBI_VALUE_STR && item->n * one > kept->bytes ? kept->bytes + 3
+                                                                      : item->n * one;
+}
+
+/* The record of the result begins behind the kept texts, with all that is known of it: how many
+ * bytes its row has is not, so room is left for it. */
+static cb_status begin_result(giant_work *b, group_result *r, cb_error *err) {
     cb_group *g = b->g;
     uint32_t display_bytes;
     const uint8_t *display = display_of(b, &display_bytes);
-    b->at = b->text;
-    CB_TRY(put_bytes(b, display, display_bytes, err));
-    CB_TRY(put_fields(b, 0, g->aggs->count, err));
-    group_result r;
-    uint8_t *p;
-    uint32_t row_bytes = (uint32_t)(b->at - b->text);
-    group_result_place(g, b->first, b->key, b->key_bytes, &r);
-    group_result_count(g, b->w, r.range, row_bytes);
-    CB_TRY(cbi_batch_begin(&b->w->batch, r.range, cbi_record_bytes(r.order_bytes, row_bytes), &p,
-                           err));
-    p = cbi_record_put_key(p, r.order, r.order_bytes, row_bytes);
-    memcpy(p, b->text, row_bytes);
-    return cbi_batch_end(&b->w->batch, p + row_bytes, err);
+    compact_texts(b);
+    b->record = b->at = b->texts + b->texts_used;
+    b->end = b->texts + b->texts_bytes;
+    group_result_place(g, b->first, b->key, b->key_bytes, r);
+    uint64_t known = display_bytes + r->order_bytes + 2 * CBI_VARINT_MAX;
+    b->likely = b->texts_used + known;
+    for (size_t i = 0; i < g->aggs->count; i++) {
+        const cbi_aggregate *item = &g->aggs->items[i];
+        known += item->kind == CBI_AGG_COLLECT ? b->items[i].bytes : 0;
+        b->likely += likely_bytes(item, &b->items[i]);
+    }
+    CB_TRY(result_room(b, known, err));
+    b->at = cbi_varint_put(b->at + CBI_VARINT_MAX, r->order_bytes);
+    memcpy(b->at, r->order, r->order_bytes);
+    b->row = b->at + r->order_bytes;
+    memcpy(b->row, display, display_bytes);
+    b->at = b->row + display_bytes;
+    b->next = 0;
+    b->streaming = false;
+    return CB_OK;
+}
+
+static cb_status put_result(giant_work *b, const group_result *r, cb_error *err) {
+    uint32_t bytes = (uint32_t)(b->at - b->row);
+    group_result_count(b->g, b->w, r->range, bytes);
+    cbi_record_put_row_bytes(b->record, bytes);
+    return cbi_batch_put(&b->w->batch, r->range, b->record, (size_t)(b->at - b->record), err);
 }
 
 static cb_status end_giant(giant_work *b, cb_error *err) {
-    b->last_item = UINT32_MAX;
+    group_result r;
     for (size_t i = 0; i < b->g->aggs->count; i++)
         if (needs_sort(&b->g->aggs->items[i]))
             want_places(b, i);
+    CB_TRY(begin_result(b, &r, err));
     CB_TRY(cbi_runs_merge(&b->inner, sorted_value, b, err));
-    if (b->last_item != UINT32_MAX)
-        end_run(b, b->last_item);
-    CB_TRY(put_giant(b, err));
-    cbi_runs_close(&b->inner);
+    CB_TRY(put_fields(b, b->g->aggs->count, err));
+    cbi_runs_close(&b->inner); /* it may take all that it held to put the result away */
+    CB_TRY(put_result(b, &r, err));
     b->giant = false;
     return CB_OK;
 }
 
 /* ---- memory: what a group that fits has in one piece is divided for one that does not ---- */
 
-static uint8_t *carve(uint8_t **at, size_t bytes) {
-    uint8_t *piece = *at;
-    *at += cbi_round_up(bytes, 16);
-    return piece;
+static size_t gathered_room(const giant_work *b) {
+    return b->memory_bytes / 2 - b->used;
+}
+
+static uint8_t **place_of(const giant_work *b, uint64_t row) {
+    uint8_t *end = b->memory + b->memory_bytes / 2;
+    return (uint8_t **)(void *)(end - (row + 1) * sizeof(uint8_t *));
 }
 
 /* The rows gathered so far begin the giant group; the memory they lie in is needed for it, so they
@@ -416,42 +564,32 @@ static cb_status begin_giant(giant_work *b, cb_error *err) {
     /* rows gathered lie in the first half of the memory, all else in the second */
     uint8_t *at = b->memory + b->memory_bytes / 2, *end = b->memory + b->memory_bytes;
     at += -(uintptr_t)at & 15;
-    b->items = (giant_item *)(void *)carve(&at, (count + 1) * sizeof *b->items);
-    if (at >= end)
-        return no_room(b, "aggregates", count * sizeof *b->items, b->memory_bytes / 2, err);
-    memset(b->items, 0, (count + 1) * sizeof *b->items);
-    size_t rest = (size_t)(end - at);
-    b->text_room = rest / (2 * count + 6) & ~(size_t)15;
-    for (size_t i = 0; i < count; i++) {
-        if (g->aggs->items[i].kind == CBI_AGG_APPROX && b->text_room < APPROX_REGISTERS)
-            return no_room(b, "registers", APPROX_REGISTERS, b->text_room, err);
-        b->items[i].kept = carve(&at, b->text_room);
-        b->items[i].best_text = carve(&at, b->text_room);
+    size_t items = (count + 1) * sizeof *b->items;
+    if (items > (size_t)(end - at))
+        return no_room(b, "aggregates", 2 * items, b->memory_bytes, err);
+    b->items = (giant_item *)(void *)at;
+    memset(b->items, 0, items);
+    b->texts = at + items;
+    b->texts_bytes = (size_t)(end - b->texts);
+    b->texts_used = 0;
+    for (size_t i = 0; i < count; i++)
         if (g->aggs->items[i].kind == CBI_AGG_APPROX)
-            memset(b->items[i].kept, 0, APPROX_REGISTERS);
-    }
-    b->scratch = carve(&at, b->text_room);
-    b->scratch_room = b->text_room;
-    b->last_key = carve(&at, b->text_room);
-    b->text = at;
-    b->end = end;
+            CB_TRY(keep_text(b, (uint32_t)(2 * i), NULL, APPROX_REGISTERS, err));
     memset(b->eval.state, 0, g->aggs->state_bytes);
     size_t units = b->outer.outside / 2;
     CB_TRY(cbi_runs_open_inside(&b->inner, b->w->job, cbi_max(units, 2), err));
     b->giant = true;
+    for (uint64_t i = 0; i < b->rows; i++) /* any place that grows will do: order is by row */
+        CB_TRY(giant_row(b, *place_of(b, i), b->first + i, err));
+    size_t more = (size_t)((uint8_t *)b->items - b->memory) & ~(size_t)15; /* they are done with */
+    memmove(b->memory, b->items, items + b->texts_used);
+    b->items = (giant_item *)(void *)b->memory;
+    b->texts = b->memory + items;
+    b->texts_bytes += more;
     return CB_OK;
 }
 
 /* ---- groups ---- */
-
-static size_t gathered_room(const giant_work *b) {
-    return b->memory_bytes / 2 - b->used;
-}
-
-static uint8_t **place_of(const giant_work *b, uint64_t row) {
-    uint8_t *end = b->memory + b->memory_bytes / 2;
-    return (uint8_t **)(void *)(end - (row + 1) * sizeof(uint8_t *));
-}
 
 static cb_status end_group(giant_work *b, cb_error *err) {
     if (!b->any)
@@ -480,6 +618,8 @@ static cb_status begin_group(giant_work *b, const cbi_stored *record, const grou
     memcpy(b->key, record->key, record->key_bytes);
     memcpy(b->key + record->key_bytes, record->row, head);
     b->key_bytes = record->key_bytes;
+    b->eval.key = b->key;
+    b->eval.key_bytes = b->key_bytes;
     b->first = payload->position;
     b->rows = 0;
     b->used = 0;
@@ -499,11 +639,8 @@ static cb_status merged_row(void *ctx, const cbi_stored *record, cb_error *err) 
     size_t bytes = record->row_bytes - (size_t)(payload.body - record->row);
     size_t values = (b->rows + 2) * LIST_ROW_BYTES;
     size_t need = bytes + 16 + (b->rows + 2) * sizeof(uint8_t *);
-    if (!b->giant && (need > gathered_room(b) || values > b->memory_bytes / 2)) {
+    if (!b->giant && (need > gathered_room(b) || values > b->memory_bytes / 2))
         CB_TRY(begin_giant(b, err));
-        for (uint64_t i = 0; i < b->rows; i++) /* any place that grows will do: order is by row */
-            CB_TRY(giant_row(b, *place_of(b, i), b->first + i, err));
-    }
     if (b->giant) {
         b->rows++;
         return giant_row(b, payload.body, payload.position, err);

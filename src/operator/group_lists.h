@@ -18,6 +18,8 @@ typedef struct list_text {
 /** One worker's memory for evaluating a group. */
 typedef struct list_eval {
     cb_group *g;
+    const uint8_t *key; /* of the group, for messages */
+    uint32_t key_bytes;
     uint64_t *state;    /* of the aggregates that have one */
     cbi_value *values;  /* of a row */
     list_text *texts;   /* what aggregates have found, one each */

@@ -53,6 +53,7 @@ struct cb_group {
     bool delimited; /* CSV, TSV */
     bool quoting;
     uint8_t separator; /* of the output */
+    bool guarded;      /* it may stand in a number, or between numbers: these are quoted then */
     int line_separator;
     uint8_t *header;
     size_t packed_max; /* bytes of all packed columns */
@@ -156,6 +157,12 @@ uint8_t *group_put_field(const cb_group *g, uint8_t *p, const uint8_t *content, 
 /** Reads the numbers of a row; *bad is the column that is no number, or SIZE_MAX. */
 cbi_number_kind group_read_values(const cb_group *g, const group_row *row, cbi_value *values,
                                   size_t *bad);
+/** What has been written from `from` on is a field: with quotes around it if it must have them, for
+ * which there is room behind it. */
+uint8_t *group_guard_field(const cb_group *g, uint8_t *from, uint8_t *end);
+static inline uint8_t *group_guard_number(const cb_group *g, uint8_t *from, uint8_t *end) {
+    return CBI_UNLIKELY(g->guarded) ? group_guard_field(g, from, end) : end;
+}
 size_t group_row_payload_bytes(const cb_group *g, const group_row *row, size_t display_bytes);
 
 /** Packed numbers and texts. May write 8 bytes more than that. */
@@ -246,7 +253,8 @@ bool group_lists_fit(const cb_group *g, const cbi_partition_info *info, size_t b
 cb_status group_lists_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
                            cb_error *err);
 cb_status group_lists_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err);
-/** An aggregate that does not fit in 128 bits. */
+/** An aggregate that does not fit in 128 bits. `key`: as it is stored, what is written out of it
+ * behind it; not a brief one. */
 cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes, size_t column,
                          cb_error *err);
 

@@ -318,7 +318,7 @@ static cb_status add_to_table(cbi_job_worker *w, found_key *k, const cbi_value *
     }
     own->rows_since++;
     if (!cbi_state_add(own->group->aggs, own->table.scales, e->state, values, &column))
-        return group_overflow(own->group, k->key, k->key_bytes, column, err);
+        return group_overflow(own->group, e->key, e->key_bytes, column, err);
     return CB_OK;
 }
 

@@ -71,6 +71,15 @@ uint8_t *group_put_field(const cb_group *g, uint8_t *p, const uint8_t *content, 
     return p;
 }
 
+uint8_t *group_guard_field(const cb_group *g, uint8_t *from, uint8_t *end) {
+    size_t bytes = (size_t)(end - from);
+    if (!needs_quotes(g, from, bytes))
+        return end;
+    memmove(from + 1, from, bytes);
+    *from = end[1] = '"';
+    return end + 2;
+}
+
 /* ---- key columns as they are written out ---- */
 
 bool group_keeps_quotes(const cb_group *g, const uint8_t *base, cbi_span span) {

@@ -58,6 +58,9 @@ static bool states_fit(cbi_job *job, void *ctx, uint32_t index, const cbi_partit
 
 cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes, size_t column,
                          cb_error *err) {
+    uint32_t bytes = (uint32_t)key_bytes;
+    if (g->display)
+        key = cbi_varint_get(key + key_bytes + 4, &bytes);
     if (g->key_count == 0)
         return cbi_fail(err, CB_EDATA,
                         "the numbers of column '%.80s', or their sum, do not fit in 128 bits",
@@ -65,7 +68,7 @@ cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes
     return cbi_fail(err, CB_EDATA,
                     "the numbers of column '%.80s', or their sum, do not fit in 128 bits; it "
                     "happened in the group '%.*s'",
-                    g->aggs->columns[column].name, (int)cbi_min(key_bytes, 80), (const char *)key);
+                    g->aggs->columns[column].name, (int)cbi_min(bytes, 80), (const char *)key);
 }
 
 /* ---- results ---- */
@@ -98,8 +101,10 @@ static cb_status put_result(states_work *s, uint64_t first, const uint8_t *key, 
         if (i > 0 || g->key_count > 0)
             *text++ = g->separator;
         const cbi_aggregate *item = &g->aggs->items[i];
+        uint8_t *from = text;
         if (cbi_state_format(g->aggs, item, s->scales, state, text, &text) != CBI_RESULT_OK)
             return overflow(g, key, key_bytes, item->a, err);
+        text = group_guard_number(g, from, text);
     }
     uint32_t display_bytes;
     const uint8_t *display = display_of(g, key, key_bytes, &display_bytes);

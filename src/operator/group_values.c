@@ -61,7 +61,7 @@ cb_status list_number_of(list_eval *e, const uint8_t *body, size_t column, cbi_i
     (void)cbi_packed_get(p, &d, null);
     if (*null || cbi_decimal_shift(d.value, (unsigned)g->scales[column] - d.scale, v))
         return CB_OK;
-    return group_overflow(g, (const uint8_t *)"", 0, column, err);
+    return group_overflow(g, e->key, e->key_bytes, column, err);
 }
 
 /* ---- selecting and sorting numbers ---- */
@@ -531,17 +531,37 @@ static cb_status put_number_mode(list_eval *e, const cbi_aggregate *item,
     return CB_OK;
 }
 
+/* What is made of numbers. */
+static cb_status put_number(list_eval *e, const cbi_aggregate *item, const uint8_t *const *rows,
+                            size_t count, uint8_t **p, cb_error *err) {
+    cb_group *g = e->g;
+    if (cbi_aggregate_fixed(item))
+        return cbi_state_format(g->aggs, item, g->scales, e->state, *p, p) == CBI_RESULT_OK
+                   ? CB_OK
+                   : group_overflow(g, e->key, e->key_bytes, item->a, err);
+    if (item->kind == CBI_AGG_APPROX) {
+        CB_TRY(approx_values(e, item, rows, count, err));
+        *p = cbi_u64_format(*p, list_approx_result(e->registers));
+        return CB_OK;
+    }
+    bool number = item->type == CBI_VALUE_NUM;
+    if (number && (item->kind == CBI_AGG_TOP || item->kind == CBI_AGG_BOTTOM))
+        return put_top(e, item, rows, count, p, err);
+    if (item->kind == CBI_AGG_QUANTILE && number)
+        return put_quantile(e, item, rows, count, p, err);
+    if (item->kind == CBI_AGG_DISTINCT || (item->kind == CBI_AGG_MODE && number))
+        return put_number_mode(e, item, rows, count, p, err);
+    return CB_OK; /* missing */
+}
+
 static cb_status put_value(list_eval *e, const cbi_aggregate *item, const list_text *found,
                            const uint8_t *const *rows, size_t count, uint8_t **p, cb_error *err) {
     cb_group *g = e->g;
+    uint8_t *from = *p;
     if (found->at != NULL) {
         *p = group_put_field(g, *p, found->at, found->bytes);
         return CB_OK;
     }
-    if (cbi_aggregate_fixed(item))
-        return cbi_state_format(g->aggs, item, g->scales, e->state, *p, p) == CBI_RESULT_OK
-                   ? CB_OK
-                   : group_overflow(g, (const uint8_t *)"", 0, item->a, err);
     if (item->kind == CBI_AGG_COLLECT) {
         list_text *texts = (list_text *)(void *)e->scratch;
         size_t n = 0;
@@ -552,19 +572,11 @@ static cb_status put_value(list_eval *e, const cbi_aggregate *item, const list_t
         *p = put_joined(g, texts, n, *p);
         return CB_OK;
     }
-    if (item->kind == CBI_AGG_TOP || item->kind == CBI_AGG_BOTTOM)
+    if (item->type == CBI_VALUE_STR && (item->kind == CBI_AGG_TOP || item->kind == CBI_AGG_BOTTOM))
         return put_top(e, item, rows, count, p, err);
-    if (item->kind == CBI_AGG_APPROX) {
-        CB_TRY(approx_values(e, item, rows, count, err));
-        *p = cbi_u64_format(*p, list_approx_result(e->registers));
-        return CB_OK;
-    }
-    bool number = item->type == CBI_VALUE_NUM;
-    if (item->kind == CBI_AGG_QUANTILE && number)
-        return put_quantile(e, item, rows, count, p, err);
-    if (item->kind == CBI_AGG_DISTINCT || (item->kind == CBI_AGG_MODE && number))
-        return put_number_mode(e, item, rows, count, p, err);
-    return CB_OK; /* missing */
+    CB_TRY(put_number(e, item, rows, count, p, err));
+    *p = group_guard_number(g, from, *p);
+    return CB_OK;
 }
 
 static cb_status add_up(list_eval *e, const uint8_t *const *rows, size_t count, cb_error *err) {
@@ -574,7 +586,7 @@ static cb_status add_up(list_eval *e, const uint8_t *const *rows, size_t count, 
     for (size_t i = 0; i < count; i++) {
         (void)group_values_get(g, rows[i], e->values);
         if (!cbi_state_add(g->aggs, g->scales, e->state, e->values, &column))
-            return group_overflow(g, (const uint8_t *)"", 0, column, err);
+            return group_overflow(g, e->key, e->key_bytes, column, err);
     }
     return CB_OK;
 }
@@ -584,6 +596,8 @@ cb_status list_put_result(list_eval *e, cbi_job_worker *w, uint64_t first, const
                           const uint8_t *const *rows, size_t count, cb_error *err) {
     cb_group *g = e->g;
     uint64_t row_bound = display_bytes, bound;
+    e->key = key;
+    e->key_bytes = key_bytes;
     for (size_t i = 0; i < g->aggs->count; i++) {
         CB_TRY(look_for_text(e, &g->aggs->items[i], rows, count, &e->texts[i], &bound, err));
         row_bound += bound + 1;
@@ -611,7 +625,6 @@ cb_status list_put_result(list_eval *e, cbi_job_worker *w, uint64_t first, const
     }
     uint32_t bytes = (uint32_t)(p - row);
     group_result_count(g, w, r.range, bytes);
-    for (unsigned i = 0; i < CBI_VARINT_MAX; i++, bytes >>= 7)
-        start[i] = (uint8_t)((bytes & 0x7f) | (i + 1 < CBI_VARINT_MAX ? 0x80 : 0));
+    cbi_record_put_row_bytes(start, bytes);
     return cbi_batch_end(&w->batch, p, err);
 }

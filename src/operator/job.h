@@ -53,6 +53,12 @@ static inline uint8_t *cbi_record_put_key(uint8_t *p, const uint8_t *key, uint32
     return p + key_bytes;
 }
 
+/** Says in the CBI_VARINT_MAX bytes at `p`, that were left for it, how many bytes its row has. */
+static inline void cbi_record_put_row_bytes(uint8_t *p, uint32_t row_bytes) {
+    for (unsigned i = 0; i < CBI_VARINT_MAX; i++, row_bytes >>= 7)
+        p[i] = (uint8_t)((row_bytes & 0x7f) | (i + 1 < CBI_VARINT_MAX ? 0x80 : 0));
+}
+
 /** The layout of all records: an encoded key, ties by input order. */
 extern const cbi_layout cbi_record_layout;
 /** The same in runs. */
@@ -122,6 +128,10 @@ size_t cbi_batch_memory(size_t batch_bytes, uint32_t parts);
 cb_status cbi_batch_begin_slow(cbi_batch *b, size_t bytes, cb_error *err);
 cb_status cbi_batch_end_big(cbi_batch *b, uint8_t *end, cb_error *err);
 cb_status cbi_batch_flush(cbi_batch *b, cb_error *err);
+/** A record that is complete, in the caller's memory: a large one is put into its partition from
+ * there. */
+cb_status cbi_batch_put(cbi_batch *b, uint32_t dest, const uint8_t *record, size_t bytes,
+                        cb_error *err);
 
 static inline cb_status cbi_batch_begin(cbi_batch *b, uint32_t dest, size_t bytes, uint8_t **at,
                                         cb_error *err) {

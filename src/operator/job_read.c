@@ -76,39 +76,64 @@ cb_status cbi_batch_flush(cbi_batch *b, cb_error *err) {
     return cbi_job_stopped(b->job) ? cbi_fail(err, CB_ECANCELED, "cancelled") : CB_OK;
 }
 
+/* Can a record of so many bytes, `times` of it at once, be in memory at all? */
+static cb_status check_big(const cbi_batch *b, size_t bytes, size_t times, cb_error *err) {
+    const cbi_job_sizes *z = &b->job->sizes;
+    size_t units = (bytes + z->segment - 1) / z->segment;
+    if (bytes > CBI_STORED_MAX)
+        return cbi_fail(err, CB_EUNSUPPORTED, "a record of %zu bytes: they may have %llu", bytes,
+                        (unsigned long long)CBI_STORED_MAX);
+    if (units * times > z->segments)
+        return cbi_fail_bytes(err, CB_EBUDGET, bytes, z->segments * z->segment,
+                              "a record of %zu bytes, with %zu bytes of page memory in all", bytes,
+                              z->segments * z->segment);
+    return CB_OK;
+}
+
 cb_status cbi_batch_begin_slow(cbi_batch *b, size_t bytes, cb_error *err) {
     CB_TRY(cbi_batch_flush(b, err));
     if (bytes <= (size_t)(b->end - b->at))
         return CB_OK;
-    const cbi_job_sizes *z = &b->job->sizes;
-    size_t units = (bytes + z->segment - 1) / z->segment;
+    size_t segment = b->job->sizes.segment, units = (bytes + segment - 1) / segment;
     void *base = NULL;
-    if (bytes > CBI_STORED_MAX)
-        return cbi_fail(err, CB_EUNSUPPORTED, "a record of %zu bytes: they may have %llu", bytes,
-                        (unsigned long long)CBI_STORED_MAX);
-    if (units * 3 > z->segments) /* here, in its partition, and on its way */
-        return cbi_fail_bytes(err, CB_EBUDGET, bytes, z->segments * z->segment,
-                              "a record of %zu bytes, with %zu bytes of page memory in all", bytes,
-                              z->segments * z->segment);
+    CB_TRY(check_big(b, bytes, 3, err)); /* here, in its partition, and on its way */
     CB_TRY(cbi_partitions_take(b->to, units, &base, err));
     b->big = base;
     b->big_units = units;
     return CB_OK;
 }
 
-cb_status cbi_batch_end_big(cbi_batch *b, uint8_t *end, cb_error *err) {
-    cbi_span span = {.offset = 0, .bytes = (uint32_t)(end - b->big)};
+static cb_status append_big(cbi_batch *b, uint32_t dest, const uint8_t *record, size_t bytes,
+                            cb_error *err) {
+    cbi_span span = {.offset = 0, .bytes = (uint32_t)bytes};
     uint32_t which = 0;
-    cbi_group group = {.base = b->big,
+    cbi_group group = {.base = record,
                        .rows = &span,
                        .which = &which,
                        .count = 1,
                        .stored = true,
                        .order = b->order};
-    cb_status status = cbi_partition_append(b->to, b->dest[0], &group, err);
+    return cbi_partition_append(b->to, dest, &group, err);
+}
+
+cb_status cbi_batch_end_big(cbi_batch *b, uint8_t *end, cb_error *err) {
+    cb_status status = append_big(b, b->dest[0], b->big, (size_t)(end - b->big), err);
     cb_segment_pool_give(b->job->ground.pool, b->big, b->big_units);
     b->big = NULL;
     return status;
+}
+
+cb_status cbi_batch_put(cbi_batch *b, uint32_t dest, const uint8_t *record, size_t bytes,
+                        cb_error *err) {
+    if (bytes > (size_t)(b->end - b->bytes)) {
+        CB_TRY(cbi_batch_flush(b, err));
+        CB_TRY(check_big(b, bytes, 2, err));
+        return append_big(b, dest, record, bytes, err);
+    }
+    uint8_t *at;
+    CB_TRY(cbi_batch_begin(b, dest, bytes, &at, err));
+    memcpy(at, record, bytes);
+    return cbi_batch_end(b, at + bytes, err);
 }
 
 /* ---- rows ---- */

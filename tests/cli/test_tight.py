@@ -33,6 +33,22 @@ class Tight(h.Case):
                 kept.add((self.read("o"), self.read("twice")))
         self.assertEqual(len(kept), 1, "results differ")
 
+    def test_a_giant_group_shows_texts_as_long_as_they_are_and_names_what_will_do(self):
+        """What an aggregate shows has no room of a fixed size: a result of half a megabyte beside five others."""
+        for missing in (1, 0.5):
+            source = self.write("t.csv", self.table(60_000, missing))
+            wanted = ["collect(i)", "last(k)", "argmin(k,d)", "argmax(s,k:str)", "mode(s)", "p95(d)", "p50(k:str)", "countdistinct(k)", "top3(k:str)",
+                      "bottom2(i)", "min(k:str)", "approxdistinct(k)"]
+            want = h.carbide("group", "-k", "s", *wanted, "-S", "500M", source)
+            self.assertEnded(want, 0)
+            words = ["group", "-k", "s", *wanted, "-T", self.temp, source]
+            for memory in ("6M", "8M", "12M"):
+                result = h.carbide(*words, "-S", memory)
+                if result.exit == h.BUDGET:
+                    result = h.carbide(*words, "-S", re.search(r"--memory (\d+[KMG]?)", result.text)[1])
+                self.assertEnded(result, 0)
+                self.assertSameBytes(result.out, want.out, f"{memory}, {missing}")
+
     def test_the_least_budget_that_is_named_for_a_compressed_input_will_do(self):
         plain = self.table(60_000)
         for end, tool in (("zst", ["zstd", "-qc1"]), ("gz", ["gzip", "-c"]), ("lz4", ["lz4", "-qcB4"])):

@@ -25,7 +25,6 @@ try:
 except ImportError:
     duckdb = None
 
-PLANS = int(os.environ.get("CARBIDE_TEST_PLANS") or (6000 if h.LONG else max(4, int(48 * h.SHARE))))
 ONLY = os.environ.get("CARBIDE_TEST_PLAN")
 LEAST = 5  # MiB: less is refused at once
 
@@ -55,6 +54,10 @@ AGGREGATES = {
     "argmax(pos,d)": ("arg_min(pos, (-d, pos)) filter (d is not null)", False),
     "argmin(s,i)": ("arg_min(coalesce(s, ''), (i, pos)) filter (i is not null)", False),
 }
+
+
+def plans():  # --long is known when tests run, not before
+    return int(os.environ.get("CARBIDE_TEST_PLANS") or (6000 if h.LONG else max(4, int(48 * h.SHARE))))
 
 
 def rows(rng):
@@ -128,7 +131,7 @@ class Budgets(h.Case):
 
     def plan(self, number):
         self.rng = rng = random.Random(f"{h.SEED} budgets {number}")
-        self.number = number
+        self.number, self.wanted = number, {}
         db = duckdb.connect(config={"threads": 1, "memory_limit": "2GB", "temp_directory": self.path("duck")})
         db.execute(f"select setseed({rng.random()})")
         db.execute("set preserve_insertion_order = true")
@@ -181,18 +184,21 @@ class Budgets(h.Case):
         db.execute(f"create or replace temp table got as select row_number() over () o, * from read_csv('{got}', header=true, "
                    f"columns={{{columns}}}, delim=',', quote='\"', escape='\"', nullstr='', parallel=false, null_padding=true, "
                    "auto_detect=false, strict_mode=false, max_line_size=50000000)")
-        db.execute(f"create or replace temp table want as select row_number() over (order by o) o, {', '.join(f'{chr(34)}{n}{chr(34)} c{i}' for i, n in enumerate(names))} from ({want})")
-        counts = [db.execute(f"select count(*) from {t}").fetchone()[0] for t in ("got", "want")]
+        want_table = self.wanted.get(want)
+        if want_table is None:
+            want_table = self.wanted[want] = f"want{len(self.wanted)}"
+            db.execute(f"create temp table {want_table} as select row_number() over (order by o) o, {', '.join(f'{chr(34)}{n}{chr(34)} c{i}' for i, n in enumerate(names))} from ({want})")
+        counts = [db.execute(f"select count(*) from {t}").fetchone()[0] for t in ("got", want_table)]
         self.assertEqual(*counts, f"{self.told}: rows")
         tests = []
         for i, name in enumerate(names):
             if name in reals:
                 tests.append(f"(g.c{i} is null) <> (w.c{i} is null) or abs(g.c{i}::double - w.c{i}) > 1e-7 * greatest(1, abs(w.c{i}))")
-            elif db.sql(f"select c{i} from want").types[0] == "DECIMAL(38,4)" or "DECIMAL" in str(db.sql(f"select c{i} from want").types[0]):
+            elif "DECIMAL" in str(db.sql(f"select c{i} from {want_table}").types[0]):
                 tests.append(f"g.c{i}::decimal(38,4) is distinct from w.c{i}")
             else:
                 tests.append(f"g.c{i} is distinct from nullif(w.c{i}::varchar, '')")
-        bad = db.execute(f"select g.*, w.* from got g join want w using (o) where {' or '.join(f'({t})' for t in tests)} order by o limit 2").fetchall()
+        bad = db.execute(f"select g.*, w.* from got g join {want_table} w using (o) where {' or '.join(f'({t})' for t in tests)} order by o limit 2").fetchall()
         self.assertEqual(bad, [], f"{self.told}: {names}")
 
     def source(self, path):
@@ -340,7 +346,7 @@ class Budgets(h.Case):
     def test_random_plans(self):
         started, tight, spilled, done = time.monotonic(), 0, 0, 0
         seconds = float(os.environ.get("CARBIDE_TEST_SECONDS") or (1e9 if h.LONG else 25))
-        first, last = map(int, ONLY.split("-")) if ONLY and "-" in ONLY else (int(ONLY or 0), int(ONLY or PLANS - 1))
+        first, last = map(int, ONLY.split("-")) if ONLY and "-" in ONLY else (int(ONLY or 0), int(ONLY or plans() - 1))
         for n in range(first, last + 1):
             if time.monotonic() - started > seconds:
                 break
