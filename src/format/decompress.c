@@ -39,6 +39,8 @@ struct cbi_decoder {
     bool input_ended;
     bool in_frame;
     bool ended;
+    uint64_t frame_bytes;  /* that the open frame's header promises; UINT64_MAX: it does not say */
+    uint64_t frame_given;  /* of them */
     uint64_t input_offset; /* of input[0] in the file */
     size_t input_at, input_bytes;
     uint8_t input[DECODER_INPUT_BYTES];
@@ -172,16 +174,21 @@ static cb_status decoder_damaged(const cbi_decoder *d, const char *why, cb_error
                     codec_name(d->codec), decoder_offset(d), why);
 }
 
-/* What the frame at the input's place will need; refuses what is above the limit. */
-static cb_status decoder_check_memory(const cbi_decoder *d, const uint8_t *p, size_t bytes,
-                                      cb_error *err) {
+/* What the frame at the input's place will need and give; refuses what is above the limit. */
+static cb_status decoder_read_header(cbi_decoder *d, const uint8_t *p, size_t bytes,
+                                     cb_error *err) {
     uint64_t need = 0;
+    d->frame_bytes = UINT64_MAX;
+    d->frame_given = 0;
     if (d->codec == CBI_COMPRESSION_ZSTD) {
         ZSTD_frameHeader header;
-        if (ZSTD_getFrameHeader(&header, p, bytes) == 0 && header.frameType == ZSTD_frame)
+        if (ZSTD_getFrameHeader(&header, p, bytes) == 0 && header.frameType == ZSTD_frame) {
             need = header.windowSize > SIZE_MAX / 4
                        ? UINT64_MAX
                        : ZSTD_estimateDStreamSize((size_t)header.windowSize);
+            if (header.frameContentSize != ZSTD_CONTENTSIZE_UNKNOWN)
+                d->frame_bytes = header.frameContentSize;
+        }
     } else if (d->codec == CBI_COMPRESSION_LZ4 && bytes >= 6 && p[0] == 0x04) {
         unsigned id = (p[5] >> 4) & 7;
         if (id >= 4)
@@ -223,7 +230,7 @@ static cb_status decoder_begin_frame(cbi_decoder *d, cb_error *err) {
         if (inflateReset(&d->state.gzip) != Z_OK)
             return decoder_damaged(d, "the decoder cannot start again", err);
     }
-    CB_TRY(decoder_check_memory(d, p, bytes, err));
+    CB_TRY(decoder_read_header(d, p, bytes, err));
     d->in_frame = true;
     return CB_OK;
 }
@@ -307,7 +314,11 @@ cb_status cbi_decoder_read(cbi_decoder *d, uint8_t *buf, size_t bytes, size_t *g
             return decoder_damaged(d, step.damage, err);
         d->input_at += step.took;
         done += step.gave;
+        d->frame_given += step.gave;
         d->in_frame = !step.frame_over;
+        /* zstd itself does not look when the last block is empty and its data come in pieces. */
+        if (step.frame_over && d->frame_bytes != UINT64_MAX && d->frame_given != d->frame_bytes)
+            return decoder_damaged(d, "a frame holds less or more than its header says", err);
         if (d->in_frame && step.took == 0 && step.gave == 0) {
             if (in_bytes != 0)
                 return decoder_damaged(d, "the decoder does not go on", err);

@@ -228,6 +228,22 @@ static void test_decompress_refuses_windows_that_do_not_fit(void **state) {
     kit_free(&got);
 }
 
+static void test_decompress_holds_a_zstd_frame_to_the_size_in_its_header(void **state) {
+    (void)state;
+    /* 8350 bytes promised, one empty last block: zstd finds it only when it has all in one piece.
+     */
+    static const uint8_t frame[] = {0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x9e, 0x1f, 1, 0, 0};
+    for (size_t step = 1; step <= sizeof frame; step++) {
+        kit_text got = {0};
+        cb_error err = {0};
+        assert_int_equal(
+            decode(CBI_COMPRESSION_ZSTD, frame, sizeof frame, step, 9000, &got, SIZE_MAX, &err),
+            CB_EDATA);
+        assert_int_equal(got.count, 0);
+        kit_free(&got);
+    }
+}
+
 static void test_decompress_says_what_follows_the_last_member(void **state) {
     (void)state;
     kit_text text = {0}, packed = {0}, got = {0};
@@ -275,6 +291,7 @@ int main(void) {
         cmocka_unit_test(test_decompress_finds_every_missing_end),
         cmocka_unit_test(test_decompress_finds_flipped_bits),
         cmocka_unit_test(test_decompress_refuses_windows_that_do_not_fit),
+        cmocka_unit_test(test_decompress_holds_a_zstd_frame_to_the_size_in_its_header),
         cmocka_unit_test(test_decompress_says_what_follows_the_last_member),
         cmocka_unit_test(test_compression_goes_by_name_and_magic),
     };
