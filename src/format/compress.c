@@ -7,6 +7,7 @@
 #include <zstd.h>
 
 #include "base/alloc.h"
+#include "format/codec_memory.h"
 #include "format/format.h"
 
 /*
@@ -80,23 +81,6 @@ size_t cbi_compressor_bytes(cbi_compression c) {
     return 0;
 }
 
-static void *gzip_alloc(void *opaque, unsigned items, unsigned bytes) {
-    (void)opaque;
-    return cbi_calloc(items, bytes);
-}
-static void codec_free(void *opaque, void *ptr) {
-    (void)opaque;
-    cbi_free(ptr);
-}
-static void *codec_alloc(void *opaque, size_t bytes) {
-    (void)opaque;
-    return cbi_alloc(bytes);
-}
-static void *codec_calloc(void *opaque, size_t bytes) {
-    (void)opaque;
-    return cbi_calloc(1, bytes);
-}
-
 static bool compressor_ready_zstd(cbi_compressor *c) {
     size_t bytes = ZSTD_estimateCCtxSize(COMPRESS_ZSTD_LEVEL);
     c->workspace = cbi_alloc(bytes);
@@ -114,15 +98,16 @@ cb_status cbi_compressor_create(cbi_compression codec, cbi_compressor **compress
     c->codec = codec;
     switch (codec) {
         case CBI_COMPRESSION_GZIP:
-            c->state.gzip.zalloc = gzip_alloc;
-            c->state.gzip.zfree = codec_free;
+            c->state.gzip.zalloc = cbi_codec_calloc_items;
+            c->state.gzip.zfree = cbi_codec_free;
             c->ready = deflateInit2(&c->state.gzip, COMPRESS_GZIP_LEVEL, Z_DEFLATED, 15 + 16, 8,
                                     Z_DEFAULT_STRATEGY) == Z_OK;
             break;
         case CBI_COMPRESSION_ZSTD: c->ready = compressor_ready_zstd(c); break;
         case CBI_COMPRESSION_LZ4:
             c->state.lz4 = LZ4F_createCompressionContext_advanced(
-                (LZ4F_CustomMem){codec_alloc, codec_calloc, codec_free, NULL}, LZ4F_VERSION);
+                (LZ4F_CustomMem){cbi_codec_alloc, cbi_codec_calloc, cbi_codec_free, NULL},
+                LZ4F_VERSION);
             c->ready = c->state.lz4 != NULL;
             break;
         case CBI_COMPRESSION_NONE: c->ready = true; break;

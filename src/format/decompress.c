@@ -11,6 +11,7 @@
 #include <zstd_errors.h>
 
 #include "base/alloc.h"
+#include "format/codec_memory.h"
 
 /*
  * One loop for three codecs: refill the compressed side, let the codec take a step, and know at any
@@ -70,38 +71,21 @@ cbi_compression cbi_compression_of_magic(const uint8_t *magic, size_t bytes) {
     return CBI_COMPRESSION_NONE;
 }
 
-/* ---- memory of the codecs ---- */
-
-static void *gzip_alloc(void *opaque, unsigned items, unsigned bytes) {
-    (void)opaque;
-    return cbi_calloc(items, bytes);
-}
-static void codec_free(void *opaque, void *ptr) {
-    (void)opaque;
-    cbi_free(ptr);
-}
-static void *codec_alloc(void *opaque, size_t bytes) {
-    (void)opaque;
-    return cbi_alloc(bytes);
-}
-static void *codec_calloc(void *opaque, size_t bytes) {
-    (void)opaque;
-    return cbi_calloc(1, bytes);
-}
-
 static cb_status decoder_ready(cbi_decoder *d, cb_error *err) {
     bool ok = false;
     if (d->codec == CBI_COMPRESSION_GZIP) {
-        d->state.gzip.zalloc = gzip_alloc;
-        d->state.gzip.zfree = codec_free;
+        d->state.gzip.zalloc = cbi_codec_calloc_items;
+        d->state.gzip.zfree = cbi_codec_free;
         ok = inflateInit2(&d->state.gzip, 15 + 16) == Z_OK;
     } else if (d->codec == CBI_COMPRESSION_ZSTD) {
-        d->state.zstd = ZSTD_createDCtx_advanced((ZSTD_customMem){codec_alloc, codec_free, NULL});
+        d->state.zstd =
+            ZSTD_createDCtx_advanced((ZSTD_customMem){cbi_codec_alloc, cbi_codec_free, NULL});
         ok = d->state.zstd && !ZSTD_isError(ZSTD_DCtx_setParameter(
                                   d->state.zstd, ZSTD_d_windowLogMax, ZSTD_WINDOWLOG_MAX));
     } else {
         d->state.lz4 = LZ4F_createDecompressionContext_advanced(
-            (LZ4F_CustomMem){codec_alloc, codec_calloc, codec_free, NULL}, LZ4F_VERSION);
+            (LZ4F_CustomMem){cbi_codec_alloc, cbi_codec_calloc, cbi_codec_free, NULL},
+            LZ4F_VERSION);
         ok = d->state.lz4 != NULL;
     }
     d->ready = ok;
