@@ -144,67 +144,128 @@ typedef struct sampler {
     unsigned side;
     double row_bytes, key_bytes, payload_bytes; /* sums */
     uint64_t rows;
+    join_letters *letters;
 } sampler;
+
+/* The right's text can be packed if it is one, and nobody but the writer wants to know what it is.
+ */
+static bool packs_text(const cb_join *j) {
+    const join_side *right = &j->sides[JOIN_RIGHT];
+    return j->late && !join_wants_right(j) && join_shows_right(j) && right->piece_count == 1 &&
+           !right->keep_keys;
+}
+
+static void count_letters(const sampler *s, const cbi_rows *rows, size_t i, size_t payload) {
+    enum { LOOKED_AT = 1024 };
+    const join_side *side = &s->j->sides[s->side];
+    join_letters *l = s->letters;
+    const uint8_t *key;
+    size_t bytes;
+    l->key_rows++;
+    if (!join_raw_key(side, rows, i, &key, &bytes)) {
+        l->keys[255]++; /* of any bytes */
+        bytes = 0;
+    }
+    for (size_t k = 0; k < bytes; k++)
+        l->keys[key[k]]++;
+    uint8_t text[LOOKED_AT];
+    if (s->side != JOIN_RIGHT || !packs_text(s->j) || payload > sizeof text)
+        return;
+    (void)join_put_payload(s->j, side, rows, i, text);
+    l->text_rows++;
+    for (size_t k = 0; k < payload; k++)
+        l->text[text[k]]++;
+}
 
 static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
     sampler *s = ctx;
     const join_side *side = &s->j->sides[s->side];
     s->rows++;
     s->row_bytes += rows->rows[i].bytes + 1.0;
-    s->payload_bytes += (double)join_payload_bytes(s->j, side, rows, i);
+    size_t payload = join_payload_bytes(s->j, side, rows, i);
+    s->payload_bytes += (double)payload;
+    count_letters(s, rows, i, payload);
     s->key_bytes += (double)cbi_keys_encode(side->keys, rows, i, NULL, 0);
 }
 
 /* A left row of less text than this may as well take it along. */
 enum { WORTH_LEAVING = 12 };
 
+/* Means of a side's rows. */
+typedef struct side_means {
+    double rows, row, key, payload;
+} side_means;
+
+static cb_status sample_side(cb_join *j, unsigned side, join_letters *letters, side_means *m,
+                             cb_error *err) {
+    join_side *s = &j->sides[side];
+    sampler sample = {.j = j, .side = side, .letters = letters};
+    *m = (side_means){.rows = 0};
+    CB_TRY(cbi_job_sample(&j->job, s->input, s->columns, s->field_count, sample_row, &sample, err));
+    s->numbered = side == JOIN_LEFT || join_wants_right(j);
+    if (sample.rows == 0)
+        return CB_OK;
+    double n = (double)sample.rows;
+    *m = (side_means){.rows = (double)cbi_input_bytes(s->input) / (sample.row_bytes / n),
+                      .row = sample.row_bytes / n,
+                      .key = sample.key_bytes / n,
+                      .payload = sample.payload_bytes / n};
+    j->late |=
+        side == JOIN_LEFT && !s->convert && m->payload >= WORTH_LEAVING && j->job.o.write == NULL;
+    return CB_OK;
+}
+
+/* Half a byte for a character, where samples of both sides say so. */
+static void choose_packing(cb_join *j, const join_letters *letters, side_means *m) {
+    if (m[JOIN_LEFT].rows == 0 || m[JOIN_RIGHT].rows == 0)
+        return;
+    j->pack = join_pack_choose(letters);
+    j->packed = j->pack != NULL && j->pack->text;
+    for (unsigned side = 0; join_packs_keys(j) && side < 2; side++)
+        m[side].key = (m[side].key + 1) / 2;
+    if (j->packed)
+        m[JOIN_RIGHT].payload = (m[JOIN_RIGHT].payload + 1) / 2;
+}
+
+static double stored_bytes(const cb_join *j, unsigned side, const side_means *m) {
+    double text = side == JOIN_LEFT && j->late ? 2 : m->payload;
+    return m->rows * (m->key + text + 2.6 + 3 * j->sides[side].numbered);
+}
+
 /* What is known of the work. Nothing, as soon as one input is a stream. */
 static cb_status measure(cb_join *j, cb_error *err) {
     cbi_job_demand *d = &j->job.demand;
-    double rows[2] = {0}, stored[2] = {0}, payload[2] = {0}, row_bytes = 0;
-    size_t fields = 0;
-    bool known = true;
-    for (unsigned side = 0; side < 2; side++) {
-        join_side *s = &j->sides[side];
-        sampler sample = {.j = j, .side = side};
-        fields = cbi_max(fields, s->field_count);
-        known = known && cbi_input_seekable(s->input);
-        CB_TRY(cbi_job_sample(&j->job, s->input, s->columns, s->field_count, sample_row, &sample,
-                              err));
-        s->numbered = side == JOIN_LEFT || join_wants_right(j);
-        if (sample.rows == 0)
-            continue;
-        rows[side] = (double)cbi_input_bytes(s->input) / (sample.row_bytes / (double)sample.rows);
-        double mean = sample.row_bytes / (double)sample.rows;
-        payload[side] = sample.payload_bytes / (double)sample.rows;
-        j->late |= side == JOIN_LEFT && !s->convert && payload[side] >= WORTH_LEAVING &&
-                   j->job.o.write == NULL;
-        double text = side == JOIN_LEFT && j->late ? 2 : payload[side];
-        stored[side] =
-            rows[side] * (sample.key_bytes / (double)sample.rows + text + 2.6 + 3 * s->numbered);
-        row_bytes = row_bytes == 0 || mean < row_bytes ? mean : row_bytes;
-    }
-    double total = stored[0] + stored[1], all = rows[0] + rows[1];
-    *d = (cbi_job_demand){.stored_bytes = known ? total + 1 : 0,
-                          .row_bytes = row_bytes > 0 ? row_bytes : 40,
-                          .record_bytes = all > 0 ? total / all : 40,
-                          .fields = fields,
-                          .read_extra = 8 * CBI_KIB + 64,
-                          .work_factor = 0.8,
-                          .result_factor = 1,
-                          .looks_up = true,
-                          .sides = 2};
-    if (total > 0) { /* a table takes some 30 bytes a right row */
-        d->work_factor = 32 * rows[1] / total;
-        d->result_factor = (stored[0] + stored[1] * rows[0] / (rows[1] + 1)) / total;
-        if (j->late)
-            d->result_factor = rows[0] * (7 + join_wants_pairs(j) * payload[1]) / total;
-        d->rereads = j->late;
-        d->result_rows = rows[0];
-        d->result_factor = d->result_factor < 0.1 ? 0.1
-                           : d->result_factor > 2 ? 2
-                                                  : d->result_factor;
-    }
+    join_letters letters = {.key_rows = 0};
+    side_means means[2];
+    const side_means *left = &means[JOIN_LEFT], *right = &means[JOIN_RIGHT];
+    for (unsigned side = 0; side < 2; side++)
+        CB_TRY(sample_side(j, side, &letters, &means[side], err));
+    choose_packing(j, &letters, means);
+    bool known = cbi_input_seekable(j->sides[JOIN_LEFT].input) &&
+                 cbi_input_seekable(j->sides[JOIN_RIGHT].input);
+    double stored[2] = {stored_bytes(j, JOIN_LEFT, left), stored_bytes(j, JOIN_RIGHT, right)};
+    double total = stored[0] + stored[1], all = left->rows + right->rows;
+    double row_bytes =
+        right->rows == 0 || (left->rows > 0 && left->row < right->row) ? left->row : right->row;
+    *d = (cbi_job_demand){
+        .stored_bytes = known ? total + 1 : 0,
+        .row_bytes = row_bytes > 0 ? row_bytes : 40,
+        .record_bytes = all > 0 ? total / all : 40,
+        .fields = cbi_max(j->sides[JOIN_LEFT].field_count, j->sides[JOIN_RIGHT].field_count),
+        .read_extra = 8 * CBI_KIB + 64,
+        .work_factor = 0.8,
+        .result_factor = 1,
+        .looks_up = true,
+        .sides = 2};
+    if (total <= 0)
+        return CB_OK;
+    d->work_factor = 32 * right->rows / total; /* a table takes some 30 bytes a right row */
+    d->result_factor = (stored[0] + stored[1] * left->rows / (right->rows + 1)) / total;
+    if (j->late)
+        d->result_factor = left->rows * (7 + join_wants_pairs(j) * right->payload) / total;
+    d->rereads = j->late;
+    d->result_rows = left->rows;
+    d->result_factor = d->result_factor < 0.1 ? 0.1 : d->result_factor > 2 ? 2 : d->result_factor;
     return CB_OK;
 }
 
@@ -359,6 +420,7 @@ void cb_join_destroy(cb_join *j) {
     }
     join_late_end(j);
     join_stream_end(j);
+    cbi_free(j->pack);
     join_free_columns(j);
     cbi_job_fini(&j->job);
     cbi_free(j->lists);

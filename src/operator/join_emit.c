@@ -139,7 +139,8 @@ static cb_status emit_right_part(cb_join *j, cbi_job_worker *w, const join_row *
     join_row from = *right;
     (void)skip_keys(j, &from);
     size_t bytes = (size_t)(from.end - from.bytes), pieces = j->sides[JOIN_RIGHT].piece_count;
-    uint64_t text = (uint64_t)left->text + bytes + j->piece_count - 1;
+    uint64_t text = (uint64_t)left->text + join_right_bytes(j, from.bytes, bytes);
+    text += j->piece_count - 1;
     join_row rest = from;
     for (size_t i = 1; i < pieces; i++) /* their lengths do not come out */
         text -= cbi_varint_bytes(join_next_part(&rest, false).count);
@@ -161,7 +162,9 @@ cb_status join_emit_pair(cb_join *j, cbi_job_worker *w, const join_row *left, co
         return cbi_fail(err, CB_EUNSUPPORTED, "a row has more than %u partners", ordinal - 1);
     if (left->away)
         return emit_right_part(j, w, left, right, ordinal, err);
+    uint8_t room[JOIN_PACK_MAX + JOIN_PACK_SLACK];
     (void)skip_keys(j, &rows[JOIN_RIGHT]);
+    rows[JOIN_RIGHT] = join_unpacked(j, &rows[JOIN_RIGHT], room);
     join_row again[2] = {rows[JOIN_LEFT], rows[JOIN_RIGHT]};
     for (size_t i = 0; i < pieces; i++) {
         join_part p = join_next_part(&rows[j->pieces[i].side], j->pieces[i].last);

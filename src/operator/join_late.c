@@ -160,11 +160,27 @@ static inline uint8_t *put_bytes(uint8_t *at, const uint8_t *bytes, size_t count
     return at + count;
 }
 
+join_row join_unpacked(const cb_join *j, const join_row *right, uint8_t *room) {
+    join_row row = *right;
+    size_t bytes = (size_t)(row.end - row.bytes);
+    if (!j->packed)
+        return row;
+    if (bytes > 0 && row.bytes[0] == JOIN_PACK_RAW) { /* of any length */
+        row.bytes++;
+        return row;
+    }
+    row.end = join_pack_get(j->pack, row.bytes, bytes, room);
+    row.bytes = room;
+    return row;
+}
+
 /* Both parts, where there is room for all of it. */
 uint8_t *join_compose(const cb_join *j, join_row *rows, uint8_t *at) {
     for (size_t i = 0; i < j->piece_count; i++) {
         join_part p = join_next_part(&rows[j->pieces[i].side], j->pieces[i].last);
-        at = put_bytes(at, p.bytes, p.count);
+        at = j->packed && j->pieces[i].side == JOIN_RIGHT
+                 ? join_pack_get(j->pack, p.bytes, p.count, at)
+                 : put_bytes(at, p.bytes, p.count);
         *at++ = j->separator;
     }
     return at - 1;
@@ -173,6 +189,9 @@ uint8_t *join_compose(const cb_join *j, join_row *rows, uint8_t *at) {
 /* The same, part by part; a row alone has the missing ones. */
 cb_status join_put_parts(const cb_join *j, cbi_writer *out, join_row *rows, bool alone,
                          uint64_t *bytes, cb_error *err) {
+    uint8_t room[JOIN_PACK_MAX + JOIN_PACK_SLACK];
+    if (!alone)
+        rows[JOIN_RIGHT] = join_unpacked(j, &rows[JOIN_RIGHT], room);
     for (size_t i = 0, shown = 0; i < j->piece_count; i++) {
         const join_piece *piece = &j->pieces[i];
         const join_text *text = &j->missing[i];
@@ -207,7 +226,8 @@ static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *
         return cbi_fail(err, CB_EIO, "%s changed while it was being read",
                         cbi_input_name(j->sides[JOIN_LEFT].input, 0));
     size_t most =
-        (size_t)(rows[JOIN_LEFT].end - rows[JOIN_LEFT].bytes) + row->row_bytes + j->piece_count + 1;
+        (size_t)(rows[JOIN_LEFT].end - rows[JOIN_LEFT].bytes) + j->piece_count + JOIN_PACK_SLACK;
+    most += join_right_bytes(j, row->row, row->row_bytes);
     if (CBI_LIKELY(tag == JOIN_TAG_PAIR && most <= (size_t)(out->end - out->at))) {
         out->at = join_compose(j, rows, out->at);
         *out->at++ = end;

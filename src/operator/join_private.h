@@ -4,6 +4,7 @@
 
 #include "carbide/join.h"
 #include "operator/job.h"
+#include "operator/join_pack.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -105,6 +106,8 @@ struct cb_join {
     uint8_t *missing_text;
     uint64_t missing_bytes; /* what a left row alone shows besides its own */
     join_stream *stream;    /* join_stream.c */
+    join_pack *pack;        /* join_pack.h; NULL: nothing is packed */
+    bool packed;            /* the right's text is */
 };
 
 /* A row of a side, taken apart. */
@@ -123,6 +126,15 @@ void join_free_columns(cb_join *j);
 /** Seeded, as the partitions are. */
 static inline uint64_t join_hash(const cb_join *j, const void *key, size_t bytes) {
     return XXH3_64bits_withSeed(key, bytes, j->job.seed);
+}
+
+static inline bool join_packs_keys(const cb_join *j) {
+    return j->pack != NULL && j->pack->keys;
+}
+
+/** Bytes that a right row's text has when it comes out; for one piece alone if it is packed. */
+static inline size_t join_right_bytes(const cb_join *j, const uint8_t *row, size_t bytes) {
+    return j->packed ? join_pack_text_bytes(row, bytes) : bytes;
 }
 
 /** The key of row `i` where it lies; false: it must be encoded. */
@@ -229,7 +241,9 @@ cb_status join_late_begin(cb_join *j, cb_error *err);
 void join_late_know_starts(cb_join *j);
 void join_late_end(cb_join *j);
 
-/** Both parts of a pair, where there is room for all of it and a separator more; the end. */
+/** A right row as it comes out; `room`: JOIN_PACK_MAX + JOIN_PACK_SLACK bytes. */
+join_row join_unpacked(const cb_join *j, const join_row *right, uint8_t *room);
+/** Both parts of a pair, where there is room for all of it and JOIN_PACK_SLACK; the end. */
 uint8_t *join_compose(const cb_join *j, join_row *rows, uint8_t *at);
 /** The same part by part; a left row alone has the missing ones. Adds the bytes to *bytes. */
 cb_status join_put_parts(const cb_join *j, cbi_writer *out, join_row *rows, bool alone,

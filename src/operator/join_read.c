@@ -148,6 +148,27 @@ static size_t text_bytes(const cb_join *j, const join_side *s, const cbi_rows *r
 
 enum { KEY_SCRATCH = 8 * 1024 };
 
+/* A right row with its text packed, if it can be. `room` bytes at `at`. */
+static uint8_t *put_packed(const cb_join *j, const cbi_job_worker *w, const join_side *s, size_t i,
+                           const uint8_t *key, size_t key_bytes, size_t text, uint8_t *at,
+                           size_t room) {
+    uint32_t begin = 0, end;
+    uint8_t *start = at;
+    const uint8_t *from = at + room - text;
+    if (CBI_LIKELY(s->plain)) {
+        join_raw_run(s, &w->rows, i, &s->runs[0], &begin, &end);
+        from = w->rows.base + begin;
+    } else {
+        (void)join_put_payload(j, s, &w->rows, i, at + room - text);
+    }
+    at = cbi_record_put_key(at, key, (uint32_t)key_bytes, (uint32_t)join_pack_half(text));
+    if (CBI_LIKELY(join_pack_try(j->pack, from, text, at)))
+        return at + join_pack_half(text);
+    at = cbi_record_put_key(start, key, (uint32_t)key_bytes, (uint32_t)text + 1);
+    *at++ = JOIN_PACK_RAW;
+    return join_put_payload(j, s, &w->rows, i, at);
+}
+
 static cb_status put_row(cb_join *j, cbi_job_worker *w, const join_side *s, size_t i,
                          uint64_t place, cb_error *err) {
     bool null, left = s == &j->sides[JOIN_LEFT];
@@ -160,34 +181,49 @@ static cb_status put_row(cb_join *j, cbi_job_worker *w, const join_side *s, size
         key = w->extra;
         key_bytes = cbi_keys_encode_null(s->keys, &w->rows, i, w->extra, KEY_SCRATCH, &null);
     }
-    bool apart = null && !j->o.match_nulls;
+    bool apart = null && !j->o.match_nulls, packs = !left && j->packed;
     if (apart && !s->keep_null)
         return CB_OK;
     if (apart)
         key_bytes = 0;
+    uint8_t code[JOIN_PACK_KEY_MAX + 1 + JOIN_PACK_SLACK];
+    bool in_hand = raw || key_bytes <= KEY_SCRATCH, marked = false;
+    if (join_packs_keys(j) && key_bytes <= JOIN_PACK_KEY_MAX) {
+        key_bytes = join_pack_put(j->pack, key, key_bytes, code);
+        key = code;
+    } else if (join_packs_keys(j)) {
+        key_bytes += marked = true;
+    }
     size_t text = join_payload_bytes(j, s, &w->rows, i);
     bool away = left && j->late && text <= JOIN_AWAY_MAX && w->big == NULL;
-    size_t most = 2 * CBI_VARINT_MAX + (away ? 0 : text);
+    size_t most = 2 * CBI_VARINT_MAX + (away ? 0 : packs ? 2 * text + 1 + JOIN_PACK_SLACK : text);
     if (key_bytes + most > CBI_STORED_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED, "%s: a row and its key have %zu bytes",
                         cbi_input_name(s->input, w->chunk.file), key_bytes + most);
     uint8_t *at;
     cbi_batch *batch = &w->batch;
-    CB_TRY(
-        cbi_batch_begin(batch, 0, cbi_record_bytes((uint32_t)key_bytes, (uint32_t)most), &at, err));
+    size_t room = cbi_record_bytes((uint32_t)key_bytes, (uint32_t)most);
+    CB_TRY(cbi_batch_begin(batch, 0, room, &at, err));
     if (batch->count == 0)
         batch->order = place;
+    if (CBI_LIKELY(packs && in_hand && !marked && text <= JOIN_PACK_MAX)) {
+        batch->dest[batch->count] = cbi_job_part(join_hash(j, key, key_bytes), batch->parts);
+        return cbi_batch_end(batch, put_packed(j, w, s, i, key, key_bytes, text, at, room), err);
+    }
     uint32_t number = (uint32_t)(place - batch->order);
     uint32_t away_bytes = away ? (uint32_t)text_bytes(j, s, &w->rows, i, text) * 2 : 1;
     size_t row_bytes = away ? 0 : text;
     row_bytes += s->numbered ? cbi_varint_bytes(number) : 0;
     row_bytes += left && j->late ? cbi_varint_bytes(away_bytes) : 0;
+    row_bytes += packs && text > 0;
     at = cbi_varint_put(at, (uint32_t)row_bytes);
     at = cbi_varint_put(at, (uint32_t)key_bytes);
-    if (CBI_LIKELY(raw || key_bytes <= KEY_SCRATCH))
-        cbi_copy_short(at, key, key_bytes);
+    if (CBI_UNLIKELY(marked))
+        at[0] = JOIN_PACK_RAW;
+    if (CBI_LIKELY(in_hand))
+        cbi_copy_short(at + marked, key, key_bytes - marked);
     else
-        (void)cbi_keys_encode(s->keys, &w->rows, i, at, key_bytes);
+        (void)cbi_keys_encode(s->keys, &w->rows, i, at + marked, key_bytes - marked);
     uint64_t hash = /* those that match nothing go anywhere */
         apart ? join_hash(j, &place, sizeof place) : join_hash(j, at, key_bytes);
     batch->dest[batch->count] = cbi_job_part(hash, batch->parts);
@@ -196,6 +232,8 @@ static cb_status put_row(cb_join *j, cbi_job_worker *w, const join_side *s, size
         at = cbi_varint_put(at, number);
     if (left && j->late)
         at = cbi_varint_put(at, away_bytes);
+    if (packs && text > 0)
+        *at++ = JOIN_PACK_RAW;
     return cbi_batch_end(batch, away ? at : join_put_payload(j, s, &w->rows, i, at), err);
 }
 

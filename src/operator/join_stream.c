@@ -265,8 +265,8 @@ static uint8_t *compose_alone(const cb_join *j, const join_row *left, uint8_t *a
 static cb_status emit(const cb_join *j, cbi_job_worker *w, streamer *r, const join_row *left,
                       const cbi_stored *right, cb_error *err) {
     uint8_t end = w->job->o.zero_terminated ? 0 : '\n';
-    size_t most = (size_t)(left->end - left->bytes) + j->piece_count + 1;
-    most += right != NULL ? right->row_bytes : j->missing_bytes;
+    size_t most = (size_t)(left->end - left->bytes) + j->piece_count + JOIN_PACK_SLACK;
+    most += right != NULL ? join_right_bytes(j, right->row, right->row_bytes) : j->missing_bytes;
     join_row rows[2] = {*left};
     if (right != NULL)
         rows[JOIN_RIGHT] = (join_row){.bytes = right->row, .end = right->row + right->row_bytes};
@@ -287,13 +287,7 @@ static cb_status emit(const cb_join *j, cbi_job_worker *w, streamer *r, const jo
 /* ---- looking up ---- */
 
 static inline bool same_key(const cbi_stored *row, const probe *p) {
-    if (row->key_bytes != p->key_bytes)
-        return false;
-    if (p->key_bytes - 8 > 8) /* neither 8 to 16 */
-        return memcmp(row->key, p->key, p->key_bytes) == 0;
-    size_t last = p->key_bytes - 8;
-    return ((cbi_load_u64(row->key) ^ cbi_load_u64(p->key)) |
-            (cbi_load_u64(row->key + last) ^ cbi_load_u64(p->key + last))) == 0;
+    return row->key_bytes == p->key_bytes && cbi_same_bytes(row->key, p->key, p->key_bytes);
 }
 
 static cb_status probe_one(const cb_join *j, cbi_job_worker *w, streamer *r, const probe *p,
@@ -347,20 +341,34 @@ static cb_status take_key(const cb_join *j, cbi_job_worker *w, streamer *r, size
     size_t bytes = 0;
     *taken = true;
     p->row = (uint32_t)i;
-    if (join_raw_key(s, &w->rows, i, &p->key, &bytes)) {
+    size_t room = r->keys.bytes - r->key_used, need = 0;
+    uint8_t *here = r->keys.base + r->key_used;
+    bool packs = join_packs_keys(j), raw = join_raw_key(s, &w->rows, i, &p->key, &bytes);
+    if (CBI_LIKELY(raw)) {
         null = bytes == 0;
+        need = packs ? bytes + 1 + JOIN_PACK_SLACK : 0;
     } else {
-        size_t room = r->keys.bytes - r->key_used;
-        p->key = r->keys.base + r->key_used;
-        bytes = cbi_keys_encode_null(s->keys, &w->rows, i, r->keys.base + r->key_used, room, &null);
-        *taken = bytes <= room;
-        if (!*taken && r->key_used == 0)
-            return grow(w->job, &r->keys, bytes, err);
-        r->key_used += *taken ? bytes : 0;
+        p->key = here;
+        bytes = cbi_keys_encode_null(s->keys, &w->rows, i, here, room, &null);
+        need = packs ? 2 * bytes + 1 + JOIN_PACK_SLACK
+                     : bytes; /* what it is packed from stands behind it */
     }
+    *taken = need <= room;
+    if (CBI_UNLIKELY(!*taken))
+        return r->key_used == 0 ? grow(w->job, &r->keys, need, err) : CB_OK;
+    if (packs) {
+        if (!raw) {
+            memmove(here + bytes + 1, here, bytes);
+            p->key = here + bytes + 1;
+        }
+        bytes = join_pack_put(j->pack, p->key, bytes, here);
+        p->key = here;
+        need = bytes;
+    }
+    r->key_used += need;
     p->key_bytes = (uint32_t)bytes;
     p->none = null && !j->o.match_nulls;
-    p->hash = join_hash(j, p->key, *taken ? bytes : 0);
+    p->hash = join_hash(j, p->key, bytes);
     p->home = home_of(j, p->hash);
     __builtin_prefetch(p->home);
     return CB_OK;
@@ -483,7 +491,8 @@ static bool prepare(cb_join *j, cb_error *err) {
     s->units = (lines * sizeof(line) + z->segment - 1) / z->segment;
     s->worker_units = (pens + OUT_BYTES + KEY_BYTES + JOIN_AWAY_MAX + z->segment - 1) / z->segment;
     size_t all = s->units + s->worker_units * z->threads;
-    if (all + all / 8 + 64 > cb_segment_pool_free_count(job->ground.pool))
+    size_t left_free = cbi_max(all / 8 + 64, z->segments / 4); /* for giant left rows */
+    if (all + left_free > cb_segment_pool_free_count(job->ground.pool))
         return false;
     s->lines = cb_segment_pool_take(job->ground.pool, all);
     if (s->lines == NULL)

@@ -162,22 +162,21 @@ static cb_status probe_all(cb_join *j, cbi_job_worker *w, table *t, cbi_segment 
     return CB_OK;
 }
 
-/* What the right has alone. */
-static cb_status emit_rest(cb_join *j, cbi_job_worker *w, const table *t, cbi_segment *list,
-                           cb_error *err) {
-    cbi_record_reader reader;
-    cbi_stored record;
-    cbi_record_reader_init(&reader, list);
-    for (const uint8_t *at; (at = cbi_record_next(&reader, &record)) != NULL;) {
-        uint64_t place = (uint64_t)(at - t->base);
-        uint64_t hash = join_hash(j, record.key, record.key_bytes);
-        uint32_t i = t->starts[(uint32_t)hash & t->mask];
-        while (entry_row(t, t->entries[i]) != t->base + place)
-            i++;
-        if (t->matched[i])
-            continue;
-        join_row right = join_row_of(j, JOIN_RIGHT, &record, reader.order);
-        CB_TRY(join_emit_right(j, w, &right, err));
+/* What the right has alone. Rows come in the order in which build has seen them, so the next entry
+ * of a row's slot is its own; nobody looks anything up any more. */
+static cb_status emit_rest(cb_join *j, cbi_job_worker *w, table *t, const cbi_entry *pieces,
+                           size_t piece_count, cb_error *err) {
+    for (size_t p = 0; p < piece_count; p++) {
+        const uint8_t *piece = t->base + pieces[p].ref, *at = piece + CBI_PIECE_HEADER_BYTES;
+        for (uint32_t rows = cbi_load_u32(piece + 8); rows > 0; rows--) {
+            cbi_stored record;
+            at = cbi_stored_get(&cbi_record_layout, at, &record);
+            uint64_t hash = join_hash(j, record.key, record.key_bytes);
+            if (t->matched[t->starts[(uint32_t)hash & t->mask]++])
+                continue;
+            join_row right = join_row_of(j, JOIN_RIGHT, &record, cbi_load_u64(piece));
+            CB_TRY(join_emit_right(j, w, &right, err));
+        }
     }
     return CB_OK;
 }
@@ -207,5 +206,5 @@ cb_status join_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *l
     size_t count = join_list_pieces(j, t.base, right, pieces);
     build(j, &t, pieces, count);
     CB_TRY(probe_all(j, w, &t, list, err));
-    return join_wants_right(j) ? emit_rest(j, w, &t, right, err) : CB_OK;
+    return join_wants_right(j) ? emit_rest(j, w, &t, pieces, count, err) : CB_OK;
 }

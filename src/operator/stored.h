@@ -182,8 +182,23 @@ static inline int cbi_compare_stored(const cbi_layout *layout, const cbi_stored 
     return a->order < b->order ? -1 : a->order > b->order;
 }
 
+/** memcmp == 0 without a call for 4 to 16 bytes. */
+static inline bool cbi_same_bytes(const uint8_t *a, const uint8_t *b, size_t bytes) {
+    if (bytes - 8 <= 8) {
+        size_t last = bytes - 8;
+        return ((cbi_load_u64(a) ^ cbi_load_u64(b)) |
+                (cbi_load_u64(a + last) ^ cbi_load_u64(b + last))) == 0;
+    }
+    if (bytes - 4 < 4) {
+        size_t last = bytes - 4;
+        return ((cbi_load_u32(a) ^ cbi_load_u32(b)) |
+                (cbi_load_u32(a + last) ^ cbi_load_u32(b + last))) == 0;
+    }
+    return memcmp(a, b, bytes) == 0;
+}
+
 static inline bool cbi_same_key(const cbi_stored *a, const cbi_stored *b) {
-    return a->key_bytes == b->key_bytes && memcmp(a->key, b->key, a->key_bytes) == 0;
+    return a->key_bytes == b->key_bytes && cbi_same_bytes(a->key, b->key, a->key_bytes);
 }
 
 #endif

@@ -39,6 +39,27 @@ class Join(h.Case):
             with open(left, "rb") as f:
                 self.assertSameBytes(self.join("-k", "k", "--how", how, "-S", "12M", "--format", "csv", "-", right, stdin=f), whole)
 
+    def test_text_of_few_characters_and_rows_that_have_others(self):
+        """What is stored of numbers and codes is packed, half a byte a character; here some rows have other ones."""
+        rng = random.Random(5)
+
+        def number(odd):
+            return odd if rng.randrange(300) == 0 else "%0*d" % (rng.randrange(1, 60), rng.randrange(4000))
+
+        def key():
+            return rng.choice(['""', '"a""b"', "x" * 101, "7" * 150, "é7", '"7"', '"12"']) if rng.randrange(600) == 0 else str(rng.randrange(3000))
+
+        left = self.write("left.csv", ("k,a\n" + "".join(f"{key()},{'text of a row' * rng.randrange(3)}{i}\n" for i in range(12_000))).encode())
+        right = self.write("right.csv", ("c,k,d\n" + "".join(
+            f"{number('')},{key()},{number(rng.choice(['z', 'ä', '9' * 5000, 'y' * 5000]))}\n" for i in range(9_000))).encode())
+        for options in ([], ["--how", "left"], ["--how", "semi"], ["--how", "anti"], ["--how", "full"], ["--select", "d,a,c"],
+                        ["--select", "a,c,k,d"], ["--how", "left", "--select", "d,c,a"]):
+            with self.subTest(options=options):
+                with open(left, "rb") as f:
+                    want = self.join("-k", "k", *options, "-S", "1G", "--format", "csv", "-", right, stdin=f)
+                for budget, threads in (("1G", "2"), ("20M", "2"), ("9M", "1")):
+                    self.assertSameBytes(self.join("-k", "k", *options, "-S", budget, "-j", threads, left, right), want)
+
     def test_a_left_file_that_is_read_twice_gives_what_a_pipe_gives(self):
         """A file's rows come back for their text, a pipe's bring it along: quotes, blank lines, malformed rows that are left
         out, rows longer than a buffer, CRLF, no end at the end."""
@@ -64,6 +85,14 @@ class Join(h.Case):
                 for budget, threads in (("1G", "2"), ("16M", "2"), ("10M", "1")):
                     self.assertSameBytes(self.join(*options, "-S", budget, "-j", threads, left, right), want)
                     self.assertSameBytes(self.join(*options, "-S", budget, "-o", self.path("o.csv"), left, right) or self.read("o.csv"), want)
+
+    def test_a_giant_left_row_finds_memory_beside_the_rights_tables(self):
+        some = "".join(f"{i},{i} and some text\n" for i in range(100))
+        left = self.write("l.csv", f"k,v\n{some}77,{'x' * 900_000}\n{some}".encode())
+        for rows in (250_000, 400_000):
+            right = self.write("r.csv", ("k,v\n" + "".join(f"{i},{i}\n" for i in range(rows))).encode())
+            for options in ([], ["--select", "v,right.v,k"]):
+                self.assertSameBytes(self.join("-k", "k", *options, "-S", "20M", left, right), self.join("-k", "k", *options, "-S", "1G", left, right))
 
     def test_keys_larger_than_memory_on_either_side(self):
         def rows(side, many, key):
