@@ -24,7 +24,8 @@
  * are counted for. */
 void cbi_sys_start(void);
 
-/** Anonymous private memory, zeroed, page aligned; NULL when refused. */
+/** Anonymous private memory, zeroed, page aligned, in small pages wherever the system would take
+ * huge ones unasked; NULL when refused. */
 void *cbi_sys_map(size_t bytes);
 void cbi_sys_unmap(void *base, size_t bytes);
 /** Asks for transparent huge pages there (a hint). */

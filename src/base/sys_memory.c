@@ -19,12 +19,23 @@ void cbi_sys_start(void) {
 #endif
 }
 
+enum { HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
+
 void *cbi_sys_map(size_t bytes) {
     if (CBI_FAULT(CBI_FAULT_ALLOC) != 0) {
         return NULL;
     }
     void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return base != MAP_FAILED ? base : NULL;
+    if (base == MAP_FAILED) {
+        return NULL;
+    }
+    /* Where transparent huge pages are always on, the first byte touched of 2 MiB takes all of them
+     * and khugepaged may do the same to what lies there: more would be resident than any account
+     * says. */
+    if (bytes >= HUGE_PAGE_BYTES) {
+        (void)madvise(base, bytes, MADV_NOHUGEPAGE);
+    }
+    return base;
 }
 
 void cbi_sys_unmap(void *base, size_t bytes) {
