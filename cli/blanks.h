@@ -8,8 +8,9 @@
  * count, several are one. They come out with one blank between fields. */
 typedef struct cli_blanks cli_blanks;
 
-/** "-" is standard input; rows of more than about row_max bytes are refused (CB_EBUDGET).
- * CLI_GO_ON, or an exit code when it has complained. */
+/** "-" is standard input; rows of more than row_max bytes are refused (CB_EBUDGET), and so
+ * many are resident from now on: before the baseline is measured, it counts them. CLI_GO_ON, or an
+ * exit code when it has complained. */
 int cli_blanks_open(const char *path, bool zero_terminated, size_t row_max, cli_blanks **blanks);
 /** A cb_row_read_fn. */
 cb_status cli_blanks_read(void *ctx, const void **row, size_t *bytes, bool *more, cb_error *err);

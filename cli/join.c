@@ -328,10 +328,12 @@ static cb_join_how gnu_how(const join_args *a) {
 /** Without -t fields end with blanks: rows come from functions that leave one between them. */
 static int open_blanks(join_args *a, char **paths) {
     cb_job_options *o = &a->job.options;
-    enum { ROW_MAX = 32 << 20 }; /* where the budget is found out later */
-    size_t row_max = o->memory_bytes != 0 ? (size_t)(o->memory_bytes / 64) : ROW_MAX;
+    enum { ROW_MAX = 32 << 20, ROW_UNKNOWN = 4 << 20 }; /* the budget is found out later */
+    uint64_t row_max = o->memory_bytes != 0 ? o->memory_bytes / 64 : ROW_UNKNOWN;
+    row_max = row_max > ROW_MAX ? ROW_MAX : row_max + 4096;
     for (unsigned side = 0; side < 2; side++) {
-        int answer = cli_blanks_open(paths[side], o->zero_terminated, row_max, &a->blanks[side]);
+        int answer =
+            cli_blanks_open(paths[side], o->zero_terminated, (size_t)row_max, &a->blanks[side]);
         if (answer != CLI_GO_ON)
             return answer;
     }

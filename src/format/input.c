@@ -254,7 +254,8 @@ size_t input_decoder_limit(const cbi_input *input, bool regular, cbi_compression
 
 size_t cbi_input_decoder_bytes(const cbi_input *input) {
     size_t most = 0;
-    for (size_t i = 0; i < input->file_count && !input->as_is; i++) {
+    bool never = input->as_is || input->read != NULL; /* rows that are given are as they are */
+    for (size_t i = 0; i < input->file_count && !never; i++) {
         const input_file *file = &input->files[i];
         most = cbi_max(most, input_decoder_limit(input, file->regular, file->codec));
     }

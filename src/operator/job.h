@@ -150,6 +150,21 @@ static inline cb_status cbi_batch_end(cbi_batch *b, uint8_t *end, cb_error *err)
     return CB_OK;
 }
 
+/* ---- one thing of any size ---- */
+
+/** Memory for a row or a key on its way, which grows with them: small from the heap (the plan
+ * leaves some for small objects), large in segments. Zero-initialise. */
+typedef struct cbi_room {
+    uint8_t *bytes;
+    size_t size, units; /* units 0: from the heap */
+} cbi_room;
+
+/** At least so many bytes; what was there is lost if there were fewer. Segments are taken by `via`,
+ * which may let something leave for them. CB_EBUDGET: it is as it was, or empty. */
+cb_status cbi_room_need(cbi_room *room, cbi_job *job, cbi_partitions *via, size_t bytes,
+                        cb_error *err);
+void cbi_room_give(cbi_room *room, cbi_job *job);
+
 /* ---- sizes ---- */
 
 /** What an operator knows of its work before it starts; the plan is made from it. */
@@ -232,6 +247,7 @@ struct cbi_job {
     char *strings;
     uint64_t seed;
     cbi_input *input; /* the one that is read now, for progress and messages */
+    cbi_input *other; /* one that is open besides; the plan counts it. NULL: none */
     cbi_job_demand demand;
     cbi_job_sizes sizes;
     cbi_given given[2]; /* o.read, and what an operator with a second input has */

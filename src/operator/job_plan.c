@@ -66,20 +66,28 @@ static size_t index_bytes(const cbi_job *job, uint64_t budget) {
     return (size_t)clamp_double(stored / (double)extent * 40, 0, (double)budget / 10);
 }
 
+/* A decoder, and the end of a chunk that waits for the next one; its code only once. */
+static uint64_t stream_bytes(const cbi_job *job, const cbi_input *input, uint64_t budget,
+                             size_t *code) {
+    if (input == NULL || cbi_input_seekable(input))
+        return 0;
+    size_t decoder = cbi_input_decoder_bytes(input);
+    if (budget > job->o.memory_bytes) /* what it may take goes by the budget, too */
+        decoder = (size_t)((double)decoder * (double)budget / (double)job->o.memory_bytes);
+    *code = decoder > 0 ? DECODER_CODE_BYTES : *code;
+    return decoder + cbi_min((size_t)(budget / 24), CHUNK_MAX);
+}
+
 static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
     uint64_t budget = z->budget;
     unsigned threads = z->threads + z->io_threads;
     uint64_t bytes =
         job->ground.baseline + CODE_LATER_BYTES + (uint64_t)threads * CBI_STACK_TOUCHED_BYTES;
     bytes += cbi_alloc_bytes() + 128 * CBI_KIB + index_bytes(job, budget);
-    const cbi_input *input = job->input;
-    if (input != NULL && !cbi_input_seekable(input)) {
-        size_t decoder = cbi_input_decoder_bytes(input);
-        if (budget > job->o.memory_bytes) /* what it may take goes by the budget, too */
-            decoder = (size_t)((double)decoder * (double)budget / (double)job->o.memory_bytes);
-        bytes += decoder + (decoder > 0 ? DECODER_CODE_BYTES : 0) +
-                 cbi_min((size_t)(budget / 24), CHUNK_MAX);
-    }
+    size_t code = 0;
+    bytes += stream_bytes(job, job->input, budget, &code);
+    bytes += stream_bytes(job, job->other, budget, &code);
+    bytes += code;
     if (output_compression(job) != CBI_COMPRESSION_NONE)
         bytes += DECODER_CODE_BYTES + cbi_compressor_bytes(output_compression(job));
     bytes += budget / 512;                                             /* page tables */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
 #include "operator/job.h"
 
 /*
@@ -134,6 +135,35 @@ cb_status cbi_batch_put(cbi_batch *b, uint32_t dest, const uint8_t *record, size
     CB_TRY(cbi_batch_begin(b, dest, bytes, &at, err));
     memcpy(at, record, bytes);
     return cbi_batch_end(b, at + bytes, err);
+}
+
+/* ---- rooms ---- */
+
+/* Of the size of small objects; five of them are no more than what the plan leaves for these. */
+enum { ROOM_SMALL = 16 * 1024 };
+
+void cbi_room_give(cbi_room *room, cbi_job *job) {
+    if (room->units > 0)
+        cb_segment_pool_give(job->ground.pool, room->bytes, room->units);
+    else
+        cbi_free(room->bytes);
+    *room = (cbi_room){.bytes = NULL};
+}
+
+cb_status cbi_room_need(cbi_room *room, cbi_job *job, cbi_partitions *via, size_t bytes,
+                        cb_error *err) {
+    if (CBI_LIKELY(bytes <= room->size && room->bytes != NULL))
+        return CB_OK;
+    size_t segment = job->sizes.segment, size = cbi_max(bytes + bytes / 2, 256);
+    size_t units = size <= ROOM_SMALL ? 0 : (size + segment - 1) / segment;
+    void *fresh = NULL;
+    cbi_room_give(room, job);
+    if (units > 0)
+        CB_TRY(cbi_partitions_take(via, units, &fresh, err));
+    else if ((fresh = cbi_alloc(size)) == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for a row of %zu bytes", bytes);
+    *room = (cbi_room){.bytes = fresh, .size = units > 0 ? units * segment : size, .units = units};
+    return CB_OK;
 }
 
 /* ---- rows ---- */

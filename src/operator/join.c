@@ -304,11 +304,11 @@ static cb_status prepare(cb_join *j, cb_error *err) {
         job->demand = sorted_demand(j);
     job->method = j->o.order == CB_JOIN_UNSORTED ? "hash partition" : "merge of sorted inputs";
     if (!cbi_input_seekable(j->sides[JOIN_LEFT].input))
-        job->input = j->sides[JOIN_LEFT].input; /* its decoder is counted */
-    if (job->plan != NULL) {                    /* of both */
-        unsigned other = job->input == j->sides[JOIN_LEFT].input ? JOIN_RIGHT : JOIN_LEFT;
-        job->bytes_in_before = cbi_input_bytes(j->sides[other].input);
-    }
+        job->input = j->sides[JOIN_LEFT].input;
+    unsigned other = job->input == j->sides[JOIN_LEFT].input ? JOIN_RIGHT : JOIN_LEFT;
+    job->other = j->sides[other].input; /* both may have decoders, from the first row on */
+    if (job->plan != NULL)              /* of both */
+        job->bytes_in_before = cbi_input_bytes(job->other);
     CB_TRY(cbi_job_size(job, err));
     j->left_ranges = join_wants_right(j) && job->sizes.ranges > 1
                          ? job->sizes.ranges - (job->sizes.ranges + 3) / 4

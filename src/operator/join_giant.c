@@ -31,8 +31,7 @@ typedef struct giant {
     bool overflow; /* the right rows are in temp, the left ones in the arena */
     bool any;
     uint64_t right_rows, left_rows;
-    uint8_t *row; /* on its way from an input */
-    size_t row_room;
+    cbi_room row; /* on its way from an input */
 } giant;
 
 /* A row in the arena: {position, bytes, row}. */
@@ -372,17 +371,9 @@ static cb_status make_row(giant *g, unsigned side, const cbi_rows *rows, size_t 
                           cb_error *err) {
     const join_side *s = &g->j->sides[side];
     size_t bytes = join_payload_bytes(g->j, s, rows, i);
-    if (bytes > g->row_room) {
-        size_t room = bytes + bytes / 2 + 256;
-        uint8_t *more = room * 8 > g->j->job.sizes.usable ? NULL : cbi_realloc(g->row, room);
-        if (more == NULL)
-            return cbi_fail_bytes(err, CB_EBUDGET, bytes, g->j->job.sizes.usable / 12,
-                                  "a row of %zu bytes does not fit in memory", bytes);
-        g->row = more;
-        g->row_room = room;
-    }
-    (void)join_put_payload(g->j, s, rows, i, g->row);
-    row->row = g->row;
+    CB_TRY(cbi_room_need(&g->row, &g->j->job, g->temp, bytes, err));
+    (void)join_put_payload(g->j, s, rows, i, g->row.bytes);
+    row->row = g->row.bytes;
     row->row_bytes = (uint32_t)bytes;
     return CB_OK;
 }
@@ -406,7 +397,7 @@ cb_status join_group_end(join_group *g, cb_error *err) {
 void join_group_close(join_group *g) {
     if (g == NULL)
         return;
+    cbi_room_give(&g->row, &g->j->job);
     close_temp(g);
-    cbi_free(g->row);
     cbi_free(g);
 }

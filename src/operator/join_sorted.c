@@ -20,38 +20,29 @@ typedef struct stream {
     size_t at, row; /* in the chunk; in its rows that were scanned */
     uint64_t number;
     bool there, null;
-    uint8_t *key, *before; /* of this row, and of the one above; with a byte behind */
-    size_t key_bytes, before_bytes, key_room, before_room;
+    cbi_room key, before; /* of this row, and of the one above */
+    size_t key_bytes, before_bytes;
+    cbi_partitions *temp; /* takes memory for them */
 } stream;
 
 static cb_status make_key(stream *s, cb_error *err) {
-    uint8_t *key = s->before;
-    size_t bytes = s->key_bytes, room = s->before_room;
+    cbi_room room = s->before;
     s->before = s->key;
-    s->before_bytes = bytes;
-    s->before_room = s->key_room;
-    bytes = cbi_keys_encode_null(s->side->keys, &s->w->rows, s->row, key, room, &s->null);
-    if (bytes > room || key == NULL) {
-        room = bytes * 2 + 32;
-        uint8_t *more = room * 8 > s->j->job.sizes.usable ? NULL : cbi_realloc(key, room + 1);
-        if (more == NULL) {
-            s->key = key;
-            return cbi_fail_bytes(err, CB_EBUDGET, bytes, s->j->job.sizes.usable / 16,
-                                  "%s: a key of %zu bytes does not fit in memory",
-                                  cbi_input_name(s->side->input, 0), bytes);
-        }
-        key = more;
-        bytes = cbi_keys_encode_null(s->side->keys, &s->w->rows, s->row, key, room, &s->null);
+    s->before_bytes = s->key_bytes;
+    s->key = room;
+    for (;;) {
+        size_t most = s->key.size > 0 ? s->key.size - 1 : 0; /* a byte behind it */
+        s->key_bytes =
+            cbi_keys_encode_null(s->side->keys, &s->w->rows, s->row, s->key.bytes, most, &s->null);
+        if (s->key_bytes <= most && s->key.bytes != NULL)
+            return CB_OK;
+        CB_TRY(cbi_room_need(&s->key, &s->j->job, s->temp, s->key_bytes + 1, err));
     }
-    s->key = key;
-    s->key_bytes = bytes;
-    s->key_room = room;
-    return CB_OK;
 }
 
 static cb_status check_order(const stream *s, cb_error *err) {
     if (s->number < 2 || s->j->o.order == CB_JOIN_SORTED_UNCHECKED ||
-        cbi_compare_bytes(s->before, s->before_bytes, s->key, s->key_bytes, 0) <= 0)
+        cbi_compare_bytes(s->before.bytes, s->before_bytes, s->key.bytes, s->key_bytes, 0) <= 0)
         return CB_OK;
     unsigned long long row = s->number + (s->side->name_count > 0);
     return cbi_fail(err, CB_EDISORDER,
@@ -84,17 +75,19 @@ static cb_status next(stream *s, cb_error *err) {
 
 static cb_status open_stream(stream *s, cb_join *j, unsigned side, cbi_partitions *temp,
                              cb_error *err) {
-    *s = (stream){.j = j, .side = &j->sides[side], .w = &j->job.workers[side], .there = true};
+    *s = (stream){
+        .j = j, .side = &j->sides[side], .w = &j->job.workers[side], .there = true, .temp = temp};
     cbi_job_read_layout(s->w, s->side->input, s->side->columns, s->side->field_count, temp, 2);
     s->w->rows.count = 0;
     return next(s, err);
 }
 
 static void close_stream(stream *s) {
-    if (s->w != NULL)
-        cbi_job_end_input(s->w);
-    cbi_free(s->key);
-    cbi_free(s->before);
+    if (s->w == NULL)
+        return;
+    cbi_job_end_input(s->w);
+    cbi_room_give(&s->key, &s->j->job);
+    cbi_room_give(&s->before, &s->j->job);
 }
 
 /* Its row to the join; the next one. */
@@ -102,8 +95,8 @@ static cb_status give(stream *s, join_group *g, cb_error *err) {
     unsigned side = s->side == &s->j->sides[JOIN_LEFT] ? JOIN_LEFT : JOIN_RIGHT;
     bool apart = s->null && !s->j->o.match_nulls;
     if (!apart || s->side->keep_null)
-        CB_TRY(
-            join_group_put(g, side, apart ? NULL : s->key, s->key_bytes, &s->w->rows, s->row, err));
+        CB_TRY(join_group_put(g, side, apart ? NULL : s->key.bytes, s->key_bytes, &s->w->rows,
+                              s->row, err));
     return next(s, err);
 }
 
@@ -111,7 +104,8 @@ static cb_status give(stream *s, join_group *g, cb_error *err) {
 static int compare(const stream *left, const stream *right) {
     if (!left->there || !right->there)
         return left->there ? -1 : 1;
-    int order = cbi_compare_bytes(left->key, left->key_bytes, right->key, right->key_bytes, 0);
+    int order =
+        cbi_compare_bytes(left->key.bytes, left->key_bytes, right->key.bytes, right->key_bytes, 0);
     return order == 0 ? 1 : order;
 }
 

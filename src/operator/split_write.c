@@ -232,8 +232,8 @@ static cb_status begin_file(cbi_split *s, cbi_pens *p, const cbi_stored *row, cb
 
 cb_status cbi_split_put(cbi_split *s, unsigned worker, const cbi_stored *row, cb_error *err) {
     cbi_pens *p = &s->pens[worker];
-    bool same =
-        p->open && row->key_bytes == p->key_bytes && memcmp(row->key, p->key, row->key_bytes) == 0;
+    bool same = p->open && row->key_bytes == p->key_bytes &&
+                (row->key_bytes == 0 || memcmp(row->key, p->key, row->key_bytes) == 0);
     if (CBI_UNLIKELY(!same)) {
         CB_TRY(cbi_split_end(s, worker, err));
         CB_TRY(remember_key(p, row, err));

@@ -64,6 +64,40 @@ class Tight(h.Case):
                         result = h.carbide(*words, "-S", named)
                     self.assertEnded(result, 0)
 
+    def test_a_join_counts_the_decoders_of_both_inputs(self):
+        table = self.table(30_000, 0)
+        for end, tool in (("zst", ["zstd", "-qc3"]), ("lz4", ["lz4", "-qcB7"])):
+            source = self.write(f"t.csv.{end}", subprocess.run(tool, input=table, stdout=subprocess.PIPE, check=True).stdout)
+            words = ["join", "-k", "k", "--how", "semi", "-T", self.temp, "-o", self.path("o"), source, source]
+            for memory in ("12M", "24M"):
+                result = h.carbide(*words, "-S", memory)
+                if result.exit != 0:
+                    self.assertEqual(result.exit, h.BUDGET, result)
+                    memory = re.search(r"--memory (\d+[KMG]?)", result.text)[1]
+                got = h.measure([h.CARBIDE, *words, "-S", memory])
+                self.assertEqual(got["exit"], 0, (end, got))
+                self.assertLessEqual(got["rss_peak"], int(memory[:-1]) * h.MIB + h.DEBUG_BYTES, f"{end} {memory}")
+                self.assertSameBytes(self.read("o"), table, f"{end} {memory}")
+
+    def test_rows_of_a_megabyte_in_order_are_in_the_budget(self):
+        """What a sorted join keeps of a row and of its key lies in pages; a blank-separated row in the baseline."""
+        big = b"x" * 900_000
+        rows = [b"%05d%s,%d\n" % (i, big if i % 400 == 7 else b"", i) for i in range(1200)]
+        left, right = self.write("a.csv", b"k,v\n" + b"".join(rows)), self.write("b.csv", b"k,w\n" + b"".join(rows[::2]))
+        want = h.carbide("join", "-k", "k", left, right)
+        self.assertEnded(want, 0)
+        got = h.measure([h.CARBIDE, "join", "--sorted", "-k", "k", "-S", "48M", "-T", self.temp, "-o", self.path("o"), left, right])
+        self.assertEqual(got["exit"], 0, got)
+        self.assertLessEqual(got["rss_peak"], 48 * h.MIB + h.DEBUG_BYTES)
+        self.assertSameBytes(self.read("o"), want.out)
+        blank = self.write("blank", b"a " + b"y" * 400_000 + b" z\nb 1 z\n")
+        got = h.measure([h.CARBIDE, "join", "-1", "1", "-2", "1", "-S", "32M", "-T", self.temp, blank, blank])
+        self.assertEqual(got["exit"], 0, got)
+        self.assertLessEqual(got["rss_peak"], 32 * h.MIB + h.DEBUG_BYTES)
+        result = h.carbide("join", "-1", "1", "-2", "1", "-S", "8M", blank, blank)
+        self.assertEnded(result, h.BUDGET)
+        self.assertSaid(result, "row", "--memory")
+
 
 if __name__ == "__main__":
     h.main()
