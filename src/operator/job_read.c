@@ -86,7 +86,8 @@ static cb_status check_big(const cbi_batch *b, size_t bytes, size_t times, cb_er
                         (unsigned long long)CBI_STORED_MAX);
     if (units * times > z->segments)
         return cbi_fail_bytes(err, CB_EBUDGET, bytes, z->segments * z->segment,
-                              "a record of %zu bytes, with %zu bytes of page memory in all", bytes,
+                              "a %s of %zu bytes, with %zu bytes of page memory in all",
+                              b->to == b->job->results ? "result" : "record", bytes,
                               z->segments * z->segment);
     return CB_OK;
 }
