@@ -386,12 +386,16 @@ static cb_status find_extreme(list_eval *e, const cbi_aggregate *item, const uin
     return CB_OK;
 }
 
+/* At most, of `most` of the texts. */
 static uint64_t joined_bytes(const cb_group *g, const cbi_aggregate *item,
-                             const uint8_t *const *rows, size_t count) {
-    uint64_t bytes = 2;
-    for (size_t i = 0; i < count; i++)
-        bytes += 2 * (uint64_t)list_text_of(g, rows[i], item->a).bytes + 1;
-    return bytes;
+                             const uint8_t *const *rows, size_t count, uint64_t most) {
+    uint64_t bytes = 2, longest = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t one = 2 * (uint64_t)list_text_of(g, rows[i], item->a).bytes + 1;
+        longest = one > longest ? one : longest;
+        bytes += one;
+    }
+    return most < count && most * longest + 2 < bytes ? most * longest + 2 : bytes;
 }
 
 static cb_status look_for_text(list_eval *e, const cbi_aggregate *item, const uint8_t *const *rows,
@@ -435,10 +439,10 @@ static cb_status look_for_text(list_eval *e, const cbi_aggregate *item, const ui
                     *found = sorted[place > 0 ? place - 1 : 0];
             }
             break;
-        case CBI_AGG_COLLECT: *bound = joined_bytes(g, item, rows, count); return CB_OK;
+        case CBI_AGG_COLLECT: *bound = joined_bytes(g, item, rows, count, count); return CB_OK;
         case CBI_AGG_TOP:
         case CBI_AGG_BOTTOM:
-            *bound = text ? joined_bytes(g, item, rows, count)
+            *bound = text ? joined_bytes(g, item, rows, count, item->n)
                           : (uint64_t)cbi_min(item->n, count) * (CBI_DECIMAL_TEXT_MAX + 1) + 2;
             return CB_OK;
         case CBI_AGG_COUNT:
