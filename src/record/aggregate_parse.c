@@ -278,7 +278,9 @@ static cb_status read_arguments(parser *p, const char *at, const char *limit, cb
     }
     if (count < least)
         return bad(p, at, least == 2 ? "two columns are needed" : "a column is needed");
-    item->type = type;
+    bool shown = item->kind == CBI_AGG_FIRST || item->kind == CBI_AGG_LAST ||
+                 item->kind == CBI_AGG_COLLECT; /* as it is written, whatever its type */
+    item->type = shown ? CBI_VALUE_STR : type;
     bool arithmetic = item->kind == CBI_AGG_SUM || item->kind == CBI_AGG_MEAN ||
                       (item->kind >= CBI_AGG_VAR && item->kind <= CBI_AGG_CORR);
     if (arithmetic && type == CBI_VALUE_STR)

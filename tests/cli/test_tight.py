@@ -38,7 +38,7 @@ class Tight(h.Case):
         for missing in (1, 0.5):
             source = self.write("t.csv", self.table(60_000, missing))
             wanted = ["collect(i)", "last(k)", "argmin(k,d)", "argmax(s,k:str)", "mode(s)", "p95(d)", "p50(k:str)", "countdistinct(k)", "top3(k:str)",
-                      "bottom2(i)", "min(k:str)", "approxdistinct(k)"]
+                      "bottom2(i)", "min(k:str)", "approxdistinct(k)", "collect(i:num)", "last(d:num)"]
             want = h.carbide("group", "-k", "s", *wanted, "-S", "500M", source)
             self.assertEnded(want, 0)
             words = ["group", "-k", "s", *wanted, "-T", self.temp, source]

@@ -157,6 +157,15 @@ class Verbs(h.Case):
             self.assertEnded(result, 0)
             self.assertEqual(result.out.split(b"\n", 1)[1], want, how)
 
+    def test_about_how_many_different_values_is_about_right(self):
+        """Nothing of it is chance: the hash has no seed. One standard deviation is 1.6 %."""
+        source = self.write("in.csv", b"k,i\n" + b"".join(b"%d,%d\n" % (n < 1000, n) for n in range(60_000)) + b"0,7\n" * 60_000)
+        outs = {h.carbide("group", "-k", "k", "approxdistinct(i)", "approxdistinct(i:num)", "-S", memory, source).out for memory in ("9M", "256M")}
+        self.assertEqual(len(outs), 1)
+        for line, exact in zip(outs.pop().splitlines()[1:], (1000, 59_001)):
+            for value in line.split(b",")[1:]:
+                self.assertLess(abs(int(value) - exact), 0.05 * exact, line)
+
     def test_headers_that_differ_between_inputs_are_an_error(self):
         one, other = self.write("one.csv", b"k,i\n1,2\n"), self.write("other.csv", b"i,k\n1,2\n")
         for verb in (["group", "-k", "k", "count()"], ["dedupe"], ["partition", "-k", "k"]):
