@@ -10,7 +10,17 @@
  * finished with the last, and asks nothing that is the same for all rows.
  */
 
+/* Odd rows come behind the others of their block: for some it matters who was first. */
+static bool in_any_order(const cbi_aggregates *a) {
+    for (size_t i = 0; i < a->count; i++)
+        if (a->items[i].kind == CBI_AGG_MODE)
+            return false;
+    return true;
+}
+
 bool group_block_possible(const cb_group *g) {
+    if (g->aggs->lists && !in_any_order(g->aggs))
+        return false;
     if (!g->delimited || !g->plain || g->row_is_key || g->text_count > 0)
         return false;
     cbi_narrow n;

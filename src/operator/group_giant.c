@@ -359,7 +359,7 @@ static cb_status join_value(giant_work *b, const cbi_aggregate *item, giant_item
                                             : b->at + b->raw_bytes + joint;
     memcpy(to, value, bytes);
     if (joint > 0)
-        *(item->kind == CBI_AGG_TOP ? to + bytes : to - 1) = ';';
+        *(item->kind == CBI_AGG_TOP ? to + bytes : to - 1) = CBI_JOINT;
     b->raw_bytes += bytes + joint;
     kept->has = true;
     return CB_OK;
@@ -384,7 +384,7 @@ static cb_status put_kept(giant_work *b, size_t i, cb_error *err) {
     cb_group *g = b->g;
     const cbi_aggregate *item = &g->aggs->items[i];
     const giant_text *shown = &b->items[i].shown;
-    uint8_t text[CBI_DECIMAL_TEXT_MAX], *end = text;
+    uint8_t text[CBI_STATE_TEXT_MAX], *end = text;
     if (cbi_aggregate_fixed(item)) {
         if (cbi_state_format(g->aggs, item, g->scales, b->eval.state, text, &end) != CBI_RESULT_OK)
             return group_overflow(g, b->key, b->key_bytes, item->a, err);

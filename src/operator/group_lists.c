@@ -5,6 +5,7 @@
  * The work pass for aggregates that need the rows of their group. Pieces of the partition are put
  * in input order, each record gets the number of its group from a table, and a counting sort puts
  * the rows of each group side by side, still in input order. Nothing is copied but references.
+ * (Lists of numbers only have a faster way, group_columns.c.)
  *
  *     | evaluation | rows by group | group of each row | bodies in input order | table | scratch |
  *
@@ -22,7 +23,7 @@ typedef struct lists_work {
     size_t rows;
 } lists_work;
 
-static size_t table_bytes(uint64_t rows) {
+size_t group_list_table_bytes(uint64_t rows) {
     uint64_t slots = 16;
     while (slots < rows + rows / 2)
         slots *= 2;
@@ -31,7 +32,7 @@ static size_t table_bytes(uint64_t rows) {
 
 static size_t lists_bytes(const cb_group *g, uint64_t rows) {
     return list_eval_bytes(g) + (size_t)rows * (2 * sizeof(void *) + sizeof(uint32_t)) +
-           table_bytes(rows) + (size_t)(rows + 1) * LIST_ROW_BYTES + 256;
+           group_list_table_bytes(rows) + (size_t)(rows + 1) * LIST_ROW_BYTES + 256;
 }
 
 bool group_lists_fit(const cb_group *g, const cbi_partition_info *info, size_t bytes) {
@@ -51,8 +52,9 @@ static void lay_out(lists_work *l, cb_group *g, cbi_job_worker *w, size_t rows) 
     l->sorted = (const uint8_t **)(void *)carve(&at, rows * sizeof(void *));
     l->bodies = (const uint8_t **)(void *)carve(&at, rows * sizeof(void *));
     l->group_of = (uint32_t *)(void *)carve(&at, rows * sizeof(uint32_t));
-    uint8_t *table = carve(&at, table_bytes(rows));
-    (void)group_table_init(&l->table, table, table_bytes(rows), sizeof(uint64_t), rows, 0);
+    uint8_t *table = carve(&at, group_list_table_bytes(rows));
+    (void)group_table_init(&l->table, table, group_list_table_bytes(rows), sizeof(uint64_t), rows,
+                           0);
     l->eval.scratch = at;
     cb_assert(at + (rows + 1) * LIST_ROW_BYTES <= w->work + w->job->sizes.work);
 }
@@ -87,6 +89,7 @@ static void find_group(lists_work *l, const cbi_stored *record, uint64_t order, 
         cb_assert(e != NULL);
         e->first = payload.position;
     }
+    e->first = cbi_min(e->first, payload.position);
     e->rows++;
     l->bodies[i] = payload.body;
     l->group_of[i] = (uint32_t)((size_t)((uint8_t *)e - l->table.entries) / l->table.entry_bytes);
@@ -126,6 +129,11 @@ cb_status group_lists_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_seg
     cbi_partition_info info;
     cbi_partition_get_info(w->job->parts, index, &info);
     if (info.rows == 0)
+        return CB_OK;
+    bool done = false;
+    if (group_columns_possible(g))
+        CB_TRY(group_columns_work(g, w, list, (size_t)info.rows, &done, err));
+    if (done)
         return CB_OK;
     lists_work l;
     lay_out(&l, g, w, (size_t)info.rows);

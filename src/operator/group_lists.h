@@ -43,7 +43,15 @@ cb_status list_put_result(list_eval *e, cbi_job_worker *w, uint64_t first, const
                           uint32_t key_bytes, const uint8_t *display, uint32_t display_bytes,
                           const uint8_t *const *rows, size_t count, cb_error *err);
 
-/* group_values.c: shared with giant groups */
+/* group_lists.c: memory for a table of so many rows */
+size_t group_list_table_bytes(uint64_t rows);
+/* group_columns.c: lists of numbers only */
+bool group_columns_possible(const cb_group *g);
+/** *done false: this partition is not for it, and nothing has been done. */
+cb_status group_columns_work(cb_group *g, cbi_job_worker *w, cbi_segment *list, size_t rows,
+                             bool *done, cb_error *err);
+
+/* group_values.c: shared with giant groups and columns */
 uint8_t *list_put_quantile(const cbi_aggregate *item, cbi_i128 low, cbi_i128 high, uint64_t n,
                            unsigned scale, uint8_t *p);
 /** Places (from 0) of the two values between which a quantile lies. */

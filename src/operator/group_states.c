@@ -30,7 +30,7 @@ typedef struct waiting {
 } waiting;
 
 static size_t overhead_bytes(const cb_group *g) {
-    return g->aggs->count * (CBI_STATE_TEXT_MAX + 1) + g->aggs->state_bytes +
+    return g->aggs->text_bytes + g->aggs->state_bytes +
            g->aggs->column_count * (sizeof(cbi_value) + 1) + 5 * 16 + 256;
 }
 
@@ -42,7 +42,7 @@ static void lay_out(states_work *s, cb_group *g, cbi_job_worker *w) {
     s->values = (cbi_value *)(void *)at;
     at += cbi_round_up(g->aggs->column_count * sizeof(cbi_value), 16);
     s->text = at;
-    at += cbi_round_up(g->aggs->count * (CBI_STATE_TEXT_MAX + 1) + 1, 16);
+    at += cbi_round_up(g->aggs->text_bytes + 1, 16);
     s->rest = at;
     s->rest_bytes = (size_t)(end - at) & ~(size_t)15;
 }

@@ -10,8 +10,6 @@
  * hashes, and compared where hashes agree.
  */
 
-static const char JOINT = ';'; /* between the values of collect, topN, bottomN */
-
 size_t list_eval_bytes(const cb_group *g) {
     return cbi_round_up(g->aggs->state_bytes, 16) +
            cbi_round_up(g->aggs->column_count * sizeof(cbi_value), 16) +
@@ -465,14 +463,14 @@ static cb_status look_for_text(list_eval *e, const cbi_aggregate *item, const ui
 
 /* Values joined; the whole is quoted if any of them would have been. */
 static uint8_t *put_joined(const cb_group *g, const list_text *texts, size_t n, uint8_t *p) {
-    bool quotes = g->quoting && g->separator == JOINT && n > 1;
+    bool quotes = g->quoting && g->separator == CBI_JOINT && n > 1;
     for (size_t i = 0; i < n && !quotes; i++)
         quotes = group_field_bytes(g, texts[i].at, texts[i].bytes) != texts[i].bytes;
     if (quotes)
         *p++ = '"';
     for (size_t i = 0; i < n; i++) {
         if (i > 0)
-            *p++ = (uint8_t)JOINT;
+            *p++ = CBI_JOINT;
         for (uint32_t k = 0; k < texts[i].bytes; k++) {
             if (quotes && texts[i].at[k] == '"')
                 *p++ = '"';
@@ -511,7 +509,7 @@ static cb_status put_top(list_eval *e, const cbi_aggregate *item, const uint8_t 
     heap_sort(v, wanted);
     for (size_t i = 0; i < wanted; i++) {
         if (i > 0)
-            *(*p)++ = (uint8_t)JOINT;
+            *(*p)++ = CBI_JOINT;
         *p = cbi_decimal_format(*p, v[top ? wanted - 1 - i : i], e->g->scales[item->a]);
     }
     return CB_OK;

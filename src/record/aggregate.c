@@ -17,6 +17,9 @@ enum {
 /* Numbers whose squares are summed must leave room for 2^64 of them. */
 static const cbi_i128 SQUARE_MAX = (cbi_i128)1 << 95;
 
+/* The largest or smallest few: how many there are, then the numbers, the best first. */
+enum { BEST_N = 0, BEST_FIRST = 1 };
+
 /* ---- adding ---- */
 
 static inline bool scaled(const cbi_value *v, uint8_t scale, cbi_i128 *out) {
@@ -68,7 +71,7 @@ static bool add_pair(const cbi_aggregate *item, const uint8_t *scales, uint64_t 
     if (a->null || b->null)
         return true;
     cbi_i128 x, y;
-    uint64_t *w = at(state, item->pair);
+    uint64_t *w = at(state, item->own);
     *column = item->a;
     if (!scaled(a, scales[item->a], &x) || !add_product(w + PAIR_XX, x, x))
         return false;
@@ -79,6 +82,41 @@ static bool add_pair(const cbi_aggregate *item, const uint8_t *scales, uint64_t 
     cbi_wide_add_i128(w + PAIR_X, CBI_WIDE_SUM, x);
     cbi_wide_add_i128(w + PAIR_Y, CBI_WIDE_SUM, y);
     w[PAIR_N]++;
+    return true;
+}
+
+static cbi_i128 best_at(const uint64_t *w, uint64_t i) {
+    cbi_i128 x;
+    memcpy(&x, w + BEST_FIRST + 2 * i, sizeof x);
+    return x;
+}
+
+static void add_best(const cbi_aggregate *item, uint64_t *w, cbi_i128 x) {
+    bool top = item->kind == CBI_AGG_TOP;
+    uint64_t place = w[BEST_N];
+    while (place > 0 && (top ? best_at(w, place - 1) < x : best_at(w, place - 1) > x))
+        place--;
+    if (place == item->n)
+        return;
+    uint64_t behind = cbi_min(w[BEST_N], item->n - 1) - place;
+    uint64_t *to = w + BEST_FIRST + 2 * place;
+    memmove(to + 2, to, behind * sizeof x);
+    memcpy(to, &x, sizeof x);
+    w[BEST_N] += w[BEST_N] < item->n;
+}
+
+/* What aggregates keep for themselves. */
+static bool add_own(const cbi_aggregate *item, const uint8_t *scales, uint64_t *state,
+                    const cbi_value *values, size_t *column) {
+    if (item->kind == CBI_AGG_CORR)
+        return add_pair(item, scales, state, values, column);
+    cbi_i128 x;
+    if (!cbi_aggregate_best(item) || values[item->a].null)
+        return true;
+    *column = item->a;
+    if (!scaled(&values[item->a], scales[item->a], &x))
+        return false;
+    add_best(item, at(state, item->own), x);
     return true;
 }
 
@@ -107,8 +145,7 @@ bool cbi_state_add(const cbi_aggregates *a, const uint8_t *scales, uint64_t *sta
         ++*at(state, c->n);
     }
     for (size_t i = 0; i < a->count; i++)
-        if (a->items[i].kind == CBI_AGG_CORR &&
-            !add_pair(&a->items[i], scales, state, values, column))
+        if (a->items[i].own != NONE && !add_own(&a->items[i], scales, state, values, column))
             return false;
     return true;
 }
@@ -133,6 +170,20 @@ static void merge_extremes(const cbi_agg_column *c, uint64_t *state, const uint6
     }
 }
 
+static void merge_own(const cbi_aggregate *item, uint64_t *w, const uint64_t *v) {
+    if (item->kind != CBI_AGG_CORR) {
+        for (uint64_t i = 0; i < v[BEST_N]; i++)
+            add_best(item, w, best_at(v, i));
+        return;
+    }
+    w[PAIR_N] += v[PAIR_N];
+    cbi_wide_add(w + PAIR_X, v + PAIR_X, CBI_WIDE_SUM);
+    cbi_wide_add(w + PAIR_Y, v + PAIR_Y, CBI_WIDE_SUM);
+    cbi_wide_add(w + PAIR_XX, v + PAIR_XX, CBI_WIDE_SQUARE);
+    cbi_wide_add(w + PAIR_YY, v + PAIR_YY, CBI_WIDE_SQUARE);
+    cbi_wide_add(w + PAIR_XY, v + PAIR_XY, CBI_WIDE_SQUARE);
+}
+
 void cbi_state_merge(const cbi_aggregates *a, uint64_t *state, const uint64_t *other) {
     uint64_t *from = (uint64_t *)(uintptr_t)other;
     state[0] += other[0];
@@ -148,15 +199,9 @@ void cbi_state_merge(const cbi_aggregates *a, uint64_t *state, const uint64_t *o
         *at(state, c->n) += *at(from, c->n);
     }
     for (size_t i = 0; i < a->count; i++) {
-        if (a->items[i].kind != CBI_AGG_CORR)
-            continue;
-        uint64_t *w = at(state, a->items[i].pair), *v = at(from, a->items[i].pair);
-        w[PAIR_N] += v[PAIR_N];
-        cbi_wide_add(w + PAIR_X, v + PAIR_X, CBI_WIDE_SUM);
-        cbi_wide_add(w + PAIR_Y, v + PAIR_Y, CBI_WIDE_SUM);
-        cbi_wide_add(w + PAIR_XX, v + PAIR_XX, CBI_WIDE_SQUARE);
-        cbi_wide_add(w + PAIR_YY, v + PAIR_YY, CBI_WIDE_SQUARE);
-        cbi_wide_add(w + PAIR_XY, v + PAIR_XY, CBI_WIDE_SQUARE);
+        const cbi_aggregate *item = &a->items[i];
+        if (item->own != NONE)
+            merge_own(item, at(state, item->own), at(from, item->own));
     }
 }
 
@@ -181,9 +226,14 @@ bool cbi_state_raise(const cbi_aggregates *a, uint64_t *state, size_t column, un
         fits &= raise_extreme(at(state, c->max), by);
     for (size_t i = 0; i < a->count; i++) {
         const cbi_aggregate *item = &a->items[i];
-        if (item->kind != CBI_AGG_CORR)
+        if (item->own == NONE)
             continue;
-        uint64_t *w = at(state, item->pair);
+        uint64_t *w = at(state, item->own);
+        if (item->kind != CBI_AGG_CORR) {
+            for (uint64_t k = 0; item->a == column && k < w[BEST_N]; k++)
+                fits &= raise_extreme(w + BEST_FIRST + 2 * k, by);
+            continue;
+        }
         unsigned x = item->a == column ? by : 0, y = item->b == column ? by : 0;
         fits &= cbi_wide_shift10(w + PAIR_X, CBI_WIDE_SUM, x) &&
                 cbi_wide_shift10(w + PAIR_Y, CBI_WIDE_SUM, y) &&
@@ -241,7 +291,7 @@ static uint8_t *format_spread(const cbi_aggregate *item, const cbi_agg_column *c
 }
 
 static uint8_t *format_corr(const cbi_aggregate *item, uint64_t *state, uint8_t *p) {
-    uint64_t *w = at(state, item->pair), n = w[PAIR_N], m[2 * CBI_WIDE_SUM];
+    uint64_t *w = at(state, item->own), n = w[PAIR_N], m[2 * CBI_WIDE_SUM];
     if (n < 2)
         return p;
     moment(n, w + PAIR_XX, w + PAIR_X, w + PAIR_X, m);
@@ -253,6 +303,15 @@ static uint8_t *format_corr(const cbi_aggregate *item, uint64_t *state, uint8_t 
     if (xx <= 0 || yy <= 0)
         return p; /* a constant has no correlation */
     return cbi_real_format(p, (double)(xy / square_root(xx) / square_root(yy)));
+}
+
+static uint8_t *format_best(const uint64_t *w, unsigned scale, uint8_t *p) {
+    for (uint64_t i = 0; i < w[BEST_N]; i++) {
+        if (i > 0)
+            *p++ = CBI_JOINT;
+        p = cbi_decimal_format(p, best_at(w, i), scale);
+    }
+    return p;
 }
 
 cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
@@ -271,6 +330,10 @@ cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
         return CBI_RESULT_OK;
     }
     cb_assert(c != NULL); /* only count() has no column */
+    if (cbi_aggregate_best(item)) {
+        *end = format_best(at(state, item->own), scales[item->a], p);
+        return CBI_RESULT_OK;
+    }
     if (*at(state, c->n) == 0)
         return CBI_RESULT_OK;
     unsigned scale = scales[item->a];

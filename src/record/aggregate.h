@@ -10,8 +10,9 @@
  *
  * Those of a fixed size (counts, sums and what is made of them, smallest and largest number) have a
  * *state* of a few words, to which values are added and other states; several of one column share
- * what they have in common. Numbers in states are integers at a scale that belongs to the table of
- * states, one for each column: a value with more decimal places raises it (cbi_states_raise).
+ * what they have in common, and the few largest or smallest are kept in order. Numbers in states
+ * are integers at a scale that belongs to the table of states, one for each column: a value with
+ * more decimal places raises it (cbi_states_raise).
  *
  * All others need the rows of their group: *lists*. If any aggregate does, all are made from lists.
  *
@@ -65,7 +66,7 @@ typedef struct cbi_aggregate {
     uint32_t a, b;        /* columns; UINT32_MAX: none */
     uint64_t part, whole; /* QUANTILE */
     uint32_t n;           /* TOP, BOTTOM */
-    uint32_t pair;        /* CORR: offset in a state */
+    uint32_t own;         /* CORR, few TOP and BOTTOM: offset in a state */
 } cbi_aggregate;
 
 typedef struct cbi_aggregates {
@@ -76,6 +77,7 @@ typedef struct cbi_aggregates {
     char *names; /* all strings */
     bool lists;
     size_t state_bytes; /* a multiple of 8; the first word counts rows */
+    size_t text_bytes;  /* of all fixed-size results and a byte behind each, at most */
 } cbi_aggregates;
 
 /** Parses; CB_EINVAL says which one is wrong, where and why. */
@@ -106,14 +108,26 @@ void cbi_state_merge(const cbi_aggregates *a, uint64_t *state, const uint64_t *o
 bool cbi_state_raise(const cbi_aggregates *a, uint64_t *state, size_t column, unsigned by);
 
 typedef enum cbi_result { CBI_RESULT_OK, CBI_RESULT_OVERFLOW } cbi_result;
+/** Between the values of collect, topN, bottomN. */
+#define CBI_JOINT ((uint8_t)';')
+/** So many largest or smallest numbers have a state; more are made from lists. */
+enum { CBI_BEST_MAX = 8 };
 /** Bytes of the longest text a state's aggregate can have. */
-enum { CBI_STATE_TEXT_MAX = CBI_DECIMAL_TEXT_MAX };
+enum { CBI_STATE_TEXT_MAX = CBI_BEST_MAX * (CBI_DECIMAL_TEXT_MAX + 1) };
 /** The text of a fixed-size aggregate; *end is where it ends. Nothing is a missing value. */
 cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
                             const uint8_t *scales, const uint64_t *state, uint8_t *p,
                             uint8_t **end);
 
+/** The n largest or smallest numbers, n being small. */
+static inline bool cbi_aggregate_best(const cbi_aggregate *item) {
+    return (item->kind == CBI_AGG_TOP || item->kind == CBI_AGG_BOTTOM) &&
+           item->type == CBI_VALUE_NUM && item->n <= CBI_BEST_MAX;
+}
+
 static inline bool cbi_aggregate_fixed(const cbi_aggregate *item) {
+    if (cbi_aggregate_best(item))
+        return true;
     return item->kind <= CBI_AGG_CORR &&
            (item->type == CBI_VALUE_NUM || item->kind == CBI_AGG_COUNT);
 }

@@ -295,7 +295,7 @@ static cb_status parse_one(parser *p, cbi_aggregate *item) {
         if (*q == '=' && equals == NULL)
             equals = q;
     const char *from = equals != NULL ? equals + 1 : text;
-    *item = (cbi_aggregate){.text = keep(p, text, (size_t)(end - text)), .pair = NONE};
+    *item = (cbi_aggregate){.text = keep(p, text, (size_t)(end - text)), .own = NONE};
     item->name = equals != NULL ? keep(p, text, (size_t)(equals - text))
                                 : keep(p, text, (size_t)(end - text));
     if (equals == text)
@@ -406,6 +406,10 @@ static uint32_t take(cbi_aggregates *a, size_t words) {
 
 static void lay_out(cbi_aggregates *a) {
     a->state_bytes = 8; /* rows */
+    a->text_bytes = 0;
+    for (size_t i = 0; i < a->count; i++)
+        a->text_bytes += (cbi_aggregate_best(&a->items[i]) ? a->items[i].n : 1) *
+                         (size_t)(CBI_DECIMAL_TEXT_MAX + 1);
     for (size_t i = 0; i < a->column_count; i++)
         a->columns[i].n = a->columns[i].sum = a->columns[i].square = a->columns[i].min =
             a->columns[i].max = NONE;
@@ -414,7 +418,11 @@ static void lay_out(cbi_aggregates *a) {
         if (!cbi_aggregate_fixed(item) || item->a == NONE)
             continue;
         if (item->kind == CBI_AGG_CORR) {
-            item->pair = take(a, 1 + 2 * CBI_WIDE_SUM + 3 * CBI_WIDE_SQUARE);
+            item->own = take(a, 1 + 2 * CBI_WIDE_SUM + 3 * CBI_WIDE_SQUARE);
+            continue;
+        }
+        if (cbi_aggregate_best(item)) {
+            item->own = take(a, 1 + 2 * (size_t)item->n);
             continue;
         }
         cbi_agg_column *c = &a->columns[item->a];

@@ -22,11 +22,14 @@ static bool is_wide(uint32_t offset) {
     return offset != NONE;
 }
 
+static bool is_pair(const cbi_aggregate *item) {
+    return item->kind == CBI_AGG_CORR;
+}
+
 /* Of aggregates that look at two columns. */
 static bool in_pair(const cbi_aggregates *a, size_t column) {
     for (size_t i = 0; i < a->count; i++)
-        if (a->items[i].kind == CBI_AGG_CORR &&
-            (a->items[i].a == column || a->items[i].b == column))
+        if (is_pair(&a->items[i]) && (a->items[i].a == column || a->items[i].b == column))
             return true;
     return false;
 }
@@ -38,7 +41,7 @@ void cbi_narrow_rescale(cbi_narrow *n, size_t column, unsigned scale) {
 
 bool cbi_narrow_init(cbi_narrow *n, const cbi_aggregates *a, const uint8_t *scales,
                      const bool *nulls) {
-    if (a->lists || a->column_count > CBI_NARROW_COLUMNS_MAX || a->count > CBI_NARROW_COLUMNS_MAX)
+    if (a->column_count > CBI_NARROW_COLUMNS_MAX || a->count > CBI_NARROW_COLUMNS_MAX)
         return false;
     *n = (cbi_narrow){.aggs = a};
     for (size_t i = 0; i < a->column_count; i++) {
@@ -55,7 +58,8 @@ bool cbi_narrow_init(cbi_narrow *n, const cbi_aggregates *a, const uint8_t *scal
         cbi_narrow_rescale(n, i, scales[i]);
     }
     for (size_t i = 0; i < a->count; i++)
-        n->pairs[i] = take(n, a->items[i].kind == CBI_AGG_CORR, PAIR_WORDS);
+        n->own[i] =
+            take(n, a->items[i].own != NONE, is_pair(&a->items[i]) ? PAIR_WORDS : a->items[i].n);
     return true;
 }
 
@@ -68,6 +72,9 @@ void cbi_narrow_clear(const cbi_narrow *n, uint64_t *state) {
         if (c->max != NONE)
             state[c->max] = (uint64_t)INT64_MIN;
     }
+    for (size_t i = 0; i < n->aggs->count; i++)
+        for (uint32_t k = 0; cbi_aggregate_best(&n->aggs->items[i]) && k < n->aggs->items[i].n; k++)
+            state[n->own[i] + k] = (uint64_t)INT64_MIN; /* none is that small */
 }
 
 /* ---- adding ---- */
@@ -122,6 +129,22 @@ static void add_pair(uint32_t at, uint64_t *const *states, size_t count, const i
     }
 }
 
+/* The smallest are the largest of the numbers with the other sign. */
+static void add_best(uint32_t at, const cbi_aggregate *item, uint64_t *const *states, size_t count,
+                     const int64_t *values, const uint8_t *nulls) {
+    uint32_t last = item->n - 1;
+    for (size_t i = 0; i < count; i++) {
+        int64_t *kept = (int64_t *)(void *)(states[i] + at);
+        int64_t x = item->kind == CBI_AGG_TOP ? values[i] : -values[i];
+        if (x <= kept[last] || nulls[i])
+            continue;
+        uint32_t place = last;
+        for (; place > 0 && kept[place - 1] < x; place--)
+            kept[place] = kept[place - 1];
+        kept[place] = x;
+    }
+}
+
 void cbi_narrow_add(const cbi_narrow *n, uint64_t *const *states, size_t count,
                     const int64_t *values, const uint8_t *nulls, size_t stride) {
     const cbi_aggregates *a = n->aggs;
@@ -129,9 +152,14 @@ void cbi_narrow_add(const cbi_narrow *n, uint64_t *const *states, size_t count,
         add_column(&n->columns[i], states, count, values + i * stride, nulls + i * stride);
     for (size_t i = 0; i < a->count; i++) {
         const cbi_aggregate *item = &a->items[i];
-        if (n->pairs[i] != NONE)
-            add_pair(n->pairs[i], states, count, values + item->a * stride,
-                     nulls + item->a * stride, values + item->b * stride, nulls + item->b * stride);
+        if (n->own[i] == NONE)
+            continue;
+        if (!is_pair(item))
+            add_best(n->own[i], item, states, count, values + item->a * stride,
+                     nulls + item->a * stride);
+        else
+            add_pair(n->own[i], states, count, values + item->a * stride, nulls + item->a * stride,
+                     values + item->b * stride, nulls + item->b * stride);
     }
 }
 
@@ -148,6 +176,15 @@ static void widen(const uint64_t *from, uint64_t *to, unsigned words) {
 static void widen_extreme(uint64_t from, uint64_t *to) {
     to[0] = from;
     to[1] = (int64_t)from < 0 ? UINT64_MAX : 0;
+}
+
+static void widen_best(const cbi_aggregate *item, const uint64_t *from, uint64_t *to) {
+    uint64_t k = 0;
+    for (; k < item->n && (int64_t)from[k] != INT64_MIN; k++) {
+        int64_t x = (int64_t)from[k];
+        widen_extreme((uint64_t)(item->kind == CBI_AGG_TOP ? x : -x), to + 1 + 2 * k);
+    }
+    to[0] = k;
 }
 
 void cbi_narrow_widen(const cbi_narrow *n, const uint64_t *narrow, uint64_t rows, uint64_t *state) {
@@ -171,10 +208,14 @@ void cbi_narrow_widen(const cbi_narrow *n, const uint64_t *narrow, uint64_t rows
             widen_extreme(narrow[c->max], state + w->max / 8);
     }
     for (size_t i = 0; i < a->count; i++) {
-        if (n->pairs[i] == NONE)
+        if (n->own[i] == NONE)
             continue;
-        const uint64_t *p = narrow + n->pairs[i];
-        uint64_t *w = state + a->items[i].pair / 8;
+        const uint64_t *p = narrow + n->own[i];
+        uint64_t *w = state + a->items[i].own / 8;
+        if (!is_pair(&a->items[i])) {
+            widen_best(&a->items[i], p, w);
+            continue;
+        }
         *w++ = p[PAIR_N];
         for (unsigned k = PAIR_X; k < PAIR_WORDS; k += 2) {
             unsigned words = k < PAIR_XX ? CBI_WIDE_SUM : CBI_WIDE_SQUARE;

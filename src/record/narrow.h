@@ -30,10 +30,11 @@ typedef struct cbi_narrow {
     const cbi_aggregates *aggs;
     size_t words; /* of a narrow state */
     cbi_narrow_column columns[CBI_NARROW_COLUMNS_MAX];
-    uint32_t pairs[CBI_NARROW_COLUMNS_MAX]; /* of aggregates that have one */
+    uint32_t own[CBI_NARROW_COLUMNS_MAX]; /* of aggregates: a pair's, the best few */
 } cbi_narrow;
 
-/** False: these aggregates need wide states. `scales` and `nulls` are what a sample has shown of
+/** False: these aggregates need wide states, or text. Where they need lists this has what those of
+ * a fixed size are made from. `scales` and `nulls` are what a sample has shown of
  * each column. */
 bool cbi_narrow_init(cbi_narrow *n, const cbi_aggregates *a, const uint8_t *scales,
                      const bool *nulls);

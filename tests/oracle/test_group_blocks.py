@@ -58,7 +58,25 @@ def expected(path, keys):
             values[0] += 1
             if row["v"].strip():
                 values[1].append(Decimal(row["v"]))
-    return {k: (n, sum(v) if v else None, min(v) if v else None, max(v) if v else None, len(v)) for k, (n, v) in groups.items()}
+    return {k: (n, sum(v) if v else None, min(v) if v else None, max(v) if v else None, len(v), sorted(v)) for k, (n, v) in groups.items()}
+
+
+def check_lists(path, keys, want):
+    """Medians and the best few, which are made from lists of numbers, from states, or both."""
+    options = ["-S", rng.choice(["16M", "64M", "1G"]), "-j", rng.choice("12")]
+    for names in (["median(v)", "top2(v)", "bottom9(v)", "bottom3(v)"], ["top2(v)", "bottom3(v)"], ["p0(v)", "p100(v)"]):
+        for row in run(",".join(keys), names, path, *options)[1]:
+            v = want[tuple(row[:len(keys)])][5]
+            middle = [(v[(len(v) - 1) // 2] + v[len(v) // 2]) / 2] if v else []
+            answers = {"median(v)": middle, "top2(v)": v[:-3:-1], "bottom9(v)": v[:9], "bottom3(v)": v[:3], "p0(v)": v[:1], "p100(v)": v[-1:]}
+            for name, text in zip(names, row[len(keys):]):
+                got = [Decimal(t) for t in text.split(";") if t]
+                assert len(got) == len(answers[name]) and all(abs(a - b) <= abs(b) * Decimal("1e-16") for a, b in zip(got, answers[name])), (name, row, v[:9])
+    lists = ["median(w)", "sd(w)", "top2(w)", "count(v)", "distinct(w:num)", "mode(w)"]
+    slow = run(",".join(keys), lists, path, "--sorted-output", "-S", "64M")[1]
+    fast = run(",".join(keys), lists[:-1], path, *options)[1]
+    assert sorted(r[:-1] for r in slow) == sorted(fast), [x for x in zip(sorted(slow), sorted(fast)) if x[0][:-1] != x[1]][:3]
+    assert [tuple(r[:len(keys)]) for r in fast] == list(want), "not in order of first appearance"
 
 
 def check(path, keys, kind):
@@ -68,12 +86,13 @@ def check(path, keys, kind):
     got = [tuple(r[:len(keys)]) for r in rows]
     assert got == list(want), (len(got), len(want), [x for x in zip(got, want) if x[0] != x[1]][:3], set(got) ^ set(want))
     for row in rows:
-        n, total, least, most, values = want[tuple(row[:len(keys)])]
+        n, total, least, most, values, _ = want[tuple(row[:len(keys)])]
         got = row[len(keys):]
         assert int(got[0]) == n and int(got[4]) == values, row
         for text, value in zip(got[1:4], (total, least, most)):
             assert (text == "") == (value is None) and (value is None or Decimal(text) == value), (row, want[tuple(row[:len(keys)])])
     more = aggregates + ["mean(v)", "sd(w)", "corr(v,w)" if kind == "clean" else "mean(w)", "var(w)"]
+    check_lists(path, keys, want)
     slow = run(",".join(keys), more, path, "--sorted-output", "-S", "64M")[1]
     fast = run(",".join(keys), more, path, "-S", "64M")[1]
     assert sorted(slow) == sorted(fast), [x for x in zip(sorted(slow), sorted(fast)) if x[0] != x[1]][:3]

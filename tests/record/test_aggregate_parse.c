@@ -52,7 +52,10 @@ static void what_people_write_is_understood(void **state) {
     is("max(x:str)", CBI_AGG_MAX, "max(x:str)", 1, true);
     is("p99.9(x)", CBI_AGG_QUANTILE, "p99.9(x)", 1, true);
     is("median(x)", CBI_AGG_QUANTILE, "median(x)", 1, true);
-    is("top3(x)", CBI_AGG_TOP, "top3(x)", 1, true);
+    is("top3(x)", CBI_AGG_TOP, "top3(x)", 1, false);
+    is("top8(x)", CBI_AGG_TOP, "top8(x)", 1, false);
+    is("top9(x)", CBI_AGG_TOP, "top9(x)", 1, true);
+    is("top3(x:str)", CBI_AGG_TOP, "top3(x:str)", 1, true);
     is("bottom10(x)", CBI_AGG_BOTTOM, "bottom10(x)", 1, true);
     is("argmax(id,x)", CBI_AGG_ARGMAX, "argmax(id,x)", 0, true);
     is("corr(x,id)", CBI_AGG_CORR, "corr(x,id)", 1, false);
