@@ -208,6 +208,7 @@ static void submit_put(cb_server *s, cbi_connection *c, cbi_job job) {
 
 static void begin_put(cb_server *s, cbi_connection *c) {
     c->left = c->head.bytes;
+    cbi_connection_hurry(s, c, c->left); /* all of it, not its head alone */
     submit_put(s, c, CBI_JOB_BEGIN);
 }
 

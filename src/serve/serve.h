@@ -76,6 +76,7 @@ typedef struct cbi_connection {
     bool ending;
     bool broken;          /* the job found that it must end */
     uint64_t deadline_ns; /* of what is under way; 0: none */
+    uint64_t busy_ns;     /* since when a worker has it */
     cb_block_task *task;
     uint32_t leases;
     /* the request */
@@ -135,7 +136,8 @@ struct cb_server {
     uint32_t strangers; /* connections of those who are not trusted */
     uint32_t stranger_streams;
     uint32_t closing; /* connections that a worker ends */
-    uint64_t next_tick_ns, next_page_ns;
+    uint64_t next_tick_ns, next_page_ns, looked_ns;
+    bool hurries;         /* and looks at the clock each tick */
     bool listening, deaf; /* deaf: not before the next tick */
     bool calling;         /* the first of those who wait for a stream */
     int spare;            /* a descriptor to give up when there are no others */

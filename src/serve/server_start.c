@@ -23,6 +23,7 @@ enum {
     CONNECTIONS_LEAST = 16,
     CONNECTIONS_MOST = 1024,
     DESCRIPTORS_ELSE = 64, /* files of blocks, the library's own */
+    STAGING_MOST = 12 * 1024 * 1024,
     LOCK_TURNS = 200,
     LOCK_PAUSE_NS = 10 * 1000 * 1000
 };
@@ -62,11 +63,16 @@ static void plan(cb_server *s, const cb_server_options *o) {
     s->table_bytes = tables_size(s);
 }
 
+/** Frames of files, by each worker and each stream, and by those who help to let blocks go. */
+static uint64_t staging_bytes(const cb_server *s, uint64_t memory_bytes) {
+    uint64_t least = (s->worker_count + CBI_STREAMS) * (UINT64_C(640) << 10);
+    return cbi_max(least, cbi_min(memory_bytes / 16, STAGING_MOST));
+}
+
 static uint64_t fixed_bytes(const cb_server *s, uint64_t memory_bytes) {
-    uint64_t threads = s->worker_count;
-    uint64_t frames = UINT64_C(640) << 10; /* of files, by each worker and each stream */
     return s->table_bytes + (uint64_t)s->connections_max * CBI_SOCKET_COST +
-           threads * (STACK_BYTES + frames) + CBI_STREAMS * frames + memory_bytes / 512;
+           (uint64_t)s->worker_count * STACK_BYTES + staging_bytes(s, memory_bytes) +
+           memory_bytes / 512;
 }
 
 static cb_status charge(cb_server *s, const cb_server_options *o, cb_error *err) {
@@ -129,7 +135,9 @@ static cb_status make_blocks(cb_server *s, const cb_server_options *o, cb_error 
                                  .share_bytes_min = CBI_SERVER_SHARE_MIN,
                                  .shares_max =
                                      descriptors > other ? (uint32_t)(descriptors - other) : 0};
-    return cb_blocks_create(&b, &s->blocks, err);
+    CB_TRY(cb_blocks_create(&b, &s->blocks, err));
+    s->blocks->home.staging_paid = (int64_t)staging_bytes(s, o->memory_bytes);
+    return CB_OK;
 }
 
 /* ---- the socket ---- */

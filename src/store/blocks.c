@@ -38,15 +38,22 @@ static bool charge_index(void *ctx, int64_t bytes, cb_error *err) {
     return status == CB_OK;
 }
 
-void cbi_blocks_settle(cb_blocks *b) {
+/** What there is beside blocks and index, and nobody has paid for. */
+static int64_t slack_of(const cb_blocks *b, int64_t paid) {
+    int64_t staging = atomic_load_explicit(&b->home.staging, memory_order_relaxed) - paid;
     int64_t slack = atomic_load_explicit(&b->home.overhead, memory_order_relaxed);
+    slack += staging > 0 ? staging : 0;
+    return slack > 0 ? slack : 0;
+}
+
+void cbi_blocks_settle(cb_blocks *b) {
+    int64_t slack = slack_of(b, b->home.staging_paid);
     int64_t was = b->charges ? __atomic_load_n(&b->charged_slack, __ATOMIC_RELAXED) : slack;
     if (slack - was < SETTLE_BYTES && was - slack < SETTLE_BYTES) {
         return;
     }
     cbi_mutex_lock(&b->charge_mutex);
-    slack = atomic_load_explicit(&b->home.overhead, memory_order_relaxed);
-    slack = slack > 0 ? slack : 0;
+    slack = slack_of(b, b->home.staging_paid);
     __atomic_store_n(&b->charged_slack, slack, __ATOMIC_RELAXED);
     cb_ledger_force(b->ledger, (uint64_t)(b->charged_index + slack));
     cbi_mutex_unlock(&b->charge_mutex);
@@ -106,7 +113,7 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     cbi_mutex_init(&b->charge_mutex);
     cbi_accounts_init(&b->accounts, o->manager, cbi_blocks_drop, b);
     b->accounts.stay = stay;
-    b->accounts.overhead = o->folder != NULL ? &b->home.overhead : NULL;
+    b->accounts.overhead = o->folder != NULL ? &b->home.staging : NULL;
     cb_status status = cb_ledger_add(b->manager, "blocks", NULL, NULL, &b->ledger, err);
     if (status == CB_OK) {
         status = cbi_index_init(&b->index, &b->accounts.lock, most_blocks(o), charge_index, b, err);
@@ -527,7 +534,6 @@ void cb_blocks_stats_get(cb_blocks *b, cb_blocks_stats *stats) {
     *stats = b->stats;
     stats->blocks = b->index.count;
     stats->evicted = b->accounts.evicted;
-    int64_t slack = atomic_load_explicit(&b->home.overhead, memory_order_relaxed);
-    stats->overhead_bytes = b->index.bytes + (uint64_t)(slack > 0 ? slack : 0);
+    stats->overhead_bytes = b->index.bytes + (uint64_t)slack_of(b, 0);
     cbi_lock_give(cbi_blocks_lock_of(b));
 }

@@ -17,6 +17,10 @@
 typedef struct cbi_home {
     cb_manager *manager;
     _Atomic int64_t overhead; /* bytes beside what was acquired */
+    /* buffers of blocks on their way to and from disk, and stacks of those who write; so much of
+     * that is paid by who has the store, 0: nothing */
+    _Atomic int64_t staging;
+    int64_t staging_paid;
     /* bytes of a known size, from so many on, lie in files of memory that can be handed to other
      * processes; 0: never. As long as there are descriptors for it. */
     uint64_t share_min;

@@ -164,7 +164,7 @@ cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home,
 static void stage_free(const cbi_disk *d, uint8_t *stage, size_t bytes) {
     if (stage != NULL) {
         cbi_sys_unmap(stage, bytes);
-        atomic_fetch_sub_explicit(&d->home->overhead, (int64_t)bytes, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&d->home->staging, (int64_t)bytes, memory_order_relaxed);
     }
 }
 
@@ -232,8 +232,24 @@ static cb_status stage_new(const cbi_disk *d, size_t bytes, uint8_t **stage, cb_
             err, CB_ENOMEM, bytes, 0,
             "The system refused %zu bytes for a block on its way from or to disk.", bytes);
     }
-    atomic_fetch_add_explicit(&d->home->overhead, (int64_t)bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&d->home->staging, (int64_t)bytes, memory_order_relaxed);
     return CB_OK;
+}
+
+/** One that can be done without: NULL when less than it is left of `most` bytes that were paid. */
+static uint8_t *stage_spare(const cbi_disk *d, size_t bytes, int64_t most) {
+    uint8_t *stage = NULL;
+    if (d->home->staging_paid == 0) {
+        (void)stage_new(d, bytes, &stage, NULL);
+        return stage;
+    }
+    int64_t before =
+        atomic_fetch_add_explicit(&d->home->staging, (int64_t)bytes, memory_order_relaxed);
+    if (before + (int64_t)bytes <= most) {
+        (void)stage_new(d, bytes, &stage, NULL);
+    }
+    atomic_fetch_sub_explicit(&d->home->staging, (int64_t)bytes, memory_order_relaxed);
+    return stage;
 }
 
 /** A buffer for a large file; NULL where the system has none: then it goes through the page cache.
@@ -244,7 +260,7 @@ static uint8_t *out_new(cbi_disk *d) {
         buffer = atomic_exchange(&d->spare[i], NULL);
     }
     if (buffer == NULL) {
-        (void)stage_new(d, CBI_DISK_OUT_BYTES, &buffer, NULL);
+        buffer = stage_spare(d, CBI_DISK_OUT_BYTES, d->home->staging_paid / 2);
     }
     return buffer;
 }
@@ -378,8 +394,12 @@ static cb_status write_frame(cbi_disk_writer *w, const void *bytes, size_t count
             cbi_disk_out_begin(&w->out, w->fd, buffer);
         }
     }
-    if (w->disk->codec != CB_BLOCK_CODEC_NONE) {
-        CB_TRY(ensure_stage(w, err));
+    if (w->disk->codec != CB_BLOCK_CODEC_NONE && w->stage == NULL && w->cipher == NULL) {
+        w->stage_bytes = stage_size(w->disk->codec, false);
+        w->stage = stage_spare(w->disk, w->stage_bytes, w->disk->home->staging_paid);
+    }
+    if (w->disk->codec != CB_BLOCK_CODEC_NONE && (w->stage != NULL || w->cipher != NULL)) {
+        CB_TRY(ensure_stage(w, err)); /* without memory for it now it is stored as it is */
         packed = pack(w, bytes, count);
     }
     const void *stored = packed > 0 ? w->stage + FRAME_BYTES : bytes;

@@ -74,7 +74,8 @@ class Top(h.Case):
         self.sort = subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.sort.stdin.write(b"b\na\n" * 1000)
         self.sort.stdin.flush()
-        for _ in range(1000):
+        end = time.monotonic() + 100
+        while time.monotonic() < end:
             if os.path.exists(self.page) and self.top("--json").returncode == 0:
                 return
             time.sleep(0.02)
@@ -169,7 +170,8 @@ class Top(h.Case):
         """What the terminal shows, its cursor followed; fd is the master's side."""
         fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         seen = b""
-        for _ in range(200):
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
             if select.select([fd], [], [], 0.1)[0]:
                 seen += os.read(fd, 65536)
             frames = seen.split(b"\033[H")
@@ -192,7 +194,7 @@ class Top(h.Case):
         self.assertTrue(all(len(row) <= 40 for row in rows), rows)
         self.screen(master, 30, 120, lambda r: any(row.startswith("[") and len(row) == 120 for row in r))
         os.write(master, b"q")
-        self.assertEqual(top.wait(timeout=20), 0)
+        self.assertEqual(top.wait(timeout=60), 0)
         rest = b""
         while select.select([master], [], [], 0.2)[0]:
             try:
@@ -214,7 +216,7 @@ class Top(h.Case):
                 if select.select([master], [], [], 0.1)[0]:
                     os.read(master, 65536)
             except OSError:  # the other side is closed: it is ending
-                top.wait(timeout=20)
+                top.wait(timeout=60)
         self.assertEqual(top.poll(), 0)
         os.close(master)
 
