@@ -124,7 +124,7 @@ cb_status cbi_fill_finish(cbi_fill *f, cb_error *err) {
     }
     CB_TRY(cbi_put_begin(b, f->task, f->name, f->level, NULL, &n, err));
     if (f->on_disk) { /* the name is ours from here on, and the file with it */
-        cb_status status = cbi_disk_writer_finish(&f->writer, f->level, &f->file_bytes, err);
+        cb_status status = cbi_disk_writer_finish(&f->writer, f->level, &f->file, err);
         if (status != CB_OK) {
             cbi_put_failed(b, n);
             return status;
@@ -135,7 +135,7 @@ cb_status cbi_fill_finish(cbi_fill *f, cb_error *err) {
         f->task->unroll[f->mode] -= f->reserved;
         f->reserved = 0;
     }
-    cbi_put_done(f->task, n, &f->contents, f->file_bytes, NULL);
+    cbi_put_done(f->task, n, &f->contents, f->file, NULL);
     f->contents = (cbi_contents){0};
     cbi_fill_cancel(f);
     return CB_OK;

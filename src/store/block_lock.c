@@ -67,7 +67,7 @@ void cbi_ref_fill(cb_block_task *task, cbi_node *n, bool writing, cb_block_ref *
     ref->bytes = n->kind != CBI_ABSENT ? n->entry.bytes : 0;
     ref->level = n->level;
     ref->in_memory = n->kind != CBI_ABSENT;
-    ref->on_disk = n->disk_bytes > 0;
+    ref->on_disk = n->disk.bytes > 0;
     ref->deserialised = n->kind == CBI_RECORDS;
     ref->writing = writing;
     ref->block = n;

@@ -70,14 +70,14 @@ void cbi_node_fill(cb_blocks *b, cbi_node *n, const cbi_contents *contents) {
 }
 
 void cbi_put_done(cb_block_task *task, cbi_node *n, const cbi_contents *contents,
-                  uint64_t file_bytes, cb_block_ref *ref) {
+                  cbi_on_disk on_disk, cb_block_ref *ref) {
     cb_blocks *b = task->blocks;
     cbi_lock_take(cbi_blocks_lock_of(b));
     if (contents->kind != CBI_ABSENT) {
         cbi_node_fill(b, n, contents);
     }
-    if (file_bytes > 0) {
-        cbi_node_note_file(b, n, file_bytes);
+    if (on_disk.bytes > 0) {
+        cbi_node_note_file(b, n, on_disk);
     }
     b->stats.replicas_missing += cb_level_replicas(n->level) - 1;
     cbi_lock_give(cbi_blocks_lock_of(b));
@@ -128,14 +128,17 @@ static cb_status bytes_to_memory(cb_blocks *b, const cbi_node *n, const void *by
 }
 
 static cb_status bytes_to_disk(cb_blocks *b, const cbi_node *n, const void *bytes, size_t count,
-                               uint64_t *file_bytes, cb_error *err) {
+                               cbi_on_disk *on_disk, cb_error *err) {
     cbi_disk_writer w = {0};
+    if (cbi_disk_pack(&b->disk, n->name, bytes, count, on_disk)) {
+        return CB_OK;
+    }
     cb_status status = cbi_disk_writer_open(&b->disk, n->name, &w, err);
     if (status == CB_OK) {
         status = cbi_disk_append_run(&w, bytes, count, err);
     }
     if (status == CB_OK) {
-        status = cbi_disk_writer_finish(&w, n->level, file_bytes, err);
+        status = cbi_disk_writer_finish(&w, n->level, on_disk, err);
     }
     cbi_disk_writer_cancel(&w);
     return status;
@@ -178,20 +181,20 @@ cb_status cb_blocks_put_bytes(cb_blocks *b, cb_block_task *task, const char *nam
     }
     cbi_node *n = NULL;
     cbi_contents contents = {0};
-    uint64_t file_bytes = 0;
+    cbi_on_disk on_disk = {0};
     CB_TRY(cbi_put_begin(b, task, name, level, class, &n, err));
     cb_status status = CB_EBUDGET;
     if (level & CB_LEVEL_IN_MEMORY) {
         status = bytes_to_memory(b, n, bytes, count, &contents, err);
     }
     if (cbi_is_refusal(status) && (level & CB_LEVEL_ON_DISK)) {
-        status = bytes_to_disk(b, n, bytes, count, &file_bytes, err);
+        status = bytes_to_disk(b, n, bytes, count, &on_disk, err);
     }
     if (status != CB_OK) {
         cbi_put_failed(b, n);
         return status;
     }
-    cbi_put_done(task, n, &contents, file_bytes, ref);
+    cbi_put_done(task, n, &contents, on_disk, ref);
     return CB_OK;
 }
 
@@ -202,7 +205,7 @@ static cb_status append(void *ctx, const void *bytes, size_t count, cb_error *er
 }
 
 static cb_status rest_to_disk(cb_blocks *b, const cbi_node *n, cb_block_rest *rest,
-                              uint64_t *file_bytes, cb_error *err) {
+                              cbi_on_disk *on_disk, cb_error *err) {
     cbi_disk_writer w = {0};
     const cb_byte_sink sink = {.write = append, .ctx = &w};
     cb_status status = cbi_disk_writer_open(&b->disk, n->name, &w, err);
@@ -210,7 +213,7 @@ static cb_status rest_to_disk(cb_blocks *b, const cbi_node *n, cb_block_rest *re
         status = cb_block_rest_write(rest, &sink, err);
     }
     if (status == CB_OK) {
-        status = cbi_disk_writer_finish(&w, n->level, file_bytes, err);
+        status = cbi_disk_writer_finish(&w, n->level, on_disk, err);
     }
     cbi_disk_writer_cancel(&w);
     return status;
@@ -221,7 +224,7 @@ static cb_status put_rest(cb_block_task *task, cbi_node *n, cb_block_rest *rest,
                           cb_block_rest **out, cb_error *err) {
     cb_blocks *b = task->blocks;
     cbi_contents contents = {0};
-    uint64_t file_bytes = 0;
+    cbi_on_disk on_disk = {0};
     cb_status status = CB_EBUDGET;
     if (n->level & CB_LEVEL_IN_MEMORY) {
         status = cbi_rest_unroll(rest, &contents, err);
@@ -229,11 +232,11 @@ static cb_status put_rest(cb_block_task *task, cbi_node *n, cb_block_rest *rest,
     bool whole = status == CB_EBUDGET; /* the rest has everything, from the first record on */
     if (whole && (n->level & CB_LEVEL_ON_DISK)) {
         whole = false;
-        status = rest_to_disk(b, n, rest, &file_bytes, err);
+        status = rest_to_disk(b, n, rest, &on_disk, err);
     }
     if (status == CB_OK) {
         cb_block_rest_close(rest);
-        cbi_put_done(task, n, &contents, file_bytes, ref);
+        cbi_put_done(task, n, &contents, on_disk, ref);
         return CB_OK;
     }
     cbi_put_failed(b, n);

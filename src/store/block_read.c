@@ -11,7 +11,7 @@ static cb_status load_bytes(cb_blocks *b, const cbi_node *n, cbi_contents *conte
                             cb_error *err) {
     cbi_disk_reader r;
     uint8_t *to = NULL;
-    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, &r, err));
+    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, n->disk, &r, err));
     uint64_t bytes = r.raw_bytes;
     cb_status status =
         cb_manager_acquire_storage(b->manager, n->entry.mode, bytes, &n->entry.data_set, err);
@@ -55,7 +55,7 @@ static cb_status load_records(cb_block_task *task, const cbi_node *n, cbi_conten
     file_records f = {.class = cbi_node_class(b, n)};
     const cb_record_source source = {.next = next_of_file, .ctx = &f};
     cb_block_rest *rest = NULL;
-    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, &f.reader, err));
+    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, n->disk, &f.reader, err));
     cb_status status = cbi_rest_create(task, n, n->level, f.class, &source, NULL, &rest, err);
     if (status == CB_OK) {
         status = cbi_rest_unroll(rest, contents, err);
@@ -99,7 +99,7 @@ static void give_up(cb_blocks *b, cbi_node *n, cb_status status) {
 
 static cb_status check_file(cb_blocks *b, const cbi_node *n, cb_block_ref *ref, cb_error *err) {
     cbi_disk_reader r;
-    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, &r, err));
+    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, n->disk, &r, err));
     ref->bytes = r.raw_bytes;
     cbi_disk_reader_close(&r);
     return CB_OK;
@@ -166,7 +166,8 @@ cb_status cb_block_reader_open(const cb_block_ref *ref, cb_block_reader **reader
         r->records = ((const cbi_records *)r->node->contents)->first;
         r->pending = (cbi_builder){.home = &r->blocks->home, .mode = CB_HEAP};
     } else if (r->kind == CBI_ABSENT) {
-        status = cbi_disk_reader_open(&r->blocks->disk, r->node->name, &r->disk, err);
+        status =
+            cbi_disk_reader_open(&r->blocks->disk, r->node->name, r->node->disk, &r->disk, err);
     }
     if (status != CB_OK) {
         give_up(r->blocks, r->node, status);

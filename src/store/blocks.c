@@ -206,14 +206,14 @@ cb_status cbi_blocks_class(cb_blocks *b, const cb_record_class *class, uint16_t 
 cb_block_status cbi_node_status(const cbi_node *n) {
     unsigned flags = (n->kind != CBI_ABSENT ? CB_LEVEL_IN_MEMORY : 0u) |
                      (n->kind == CBI_RECORDS ? CB_LEVEL_IS_DESERIALISED : 0u) |
-                     (n->disk_bytes > 0 ? CB_LEVEL_ON_DISK : 0u);
+                     (n->disk.bytes > 0 ? CB_LEVEL_ON_DISK : 0u);
     if (n->kind != CBI_ABSENT && n->entry.mode == CB_OFF_HEAP) {
         flags |= CB_LEVEL_IN_OFF_HEAP;
     }
     return (cb_block_status){.name = n->name,
                              .level = CB_LEVEL(flags, 1),
                              .memory_bytes = n->kind != CBI_ABSENT ? n->entry.bytes : 0,
-                             .disk_bytes = n->disk_bytes};
+                             .disk_bytes = n->disk.bytes};
 }
 
 void cbi_blocks_report(cb_blocks *b, const cbi_node *n, bool gone) {
@@ -249,8 +249,12 @@ static cb_status write_records(cbi_disk_writer *w, const cbi_records *r, cb_erro
     return CB_OK;
 }
 
-cb_status cbi_blocks_write(cb_blocks *b, const cbi_node *n, uint64_t *file_bytes, cb_error *err) {
+cb_status cbi_blocks_write(cb_blocks *b, const cbi_node *n, cbi_on_disk *on_disk, cb_error *err) {
     cbi_disk_writer w = {0};
+    const uint8_t *run = n->kind != CBI_RECORDS ? cbi_contents_run(n->kind, n->contents) : NULL;
+    if (run != NULL && cbi_disk_pack(&b->disk, n->name, run, (size_t)n->entry.bytes, on_disk)) {
+        return CB_OK;
+    }
     cb_status status = cbi_disk_writer_open(&b->disk, n->name, &w, err);
     if (status == CB_OK) {
         switch (n->kind) {
@@ -262,7 +266,7 @@ cb_status cbi_blocks_write(cb_blocks *b, const cbi_node *n, uint64_t *file_bytes
         }
     }
     if (status == CB_OK) {
-        status = cbi_disk_writer_finish(&w, n->level, file_bytes, err);
+        status = cbi_disk_writer_finish(&w, n->level, on_disk, err);
     }
     cbi_disk_writer_cancel(&w);
     return status;
@@ -286,30 +290,30 @@ static cbi_contents take_contents(cb_blocks *b, cbi_node *n) {
 /** [locked] It is nobody's any more; the caller gives its memory back without the lock. */
 static void leave_index(cb_blocks *b, cbi_node *n) {
     b->stats.replicas_missing -= cb_level_replicas(n->level) - 1;
-    if (n->disk_bytes > 0) {
+    if (n->disk.bytes > 0) {
         b->stats.disk_blocks--;
-        b->stats.disk_bytes -= n->disk_bytes;
+        b->stats.disk_bytes -= n->disk.bytes;
         cbi_node_level(b, n)->disk_blocks--;
-        cbi_node_level(b, n)->disk_bytes -= n->disk_bytes;
+        cbi_node_level(b, n)->disk_bytes -= n->disk.bytes;
     }
     cbi_index_leave(&b->index, n);
     cbi_node_wake(n);
 }
 
-void cbi_node_note_file(cb_blocks *b, cbi_node *n, uint64_t file_bytes) {
-    n->disk_bytes = file_bytes;
+void cbi_node_note_file(cb_blocks *b, cbi_node *n, cbi_on_disk on_disk) {
+    n->disk = on_disk;
     b->stats.disk_blocks++;
-    b->stats.disk_bytes += file_bytes;
+    b->stats.disk_bytes += on_disk.bytes;
     cbi_node_level(b, n)->disk_blocks++;
-    cbi_node_level(b, n)->disk_bytes += file_bytes;
+    cbi_node_level(b, n)->disk_bytes += on_disk.bytes;
 }
 
 bool cbi_blocks_drop(void *ctx, cbi_lru_entry *entry) {
     cb_blocks *b = ctx;
     cbi_node *n = (cbi_node *)entry; /* marked: nobody else's */
-    uint64_t file_bytes = 0;
-    bool to_disk = (n->level & CB_LEVEL_ON_DISK) != 0 && n->disk_bytes == 0;
-    bool failed = to_disk && cbi_blocks_write(b, n, &file_bytes, NULL) != CB_OK;
+    cbi_on_disk on_disk = {0};
+    bool to_disk = (n->level & CB_LEVEL_ON_DISK) != 0 && n->disk.bytes == 0;
+    bool failed = to_disk && cbi_blocks_write(b, n, &on_disk, NULL) != CB_OK;
     cbi_lock_take(cbi_blocks_lock_of(b));
     if (failed) {
         b->stats.drops_failed++;
@@ -317,12 +321,12 @@ bool cbi_blocks_drop(void *ctx, cbi_lru_entry *entry) {
         return false;
     }
     if (to_disk) {
-        cbi_node_note_file(b, n, file_bytes);
+        cbi_node_note_file(b, n, on_disk);
     }
     cbi_contents contents = take_contents(b, n);
     cbi_lock_give(cbi_blocks_lock_of(b));
     cbi_contents_free(&b->home, &contents);
-    bool gone = n->disk_bytes == 0;
+    bool gone = n->disk.bytes == 0;
     cbi_blocks_report(b, n, gone);
     cbi_lock_take(cbi_blocks_lock_of(b));
     entry->marked = false;
@@ -354,9 +358,9 @@ void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
         cbi_contents_free(&b->home, &contents);
         cb_manager_release_storage(b->manager, mode, bytes);
     }
-    if (n->disk_bytes > 0) {
+    if (n->disk.bytes > 0) {
         cbi_keep_forget(b, n);
-        cbi_disk_remove(&b->disk, n->name, n->disk_bytes);
+        cbi_disk_remove(&b->disk, n->name, n->disk);
     }
     cbi_blocks_report(b, n, true);
     cbi_lock_take(cbi_blocks_lock_of(b));
@@ -488,7 +492,7 @@ typedef struct listed {
 static size_t copy_bucket(const cbi_node *n, listed *out, size_t room) {
     size_t count = 0;
     for (; n != NULL; n = n->next) {
-        if (n->kind == CBI_ABSENT && n->disk_bytes == 0) {
+        if (n->kind == CBI_ABSENT && n->disk.bytes == 0) {
             continue; /* being put */
         }
         if (count < room) {

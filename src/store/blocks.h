@@ -96,16 +96,16 @@ void cbi_blocks_report(cb_blocks *blocks, const cbi_node *node, bool gone);
 /** Its number, for cbi_node.record_class. */
 cb_status cbi_blocks_class(cb_blocks *blocks, const cb_record_class *record_class, uint16_t *number,
                            cb_error *err);
-/** Writes a block's file. */
-cb_status cbi_blocks_write(cb_blocks *blocks, const cbi_node *node, uint64_t *file_bytes,
+/** Writes a block to disk. */
+cb_status cbi_blocks_write(cb_blocks *blocks, const cbi_node *node, cbi_on_disk *on_disk,
                            cb_error *err);
 /** Evicts: as cbi_accounts_drop_fn. */
 bool cbi_blocks_drop(void *blocks, cbi_lru_entry *entry);
 /** Ends a block that the caller has for himself as its writer. */
 void cbi_blocks_end(cb_blocks *blocks, cbi_node *node);
 
-/** [locked] It has a file now. */
-void cbi_node_note_file(cb_blocks *blocks, cbi_node *node, uint64_t file_bytes);
+/** [locked] It lies there now. */
+void cbi_node_note_file(cb_blocks *blocks, cbi_node *node, cbi_on_disk on_disk);
 
 /* ---- keep.c ---- */
 
@@ -139,10 +139,10 @@ cb_status cbi_put_check(const cb_blocks *blocks, cb_level level,
 /** A new block under that name, the task its writer. CB_EEXISTS. */
 cb_status cbi_put_begin(cb_blocks *blocks, cb_block_task *task, const char *name, cb_level level,
                         const cb_record_class *record_class, cbi_node **node, cb_error *err);
-/** It is there: in memory (contents, whose bytes are acquired), on disk (file_bytes). `ref` may be
- *  NULL. */
+/** It is there: in memory (contents, whose bytes are acquired), on disk (on_disk.bytes > 0). `ref`
+ *  may be NULL. */
 void cbi_put_done(cb_block_task *task, cbi_node *node, const cbi_contents *contents,
-                  uint64_t file_bytes, cb_block_ref *ref);
+                  cbi_on_disk on_disk, cb_block_ref *ref);
 /** It is not. */
 void cbi_put_failed(cb_blocks *blocks, cbi_node *node);
 /** [locked] contents become the block's. */
@@ -166,7 +166,7 @@ typedef struct cbi_fill {
     cbi_contents contents;
     uint8_t *first;
     cbi_disk_writer writer;
-    uint64_t file_bytes;
+    cbi_on_disk file;
     char name[CB_BLOCK_NAME_MAX + 1];
 } cbi_fill;
 

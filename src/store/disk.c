@@ -127,6 +127,7 @@ static cb_status open_named(cbi_disk *d, const cb_blocks_options *o, cb_error *e
 
 cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home, cb_error *err) {
     *d = (cbi_disk){.parent = -1, .home = home, .folder = {.fd = -1, .owner_fd = -1}};
+    cbi_pack_init(&d->pack, home);
     if (o->folder == NULL) {
         return CB_OK;
     }
@@ -157,8 +158,10 @@ cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home,
     }
     if (status != CB_OK) {
         cbi_disk_fini(d);
+        return status;
     }
-    return status;
+    cbi_disk_pack_open(d);
+    return CB_OK;
 }
 
 static void stage_free(const cbi_disk *d, uint8_t *stage, size_t bytes) {
@@ -175,6 +178,7 @@ void cbi_disk_fini(cbi_disk *d) {
     for (int i = 0; i < CBI_DISK_SPARES; i++) {
         stage_free(d, atomic_exchange(&d->spare[i], NULL), CBI_DISK_OUT_BYTES);
     }
+    cbi_pack_fini(&d->pack);
     if (d->stays) {
         (void)cbi_sys_close(d->folder.owner_fd);
         (void)cbi_sys_close(d->folder.fd);
@@ -199,12 +203,12 @@ static cb_status failed(const cbi_disk *d, cb_status status, int sys, const char
                         d->path);
 }
 
-static uint64_t seed_of(const char *name) {
+uint64_t cbi_disk_seed(const char *name) {
     return XXH3_64bits(name, strlen(name));
 }
 
-static uint64_t sum_of(const void *stored, uint32_t bytes, uint32_t raw, uint64_t seed,
-                       uint32_t frame) {
+uint64_t cbi_disk_sum(const void *stored, uint32_t bytes, uint32_t raw, uint64_t seed,
+                      uint32_t frame) {
     return XXH3_64bits_withSeed(stored, bytes, seed + frame + ((uint64_t)raw << 32) + bytes);
 }
 
@@ -304,17 +308,25 @@ static int create(const cbi_disk *d, const char *path) {
     return fd;
 }
 
-static cb_status reserve(cbi_disk_writer *w, uint64_t bytes, cb_error *err) {
-    cbi_disk *d = w->disk;
+bool cbi_disk_reserve(cbi_disk *d, uint64_t bytes) {
     uint64_t used = atomic_load_explicit(&d->used, memory_order_relaxed);
     do {
         if (bytes > d->limit - used) {
-            return cbi_fail_bytes(err, CB_ENOSPC, bytes, d->limit - used,
-                                  "Block %s does not fit on disk: the blocks in %s may take "
-                                  "%" PRIu64 " bytes and take %" PRIu64 ".",
-                                  w->name, d->path, d->limit, used);
+            return false;
         }
     } while (!atomic_compare_exchange_weak(&d->used, &used, used + bytes));
+    return true;
+}
+
+static cb_status reserve(cbi_disk_writer *w, uint64_t bytes, cb_error *err) {
+    cbi_disk *d = w->disk;
+    if (w->reserved + bytes > CBI_ON_DISK_BYTES_MAX || !cbi_disk_reserve(d, bytes)) {
+        uint64_t used = atomic_load_explicit(&d->used, memory_order_relaxed);
+        return cbi_fail_bytes(err, CB_ENOSPC, bytes, d->limit - used,
+                              "Block %s does not fit on disk: the blocks in %s may take "
+                              "%" PRIu64 " bytes and take %" PRIu64 ".",
+                              w->name, d->path, d->limit, used);
+    }
     w->reserved += bytes;
     return CB_OK;
 }
@@ -326,7 +338,7 @@ static void temporary_of(const cbi_disk_writer *w, char temporary[TEMPORARY_BYTE
 }
 
 cb_status cbi_disk_writer_open(cbi_disk *d, const char *name, cbi_disk_writer *w, cb_error *err) {
-    *w = (cbi_disk_writer){.disk = d, .name = name, .seed = seed_of(name), .fd = -1};
+    *w = (cbi_disk_writer){.disk = d, .name = name, .seed = cbi_disk_seed(name), .fd = -1};
     w->serial = atomic_fetch_add_explicit(&d->serials, 1, memory_order_relaxed);
     char temporary[TEMPORARY_BYTES];
     path_of(d, name, w->path);
@@ -415,8 +427,8 @@ static cb_status write_frame(cbi_disk_writer *w, const void *bytes, size_t count
         stored = sealed;
         stored_bytes += CB_CIPHER_TAG_BYTES;
     }
-    cbi_store_u64(header + 8,
-                  sum_of(stored, (uint32_t)stored_bytes, (uint32_t)count, w->seed, w->frames));
+    cbi_store_u64(header + 8, cbi_disk_sum(stored, (uint32_t)stored_bytes, (uint32_t)count, w->seed,
+                                           w->frames));
     CB_TRY(reserve(w, FRAME_HEADER + stored_bytes, err));
     int result = put_frame(w, header, stored, stored_bytes);
     if (result < 0) {
@@ -479,7 +491,7 @@ static void writer_end(cbi_disk_writer *w) {
     *w = (cbi_disk_writer){.fd = -1};
 }
 
-cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, uint64_t *file_bytes,
+cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, cbi_on_disk *on_disk,
                                  cb_error *err) {
     CB_TRY(flush_stage(w, err));
     uint8_t header[HEADER_BYTES] = {0};
@@ -511,7 +523,7 @@ cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, uint64_t *f
     if (result < 0) {
         return failed(w->disk, CB_ENOSPC, result, "finished", w->name, err);
     }
-    *file_bytes = w->offset + pad;
+    *on_disk = cbi_on_disk_at(w->offset + pad, 0);
     writer_end(w);
     return CB_OK;
 }
@@ -529,11 +541,15 @@ void cbi_disk_writer_cancel(cbi_disk_writer *w) {
     writer_end(w);
 }
 
-void cbi_disk_remove(cbi_disk *d, const char *name, uint64_t file_bytes) {
-    char path[CBI_DISK_PATH_BYTES];
-    path_of(d, name, path);
-    (void)cbi_sys_unlinkat(d->folder.fd, path, 0);
-    atomic_fetch_sub(&d->used, file_bytes);
+void cbi_disk_remove(cbi_disk *d, const char *name, cbi_on_disk on_disk) {
+    if (on_disk.place != 0) {
+        cbi_pack_give(&d->pack, on_disk.place, on_disk.bytes);
+    } else {
+        char path[CBI_DISK_PATH_BYTES];
+        path_of(d, name, path);
+        (void)cbi_sys_unlinkat(d->folder.fd, path, 0);
+    }
+    atomic_fetch_sub(&d->used, on_disk.bytes);
 }
 
 /* ---- what is kept, and what is not ---- */
@@ -625,8 +641,10 @@ static cb_status unread(const cbi_disk_reader *r, int sys, const char *what, cb_
 }
 
 static cb_status corrupt(const cbi_disk_reader *r, const char *what, cb_error *err) {
-    char path[CBI_DISK_PATH_BYTES];
-    path_of(r->disk, r->name, path);
+    char path[CBI_DISK_PATH_BYTES] = "(pack)";
+    if (!r->packed) {
+        path_of(r->disk, r->name, path);
+    }
     return cbi_fail(err, CB_ECORRUPT,
                     "Block %s: its file %s/%s/%s %s, at byte %" PRIu64
                     ". It was changed or damaged after it was written.",
@@ -695,8 +713,13 @@ static cb_status check_header(cbi_disk_reader *r, cb_error *err) {
     return open_seal(r, header, err);
 }
 
-cb_status cbi_disk_reader_open(cbi_disk *d, const char *name, cbi_disk_reader *r, cb_error *err) {
-    *r = (cbi_disk_reader){.disk = d, .name = name, .seed = seed_of(name), .fd = -1};
+cb_status cbi_disk_reader_open(cbi_disk *d, const char *name, cbi_on_disk on_disk,
+                               cbi_disk_reader *r, cb_error *err) {
+    *r = (cbi_disk_reader){.disk = d, .name = name, .seed = cbi_disk_seed(name), .fd = -1};
+    if (on_disk.place != 0) {
+        cbi_disk_pack_reader(r, on_disk);
+        return CB_OK;
+    }
     char path[CBI_DISK_PATH_BYTES];
     path_of(d, name, path);
     r->fd = cbi_sys_openat(d->folder.fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
@@ -732,7 +755,7 @@ static cb_status read_frame(cbi_disk_reader *r, const uint8_t header[FRAME_HEADE
         return unread(r, (int)got, "read", err);
     }
     if ((size_t)got < stored ||
-        cbi_load_u64(header + 8) != sum_of(from, stored, raw, r->seed, r->frames)) {
+        cbi_load_u64(header + 8) != cbi_disk_sum(from, stored, raw, r->seed, r->frames)) {
         return corrupt(r, "does not match its checksum", err);
     }
     if (r->cipher != NULL) {
@@ -772,7 +795,20 @@ static cb_status frame_header(cbi_disk_reader *r, uint8_t header[FRAME_HEADER], 
     return CB_OK;
 }
 
+static cb_status read_packed(cbi_disk_reader *r, void *bytes, size_t *got, cb_error *err) {
+    int result = cbi_disk_pack_read(r, bytes);
+    if (result != 0) {
+        return result < 0 ? unread(r, result, "read", err)
+                          : corrupt(r, "does not match its checksum", err);
+    }
+    *got = (size_t)r->raw_bytes;
+    return CB_OK;
+}
+
 cb_status cbi_disk_read(cbi_disk_reader *r, void *bytes, size_t count, size_t *got, cb_error *err) {
+    if (r->packed && r->read == 0 && count >= r->raw_bytes) {
+        return read_packed(r, bytes, got, err);
+    }
     if (r->at == r->filled) {
         uint8_t header[FRAME_HEADER];
         if (r->read == r->raw_bytes) {
@@ -806,14 +842,15 @@ void cbi_disk_reader_close(cbi_disk_reader *r) {
         return;
     }
     stage_free(r->disk, r->stage, r->stage_bytes);
-    if (r->disk->direct && r->offset >= FRAME_BYTES) { /* read once, like it was written */
+    if (r->disk->direct && !r->packed &&
+        r->offset >= FRAME_BYTES) { /* read once, like it was written */
         (void)cbi_sys_fadvise(r->fd, 0, 0, POSIX_FADV_DONTNEED);
     }
     (void)ZSTD_freeDCtx(r->zstd);
     if (r->cipher != NULL) {
         r->disk->cipher->end(r->cipher);
     }
-    if (r->fd >= 0) {
+    if (r->fd >= 0 && !r->packed) {
         (void)cbi_sys_close(r->fd);
     }
     *r = (cbi_disk_reader){.fd = -1};

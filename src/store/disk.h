@@ -5,6 +5,8 @@
 #include "spill/reclaim.h"
 #include "store/contents.h"
 #include "store/disk_out.h"
+#include "store/index.h"
+#include "store/pack.h"
 
 /*
  * Blocks on disk: a file each, below a folder that goes with the store or with the next one when
@@ -26,6 +28,7 @@ typedef struct cbi_disk {
     uint64_t limit;          /* UINT64_MAX: none */
     cbi_home *home;
     bool direct;                               /* large files go past the page cache */
+    cbi_pack pack;                             /* small blocks, if its file is there */
     _Atomic(uint8_t *) spare[CBI_DISK_SPARES]; /* buffers of writers that have ended */
     _Atomic uint64_t used;                     /* bytes of files, or promised to writers */
     _Atomic uint32_t serials;
@@ -65,17 +68,23 @@ cb_status cbi_disk_append(cbi_disk_writer *writer, const void *bytes, size_t cou
 /** A long run, straight from where it is. */
 cb_status cbi_disk_append_run(cbi_disk_writer *writer, const void *bytes, size_t count,
                               cb_error *err);
-/** The file is whole and has its name; *file_bytes is what it takes. */
-cb_status cbi_disk_writer_finish(cbi_disk_writer *writer, cb_level level, uint64_t *file_bytes,
+/** The file is whole and has its name; *on_disk is what it takes. */
+cb_status cbi_disk_writer_finish(cbi_disk_writer *writer, cb_level level, cbi_on_disk *on_disk,
                                  cb_error *err);
 /** Nothing is left of it. After finish it does nothing. */
 void cbi_disk_writer_cancel(cbi_disk_writer *writer);
+
+/** A block whose bytes are in one run goes to the pack. false: it is none for it, or that failed,
+ *  and it may have a file. */
+bool cbi_disk_pack(cbi_disk *disk, const char *name, const void *bytes, size_t count,
+                   cbi_on_disk *on_disk);
 
 typedef struct cbi_disk_reader {
     cbi_disk *disk;
     const char *name;
     uint64_t seed;
     int fd;
+    bool packed;        /* the fd is the pack's */
     uint64_t raw_bytes; /* of the block */
     uint64_t file_bytes;
     cb_block_codec codec; /* of the file */
@@ -87,8 +96,8 @@ typedef struct cbi_disk_reader {
 } cbi_disk_reader;
 
 /** CB_EIO, CB_ECORRUPT: there is no such block there. */
-cb_status cbi_disk_reader_open(cbi_disk *disk, const char *name, cbi_disk_reader *reader,
-                               cb_error *err);
+cb_status cbi_disk_reader_open(cbi_disk *disk, const char *name, cbi_on_disk on_disk,
+                               cbi_disk_reader *reader, cb_error *err);
 /** At least one byte, verified, or CB_EEND. */
 cb_status cbi_disk_read(cbi_disk_reader *reader, void *bytes, size_t count, size_t *got,
                         cb_error *err);
@@ -101,6 +110,19 @@ cb_status cbi_disk_settle(cbi_disk *disk, const char *name, cb_error *err);
 typedef bool (*cbi_disk_stays_fn)(void *ctx, const char *name);
 void cbi_disk_sweep(cbi_disk *disk, cbi_disk_stays_fn stays, void *ctx);
 
-void cbi_disk_remove(cbi_disk *disk, const char *name, uint64_t file_bytes);
+void cbi_disk_remove(cbi_disk *disk, const char *name, cbi_on_disk on_disk);
+
+/** Of a frame as it is stored, with who it belongs to. */
+uint64_t cbi_disk_sum(const void *stored, uint32_t bytes, uint32_t raw, uint64_t seed,
+                      uint32_t frame);
+uint64_t cbi_disk_seed(const char *name);
+
+/* ---- disk_pack.c, for disk.c ---- */
+
+void cbi_disk_pack_open(cbi_disk *disk);
+void cbi_disk_pack_reader(cbi_disk_reader *reader, cbi_on_disk on_disk);
+/** All of a packed block at once, verified; -errno, or 1: it is not what was written. */
+int cbi_disk_pack_read(cbi_disk_reader *reader, void *bytes);
+bool cbi_disk_reserve(cbi_disk *disk, uint64_t bytes);
 
 #endif

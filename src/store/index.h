@@ -19,6 +19,20 @@ enum {
     CBI_RECORDS = 3, /* the caller's records: cbi_records */
 };
 
+/** Where a block lies on disk. */
+typedef struct cbi_on_disk {
+    uint64_t bytes : 38; /* of its file, or at its place; 0: it is not on disk */
+    uint64_t place : 26; /* in the pack; 0: it has a file of its own */
+} cbi_on_disk;
+
+#define CBI_ON_DISK_BYTES_MAX ((UINT64_C(1) << 38) - 1)
+#define CBI_ON_DISK_PLACE_MAX ((1u << 26) - 1)
+
+static inline cbi_on_disk cbi_on_disk_at(uint64_t bytes, uint32_t place) {
+    return (cbi_on_disk){.bytes = bytes & CBI_ON_DISK_BYTES_MAX,
+                         .place = place & CBI_ON_DISK_PLACE_MAX};
+}
+
 /** Who waits for a block's lock; on the waiting thread's stack. */
 typedef struct cbi_block_waiter {
     cbi_parker parker;
@@ -33,9 +47,9 @@ typedef struct cbi_node {
     cbi_lru_entry entry;   /* first: bytes, mode, data set, place in the order of use */
     struct cbi_node *next; /* of the bucket */
     cbi_block_waiter *waiters;
-    void *contents;      /* see kind */
-    const void *writer;  /* the task that writes it; NULL: none */
-    uint64_t disk_bytes; /* of its file; 0: it is not on disk */
+    void *contents;     /* see kind */
+    const void *writer; /* the task that writes it; NULL: none */
+    cbi_on_disk disk;
     uint32_t hash;
     cb_level level;
     uint16_t record_class; /* 0: none was given */

@@ -52,7 +52,7 @@ static bool recover(void *ctx, const cbi_kept *k) {
     n->record_class = r->class;
     n->entry.data_set = cbi_block_data_set(k->name);
     n->entry.mode = cb_level_mode(n->level);
-    n->disk_bytes = k->file_bytes;
+    n->disk = cbi_on_disk_at(k->file_bytes, 0);
     n->kept = true;
     cbi_index_enter(&b->index, n);
     return true;
@@ -63,8 +63,8 @@ static cb_status verify(cb_blocks *b, const cbi_node *n, cb_error *err) {
     uint8_t piece[8192];
     cbi_disk_reader r;
     size_t got = 0;
-    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, &r, err));
-    cb_status status = r.file_bytes == n->disk_bytes ? CB_OK : CB_ECORRUPT;
+    CB_TRY(cbi_disk_reader_open(&b->disk, n->name, n->disk, &r, err));
+    cb_status status = r.file_bytes == n->disk.bytes ? CB_OK : CB_ECORRUPT;
     while (status == CB_OK) {
         status = cbi_disk_read(&r, piece, sizeof piece, &got, err);
     }
@@ -86,11 +86,11 @@ static cb_status verify_all(cb_blocks *b, cb_error *err) {
             if (!n->doomed) {
                 b->stats.recovered++;
                 b->stats.disk_blocks++;
-                b->stats.disk_bytes += n->disk_bytes;
+                b->stats.disk_bytes += n->disk.bytes;
                 cbi_node_level(b, n)->disk_blocks++;
-                cbi_node_level(b, n)->disk_bytes += n->disk_bytes;
+                cbi_node_level(b, n)->disk_bytes += n->disk.bytes;
                 b->stats.replicas_missing += cb_level_replicas(n->level) - 1;
-                atomic_fetch_add(&b->disk.used, n->disk_bytes);
+                atomic_fetch_add(&b->disk.used, n->disk.bytes);
                 cbi_blocks_report(b, n, false);
             }
         }
@@ -133,7 +133,7 @@ static bool next_survivor(void *ctx, cbi_kept *k) {
     survivors *s = ctx;
     while (s->next < s->count) {
         const cbi_node *n = s->nodes[s->next++];
-        *k = (cbi_kept){.level = n->level, .file_bytes = n->disk_bytes};
+        *k = (cbi_kept){.level = n->level, .file_bytes = n->disk.bytes};
         memcpy(k->name, n->name, (size_t)n->name_bytes + 1);
         return true;
     }
@@ -198,8 +198,8 @@ void cbi_keep_close(cb_blocks *b) {
     }
     for (cbi_node *n = NULL; b->keep.on && (n = cbi_index_scan(&b->index, &at)) != NULL;) {
         for (; n != NULL; n = n->next) {
-            if (n->disk_bytes > 0 && !n->kept) {
-                cbi_disk_remove(&b->disk, n->name, n->disk_bytes);
+            if (n->disk.bytes > 0 && !n->kept) {
+                cbi_disk_remove(&b->disk, n->name, n->disk);
             }
         }
     }
@@ -213,15 +213,15 @@ void cbi_keep_close(cb_blocks *b) {
 /** [keep.mutex] The caller has a lock on the block. */
 static cb_status keep(cb_blocks *b, cbi_node *n, cb_error *err) {
     cbi_kept k = {.level = n->level};
-    if (n->disk_bytes == 0) {
-        uint64_t file_bytes = 0;
-        CB_TRY(cbi_blocks_write(b, n, &file_bytes, err));
+    if (n->disk.bytes == 0) {
+        cbi_on_disk on_disk = {0};
+        CB_TRY(cbi_blocks_write(b, n, &on_disk, err));
         cbi_lock_take(cbi_blocks_lock_of(b));
-        cbi_node_note_file(b, n, file_bytes);
+        cbi_node_note_file(b, n, on_disk);
         cbi_lock_give(cbi_blocks_lock_of(b));
         cbi_blocks_report(b, n, false);
     }
-    k.file_bytes = n->disk_bytes;
+    k.file_bytes = n->disk.bytes;
     memcpy(k.name, n->name, (size_t)n->name_bytes + 1);
     CB_TRY(cbi_disk_settle(&b->disk, n->name, err));
     CB_TRY(cbi_manifest_append(&b->keep.manifest, &k, err));
@@ -262,7 +262,7 @@ void cbi_keep_forget(cb_blocks *b, cbi_node *n) {
     if (!n->kept) {
         return;
     }
-    cbi_kept k = {.level = n->level, .file_bytes = n->disk_bytes, .removed = true};
+    cbi_kept k = {.level = n->level, .file_bytes = n->disk.bytes, .removed = true};
     memcpy(k.name, n->name, (size_t)n->name_bytes + 1);
     cbi_mutex_lock(&b->keep.mutex);
     /* when it cannot be written the next start finds the file missing, and says so */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "carbide/store.h"
+#include "store/blocks.h"
 #include "support/test.h"
 
 typedef struct kit_record {
@@ -137,7 +138,7 @@ static inline void kit_listen(void *ctx, const cb_block_status *status) {
 typedef struct kit_options {
     uint64_t heap, off_heap;
     cb_rules rules;
-    bool disk;
+    bool disk, files; /* files: one for each block, however small */
     cb_block_codec codec;
     uint64_t unroll, disk_max;
     const cb_cipher *cipher;
@@ -174,6 +175,9 @@ static inline void kit_open(kit *k, kit_options o) {
     cb_status status = cb_blocks_create(&b, &k->blocks, &err);
     if (status != CB_OK) {
         fail_msg("%s", err.message);
+    }
+    if (o.files) {
+        cbi_pack_fini(&k->blocks->disk.pack);
     }
     assert_ok(cb_block_task_create(k->blocks, 0, 0, &k->task, &err));
 }

@@ -131,7 +131,8 @@ static void test_cipher__a_changed_byte_or_another_key_is_found(void **state) {
     /* the same file under another key, and where there is none */
     const cb_cipher *const readers[] = {other, NULL};
     for (int i = 0; i < 2; i++) {
-        kit_open(&k, (kit_options){.heap = 8 << 20, .disk = true, .cipher = readers[i]});
+        kit_open(&k,
+                 (kit_options){.heap = 8 << 20, .disk = true, .files = true, .cipher = readers[i]});
         assert_ok(kit_put(&k, "a", DISK, 4000));
         assert_true(find_file(k.folder, path));
         size_t count = load(path, changed, 8192);

@@ -65,7 +65,7 @@ static void test_disk__sizes_are_tracked_and_files_go_with_their_blocks(void **s
     char path[TEST_PATH_MAX];
     struct stat st;
     cb_block_status status;
-    kit_open(&k, (kit_options){.heap = 1 << 20, .disk = true});
+    kit_open(&k, (kit_options){.heap = 1 << 20, .disk = true, .files = true});
     assert_ok(kit_put(&k, "rdd_1_2", DISK, 60000));
     assert_int_equal(count_files(k.folder, path), 1);
     assert_int_equal(stat(path, &st), 0);
@@ -95,7 +95,9 @@ static void test_disk__no_changed_byte_gets_through(void **state) {
         kit k;
         char path[TEST_PATH_MAX];
         struct stat st;
-        kit_open(&k, (kit_options){.heap = 1 << 20, .disk = true, .codec = (cb_block_codec)codec});
+        kit_open(&k,
+                 (kit_options){
+                     .heap = 1 << 20, .disk = true, .files = true, .codec = (cb_block_codec)codec});
         assert_ok(kit_put(&k, "b", DISK, 900));
         assert_int_equal(count_files(k.folder, path), 1);
         assert_int_equal(stat(path, &st), 0);
@@ -126,7 +128,9 @@ static void test_disk__large_blocks_go_straight_to_disk_and_come_back(void **sta
         char path[TEST_PATH_MAX];
         struct stat st;
         cb_block_status status;
-        kit_open(&k, (kit_options){.heap = 64 << 20, .disk = true, .codec = (cb_block_codec)codec});
+        kit_open(
+            &k, (kit_options){
+                    .heap = 64 << 20, .disk = true, .files = true, .codec = (cb_block_codec)codec});
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             assert_ok(kit_put(&k, "b", DISK, sizes[i]));
             assert_ok(kit_check(&k, "b", sizes[i]));
@@ -175,7 +179,7 @@ static void test_disk__one_blocks_file_is_not_anothers(void **state) {
     (void)state;
     kit k;
     char first[TEST_PATH_MAX], second[TEST_PATH_MAX];
-    kit_open(&k, (kit_options){.heap = 1 << 20, .disk = true});
+    kit_open(&k, (kit_options){.heap = 1 << 20, .disk = true, .files = true});
     assert_ok(kit_put(&k, "b1", DISK, 900));
     assert_int_equal(count_files(k.folder, first), 1);
     assert_ok(cb_blocks_remove(k.blocks, k.task, "b1", NULL));
@@ -195,7 +199,7 @@ static void test_disk__a_file_that_is_missing_is_a_block_that_is_gone(void **sta
     (void)state;
     kit k;
     char path[TEST_PATH_MAX];
-    kit_open(&k, (kit_options){.heap = 4096, .rules = CB_RULES_SPARK, .disk = true});
+    kit_open(&k, (kit_options){.heap = 4096, .rules = CB_RULES_SPARK, .disk = true, .files = true});
     assert_ok(kit_put(&k, "b", BOTH_SER, 4000));
     assert_ok(kit_put(&k, "c", CB_LEVEL_MEMORY_ONLY_SER, 4000));
     assert_false(kit_in_memory(&k, "b"));
@@ -213,8 +217,10 @@ static void test_disk__a_block_that_cannot_be_dropped_stays(void **state) {
     kit k;
     cb_blocks_stats s;
     char path[TEST_PATH_MAX];
-    kit_open(&k,
-             (kit_options){.heap = 12000, .rules = CB_RULES_SPARK, .disk = true, .disk_max = 5000});
+    kit_open(
+        &k,
+        (kit_options){
+            .heap = 12000, .rules = CB_RULES_SPARK, .disk = true, .files = true, .disk_max = 5000});
     assert_ok(kit_put(&k, "a1", BOTH_SER, 4000));
     assert_ok(kit_put(&k, "a2", BOTH_SER, 4000));
     assert_ok(kit_put(&k, "a3", BOTH_SER, 4000));
