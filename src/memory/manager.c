@@ -320,6 +320,9 @@ static cb_status acquire_storage(cb_manager *m, cbi_waiter *w, cb_error *err) {
         evict(m, w);
     }
     cbi_manager_pass_on(m);
+    if (w->request.verdict == CBI_GRANTED && w->capacity > 0) { /* before it is too much */
+        w->idle = cbi_allocator_reuse(m->allocators[mode], w->capacity);
+    }
     cbi_block *chain = cbi_manager_shed(m, mode);
     cbi_manager_note_peak(m);
     uint64_t most = cbi_arbiter_storage_max(&m->arbiter, mode);
@@ -339,6 +342,16 @@ cb_status cb_manager_acquire_storage(cb_manager *m, cb_mode mode, uint64_t bytes
                                      cb_error *err) {
     cbi_waiter w = {.request = {.mode = mode, .bytes = bytes}, .block = block};
     return acquire_storage(m, &w, err);
+}
+
+cb_status cbi_manager_acquire_storage(cb_manager *m, cb_mode mode, uint64_t bytes,
+                                      const void *block, size_t capacity, cbi_block **idle,
+                                      cb_error *err) {
+    cbi_waiter w = {
+        .request = {.mode = mode, .bytes = bytes}, .block = block, .capacity = capacity};
+    CB_TRY(acquire_storage(m, &w, err));
+    *idle = w.idle;
+    return CB_OK;
 }
 
 cb_status cb_manager_acquire_unroll(cb_manager *m, cb_mode mode, uint64_t bytes, const void *block,

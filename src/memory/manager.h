@@ -54,6 +54,8 @@ typedef struct cbi_waiter {
     cbi_parker parker;
     cb_task *task;     /* NULL: storage */
     const void *block; /* storage: what the store is told */
+    size_t capacity;   /* storage: of an idle page that is wanted with it; 0: none is */
+    cbi_block *idle;   /* granted: that page, or NULL */
     struct cbi_waiter *next;
 } cbi_waiter;
 
@@ -142,5 +144,11 @@ size_t cbi_tree_write(const cb_manager *m, const cb_task *only, char *text, size
 
 /** A name that fits, cut if it must be. */
 void cbi_name_copy(char out[CBI_NAME_BYTES], const char *name);
+
+/** As cb_manager_acquire_storage; *idle: a block of that capacity that was idle and backs them now,
+ *  or NULL. */
+cb_status cbi_manager_acquire_storage(cb_manager *manager, cb_mode mode, uint64_t bytes,
+                                      const void *block, size_t capacity, cbi_block **idle,
+                                      cb_error *err);
 
 #endif

@@ -104,17 +104,27 @@ void cbi_put_failed(cb_blocks *b, cbi_node *n) {
 
 /* ---- bytes of a known size ---- */
 
+/** The page of who has to leave for it is taken as it is, not given back and made anew. */
+cb_status cbi_blocks_room(cb_blocks *b, const cbi_node *n, size_t count, cbi_contents *contents,
+                          uint8_t **to, cb_error *err) {
+    cb_mode mode = n->entry.mode;
+    cbi_block *idle = NULL;
+    CB_TRY(cbi_manager_acquire_storage(b->manager, mode, count, &n->entry.data_set,
+                                       cbi_contents_capacity(&b->home, mode, count), &idle, err));
+    cb_status status = cbi_contents_bytes_in(&b->home, mode, count, idle, contents, to, err);
+    if (status != CB_OK) {
+        cb_manager_release_storage(b->manager, mode, count);
+    }
+    return status;
+}
+
 /** In one request, before the first byte is copied. */
 static cb_status bytes_to_memory(cb_blocks *b, const cbi_node *n, const void *bytes, size_t count,
                                  cbi_contents *contents, cb_error *err) {
     cb_mode mode = n->entry.mode;
     uint8_t *to = NULL;
-    CB_TRY(cb_manager_acquire_storage(b->manager, mode, count, &n->entry.data_set, err));
-    cb_status status = cbi_contents_bytes(&b->home, mode, count, contents, &to, err);
-    if (status != CB_OK) {
-        cb_manager_release_storage(b->manager, mode, count);
-        return status;
-    }
+    CB_TRY(cbi_blocks_room(b, n, count, contents, &to, err));
+    cb_status status = CB_OK;
     contents->mode = mode;
     if (count > 0) {
         memcpy(to, bytes, count);

@@ -13,10 +13,8 @@ static cb_status load_bytes(cb_blocks *b, const cbi_node *n, cbi_contents *conte
     uint8_t *to = NULL;
     CB_TRY(cbi_disk_reader_open(&b->disk, n->name, n->disk, &r, err));
     uint64_t bytes = r.raw_bytes;
-    cb_status status =
-        cb_manager_acquire_storage(b->manager, n->entry.mode, bytes, &n->entry.data_set, err);
+    cb_status status = cbi_blocks_room(b, n, (size_t)bytes, contents, &to, err);
     if (status == CB_OK) {
-        status = cbi_contents_bytes(&b->home, n->entry.mode, (size_t)bytes, contents, &to, err);
         size_t at = 0, got = 0;
         while (status == CB_OK && at < bytes) {
             status = cbi_disk_read(&r, to + at, (size_t)bytes - at, &got, err);

@@ -145,6 +145,9 @@ void cbi_put_done(cb_block_task *task, cbi_node *node, const cbi_contents *conte
                   cbi_on_disk on_disk, cb_block_ref *ref);
 /** It is not. */
 void cbi_put_failed(cb_blocks *blocks, cbi_node *node);
+/** Acquires storage memory for a block of so many bytes, in one request, and room for them. */
+cb_status cbi_blocks_room(cb_blocks *blocks, const cbi_node *node, size_t count,
+                          cbi_contents *contents, uint8_t **to, cb_error *err);
 /** [locked] contents become the block's. */
 void cbi_node_fill(cb_blocks *blocks, cbi_node *node, const cbi_contents *contents);
 

@@ -126,20 +126,39 @@ static cb_status small_new(cbi_home *home, size_t bytes, cbi_contents *out, uint
     return CB_OK;
 }
 
-cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *out,
-                             uint8_t **first, cb_error *err) {
-    if (bytes <= (size_t)(mode == CB_HEAP ? SMALL_BYTES_MAX : SMALL_OFF_HEAP_BYTES_MAX)) {
+static bool is_small(cb_mode mode, size_t bytes) {
+    return bytes <= (size_t)(mode == CB_HEAP ? SMALL_BYTES_MAX : SMALL_OFF_HEAP_BYTES_MAX);
+}
+
+size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes) {
+    bool shared = home->share_min != 0 && bytes >= home->share_min;
+    return is_small(mode, bytes) || shared
+               ? 0
+               : cbi_allocator_capacity(home->manager->allocators[mode], bytes);
+}
+
+cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
+                                cbi_contents *out, uint8_t **first, cb_error *err) {
+    size_t held = 0;
+    cb_allocator *allocator = home->manager->allocators[mode];
+    if (is_small(mode, bytes)) {
         return small_new(home, bytes, out, first, err);
     }
-    size_t held = 0;
+    cb_page page = {0};
+    if (block != NULL) {
+        cbi_allocator_enter(allocator, block, bytes, &page);
+    }
     cbi_chunks *c = cbi_allocator_small(chunks_size(1), &held);
     if (c == NULL) {
+        if (block != NULL) {
+            page_free(home, mode, &page);
+        }
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a block's table.");
     }
     *c = (cbi_chunks){.room = 1, .bytes = bytes};
-    c->items[0].share = 0;
+    c->items[0] = (cbi_chunk){.page = page};
     cb_status status = CB_OK;
-    if (!share_new(home, bytes, &c->items[0])) {
+    if (block == NULL && !share_new(home, bytes, &c->items[0])) {
         status = page_new(home, mode, bytes, &c->items[0].page, err);
     }
     if (status != CB_OK) {
@@ -152,6 +171,11 @@ cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_con
     *out = (cbi_contents){.kind = CBI_CHUNKS, .bytes = bytes, .data = c, .mode = mode};
     *first = cb_page_data(&c->items[0].page);
     return CB_OK;
+}
+
+cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *out,
+                             uint8_t **first, cb_error *err) {
+    return cbi_contents_bytes_in(home, mode, bytes, NULL, out, first, err);
 }
 
 cb_status cbi_contents_seal(const cbi_contents *contents, cb_error *err) {

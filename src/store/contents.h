@@ -66,6 +66,12 @@ typedef struct cbi_contents {
 /** Room for so many bytes in one run, at *first. CB_ENOMEM. */
 cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *contents,
                              uint8_t **first, cb_error *err);
+/** The same in `block`, which the manager had and which becomes theirs, if it is not NULL; it is of
+ *  cbi_contents_capacity. */
+cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
+                                cbi_contents *contents, uint8_t **first, cb_error *err);
+/** Of the block that backs such a run; 0: none does. */
+size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes);
 /** All bytes are there. What others may see is sealed: nobody can change it any more, and *first of
  *  above is for reading only. CB_EIO, CB_ENOMEM. */
 cb_status cbi_contents_seal(const cbi_contents *contents, cb_error *err);

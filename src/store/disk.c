@@ -57,7 +57,8 @@ enum {
     SUB_FOLDERS = 64,
     SUB_FOLDERS_MAX = 4096,
     ZSTD_LEVEL = 1,
-    KEEP_BYTES_MAX = 32
+    KEEP_BYTES_MAX = 32,
+    WIDE_BYTES_MIN = 1024
 };
 
 static const char magic[8] = {'C', 'B', 'B', 'L', 'O', 'C', 'K', '2'};
@@ -209,7 +210,10 @@ uint64_t cbi_disk_seed(const char *name) {
 
 uint64_t cbi_disk_sum(const void *stored, uint32_t bytes, uint32_t raw, uint64_t seed,
                       uint32_t frame) {
-    return XXH3_64bits_withSeed(stored, bytes, seed + frame + ((uint64_t)raw << 32) + bytes);
+    uint64_t salt = seed + frame + ((uint64_t)raw << 32) + bytes;
+    return bytes >= WIDE_BYTES_MIN && cbi_sys_cpu()->avx2
+               ? cbi_disk_sum_avx2(stored, bytes, salt)
+               : XXH3_64bits_withSeed(stored, bytes, salt);
 }
 
 /* ---- stages: a frame raw, a frame packed, the codec's state ---- */

@@ -116,6 +116,8 @@ void cbi_disk_remove(cbi_disk *disk, const char *name, cbi_on_disk on_disk);
 uint64_t cbi_disk_sum(const void *stored, uint32_t bytes, uint32_t raw, uint64_t seed,
                       uint32_t frame);
 uint64_t cbi_disk_seed(const char *name);
+/** sum_avx2.c: XXH3, the same as everywhere. */
+uint64_t cbi_disk_sum_avx2(const void *stored, size_t bytes, uint64_t seed);
 
 /* ---- disk_pack.c, for disk.c ---- */
 
