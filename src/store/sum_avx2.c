@@ -4,6 +4,7 @@
  * of them have, and the checksum is a sixth of what a block to or from disk takes.
  */
 #if defined(__x86_64__)
+#include <immintrin.h>
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
 #else
