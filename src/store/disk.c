@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks on disk.
+ * Blocks on disk, but for small ones that nobody keeps, compresses or seals (disk_pack.c).
  *
  * A block is a file in one of some sub-folders, so that no folder grows too long. The file's name
  * is 128 bits of hash of the block's name, which may hold anything; the name itself is in the
