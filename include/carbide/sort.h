@@ -26,8 +26,8 @@ typedef enum cb_codec {
     CB_CODEC_AUTO = 0, /**< what gets the work done sooner, by measuring */
     CB_CODEC_NONE,
     CB_CODEC_LZ4,
-    CB_CODEC_DELTA, /**< bytes that repeat the one before them are left out: padding, at memory
-                     * speed
+    CB_CODEC_DELTA, /**< what the byte before and the row above tell is left out: padding and
+                     * columns, at memory speed
                      */
     CB_CODEC_NIBBLE /**< half a byte for the fifteen most frequent ones: numbers, at memory speed */
 } cb_codec;

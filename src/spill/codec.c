@@ -183,10 +183,12 @@ void cbi_codec_note_sample(cbi_codec_model *model, uint64_t raw, uint64_t stored
     model->since_sample_bytes = 0;
 }
 
-void cbi_codec_note_light(cbi_codec_model *model, cb_codec light, uint64_t raw, uint64_t stored) {
+void cbi_codec_note_light(cbi_codec_model *model, cb_codec light, size_t distance, uint64_t raw,
+                          uint64_t stored) {
     if (raw == 0) {
         return;
     }
+    model->distance = distance;
     double ratio = (double)raw / (double)stored;
     model->light_ratio = model->light_ratio > 0 ? (model->light_ratio + ratio) / 2 : ratio;
     if (model->wanted != CB_CODEC_AUTO) {

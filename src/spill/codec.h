@@ -37,6 +37,7 @@ typedef struct cbi_codec_model {
     uint64_t sampled_raw, sampled_stored, sampled_ns;
     cb_codec light;     /* none, delta or nibble: what is used where lz4 is not */
     double light_ratio; /* of the better of the two, by the last samples; 0 = none yet */
+    size_t distance;    /* of rows, for delta; by the last sample */
 } cbi_codec_model;
 
 void cbi_codec_init(cbi_codec_model *model, cb_codec wanted, unsigned cpus);
@@ -48,8 +49,10 @@ void cbi_codec_note_write(cbi_codec_model *model, uint64_t raw_bytes, uint64_t n
 void cbi_codec_note_sample(cbi_codec_model *model, uint64_t raw, uint64_t stored, uint64_t ns);
 /** Is a sample due? Whenever not much was compressed lately and there is a question. */
 bool cbi_codec_wants_sample(const cbi_codec_model *model);
-/** What the light codec that suits it makes of a sample; may change `now` among light ones. */
-void cbi_codec_note_light(cbi_codec_model *model, cb_codec light, uint64_t raw, uint64_t stored);
+/** What the light codec that suits it makes of a sample; may change `now` among light ones.
+ * `distance` is for delta: that of its rows (delta.h). */
+void cbi_codec_note_light(cbi_codec_model *model, cb_codec light, size_t distance, uint64_t raw,
+                          uint64_t stored);
 /** Raw bytes for each that `now` stores, as far as is known. */
 double cbi_codec_ratio(const cbi_codec_model *model);
 /** "none", "delta", "nibble", "lz4". */

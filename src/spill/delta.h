@@ -5,21 +5,28 @@
 #include "base/base.h"
 
 /*
- * The light codec of spilled frames: a byte that equals the one before it costs a bit and nothing
- * else. delta.c says how and why. All functions are pure and may be called from any thread.
+ * The light codec of spilled frames: a byte that can be told from the one before it and the row
+ * above it costs a bit at most. delta.c says how and why. All functions are pure and may be called
+ * from any thread.
  */
 
 enum {
     CBI_DELTA_BLOCK_BYTES = 64,
-    CBI_DELTA_WORST_BLOCK_BYTES = 72 /* a block in which no two neighbours are equal */
+    CBI_DELTA_WORST_BLOCK_BYTES = 73, /* a block of which nothing can be told */
+    CBI_DELTA_DISTANCE_MAX = 1024
 };
 
+/** How far above each row its predecessor lies in bytes like these: 0 when there seem to be no rows
+ * of one length, else from CBI_DELTA_BLOCK_BYTES to CBI_DELTA_DISTANCE_MAX. */
+size_t cbi_delta_distance(const uint8_t *from, size_t count);
+
 /** Bytes that cbi_delta_pack would need for `count` bytes, without writing them. */
-size_t cbi_delta_measure(const uint8_t *from, size_t count);
+size_t cbi_delta_measure(const uint8_t *from, size_t count, size_t distance);
 
 /** Packs `count` bytes into at most `room`; answers the bytes used, 0 when they do not fit (room is
- * then in any state). Never writes at or behind to + room. */
-size_t cbi_delta_pack(const uint8_t *from, size_t count, uint8_t *to, size_t room);
+ * then in any state) or there are none. Never writes at or behind to + room. Any distance that
+ * cbi_delta_distance may answer will do; one that suits the bytes makes less of them. */
+size_t cbi_delta_pack(const uint8_t *from, size_t count, size_t distance, uint8_t *to, size_t room);
 
 /** Undoes it: true if the `stored` bytes are exactly `count` bytes packed. Reads nothing behind
  * from + stored and writes nothing behind to + count, whatever the bytes are. */

@@ -88,19 +88,19 @@ static bool fits_packed(uint32_t payload_bytes, size_t room) {
 }
 
 /* Answers the packed bytes, at most `room`; 0 when they do not fit. */
-static uint32_t pack_payload(cb_codec codec, void *state, const uint8_t *payload, uint32_t count,
+static uint32_t pack_payload(const cbi_packing *packing, const uint8_t *payload, uint32_t count,
                              uint8_t *to, size_t room) {
-    if (codec == CB_CODEC_DELTA) {
-        return (uint32_t)cbi_delta_pack(payload, count, to, room);
+    if (packing->codec == CB_CODEC_DELTA) {
+        return (uint32_t)cbi_delta_pack(payload, count, packing->distance, to, room);
     }
-    if (codec == CB_CODEC_NIBBLE) {
+    if (packing->codec == CB_CODEC_NIBBLE) {
         return (uint32_t)cbi_nibble_pack(payload, count, to, room);
     }
     if (count > LZ4_MAX_INPUT_SIZE) {
         return 0;
     }
-    int packed = LZ4_compress_fast_extState(state, (const char *)payload, (char *)to, (int)count,
-                                            (int)room, 1);
+    int packed = LZ4_compress_fast_extState(packing->state, (const char *)payload, (char *)to,
+                                            (int)count, (int)room, 1);
     return packed > 0 ? (uint32_t)packed : 0;
 }
 
@@ -118,7 +118,7 @@ static bool unpack_payload(const cbi_frame *frame, const uint8_t *from, uint8_t 
 
 /* One frame at `at`; answers its bytes, 0 when there is no room. */
 static size_t pack_one(const cbi_spill_segment *segment, const cbi_frame_origin *origin,
-                       uint16_t index, cb_codec codec, void *state, uint8_t *at, size_t room) {
+                       uint16_t index, const cbi_packing *packing, uint8_t *at, size_t room) {
     if (room <= CBI_FRAME_HEADER_BYTES + CBI_FRAME_PACKED_ALIGN) {
         return 0;
     }
@@ -126,7 +126,8 @@ static size_t pack_one(const cbi_spill_segment *segment, const cbi_frame_origin 
     uint8_t *body = at + CBI_FRAME_HEADER_BYTES;
     size_t body_room = cbi_min(
         (room - CBI_FRAME_HEADER_BYTES) & ~(size_t)(CBI_FRAME_PACKED_ALIGN - 1), segment->used);
-    uint32_t stored = pack_payload(codec, state, payload, segment->used, body, body_room);
+    cb_codec codec = packing->codec;
+    uint32_t stored = pack_payload(packing, payload, segment->used, body, body_room);
     if (stored == 0 || stored >= segment->used) {
         if (!fits_packed(segment->used, room)) {
             return 0;
@@ -151,12 +152,12 @@ static size_t pack_one(const cbi_spill_segment *segment, const cbi_frame_origin 
 }
 
 size_t cbi_frames_pack(const cbi_spill_segment *segments, uint32_t count,
-                       const cbi_frame_origin *origin, cb_codec codec, void *state,
-                       uint8_t *staging, size_t capacity) {
+                       const cbi_frame_origin *origin, const cbi_packing *packing, uint8_t *staging,
+                       size_t capacity) {
     size_t at = 0;
     for (uint32_t i = 0; i < count; i++) {
         size_t bytes =
-            pack_one(&segments[i], origin, (uint16_t)i, codec, state, staging + at, capacity - at);
+            pack_one(&segments[i], origin, (uint16_t)i, packing, staging + at, capacity - at);
         if (bytes == 0) {
             return 0;
         }

@@ -65,15 +65,21 @@ cb_status cbi_frames_settle(cbi_spill_segment *segments, uint32_t count, uint64_
 cb_status cbi_frames_unpack(const uint8_t *staging, size_t bytes, cbi_spill_segment *segments,
                             uint32_t count, const cbi_frame_origin *origin, cb_error *err);
 
+/** How frames are made smaller. */
+typedef struct cbi_packing {
+    cb_codec codec;  /* cbi_frames_pack: not none */
+    size_t distance; /* delta: how far above each other rows lie (delta.h) */
+    void *state;     /* lz4: LZ4_sizeofState() bytes */
+} cbi_packing;
+
 /**
- * Packs the batch into `staging` with `codec` (not none), one frame after another, each raw if that
- * is smaller.
+ * Packs the batch into `staging`, one frame after another, each raw if that is smaller.
  * Headers lack their position and check until cbi_frames_seal_packed. Answers the bytes used (not
- * rounded), or 0 when they do not fit. `state` is LZ4_sizeofState() bytes, for lz4.
+ * rounded), or 0 when they do not fit.
  */
 size_t cbi_frames_pack(const cbi_spill_segment *segments, uint32_t count,
-                       const cbi_frame_origin *origin, cb_codec codec, void *state,
-                       uint8_t *staging, size_t capacity);
+                       const cbi_frame_origin *origin, const cbi_packing *packing, uint8_t *staging,
+                       size_t capacity);
 /** The second half, when the place is known: positions, checks, and zeroes up to the next
  * CBI_SPILL_ALIGN. Answers the bytes to write. */
 size_t cbi_frames_seal_packed(uint8_t *staging, size_t bytes, const cbi_frame_origin *origin);

@@ -230,18 +230,18 @@ static int write_raw(cbi_spill *spill, const cbi_request *request, uint64_t plac
 }
 
 /* Compresses into the thread's staging memory from `at` on; 0: it does not fit there. */
-static size_t pack(cbi_spill *spill, unsigned thread, cb_codec codec,
+static size_t pack(cbi_spill *spill, unsigned thread, const cbi_packing *packing,
                    const cbi_spill_segment *segments, uint32_t count, uint32_t owner,
                    uint32_t sequence, size_t at) {
     cbi_frame_origin origin = {.salt = spill->salt, .owner = owner, .sequence = sequence};
     uint64_t began = cbi_sys_clock_ns();
-    size_t packed = cbi_frames_pack(segments, count, &origin, codec, lz4_state_of(spill, thread),
+    size_t packed = cbi_frames_pack(segments, count, &origin, packing,
                                     staging_of(spill, thread) + at, staging_capacity(spill) - at);
     uint64_t took = cbi_sys_clock_ns() - began;
     uint64_t raw = payload_bytes(segments, count);
     cbi_mutex_lock(&spill->lock);
     spill->stats.compress_ns += took;
-    if (codec == CB_CODEC_LZ4) {
+    if (packing->codec == CB_CODEC_LZ4) {
         cbi_codec_note_sample(&spill->codec, raw, packed > 0 ? packed : raw, took);
     }
     cbi_mutex_unlock(&spill->lock);
@@ -250,8 +250,10 @@ static size_t pack(cbi_spill *spill, unsigned thread, cb_codec codec,
 
 /* The light codec that is asked for, or the one that makes less of these bytes. */
 static cb_codec best_light(const cbi_spill *spill, const uint8_t *from, size_t count,
-                           size_t *stored) {
-    size_t delta = cbi_delta_measure(from, count), nibble = cbi_nibble_measure(from, count);
+                           size_t *distance, size_t *stored) {
+    *distance = cbi_delta_distance(from, count);
+    size_t delta = cbi_delta_measure(from, count, *distance);
+    size_t nibble = cbi_nibble_measure(from, count);
     cb_codec wanted = spill->codec.wanted; /* never changes */
     bool is_delta = wanted == CB_CODEC_DELTA || (wanted != CB_CODEC_NIBBLE && delta <= nibble);
     *stored = is_delta ? delta : nibble;
@@ -262,17 +264,19 @@ static cb_codec best_light(const cbi_spill *spill, const uint8_t *from, size_t c
 static void take_sample(cbi_spill *spill, unsigned thread, const cbi_request *request) {
     cbi_spill_segment piece = request->out[0];
     piece.used = piece.used < SAMPLE_MAX_BYTES ? piece.used : SAMPLE_MAX_BYTES;
-    (void)pack(spill, thread, CB_CODEC_LZ4, &piece, 1, request->owner, request->sequence, 0);
-    size_t stored;
-    cb_codec light = best_light(spill, piece.base + CBI_FRAME_HEADER_BYTES, piece.used, &stored);
+    cbi_packing lz4 = {.codec = CB_CODEC_LZ4, .state = lz4_state_of(spill, thread)};
+    (void)pack(spill, thread, &lz4, &piece, 1, request->owner, request->sequence, 0);
+    size_t distance, stored;
+    cb_codec light =
+        best_light(spill, piece.base + CBI_FRAME_HEADER_BYTES, piece.used, &distance, &stored);
     cbi_mutex_lock(&spill->lock);
-    cbi_codec_note_light(&spill->codec, light, piece.used, stored);
+    cbi_codec_note_light(&spill->codec, light, distance, piece.used, stored);
     cbi_mutex_unlock(&spill->lock);
 }
 
-/* The codec of now, after the sample that may be due. */
-static cb_codec choose_codec(cbi_spill *spill, unsigned thread, const cbi_request *request,
-                             double *ratio) {
+/* The packing of now, after the sample that may be due. */
+static cbi_packing choose_packing(cbi_spill *spill, unsigned thread, const cbi_request *request,
+                                  double *ratio) {
     cbi_mutex_lock(&spill->lock);
     bool sample = staging_capacity(spill) > 0 && cbi_codec_wants_sample(&spill->codec);
     cbi_mutex_unlock(&spill->lock);
@@ -280,10 +284,15 @@ static cb_codec choose_codec(cbi_spill *spill, unsigned thread, const cbi_reques
         take_sample(spill, thread, request);
     }
     cbi_mutex_lock(&spill->lock);
-    cb_codec codec = staging_capacity(spill) > 0 ? spill->codec.now : CB_CODEC_NONE;
+    cbi_packing packing = {.codec = CB_CODEC_NONE};
+    if (staging_capacity(spill) > 0) {
+        packing = (cbi_packing){.codec = spill->codec.now,
+                                .distance = spill->codec.distance,
+                                .state = lz4_state_of(spill, thread)};
+    }
     *ratio = cbi_codec_ratio(&spill->codec);
     cbi_mutex_unlock(&spill->lock);
-    return codec;
+    return packing;
 }
 
 /* The first batches of a list, on their way to one stretch of a file. */
@@ -299,15 +308,15 @@ typedef struct group {
 /* Packs as many as fit in the staging memory and become smaller. */
 static void pack_group(cbi_spill *spill, unsigned thread, const cbi_request *first, group *g) {
     double ratio = 1;
-    cb_codec codec = choose_codec(spill, thread, first, &ratio);
+    cbi_packing packing = choose_packing(spill, thread, first, &ratio);
     size_t at = 0;
-    for (const cbi_request *r = first; r != NULL && codec != CB_CODEC_NONE; r = r->next) {
+    for (const cbi_request *r = first; r != NULL && packing.codec != CB_CODEC_NONE; r = r->next) {
         cb_assert(g->count < CBI_IO_DEPTH);
         uint64_t payload = payload_bytes(r->out, r->count);
         if (at + (uint64_t)((double)payload / ratio) > staging_capacity(spill)) {
             return;
         }
-        size_t packed = pack(spill, thread, codec, r->out, r->count, r->owner, r->sequence, at);
+        size_t packed = pack(spill, thread, &packing, r->out, r->count, r->owner, r->sequence, at);
         size_t whole = cbi_round_up(packed, CBI_SPILL_ALIGN);
         if (packed == 0 || whole >= raw_blocks(r->out, r->count) * CBI_SPILL_ALIGN) {
             return;

@@ -146,14 +146,14 @@ static void test_padding_is_left_out_as_soon_as_a_sample_has_shown_it(void **sta
     cbi_codec_model model;
     cbi_codec_init(&model, CB_CODEC_AUTO, 2);
     assert_true(cbi_codec_wants_sample(&model));
-    cbi_codec_note_light(&model, CB_CODEC_DELTA, 32768, 16384);
+    cbi_codec_note_light(&model, CB_CODEC_DELTA, 0, 32768, 16384);
     assert_int_equal(model.now, CB_CODEC_DELTA);
     assert_true(cbi_codec_ratio(&model) > 1.99);
     m.ratio = 1.3; /* of lz4 beyond delta: never worth it here */
     assert_true(spill(&model, &m, 1024) == 0);
     assert_int_equal(model.now, CB_CODEC_DELTA);
     for (int i = 0; i < 9; i++) { /* the padding ends */
-        cbi_codec_note_light(&model, CB_CODEC_DELTA, 32768, 36864);
+        cbi_codec_note_light(&model, CB_CODEC_DELTA, 0, 32768, 36864);
     }
     assert_int_equal(model.now, CB_CODEC_NONE);
 }
@@ -162,14 +162,14 @@ static void test_text_without_padding_stays_raw(void **state) {
     (void)state;
     cbi_codec_model model;
     cbi_codec_init(&model, CB_CODEC_AUTO, 2);
-    cbi_codec_note_light(&model, CB_CODEC_DELTA, 32768, 30000);
-    cbi_codec_note_light(&model, CB_CODEC_DELTA, 0, 0);
+    cbi_codec_note_light(&model, CB_CODEC_DELTA, 0, 32768, 30000);
+    cbi_codec_note_light(&model, CB_CODEC_DELTA, 0, 0, 0);
     assert_int_equal(model.now, CB_CODEC_NONE);
     cbi_codec_init(&model, CB_CODEC_LZ4, 2);
-    cbi_codec_note_light(&model, CB_CODEC_DELTA, 32768, 1000);
+    cbi_codec_note_light(&model, CB_CODEC_DELTA, 0, 32768, 1000);
     assert_int_equal(model.now, CB_CODEC_LZ4);
     cbi_codec_init(&model, CB_CODEC_DELTA, 2);
-    cbi_codec_note_light(&model, CB_CODEC_DELTA, 32768, 36000);
+    cbi_codec_note_light(&model, CB_CODEC_DELTA, 0, 32768, 36000);
     assert_int_equal(model.now, CB_CODEC_DELTA); /* as asked for */
 }
 

@@ -37,8 +37,8 @@ static extent make_packed_with(const batch *b, cb_codec codec) {
     void *state = malloc((size_t)LZ4_sizeofState());
     assert_non_null(e.bytes);
     assert_non_null(state);
-    size_t used =
-        cbi_frames_pack(b->segments, b->count, &origin, codec, state, e.bytes, EXTENT_MAX);
+    cbi_packing packing = {.codec = codec, .distance = 100, .state = state};
+    size_t used = cbi_frames_pack(b->segments, b->count, &origin, &packing, e.bytes, EXTENT_MAX);
     assert_true(used > 0);
     e.count = cbi_frames_seal_packed(e.bytes, used, &origin);
     free(state);
@@ -310,15 +310,15 @@ static void test_what_does_not_fit_in_the_staging_memory_is_not_packed(void **st
     (void)state;
     batch out = batch_make(4, 8192);
     void *lz4 = malloc((size_t)LZ4_sizeofState());
+    cbi_packing packing = {.codec = CB_CODEC_LZ4, .state = lz4};
     uint8_t *staging = malloc(EXTENT_MAX);
     for (uint32_t i = 0; i < out.count; i++) {
         batch_fill_noise(&out, i, batch_room(&out, i), i);
     }
-    assert_int_equal(
-        cbi_frames_pack(out.segments, 4, &origin, CB_CODEC_LZ4, lz4, staging, 4 * 8192), 4 * 8192);
+    assert_int_equal(cbi_frames_pack(out.segments, 4, &origin, &packing, staging, 4 * 8192),
+                     4 * 8192);
     for (size_t capacity = 0; capacity < (size_t)4 * 8192; capacity += 997) {
-        assert_int_equal(
-            cbi_frames_pack(out.segments, 4, &origin, CB_CODEC_LZ4, lz4, staging, capacity), 0);
+        assert_int_equal(cbi_frames_pack(out.segments, 4, &origin, &packing, staging, capacity), 0);
     }
     free(lz4);
     free(staging);
