@@ -129,7 +129,8 @@ static size_t worker_bytes(const cb_sort *s, sort_sizes *z) {
     z->batch_keys = encoded ? cbi_clamp(keys, z->chunk / 8, 4 * z->chunk) : 0;
     size_t in =
         z->chunk + z->batch_rows * row + z->batch_keys + (z->ranges + 2) * sizeof(uint32_t) + 512;
-    z->writer_buffers = 3;
+    /* With large ones the disk has work while the next range is put in order. */
+    z->writer_buffers = z->writer_buffer >= 512 * CBI_KIB ? 6 : 3;
     size_t out = z->writer_buffers * z->writer_buffer +
                  (size_t)((double)z->range_bytes * entry_bytes(s)) + 4096;
     size_t bytes = cbi_round_up(cbi_max(in, out), 4096);
