@@ -13,7 +13,9 @@ CB_EXTERN_C_BEGIN
  * partition bytes keep the order in which they came, so that a record may come in several pieces.
  *
  * What is in memory lies in pages that are drawn from a parent (Spark: TaskMemoryManager); it goes
- * to disk when the parent refuses, and when anybody says so.
+ * to disk when the parent refuses, and when anybody says so. With CB_SHUFFLE_LZ4_BLOCK and blocks
+ * of all partitions that take at most 32 MiB, what fills them is compressed at once, and only that
+ * stays.
  */
 typedef struct cb_shuffle cb_shuffle;
 
@@ -50,7 +52,7 @@ typedef struct cb_shuffle_options {
 } cb_shuffle_options;
 
 /**
- * Owned by the caller. Beside the parent's pages it holds a fixed part: 36 bytes a partition,
+ * Owned by the caller. Beside the parent's pages it holds a fixed part: 52 bytes a partition,
  * buffers of 256 KiB and three blocks, what the codec needs (zstd: about 1 MiB at level 1), and
  * once it spills 2.5 MiB. CB_EINVAL, CB_ENOMEM.
  */

@@ -6,7 +6,8 @@
  * bytes of each partition, one walk copies them to their places. So a page holds *pieces*, each a
  * batch's bytes of one partition side by side, chained per partition through all pages; there is no
  * index beside them, nothing is sorted, and what is read back in the end is long runs of bytes
- * instead of single rows.
+ * instead of single rows. Once pages hold what blocks of all partitions would, there are such
+ * blocks, and only what is compressed stays (shuffle_blocks.c).
  *
  * The lock guards pages, chains and runs. It is held for as long as a spill or the final write
  * takes, and never while the parent is asked: its thread may wait for one that wants to spill us.
@@ -18,61 +19,12 @@
 #include "operator/shuffle_private.h"
 
 enum {
-    PIECE_ALIGN = 8,
-    HEADER_BYTES = 8,
     PAGE_BYTES_MIN = 64 * 1024,
     /* The task's page table comes out of the same steps as pages: room for it in the first one. */
     TABLE_BYTES = 8 * 1024
 };
 static const size_t PAGE_BYTES_DEFAULT = CBI_MIB, PAGE_BYTES_MAX = CBI_GIB,
                     BATCH_BYTES_MAX = CBI_GIB;
-
-typedef struct piece {
-    struct piece *next; /* of the same partition */
-    uint64_t bytes;     /* they follow */
-} piece;
-
-/** At the start of each page. */
-typedef struct shuffle_page {
-    cb_page page;
-    struct shuffle_page *next;
-} shuffle_page;
-
-/** What is known of a partition. */
-typedef struct chain {
-    piece *first, *last;
-    uint8_t *cursor; /* in an append */
-    uint32_t bytes;  /* of the batch at hand */
-} chain;
-
-struct cb_shuffle {
-    cbi_mutex lock;
-    uint32_t partitions;
-    size_t page_bytes;
-    char **dirs;
-    size_t dir_count;
-    cb_parent parent;
-    cb_manager *manager;
-    cb_task *task;
-    cb_consumer *consumer;
-    chain *chains;
-    uint32_t *touched; /* partitions of the batch at hand */
-    shuffle_page *pages;
-    uint8_t *at, *end; /* what is left of the newest page */
-    uint64_t page_total;
-    bool written;
-    cb_error failure; /* of a spill: what is in memory is lost */
-    cbi_encoder encoder;
-    cbi_out out;
-    size_t chunk_max;
-    cb_shuffle_checksum checksum;
-    cbi_runs runs;
-    unsigned freeing; /* threads that give pages back just now */
-    uint64_t frees;   /* times that was done */
-    cbi_cond freed;
-    _Atomic uint64_t drawn, drawn_peak;
-    _Atomic uint64_t spilled_bytes, spill_bytes, spills, write_ns;
-};
 
 /* ---- the parent, and how much it has given ---- */
 
@@ -147,6 +99,7 @@ static cb_status create_tables(cb_shuffle *s, const cb_shuffle_options *o, cb_er
     uint32_t block_bytes = o->block_bytes != 0 ? o->block_bytes : 32 * (uint32_t)CBI_KIB;
     s->chunk_max = cbi_encoder_chunk_max(o->codec, block_bytes);
     s->out.size = cbi_max(CBI_OUT_BYTES, s->chunk_max + sizeof(uint32_t));
+    s->blocks_size = cbi_shuffle_blocks_size(o->codec, block_bytes, s->partitions);
     s->out.buffer = cbi_alloc(s->out.size);
     if (s->out.buffer == NULL) {
         return no_memory(err, s->out.size);
@@ -215,21 +168,24 @@ void cb_shuffle_destroy(cb_shuffle *s) {
 /* ---- pages ---- */
 
 /** [locked] Everything leaves memory; the pages are the caller's to free with no lock held. */
-static shuffle_page *take_pages(cb_shuffle *s) {
-    shuffle_page *pages = s->pages;
-    s->freeing += pages != NULL;
-    s->pages = NULL;
-    s->at = s->end = NULL;
-    s->page_total = 0;
-    for (uint32_t p = 0; p < s->partitions; p++) {
-        s->chains[p].first = s->chains[p].last = NULL;
+static cbi_shuffle_page *take_pages(cb_shuffle *s) {
+    cbi_shuffle_page *pages = s->raw.first, **last = &pages;
+    while (*last != NULL) {
+        last = &(*last)->next;
     }
+    *last = s->packed.first;
+    s->freeing += pages != NULL;
+    s->raw = s->packed = (cbi_shuffle_pages){0};
+    s->blocks = NULL;
+    s->blocks_tried = false;
+    s->page_total = 0;
+    memset(s->chains, 0, s->partitions * sizeof *s->chains);
     return pages;
 }
 
-static void free_pages(cb_shuffle *s, shuffle_page *pages) {
+void cbi_shuffle_free_pages(cb_shuffle *s, cbi_shuffle_page *pages) {
     while (pages != NULL) {
-        shuffle_page *next = pages->next;
+        cbi_shuffle_page *next = pages->next;
         cb_page page = pages->page;
         cb_status status = cb_page_free(s->consumer, &page, NULL);
         cb_assert(status == CB_OK);
@@ -256,10 +212,19 @@ static bool is_more_free(cb_shuffle *s, uint64_t *seen) {
     return more;
 }
 
-/** A page with room for a piece of `bytes`, made by a spill if there is no other way. */
-static cb_status more_room(cb_shuffle *s, size_t bytes, cb_error *err) {
-    size_t least = sizeof(shuffle_page) + sizeof(piece) + bytes + 2 * PIECE_ALIGN;
-    size_t wanted = cbi_max(s->page_bytes - TABLE_BYTES, least);
+/** What a page of this kind should have. Until there are blocks raw ones hold no more than they do.
+ */
+static size_t page_wanted(const cb_shuffle *s, const cbi_shuffle_pages *to, size_t least) {
+    size_t wanted = s->page_bytes;
+    if (to == &s->raw && s->blocks_size > 0 && !s->blocks_tried) {
+        wanted = cbi_min(wanted, cbi_max(s->blocks_size / 2, PAGE_BYTES_MIN));
+    }
+    return cbi_max(wanted - TABLE_BYTES, least);
+}
+
+cb_status cbi_shuffle_more_room(cb_shuffle *s, cbi_shuffle_pages *to, size_t bytes, cb_error *err) {
+    size_t least = sizeof(cbi_shuffle_page) + bytes + 2 * CBI_PIECE_ALIGN;
+    size_t wanted = page_wanted(s, to, least);
     cb_page page;
     uint64_t released, seen = 0;
     (void)is_more_free(s, &seen);
@@ -269,16 +234,19 @@ static cb_status more_room(cb_shuffle *s, size_t bytes, cb_error *err) {
         if (!is_more_free(s, &seen)) {
             break;
         }
+        if (to == &s->packed) {
+            return CB_OK;
+        }
         status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
     }
     CB_TRY(status);
-    shuffle_page *header = (shuffle_page *)(void *)cb_page_data(&page);
+    cbi_shuffle_page *header = (cbi_shuffle_page *)(void *)cb_page_data(&page);
     header->page = page;
     cbi_mutex_lock(&s->lock);
-    header->next = s->pages;
-    s->pages = header;
-    s->at = (uint8_t *)header + cbi_round_up(sizeof *header, PIECE_ALIGN);
-    s->end = (uint8_t *)header + page.bytes;
+    header->next = to->first;
+    to->first = header;
+    to->at = (uint8_t *)header + cbi_round_up(sizeof *header, CBI_PIECE_ALIGN);
+    to->end = (uint8_t *)header + page.bytes;
     s->page_total += page.bytes;
     cbi_mutex_unlock(&s->lock);
     return CB_OK;
@@ -286,34 +254,35 @@ static cb_status more_room(cb_shuffle *s, size_t bytes, cb_error *err) {
 
 /* ---- append ---- */
 
-/** A batch as far as it fits in what is left of a page. */
-typedef struct fit {
-    size_t bytes;     /* of the batch */
-    size_t needed;    /* by its next record, when not all fitted */
-    uint32_t touched; /* partitions in it */
-} fit;
+cb_status cbi_shuffle_refuse_record(const cb_shuffle *s, const uint8_t *record, size_t at,
+                                    size_t bytes, cb_error *err) {
+    bool whole = bytes - at >= CBI_RECORD_HEADER_BYTES;
+    return cbi_fail(
+        err, CB_EINVAL,
+        "A batch of %zu bytes has a record at %zu with partition %u of %u and %u bytes, "
+        "which cannot be.",
+        bytes, at, whole ? cbi_load_u32(record) : UINT32_MAX, s->partitions,
+        whole ? cbi_load_u32(record + 4) : 0);
+}
 
 /** [locked] Counts the bytes of each partition; checks every header before anything is written. */
-static cb_status count_records(cb_shuffle *s, const uint8_t *batch, size_t bytes, fit *f,
+static cb_status count_records(cb_shuffle *s, const uint8_t *batch, size_t bytes, cbi_fit *f,
                                cb_error *err) {
-    size_t room = (size_t)(s->end - s->at), used = 0;
+    size_t room = (size_t)(s->raw.end - s->raw.at), used = 0;
     while (f->bytes < bytes) {
-        size_t left = bytes - f->bytes;
-        uint32_t partition = left >= HEADER_BYTES ? cbi_load_u32(batch + f->bytes) : UINT32_MAX;
-        uint32_t length = left >= HEADER_BYTES ? cbi_load_u32(batch + f->bytes + 4) : 0;
-        if (CBI_UNLIKELY(partition >= s->partitions || length > left - HEADER_BYTES)) {
+        const uint8_t *record = batch + f->bytes;
+        if (CBI_UNLIKELY(!cbi_shuffle_record_fits(s, record, bytes - f->bytes))) {
             for (uint32_t i = 0; i < f->touched; i++) {
                 s->chains[s->touched[i]].bytes = 0;
             }
-            return cbi_fail(err, CB_EINVAL,
-                            "A batch of %zu bytes has a record at %zu with partition %u of %u and "
-                            "%u bytes, which cannot be.",
-                            bytes, f->bytes, partition, s->partitions, length);
+            return cbi_shuffle_refuse_record(s, record, f->bytes, bytes, err);
         }
-        chain *c = &s->chains[partition];
-        size_t cost = length + (c->bytes == 0 && length > 0 ? sizeof(piece) + PIECE_ALIGN : 0);
+        uint32_t partition = cbi_load_u32(record), length = cbi_load_u32(record + 4);
+        cbi_chain *c = &s->chains[partition];
+        size_t cost =
+            length + (c->bytes == 0 && length > 0 ? sizeof(cbi_piece) + CBI_PIECE_ALIGN : 0);
         if (cost > room - used) {
-            f->needed = length;
+            f->needed = sizeof(cbi_piece) + length;
             break;
         }
         used += cost;
@@ -321,7 +290,7 @@ static cb_status count_records(cb_shuffle *s, const uint8_t *batch, size_t bytes
             s->touched[f->touched++] = partition;
         }
         c->bytes += length;
-        f->bytes += HEADER_BYTES + length;
+        f->bytes += CBI_RECORD_HEADER_BYTES + length;
     }
     return CB_OK;
 }
@@ -329,13 +298,13 @@ static cb_status count_records(cb_shuffle *s, const uint8_t *batch, size_t bytes
 /** [locked] A piece for each partition that is touched, in the newest page. */
 static void place_pieces(cb_shuffle *s, uint32_t touched) {
     for (uint32_t i = 0; i < touched; i++) {
-        chain *c = &s->chains[s->touched[i]];
-        piece *p = (piece *)(void *)s->at;
-        *p = (piece){.bytes = c->bytes};
+        cbi_chain *c = &s->chains[s->touched[i]];
+        cbi_piece *p = (cbi_piece *)(void *)s->raw.at;
+        *p = (cbi_piece){.bytes = c->bytes};
         *(c->last != NULL ? &c->last->next : &c->first) = p;
         c->last = p;
-        c->cursor = s->at + sizeof *p;
-        s->at += cbi_round_up(sizeof *p + c->bytes, PIECE_ALIGN);
+        c->cursor = s->raw.at + sizeof *p;
+        s->raw.at += cbi_round_up(sizeof *p + c->bytes, CBI_PIECE_ALIGN);
         c->bytes = 0;
     }
 }
@@ -343,14 +312,23 @@ static void place_pieces(cb_shuffle *s, uint32_t touched) {
 /** [locked] */
 static void copy_records(cb_shuffle *s, const uint8_t *batch, size_t bytes) {
     for (size_t at = 0; at < bytes;) {
-        chain *c = &s->chains[cbi_load_u32(batch + at)];
+        cbi_chain *c = &s->chains[cbi_load_u32(batch + at)];
         uint32_t length = cbi_load_u32(batch + at + 4);
         if (length > 0) {
-            memcpy(c->cursor, batch + at + HEADER_BYTES, length);
+            memcpy(c->cursor, batch + at + CBI_RECORD_HEADER_BYTES, length);
             c->cursor += length;
         }
-        at += HEADER_BYTES + length;
+        at += CBI_RECORD_HEADER_BYTES + length;
     }
+}
+
+/** [locked] */
+static cb_status append_raw(cb_shuffle *s, const uint8_t *batch, size_t bytes, cbi_fit *f,
+                            cb_error *err) {
+    CB_TRY(count_records(s, batch, bytes, f, err));
+    place_pieces(s, f->touched);
+    copy_records(s, batch, f->bytes);
+    return CB_OK;
 }
 
 /** [locked] */
@@ -367,22 +345,23 @@ cb_status cb_shuffle_append(cb_shuffle *s, const void *batch, size_t bytes, cb_e
         return cbi_fail(err, CB_EINVAL, "A batch has at most 1 GiB, not %zu bytes.", bytes);
     }
     while (bytes > 0) {
-        fit f = {0};
+        cbi_fit f = {0};
         cbi_mutex_lock(&s->lock);
         cb_status status = check_alive(s, err);
+        bool packs = s->blocks != NULL;
         if (status == CB_OK) {
-            status = count_records(s, at, bytes, &f, err);
+            status = packs ? cbi_shuffle_blocks_append(s, at, bytes, &f, err)
+                           : append_raw(s, at, bytes, &f, err);
         }
-        if (status == CB_OK) {
-            place_pieces(s, f.touched);
-            copy_records(s, at, f.bytes);
-        }
+        bool enough = !packs && s->page_total >= s->blocks_size && !s->blocks_tried;
         cbi_mutex_unlock(&s->lock);
         CB_TRY(status);
         at += f.bytes;
         bytes -= f.bytes;
-        if (bytes > 0) {
-            CB_TRY(more_room(s, f.needed, err));
+        if (bytes > 0 && enough && s->blocks_size > 0) {
+            CB_TRY(cbi_shuffle_blocks_begin(s, err));
+        } else if (bytes > 0) {
+            CB_TRY(cbi_shuffle_more_room(s, packs ? &s->packed : &s->raw, f.needed, err));
         }
     }
     return CB_OK;
@@ -390,14 +369,35 @@ cb_status cb_shuffle_append(cb_shuffle *s, const void *batch, size_t bytes, cb_e
 
 /* ---- out of memory, to a run or to the file ---- */
 
-static cb_status encode_chain(cb_shuffle *s, const chain *c, cb_error *err) {
-    for (const piece *p = c->first; p != NULL; p = p->next) {
-        if (p->next != NULL) {
-            __builtin_prefetch(p->next);
-        }
+static void prefetch_piece(const cbi_piece *p) {
+    if (p != NULL) {
+        __builtin_prefetch(p);
+    }
+}
+
+static cb_status copy_packed(cb_shuffle *s, const cbi_piece *p, cb_error *err) {
+    for (; p != NULL; p = p->next) {
+        uint8_t *to;
+        prefetch_piece(p->next);
+        CB_TRY(cbi_out_reserve(&s->out, p->bytes, &to, err));
+        memcpy(to, p + 1, p->bytes);
+        cbi_out_commit(&s->out, p->bytes);
+    }
+    return CB_OK;
+}
+
+static cb_status encode_partition(cb_shuffle *s, uint32_t partition, cb_error *err) {
+    const cbi_chain *c = &s->chains[partition];
+    CB_TRY(copy_packed(s, c->packed_first, err));
+    if (c->filled > 0) {
+        const uint8_t *block = s->blocks + (size_t)partition * s->encoder.block_bytes;
+        CB_TRY(cbi_encoder_put(&s->encoder, &s->out, block, c->filled, err));
+    }
+    for (const cbi_piece *p = c->first; p != NULL; p = p->next) {
+        prefetch_piece(p->next);
         CB_TRY(cbi_encoder_put(&s->encoder, &s->out, (const uint8_t *)(p + 1), p->bytes, err));
     }
-    return c->first != NULL ? cbi_encoder_flush(&s->encoder, &s->out, err) : CB_OK;
+    return cbi_encoder_flush(&s->encoder, &s->out, err);
 }
 
 /** [locked] */
@@ -408,7 +408,7 @@ static cb_status spill_to_run(cb_shuffle *s, cb_error *err) {
     CB_TRY(cbi_runs_begin(&s->runs, &channel, &s->out, err));
     cb_status status = CB_OK;
     for (uint32_t p = 0; p < s->partitions && status == CB_OK; p++) {
-        status = encode_chain(s, &s->chains[p], err);
+        status = encode_partition(s, p, err);
         if (status == CB_OK) {
             status = cbi_out_end_partition(&s->out, err);
         }
@@ -430,9 +430,9 @@ static cb_status spill_to_run(cb_shuffle *s, cb_error *err) {
 cb_status cb_shuffle_spill(cb_shuffle *s, uint64_t *released, cb_error *err) {
     cbi_mutex_lock(&s->lock);
     cb_status status = CB_OK;
-    shuffle_page *pages = NULL;
+    cbi_shuffle_page *pages = NULL;
     uint64_t bytes = s->page_total;
-    if (s->pages != NULL && !s->written && s->failure.status == CB_OK) {
+    if (s->page_total > 0 && !s->written && s->failure.status == CB_OK) {
         status = spill_to_run(s, &s->failure);
         if (status == CB_OK) {
             pages = take_pages(s);
@@ -446,7 +446,7 @@ cb_status cb_shuffle_spill(cb_shuffle *s, uint64_t *released, cb_error *err) {
         *released = 0;
         return CB_OK;
     }
-    free_pages(s, pages);
+    cbi_shuffle_free_pages(s, pages);
     *released = bytes;
     return CB_OK;
 }
@@ -458,7 +458,7 @@ static cb_status write_partition(cb_shuffle *s, uint32_t p, cb_error *err) {
     uint64_t start = cbi_out_position(out);
     out->checksum = cbi_checksum_start(s->checksum);
     CB_TRY(cbi_runs_copy_partition(&s->runs, 0, s->runs.count, out, s->chunk_max, err));
-    CB_TRY(encode_chain(s, &s->chains[p], err));
+    CB_TRY(encode_partition(s, p, err));
     return cbi_out_position(out) > start ? cbi_encoder_end(&s->encoder, out, err) : CB_OK;
 }
 
@@ -507,10 +507,10 @@ cb_status cb_shuffle_write(cb_shuffle *s, const char *path, int64_t *lengths, in
     cbi_mutex_lock(&s->lock);
     cb_status status = write_file(s, path, lengths, checksums, err);
     cbi_shuffle_runs_close(&s->runs);
-    shuffle_page *pages = status == CB_OK ? take_pages(s) : NULL;
+    cbi_shuffle_page *pages = status == CB_OK ? take_pages(s) : NULL;
     cbi_mutex_unlock(&s->lock);
     if (pages != NULL) {
-        free_pages(s, pages);
+        cbi_shuffle_free_pages(s, pages);
     }
     return status;
 }

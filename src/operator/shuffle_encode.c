@@ -86,14 +86,11 @@ static void lz4_header(uint8_t *to, uint8_t method, uint32_t block_bytes, uint32
     cbi_store_u32(to + 17, hash);
 }
 
-static cb_status lz4_block(cbi_encoder *e, cbi_out *out, const uint8_t *bytes, uint32_t count,
-                           cb_error *err) {
-    int bound = LZ4_compressBound((int)count);
-    uint8_t *to;
+size_t cbi_encoder_block(cbi_encoder *e, uint8_t *to, const uint8_t *bytes, uint32_t count) {
     cb_assert(bytes != NULL);
-    CB_TRY(cbi_out_reserve(out, LZ4_HEADER_BYTES + (size_t)bound, &to, err));
-    int stored = LZ4_compress_fast_extState(e->state, (const char *)bytes,
-                                            (char *)to + LZ4_HEADER_BYTES, (int)count, bound, 1);
+    int stored =
+        LZ4_compress_fast_extState(e->state, (const char *)bytes, (char *)to + LZ4_HEADER_BYTES,
+                                   (int)count, LZ4_compressBound((int)count), 1);
     uint8_t method = LZ4_METHOD_LZ4;
     if (stored <= 0 || (uint32_t)stored >= count) {
         method = LZ4_METHOD_RAW;
@@ -102,7 +99,15 @@ static cb_status lz4_block(cbi_encoder *e, cbi_out *out, const uint8_t *bytes, u
     }
     uint32_t hash = XXH32(bytes, count, LZ4_HASH_SEED) & LZ4_HASH_MASK;
     lz4_header(to, method, e->block_bytes, (uint32_t)stored, count, hash);
-    cbi_out_commit(out, LZ4_HEADER_BYTES + (size_t)stored);
+    return LZ4_HEADER_BYTES + (size_t)stored;
+}
+
+static cb_status lz4_block(cbi_encoder *e, cbi_out *out, const uint8_t *bytes, uint32_t count,
+                           cb_error *err) {
+    uint8_t *to;
+    CB_TRY(
+        cbi_out_reserve(out, LZ4_HEADER_BYTES + (size_t)LZ4_compressBound((int)count), &to, err));
+    cbi_out_commit(out, cbi_encoder_block(e, to, bytes, count));
     return CB_OK;
 }
 

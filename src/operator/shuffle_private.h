@@ -56,6 +56,8 @@ typedef struct cbi_encoder {
     bool open; /* zstd: a frame has begun */
 } cbi_encoder;
 
+/** lz4: `count` bytes, at most a block, as a chunk of at most cbi_encoder_chunk_max(); its size. */
+size_t cbi_encoder_block(cbi_encoder *encoder, uint8_t *to, const uint8_t *bytes, uint32_t count);
 /** The largest chunk that an encoder reserves. */
 size_t cbi_encoder_chunk_max(cb_shuffle_codec codec, uint32_t block_bytes);
 cb_status cbi_encoder_init(cbi_encoder *encoder, cb_shuffle_codec codec, uint32_t block_bytes,
@@ -116,5 +118,98 @@ cb_status cbi_runs_copy_partition(cbi_runs *runs, uint32_t first, uint32_t count
 /** Makes room for one more run where there is none. */
 cb_status cbi_runs_merge_some(cbi_runs *runs, uint32_t partitions, cbi_out *out, size_t chunk_max,
                               cb_error *err);
+
+/* ---- what is in memory (shuffle.c) ---- */
+
+enum { CBI_PIECE_ALIGN = 8, CBI_RECORD_HEADER_BYTES = 8 };
+
+typedef struct cbi_piece {
+    struct cbi_piece *next; /* of the same partition */
+    uint64_t bytes;         /* they follow */
+} cbi_piece;
+
+/** At the start of each page. */
+typedef struct cbi_shuffle_page {
+    cb_page page;
+    struct cbi_shuffle_page *next;
+} cbi_shuffle_page;
+
+/** Pages of one kind, and what is left of the newest. */
+typedef struct cbi_shuffle_pages {
+    cbi_shuffle_page *first;
+    uint8_t *at, *end;
+} cbi_shuffle_pages;
+
+/** What is known of a partition. Its bytes came in this order: packed, in its block, raw. */
+typedef struct cbi_chain {
+    cbi_piece *packed_first, *packed_last; /* chunks as they lie in the file */
+    cbi_piece *first, *last;               /* raw */
+    uint8_t *cursor;                       /* in an append */
+    uint32_t bytes;                        /* of the batch at hand */
+    uint32_t filled;                       /* of its block */
+} cbi_chain;
+
+/** A batch as far as there is room for it. */
+typedef struct cbi_fit {
+    size_t bytes;     /* of the batch */
+    size_t needed;    /* by what comes next, when not all fitted */
+    uint32_t touched; /* partitions in it */
+} cbi_fit;
+
+struct cb_shuffle {
+    cbi_mutex lock;
+    uint32_t partitions;
+    size_t page_bytes;
+    char **dirs;
+    size_t dir_count;
+    cb_parent parent;
+    cb_manager *manager;
+    cb_task *task;
+    cb_consumer *consumer;
+    cbi_chain *chains;
+    uint32_t *touched; /* partitions of the batch at hand */
+    cbi_shuffle_pages raw, packed;
+    uint64_t page_total;
+    uint8_t *blocks;    /* one a partition, in a page among the packed ones; NULL: there are none */
+    size_t blocks_size; /* 0: there never will be any */
+    bool blocks_tried;  /* since the last spill */
+    bool written;
+    cb_error failure; /* of a spill: what is in memory is lost */
+    cbi_encoder encoder;
+    cbi_out out;
+    size_t chunk_max;
+    cb_shuffle_checksum checksum;
+    cbi_runs runs;
+    unsigned freeing; /* threads that give pages back just now */
+    uint64_t frees;   /* times that was done */
+    cbi_cond freed;
+    _Atomic uint64_t drawn, drawn_peak;
+    _Atomic uint64_t spilled_bytes, spill_bytes, spills, write_ns;
+};
+
+/** A page among `to`, with room for `bytes`, made by a spill if there is no other way. Among the
+ *  packed ones there may be none, and no blocks, when it returns. */
+cb_status cbi_shuffle_more_room(cb_shuffle *shuffle, cbi_shuffle_pages *to, size_t bytes,
+                                cb_error *err);
+/** A record {partition, length, bytes} at the start of `left` bytes. */
+static inline bool cbi_shuffle_record_fits(const cb_shuffle *shuffle, const uint8_t *record,
+                                           size_t left) {
+    return left >= CBI_RECORD_HEADER_BYTES && cbi_load_u32(record) < shuffle->partitions &&
+           cbi_load_u32(record + 4) <= left - CBI_RECORD_HEADER_BYTES;
+}
+cb_status cbi_shuffle_refuse_record(const cb_shuffle *shuffle, const uint8_t *record, size_t at,
+                                    size_t bytes, cb_error *err);
+/** Gives back pages that no chain knows any more; no lock is held. */
+void cbi_shuffle_free_pages(cb_shuffle *shuffle, cbi_shuffle_page *pages);
+
+/* ---- blocks of partitions, compressed as they fill (shuffle_blocks.c) ---- */
+
+/** What blocks of all partitions take; 0: they would be too large, or do not suit the codec. */
+size_t cbi_shuffle_blocks_size(cb_shuffle_codec codec, uint32_t block_bytes, uint32_t partitions);
+/** From raw pieces to blocks, where there is memory for them. */
+cb_status cbi_shuffle_blocks_begin(cb_shuffle *shuffle, cb_error *err);
+/** [locked] Records to the blocks, while there is room for what gets full. */
+cb_status cbi_shuffle_blocks_append(cb_shuffle *shuffle, const uint8_t *batch, size_t bytes,
+                                    cbi_fit *fit, cb_error *err);
 
 #endif
