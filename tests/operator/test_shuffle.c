@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A map task's output comes back as it went in, whatever the parent gives, in any framing. */
-#include <lz4.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
-#include <zstd.h>
 
-#include "carbide/shuffle.h"
+#include "shuffle_kit.h"
 #include "support/test.h"
 
 enum {
@@ -18,28 +16,6 @@ enum {
     BLOCK_BYTES = 4096,
     TABLES_BYTES_MAX = 64 * 1024
 };
-
-/** A parent that owns `limit` bytes. */
-typedef struct source {
-    _Atomic uint64_t used;
-    uint64_t limit;
-} source;
-
-static uint64_t source_acquire(void *ctx, cb_mode mode, uint64_t bytes) {
-    source *p = ctx;
-    (void)mode;
-    uint64_t used = atomic_load(&p->used), got;
-    do {
-        got = p->limit - used < bytes ? p->limit - used : bytes;
-    } while (!atomic_compare_exchange_weak(&p->used, &used, used + got));
-    return got;
-}
-
-static void source_release(void *ctx, cb_mode mode, uint64_t bytes) {
-    source *p = ctx;
-    (void)mode;
-    assert_true(bytes <= atomic_fetch_sub(&p->used, bytes));
-}
 
 static cb_shuffle_options options_of(source *parent, uint32_t partitions, cb_shuffle_codec codec) {
     static const char *folder;
@@ -95,48 +71,6 @@ static cb_status append(cb_shuffle *s, uint64_t records, uint32_t partitions, cb
     return cb_shuffle_append(s, batch, used, err);
 }
 
-/* ---- what Spark's readers do ---- */
-
-static size_t unpack_lz4(const uint8_t *in, size_t count, uint8_t *out, size_t room) {
-    size_t done = 0;
-    for (size_t at = 0; at < count;) {
-        uint32_t stored, bytes;
-        assert_true(count - at >= 21);
-        assert_memory_equal(in + at, "LZ4Block", 8);
-        memcpy(&stored, in + at + 9, 4);
-        memcpy(&bytes, in + at + 13, 4);
-        assert_true(stored <= count - at - 21 && bytes <= BLOCK_BYTES && bytes <= room - done);
-        assert_int_equal(in[at + 8] & 0x0f, 2); /* 4 KiB */
-        if (in[at + 8] >> 4 == 1) {
-            assert_int_equal(stored, bytes);
-            memcpy(out + done, in + at + 21, bytes);
-        } else {
-            int got = LZ4_decompress_safe((const char *)in + at + 21, (char *)out + done,
-                                          (int)stored, (int)bytes);
-            assert_int_equal(got, bytes);
-        }
-        at += 21 + stored;
-        done += bytes;
-    }
-    return done;
-}
-
-static size_t unpack(cb_shuffle_codec codec, const uint8_t *in, size_t count, uint8_t *out,
-                     size_t room) {
-    size_t got;
-    switch (codec) {
-        case CB_SHUFFLE_LZ4_BLOCK: return unpack_lz4(in, count, out, room);
-        case CB_SHUFFLE_ZSTD:
-            got = count > 0 ? ZSTD_decompress(out, room, in, count) : 0;
-            assert_false(ZSTD_isError(got));
-            return got;
-        case CB_SHUFFLE_RAW: break;
-    }
-    assert_true(count <= room);
-    memcpy(out, in, count);
-    return count;
-}
-
 static void check_file(const char *path, const cb_shuffle_options *o, uint64_t records,
                        const int64_t *lengths, const int64_t *checksums) {
     size_t bytes, room = records * RECORD_BYTES_MAX + 1, at = 0;
@@ -147,7 +81,7 @@ static void check_file(const char *path, const cb_shuffle_options *o, uint64_t r
         const uint8_t *in = (const uint8_t *)file + at;
         assert_true((size_t)lengths[p] <= bytes - at);
         assert_int_equal(checksums[p], adler32(1, in, (uInt)lengths[p]));
-        size_t count = unpack(o->codec, in, (size_t)lengths[p], out, room), seen = 0;
+        size_t count = unpack(o, in, (size_t)lengths[p], out, room), seen = 0;
         for (uint64_t i = 0; i < records; i++) {
             if (partition_of(i, o->partitions) == p) {
                 fill(expected, i);
