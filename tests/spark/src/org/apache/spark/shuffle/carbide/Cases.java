@@ -166,6 +166,9 @@ public final class Cases {
                 }));
                 f.writer.stop(false);
                 same(Collections.emptyList(), f.files(".data"), "files of data");
+                TaskMetrics metrics = f.task.taskMetrics();
+                that(metrics.memoryBytesSpilled() > 0 && metrics.diskBytesSpilled() > 0 && metrics.peakExecutionMemory() > 0,
+                    "what a failed task spilled and held");
             }
         });
         cases.put("writeEmptyIterator", () -> {
@@ -217,7 +220,7 @@ public final class Cases {
     private void ofSpills() {
         String[] small = {"spark.memory.offHeap.size=4m", "spark.buffer.pageSize=128k"};
         cases.put("writeEnoughDataToTriggerSpill", () -> roundTrip(random(40, 1 << 20), true, "spark.memory.offHeap.size=16m"));
-        cases.put("writeEnoughRecordsToTriggerSpill", () -> roundTrip(numbered(400000), true, small));
+        cases.put("writeEnoughRecordsToTriggerSpill", () -> roundTrip(numbered(400000), true, "spark.memory.offHeap.size=1m", "spark.buffer.pageSize=128k"));
         cases.put("writeRecordsThatAreBiggerThanDiskWriteBufferSize", () -> roundTrip(random(1, (int) (2.5 * (1 << 20))), false));
         cases.put("writeRecordsThatAreBiggerThanMaxRecordSize", () -> {
             List<Tuple2<Object, Object>> records = random(1, 1);
@@ -264,6 +267,7 @@ public final class Cases {
         cases.put("spillFilesAreDeletedWhenStoppingAfterError", () -> {
             try (Fixture f = new Fixture(small).open()) {
                 int[] left = {5000};
+                Random random = new Random(42);
                 throwing(IllegalStateException.class, () -> f.write(new Iterator<Tuple2<Object, Object>>() {
                     @Override
                     public boolean hasNext() {
@@ -275,7 +279,9 @@ public final class Cases {
                         if (left[0]-- == 0) {
                             throw new IllegalStateException("enough");
                         }
-                        return new Tuple2<>(left[0], new byte[4000]);
+                        byte[] value = new byte[4000];
+                        random.nextBytes(value);
+                        return new Tuple2<>(left[0], value);
                     }
                 }));
                 f.writer.stop(false);
@@ -308,7 +314,7 @@ public final class Cases {
     private void ofChecksums() {
         for (String algorithm : new String[] {"ADLER32", "CRC32", "CRC32C"}) {
             cases.put("checksumFileWithoutSpill-" + algorithm, () -> checksums(algorithm, 1000, "spark.memory.offHeap.size=64m"));
-            cases.put("checksumFileWithSpill-" + algorithm, () -> checksums(algorithm, 400000, "spark.memory.offHeap.size=4m"));
+            cases.put("checksumFileWithSpill-" + algorithm, () -> checksums(algorithm, 400000, "spark.memory.offHeap.size=1m"));
         }
         cases.put("noChecksumsWhereNoneAreWanted", () -> {
             try (Fixture f = new Fixture("spark.shuffle.checksum.enabled=false").open()) {
