@@ -77,11 +77,12 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
       open();
       long count = append(records);
       commit(count);
-      report(count);
+      reportWritten(count);
       BlockManager blocks = SparkEnv.get().blockManager();
       long checksum = rowChecksums == null ? 0 : rowChecksums.value();
       status = MapStatuses.of(blocks.shuffleServerId(), lengths, mapId, checksum);
     } finally {
+      reportMemory();
       close();
     }
   }
@@ -174,15 +175,22 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
     }
   }
 
-  private void report(long count) {
-    long[] figures = new long[CarbideNative.FIGURE_COUNT];
-    CarbideNative.figures(handle, figures);
+  private void reportWritten(long count) {
     long bytes = 0;
     for (long length : lengths) {
       bytes += length;
     }
     metrics.incRecordsWritten(count);
     metrics.incBytesWritten(bytes);
+  }
+
+  /** Of a task that fails too: Spark shows what it spilled. */
+  private synchronized void reportMemory() {
+    if (handle == 0) {
+      return;
+    }
+    long[] figures = new long[CarbideNative.FIGURE_COUNT];
+    CarbideNative.figures(handle, figures);
     metrics.incWriteTime(figures[CarbideNative.FIGURE_WRITE_NS]);
     TaskMetrics task = context.taskMetrics();
     task.incMemoryBytesSpilled(figures[CarbideNative.FIGURE_SPILLED_BYTES]);
