@@ -62,7 +62,9 @@ typedef struct giant_work {
     size_t texts_bytes, texts_used;
     /* the result that is put together */
     uint8_t *record, *row, *at, *end;
-    uint64_t likely;   /* bytes it will need, at most */
+    uint64_t likely; /* bytes it will need, at most */
+    void *pages;     /* it lies there, when it is larger than the memory above */
+    size_t page_units;
     size_t next;       /* the aggregate whose field is next, or under way */
     bool streaming;    /* it is under way */
     size_t raw_bytes;  /* of what a field joins */
@@ -277,7 +279,7 @@ static cb_status giant_row(giant_work *b, const uint8_t *body, uint64_t position
 static cb_status result_room(const giant_work *b, size_t bytes, cb_error *err) {
     if (bytes <= (size_t)(b->end - b->at))
         return CB_OK;
-    uint64_t all = (uint64_t)(b->at - b->texts) + bytes;
+    uint64_t all = (uint64_t)(b->at - b->record) + b->texts_used + bytes;
     return no_room(b, "a result", all > b->likely ? all : b->likely, b->texts_bytes, err);
 }
 
@@ -496,6 +498,29 @@ static uint64_t likely_bytes(const cbi_aggregate *item, const giant_item *kept) 
                                                                       : item->n * one;
 }
 
+static void give_pages(giant_work *b) {
+    if (b->pages != NULL)
+        cb_segment_pool_give(b->w->job->ground.pool, b->pages, b->page_units);
+    b->pages = NULL;
+}
+
+/* A worker's memory goes by what partitions are to be, not by the budget: where a result may be
+ * larger and there are pages to spare, beside those for the merge and for the result in its
+ * partition, it is put together in these. */
+static void take_pages(giant_work *b) {
+    const cbi_job *job = b->w->job;
+    size_t segment = job->sizes.segment, units = (size_t)(b->likely / segment) + 1;
+    if (b->likely <= b->texts_bytes || units > job->sizes.segments ||
+        2 * units + job->sizes.segments / 16 > cb_segment_pool_free_count(job->ground.pool))
+        return;
+    b->pages = cb_segment_pool_take(job->ground.pool, units);
+    b->page_units = units;
+    if (b->pages == NULL)
+        return;
+    b->record = b->at = b->pages;
+    b->end = b->record + units * segment;
+}
+
 /* The record of the result begins behind the kept texts, with all that is known of it: how many
  * bytes its row has is not, so room is left for it. */
 static cb_status begin_result(giant_work *b, group_result *r, cb_error *err) {
@@ -513,6 +538,7 @@ static cb_status begin_result(giant_work *b, group_result *r, cb_error *err) {
         known += item->kind == CBI_AGG_COLLECT ? b->items[i].bytes : 0;
         b->likely += likely_bytes(item, &b->items[i]);
     }
+    take_pages(b);
     CB_TRY(result_room(b, known, err));
     b->at = cbi_varint_put(b->at + CBI_VARINT_MAX, r->order_bytes);
     memcpy(b->at, r->order, r->order_bytes);
@@ -541,6 +567,7 @@ static cb_status end_giant(giant_work *b, cb_error *err) {
     CB_TRY(put_fields(b, b->g->aggs->count, err));
     cbi_runs_close(&b->inner); /* it may take all that it held to put the result away */
     CB_TRY(put_result(b, &r, err));
+    give_pages(b);
     b->giant = false;
     return CB_OK;
 }
@@ -699,6 +726,7 @@ cb_status group_lists_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error
         status = cbi_runs_merge(&b.outer, merged_row, &b, err);
     if (status == CB_OK)
         status = end_group(&b, err);
+    give_pages(&b);
     cbi_runs_close(&b.inner);
     cbi_runs_close(&b.outer);
     return status;
