@@ -278,10 +278,12 @@ static cb_status put_group(columns_work *c, const group_entry *e, cb_error *err)
         const cbi_aggregate *item = &a->items[i];
         if (i > 0 || g->key_count > 0)
             *text++ = g->separator;
+        uint8_t *at = text;
         if (item->kind == CBI_AGG_QUANTILE)
             text = put_quantile(c, item, c->sorted + item->a * c->rows + from, n[item->a], text);
         else if (cbi_state_format(a, item, g->scales, c->eval.state, text, &text) != CBI_RESULT_OK)
             return group_overflow(g, e->key, e->key_bytes, item->a, err);
+        text = group_guard_number(g, at, text);
     }
     const uint8_t *display = e->key;
     uint32_t display_bytes = e->key_bytes;

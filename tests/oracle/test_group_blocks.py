@@ -118,6 +118,14 @@ def main():
                 v = i if i < 100000 else f"{i}.{i % 1000:03d}" if i % 5 else ""
                 f.write(f"{i % 50 if i < 150000 else 'much longer than sixteen bytes ' + str(i % 70)},{v},x,{i % 9}\n")
         check(path, ["k"], "clean")
+        # what joins numbers, or stands in them, may separate fields, too: then there are quotes, whichever way results are made
+        path = os.path.join(folder, "joint.csv")
+        with open(path, "w") as f:
+            f.write("k;v\na;1\na;2\na;3\n")
+        answers = {"top9(v)": "3;2;1", "top2(v)": "3;2", "median(v)": "2", "collect(v)": "1;2;3"}
+        for names in (["top2(v)"], ["top9(v)"], ["top2(v)", "median(v)"], ["top2(v)", "collect(v)"]):
+            p = subprocess.run([CARBIDE, "group", "--format", "csv", "-t", ";", "-k", "k", *names, path], capture_output=True, text=True)
+            assert list(csv.reader(io.StringIO(p.stdout), delimiter=";"))[1] == ["a", *(answers[n] for n in names)], (names, p.stdout)
 
 
 main()
