@@ -285,7 +285,7 @@ static void put(world *w, const cbi_sim_call *call, cbi_sim_text *out) {
         atomic_fetch_add(&w->blocks->home.overhead, 1 - (int64_t)call->bytes);
         contents.bytes = call->bytes;
         contents.mode = call->mode;
-        cbi_put_done(w->holder, n, &contents, 0, NULL);
+        cbi_put_done(w->holder, n, &contents, (cbi_on_disk){0}, NULL);
         cbi_sim_text_string(out, "true");
         return;
     }
