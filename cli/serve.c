@@ -2,7 +2,9 @@
 /* `carbide serve`: blocks for the other processes of this machine, until a signal ends it. */
 #include "carbide/server.h"
 
+#include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -14,6 +16,8 @@
 
 enum {
     SERVE_SOCKET = 1,
+    SERVE_LISTEN,
+    SERVE_PASSWORD,
     SERVE_MEMORY,
     SERVE_TEMP,
     SERVE_DISK,
@@ -35,6 +39,19 @@ static const cli_option options[] = {
      .meta = "PATH",
      .values = "@file",
      .help = "where it listens; CARBIDE_SOCKET otherwise"},
+    {.id = SERVE_LISTEN,
+     .name = "listen",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "ADDRESS:PORT",
+     .help =
+         "speak RESP there, for clients of Redis: 127.0.0.1:6380,\nport 0 for one that is free"},
+    {.id = SERVE_PASSWORD,
+     .name = "password-file",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "FILE",
+     .values = "@file",
+     .help = "whose first line these clients must say (AUTH); needed\nwhere other machines reach "
+             "the address"},
     {.id = SERVE_MEMORY,
      .letter = 'S',
      .name = "memory",
@@ -96,10 +113,11 @@ static const cli_group groups[] = {{"Options", options, CLI_COUNT(options)}};
 const cli_verb cli_verb_serve = {
     .name = "serve",
     .summary = "holds blocks for other processes, under one budget",
-    .usage = "serve --socket PATH --memory SIZE [OPTION]...",
+    .usage = "serve {--socket PATH | --listen ADDRESS:PORT}... --memory SIZE [OPTION]...",
     .examples =
         "carbide serve --socket /run/user/1000/blocks --memory 2G                  in memory\n"
-        "carbide serve --socket ./blocks -S 512M -T /var/tmp --compress lz4        and on disk",
+        "carbide serve --socket ./blocks -S 512M -T /var/tmp --compress lz4        and on disk\n"
+        "carbide serve --listen 127.0.0.1:6380 -S 2G                               for redis-cli",
     .notes = "It ends with SIGINT or SIGTERM; its blocks end with it. The man page has more.",
     .words = "",
     .groups = groups,
@@ -139,7 +157,7 @@ static void tell_end(const cb_server_stats *s) {
 }
 
 static int run(const cb_server_options *o, bool quiet) {
-    char budget[CLI_FIGURE_MAX], blocks[CLI_FIGURE_MAX];
+    char budget[CLI_FIGURE_MAX], blocks[CLI_FIGURE_MAX], where[128] = "";
     cb_error err;
     cb_server_stats stats;
     cb_status status = cb_server_create(o, &serving, &err);
@@ -152,10 +170,17 @@ static int run(const cb_server_options *o, bool quiet) {
     }
     catch_signals();
     cb_server_stats_get(serving, &stats);
-    if (!quiet)
-        cli_complain("serving blocks at %s: budget %s, %s of it for blocks", o->socket,
+    if (o->listen != NULL)
+        (void)snprintf(where, sizeof where, "%.*s:%u", (int)(strrchr(o->listen, ':') - o->listen),
+                       o->listen, (unsigned)cb_server_port(serving));
+    if (!quiet) {
+        const char *first = o->socket != NULL ? o->socket : where;
+        cli_complain("serving blocks at %s: budget %s, %s of it for blocks", first,
                      cli_size_text(stats.budget_bytes, budget),
                      cli_size_text(stats.storage_max_bytes, blocks));
+        if (o->listen != NULL && first != where)
+            cli_complain("speaking RESP at %s", where);
+    }
     status = cb_server_run(serving, &err);
     cb_server_stats_get(serving, &stats);
     cb_server_destroy(serving);
@@ -164,6 +189,21 @@ static int run(const cb_server_options *o, bool quiet) {
     else if (!quiet)
         tell_end(&stats);
     return cli_exit_code(status);
+}
+
+/** The first line of a file; false after a message. */
+static bool read_password(const char *path, char *password, size_t room) {
+    FILE *f = fopen(path, "re");
+    bool got = f != NULL && fgets(password, (int)room, f) != NULL;
+    int why = f == NULL ? errno : 0;
+    if (f != NULL)
+        (void)fclose(f);
+    password[got ? strcspn(password, "\r\n") : 0] = '\0';
+    if (password[0] != '\0')
+        return true;
+    cli_complain("there is no password in %s%s%s", path, why != 0 ? ": " : "",
+                 why != 0 ? strerror(why) : "");
+    return false;
 }
 
 /** The value of an option that is a size or a number; false after a message. */
@@ -185,6 +225,8 @@ static bool take_option(cli_parser *parser, int id, const char *value, cb_server
     int codec;
     switch (id) {
         case SERVE_SOCKET: o->socket = value; return true;
+        case SERVE_LISTEN: o->listen = value; return true;
+        case SERVE_PASSWORD: o->password = value; return true; /* the file, so far */
         case SERVE_MEMORY:
             return take_number(parser->seen, value, true, UINT64_MAX, &o->memory_bytes);
         case SERVE_TEMP: o->folder = value; return true;
@@ -220,7 +262,26 @@ static bool take_option(cli_parser *parser, int id, const char *value, cb_server
     }
 }
 
+/** What an option alone does not tell; false after a message. */
+static bool check_options(cb_server_options *o) {
+    const char *missing = NULL;
+    if (o->socket != NULL && o->socket[0] == '\0')
+        o->socket = NULL;
+    if (o->socket == NULL && o->listen == NULL)
+        missing = "where shall it listen? (--socket PATH, --listen ADDRESS:PORT)";
+    else if (o->password != NULL && o->listen == NULL)
+        missing = "a password is for those who connect by TCP (--listen ADDRESS:PORT)";
+    else if (o->keep != NULL && o->folder == NULL)
+        missing = "where shall blocks be kept? (-T DIR)";
+    else if (o->memory_bytes == 0)
+        missing = "how much memory may it use? (--memory SIZE)";
+    if (missing != NULL)
+        (void)cli_usage_error("serve", "%s", missing);
+    return missing == NULL;
+}
+
 int cli_serve_main(int argc, char **argv) {
+    static char password[1026];
     cb_server_options o = {.struct_size = sizeof o, .socket = getenv("CARBIDE_SOCKET")};
     cli_parser parser;
     const char *value = NULL;
@@ -239,11 +300,9 @@ int cli_serve_main(int argc, char **argv) {
     if (o.memory_bytes == 0 && memory != NULL &&
         !take_number("CARBIDE_MEMORY", memory, true, UINT64_MAX, &o.memory_bytes))
         return CLI_EXIT_TROUBLE;
-    if (o.socket == NULL || o.socket[0] == '\0')
-        return cli_usage_error("serve", "where shall it listen? (--socket PATH)");
-    if (o.keep != NULL && o.folder == NULL)
-        return cli_usage_error("serve", "where shall blocks be kept? (-T DIR)");
-    if (o.memory_bytes == 0)
-        return cli_usage_error("serve", "how much memory may it use? (--memory SIZE)");
+    if (!check_options(&o) ||
+        (o.password != NULL && !read_password(o.password, password, sizeof password)))
+        return CLI_EXIT_TROUBLE;
+    o.password = o.password != NULL ? password : NULL;
     return run(&o, quiet);
 }

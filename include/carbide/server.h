@@ -18,12 +18,22 @@ CB_EXTERN_C_BEGIN
  * for them, descriptors' memory, blocks.
  */
 
+/*
+ * With `listen` it also speaks RESP2, the protocol of Redis, over TCP, so that clients of Redis
+ * read and write blocks: GET, GETRANGE, SET (LEVEL, NX), EXISTS, DEL, STRLEN, SCAN and what comes
+ * with these (docs/serve-protocol.md).
+ */
+
 typedef struct cb_server cb_server;
 
 /** Zero-initialise, set struct_size and what is wanted. Borrowed for cb_server_create. */
 typedef struct cb_server_options {
     size_t struct_size;
-    const char *socket;       /**< its path */
+    const char *socket;       /**< its path; NULL: there is none, but `listen` */
+    const char *listen;       /**< RESP over TCP there, as "127.0.0.1:6380" (port 0: a free one);
+                                 NULL: not */
+    const char *password;     /**< for `listen`, up to 1024 bytes; NULL: none is asked for, and the
+                                 address must be this machine's own (127.0.0.1, ::1) */
     uint64_t memory_bytes;    /**< of the whole process */
     const char *folder;       /**< for blocks on disk; NULL: none */
     uint64_t disk_max;        /**< bytes of files, at most; 0 = no limit */
@@ -52,6 +62,9 @@ CB_API CB_MUST_USE cb_status cb_server_run(cb_server *server, cb_error *err);
 
 /** cb_server_run comes to its end. Any thread, and a signal handler may. */
 CB_API void cb_server_stop(cb_server *server);
+
+/** Where it listens for TCP; 0: nowhere. */
+CB_API uint16_t cb_server_port(const cb_server *server);
 
 /** Ends connections and blocks; the socket's name goes. Not while it runs. NULL is fine. */
 CB_API void cb_server_destroy(cb_server *server);

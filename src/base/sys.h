@@ -116,7 +116,8 @@ uint64_t cbi_sys_descriptors_max(void);
 int cbi_sys_listen(int dir, const char *name, mode_t mode, int backlog);
 /** -ECONNREFUSED: nobody listens there any more. */
 int cbi_sys_connect(const char *path);
-/** A connection that does not wait in transfers, with send buffers of so many bytes; -EAGAIN. */
+/** A connection that does not wait in transfers, with send buffers of so many bytes (0: as its
+ *  listener's); -EAGAIN. */
 int cbi_sys_accept(int fd, int send_bytes);
 /** One call; 0 at the end; -EAGAIN. Descriptors that come along are refused. */
 ssize_t cbi_sys_receive(int fd, void *buf, size_t bytes);
@@ -127,6 +128,21 @@ ssize_t cbi_sys_send(int fd, const struct iovec *iov, int count, int pass);
 /** Who is at the other end of the socket. */
 int cbi_sys_peer(int fd, pid_t *pid, uid_t *uid);
 uid_t cbi_sys_uid(void);
+
+enum { CBI_SYS_ADDRESS_MAX = 63 };
+
+/** Where "127.0.0.1:6380", "[::1]:6380" or "localhost:6380" is; names are not looked up. Port 0:
+ *  one that is free. -EINVAL: it is no such address. */
+typedef struct cbi_sys_address {
+    char host[CBI_SYS_ADDRESS_MAX + 1]; /* in digits */
+    uint16_t port;
+    bool v6, loopback; /* loopback: only this machine reaches it */
+} cbi_sys_address;
+int cbi_sys_address_parse(const char *text, cbi_sys_address *address);
+/** Listens for TCP there; address->port is set. Connections have buffers of so many bytes (the
+ *  system doubles them), send at once, and end when their peer has not been there for a minute. */
+int cbi_sys_listen_tcp(cbi_sys_address *address, int receive_bytes, int send_bytes, int backlog);
+
 /** A lock on an open folder, until unlock or the end; does not wait: -EAGAIN. */
 int cbi_sys_lock_folder(int fd);
 void cbi_sys_unlock_folder(int fd);

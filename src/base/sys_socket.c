@@ -164,7 +164,7 @@ int cbi_sys_connect(const char *path) {
 int cbi_sys_accept(int fd, int send_bytes) {
     int connection;
     SYS_CALL(connection, CBI_FAULT_OPEN, accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (connection >= 0) {
+    if (connection >= 0 && send_bytes > 0) {
         (void)setsockopt(connection, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof send_bytes);
     }
     return answer(connection);

@@ -156,6 +156,7 @@ void cbi_connection_let_go(cb_server *s, cbi_connection *c) {
     c->pass = -1;
     c->body = NULL;
     c->body_left = c->stream_left = 0;
+    c->trailer = 0;
     cbi_stream_give(s, c);
 }
 
@@ -189,7 +190,8 @@ void cbi_connection_rest(cb_server *s, cbi_connection *c) {
         return;
     }
     c->state = CBI_HEAD;
-    c->deadline_ns = 0;
+    c->out_at = c->out_end = 0;
+    c->deadline_ns = c->resp != NULL ? c->resp->login_ns : 0;
     if (c->in_at == c->in_end) {
         c->in_at = c->in_end = 0;
         idle_add(s, c);
@@ -230,6 +232,10 @@ static bool take_head(cb_server *s, cbi_connection *c, cb_error *err) {
 
 /** Requests that are there already, one after the other. */
 static void serve_head(cb_server *s, cbi_connection *c) {
+    if (c->resp != NULL) {
+        cbi_resp_serve(s, c);
+        return;
+    }
     while (c->state == CBI_HEAD && !c->ending && take_head(s, c, NULL)) {
         cbi_idle_remove(s, c);
         s->stats.requests++;
@@ -245,7 +251,7 @@ static void serve_head(cb_server *s, cbi_connection *c) {
 /** Where the next bytes of the socket belong. */
 static void *place_of(cb_server *s, cbi_connection *c, size_t *room) {
     if (c->state == CBI_HEAD) {
-        *room = sizeof c->in - c->in_end;
+        *room = c->in_max - c->in_end;
         return c->in + c->in_end;
     }
     if (c->state == CBI_DRAIN) {
@@ -259,7 +265,9 @@ static void *place_of(cb_server *s, cbi_connection *c, size_t *room) {
 static void got_body(cb_server *s, cbi_connection *c, size_t count) {
     c->left -= count;
     if (c->state == CBI_DRAIN) {
-        if (c->left == 0) {
+        if (c->left == 0 && c->resp != NULL) {
+            cbi_resp_value_done(s, c);
+        } else if (c->left == 0) {
             c->state = CBI_REPLY;
             cbi_connection_hurry(s, c, 0);
         }
@@ -349,10 +357,29 @@ static void sent(cbi_connection *c, size_t count) {
     size_t head = cbi_min(count, c->out_end - c->out_at);
     c->out_at += head;
     c->pass = -1;
+    size_t body = cbi_min(count - head, (size_t)c->body_left);
     if (c->body != NULL) {
-        c->body += count - head;
+        c->body += body;
     }
-    c->body_left -= count - head;
+    c->body_left -= body;
+    c->trailer -= (uint32_t)(count - head - body);
+}
+
+/** What goes next, in up to three pieces; answers how many. */
+static int pieces(const cbi_connection *c, struct iovec iov[3]) {
+    static const char end[2] = {'\r', '\n'};
+    int count = 0;
+    if (c->out_at < c->out_end) {
+        iov[count++] = (struct iovec){c->out + c->out_at, c->out_end - c->out_at};
+    }
+    if (c->body_left > 0) {
+        iov[count++] = (struct iovec){(void *)(uintptr_t)c->body, (size_t)c->body_left};
+    }
+    if (c->trailer > 0 && c->stream_left == 0) {
+        const char *from = end + sizeof end - c->trailer;
+        iov[count++] = (struct iovec){(void *)(uintptr_t)from, c->trailer};
+    }
+    return count;
 }
 
 /** The lease is the client's from here on. */
@@ -367,12 +394,11 @@ static void give_lease(cb_server *s, cbi_connection *c) {
 
 void cbi_connection_send(cb_server *s, cbi_connection *c) {
     for (int turn = 0; turn < TURNS && c->state == CBI_REPLY && !c->ending; turn++) {
-        struct iovec iov[2] = {{c->out + c->out_at, c->out_end - c->out_at},
-                               {(void *)(uintptr_t)c->body, (size_t)c->body_left}};
-        int first = c->out_at == c->out_end ? 1 : 0;
-        if (c->out_at < c->out_end || c->body_left > 0) {
+        struct iovec iov[3];
+        int parts = pieces(c, iov);
+        if (parts > 0) {
             int pass = c->pass;
-            ssize_t count = cbi_sys_send(c->fd, iov + first, 2 - first, pass);
+            ssize_t count = cbi_sys_send(c->fd, iov, parts, pass);
             if (count == -EAGAIN) {
                 break;
             }
@@ -389,8 +415,11 @@ void cbi_connection_send(cb_server *s, cbi_connection *c) {
             }
             sent(c, (size_t)count);
         }
-        if (c->out_at == c->out_end && c->body_left == 0) {
+        if (pieces(c, iov) == 0) {
             cbi_request_sent(s, c);
+        }
+        if (c->state == CBI_HEAD && !c->ending) {
+            go_on(s, c); /* the next one, if it is there: the socket may never tell of it again */
         }
     }
 }

@@ -12,7 +12,8 @@
 
 enum {
     DRAIN_MAX = 4 * 1024 * 1024, /* of a refused put are read before the answer; else it ends */
-    AT_ONCE_BYTES = 256 * 1024   /* puts that the loop does itself when there is room */
+    BRIEFLY_NS = 500 * 1000 * 1000,
+    AT_ONCE_BYTES = 256 * 1024 /* puts that the loop does itself when there is room */
 };
 
 /* ---- replies ---- */
@@ -105,6 +106,8 @@ static void get_done(cb_server *s, cbi_connection *c) {
         c->staged = 0;
         reply_block(s, c);
     } else if (cbi_stream_take(s, c)) {
+        c->skip = 0;
+        c->want = ref_of(c)->bytes;
         c->job = CBI_JOB_READ;
         cbi_server_submit(s, c);
     }
@@ -127,23 +130,35 @@ static void begin_get(cb_server *s, cbi_connection *c) {
     }
 }
 
+/** The next bytes, from the stream's buffer + `at` on; CB_EEND. */
+static cb_status read_some(cbi_connection *c, size_t at, size_t most, size_t *got, cb_error *err) {
+    return cb_block_reader_read(c->reader, c->stream->buffer + at, most, got, err);
+}
+
 /** As much as goes into the stream. */
 static cb_status read_stream(cbi_connection *c, cb_error *err) {
+    cb_status status = CB_OK;
+    size_t got = 0;
     if (c->reader == NULL) {
         CB_TRY(cb_block_reader_open(ref_of(c), &c->reader, err));
     }
+    for (; c->skip > 0 && status == CB_OK; c->skip -= got) {
+        got = 0;
+        status = read_some(c, 0, (size_t)(c->skip < CBI_STREAM_BYTES ? c->skip : CBI_STREAM_BYTES),
+                           &got, err);
+    }
+    uint64_t left = c->stream_left > 0 ? c->stream_left : c->want;
+    bool part = c->resp != NULL && left < CBI_STREAM_BYTES; /* of a block that may go on */
+    size_t most = part ? (size_t)left : CBI_STREAM_BYTES;
     c->staged = 0;
-    while (c->staged < CBI_STREAM_BYTES) {
-        size_t got = 0;
-        cb_status status = cb_block_reader_read(c->reader, c->stream->buffer + c->staged,
-                                                CBI_STREAM_BYTES - c->staged, &got, err);
-        if (status == CB_EEND) {
-            break;
-        }
-        CB_TRY(status);
+    while (c->staged < most && status == CB_OK) {
+        got = 0;
+        status = read_some(c, c->staged, most - c->staged, &got, err);
         c->staged += got;
     }
-    uint64_t left = c->stream_left > 0 ? c->stream_left : ref_of(c)->bytes;
+    if (status != CB_OK && status != CB_EEND) {
+        return status;
+    }
     return c->staged > 0 && c->staged <= left
                ? CB_OK
                : cbi_fail(err, CB_ECORRUPT, "Block %s is not as long as it was.", c->name);
@@ -179,11 +194,30 @@ static cb_status begin_fill(const cb_server *s, cbi_connection *c, cb_error *err
     level &= (cb_level) ~(CB_LEVEL_IS_DESERIALISED | CB_LEVEL_IN_OFF_HEAP);
     (void)XXH3_64bits_reset(&c->sum);
     c->hashed = 0;
-    CB_TRY(cbi_fill_begin(c->task, c->name, level, c->head.bytes, &c->fill, err));
+    CB_TRY((c->resp != NULL ? cbi_fill_begin_over : cbi_fill_begin)(c->task, c->name, level,
+                                                                    c->head.bytes, &c->fill, err));
     return cbi_fill_room(&c->fill, &c->to, &c->room, err);
 }
 
-static cb_status finish_fill(cbi_connection *c, cb_error *err) {
+/** What waits for others' replies under way does not wait long for them. */
+static void be_brief(cbi_connection *c) {
+    c->task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_NS;
+}
+
+/** The level stands behind the value, in a SET. */
+static cb_status finish_set(const cb_server *s, cbi_connection *c, cb_error *err) {
+    CB_TRY(cbi_fill_level(&c->fill, (cb_level)c->head.code, err));
+    if (c->resp->only_new) {
+        return cbi_fill_finish(&c->fill, err);
+    }
+    be_brief(c);
+    return cbi_fill_replace(&c->fill, c->patient && s->worker_count > 0, err);
+}
+
+static cb_status finish_fill(const cb_server *s, cbi_connection *c, cb_error *err) {
+    if (c->resp != NULL) {
+        return finish_set(s, c, err);
+    }
     sum_memory(c);
     if ((c->head.flags & CBI_FLAG_SUM) && XXH3_64bits_digest(&c->sum) != c->head.value) {
         return cbi_fail(err, CB_ECORRUPT, "Block %s did not arrive as it was sent.", c->name);
@@ -191,17 +225,23 @@ static cb_status finish_fill(cbi_connection *c, cb_error *err) {
     return cbi_fill_finish(&c->fill, err);
 }
 
-static void submit_put(cb_server *s, cbi_connection *c, cbi_job job) {
+void cbi_put_submit(cb_server *s, cbi_connection *c, cbi_job job) {
     cb_pool_stats pool;
     cb_manager_pool(s->manager, CB_STORAGE, CB_HEAP, &pool);
     bool room = pool.used + 2 * (uint64_t)CBI_MIB < cb_manager_storage_max(s->manager, CB_HEAP);
     bool now = room && c->head.bytes <= AT_ONCE_BYTES && !c->fill.on_disk;
     c->job = job;
+    c->patient = !now;
     if (now) {
         cbi_request_work(s, c);
+        now = !c->again;
+        c->again = false;
+    }
+    if (now) {
         c->job = CBI_JOB_NONE;
         cbi_request_done(s, c, job);
     } else {
+        c->patient = true;
         cbi_server_submit(s, c);
     }
 }
@@ -209,13 +249,20 @@ static void submit_put(cb_server *s, cbi_connection *c, cbi_job job) {
 static void begin_put(cb_server *s, cbi_connection *c) {
     c->left = c->head.bytes;
     cbi_connection_hurry(s, c, c->left); /* all of it, not its head alone */
-    submit_put(s, c, CBI_JOB_BEGIN);
+    cbi_put_submit(s, c, CBI_JOB_BEGIN);
 }
 
-/** There is room for more in memory, or a stream is needed, or all is there. */
-static void room_done(cb_server *s, cbi_connection *c) {
+static void all_there(cb_server *s, cbi_connection *c) {
+    if (c->resp != NULL) {
+        cbi_resp_value_done(s, c);
+    } else {
+        cbi_put_submit(s, c, CBI_JOB_FINISH);
+    }
+}
+
+void cbi_put_room(cb_server *s, cbi_connection *c) {
     if (c->left == 0) {
-        submit_put(s, c, CBI_JOB_FINISH);
+        all_there(s, c);
         return;
     }
     if (c->fill.on_disk) {
@@ -237,16 +284,18 @@ void cbi_request_body(cb_server *s, cbi_connection *c) {
         c->job = CBI_JOB_APPEND;
         cbi_server_submit(s, c);
     } else if (c->left == 0) {
-        submit_put(s, c, CBI_JOB_FINISH);
+        all_there(s, c);
     } else {
-        submit_put(s, c, CBI_JOB_ROOM);
+        cbi_put_submit(s, c, CBI_JOB_ROOM);
     }
 }
 
 void cbi_request_stream(cb_server *s, cbi_connection *c) {
     c->state = CBI_BUSY;
-    if (c->head.op == CBI_OP_PUT) {
-        room_done(s, c);
+    if (c->resp != NULL) {
+        cbi_resp_stream(s, c);
+    } else if (c->head.op == CBI_OP_PUT) {
+        cbi_put_room(s, c);
     } else if (c->head.op == CBI_OP_GET) {
         get_done(s, c);
     } else {
@@ -258,8 +307,12 @@ void cbi_request_stream(cb_server *s, cbi_connection *c) {
 
 static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
     cb_block_ref ref;
-    cb_status status = cb_blocks_lock(s->blocks, c->task, c->name, true, false, &ref, err);
-    if (status == CB_EAGAIN || status == CB_EMISUSE) {
+    bool wait = c->resp != NULL && s->worker_count > 0; /* a DEL counts on it */
+    if (wait) {
+        be_brief(c);
+    }
+    cb_status status = cb_blocks_lock(s->blocks, c->task, c->name, true, wait, &ref, err);
+    if (status == CB_EAGAIN || status == CB_EMISUSE || status == CB_EDEADLINE) {
         return cbi_fail(err, CB_EAGAIN, "Block %s is being read, or there is a lease on it.",
                         c->name);
     }
@@ -367,9 +420,10 @@ static cb_status work(cb_server *s, cbi_connection *c, cb_error *err) {
         case CBI_JOB_APPEND:
             sum_more(c, c->stream->buffer, c->staged);
             return cbi_fill_append(&c->fill, c->stream->buffer, c->staged, err);
-        case CBI_JOB_FINISH: return finish_fill(c, err);
+        case CBI_JOB_FINISH: return finish_fill(s, c, err);
         case CBI_JOB_REMOVE: return remove_block(s, c, err);
         case CBI_JOB_KEEP: return cb_blocks_keep(s->blocks, c->task, c->name, err);
+        case CBI_JOB_CANCEL: cbi_fill_cancel(&c->fill); return CB_OK;
         case CBI_JOB_CLOSE:
             cbi_fill_cancel(&c->fill);
             cb_block_reader_close(c->reader);
@@ -386,6 +440,13 @@ void cbi_request_work(cb_server *s, cbi_connection *c) {
     cb_error err = {.message = ""};
     cb_status status = work(s, c, &err);
     bool midway = c->job == CBI_JOB_READ && c->stream_left > 0;
+    if (c->task != NULL) {
+        c->task->deadline_ns = 0;
+    }
+    if (c->resp != NULL && c->job == CBI_JOB_FINISH && status == CB_EAGAIN && !c->patient) {
+        c->again = true; /* by a worker, who may wait a little */
+        return;
+    }
     if (midway) {
         c->broken = status != CB_OK; /* its head is sent: there is no other way to say it */
         return;
@@ -394,21 +455,33 @@ void cbi_request_work(cb_server *s, cbi_connection *c) {
     if (failed_put) {
         cbi_fill_cancel(&c->fill);
     }
-    answer(c, status, &err); /* used as it is, or written anew by what comes after success */
+    if (c->resp != NULL) {
+        cbi_resp_note(c, status, &err);
+    } else { /* used as it is, or written anew by what comes after success */
+        answer(c, status, &err);
+    }
     c->failed = status != CB_OK;
+}
+
+void cbi_request_more(cbi_connection *c) {
+    c->body = c->stream->buffer;
+    c->body_left = c->staged;
+    c->stream_left -= c->staged;
+    c->state = CBI_REPLY;
 }
 
 void cbi_request_done(cb_server *s, cbi_connection *c, cbi_job job) {
     bool failed = c->failed;
     c->failed = false;
+    if (c->resp != NULL) {
+        cbi_resp_done(s, c, job, failed);
+        return;
+    }
     switch (job) {
         case CBI_JOB_GET: failed ? go(s, c, 0) : get_done(s, c); break;
         case CBI_JOB_READ:
             if (c->stream_left > 0) {
-                c->body = c->stream->buffer;
-                c->body_left = c->staged;
-                c->stream_left -= c->staged;
-                c->state = CBI_REPLY;
+                cbi_request_more(c);
             } else if (failed) {
                 go(s, c, 0);
             } else {
@@ -417,11 +490,12 @@ void cbi_request_done(cb_server *s, cbi_connection *c, cbi_job job) {
             break;
         case CBI_JOB_BEGIN:
         case CBI_JOB_ROOM:
-        case CBI_JOB_APPEND: failed ? refuse_rest(s, c) : room_done(s, c); break;
+        case CBI_JOB_APPEND: failed ? refuse_rest(s, c) : cbi_put_room(s, c); break;
         case CBI_JOB_FINISH:
         case CBI_JOB_REMOVE:
         case CBI_JOB_KEEP: go(s, c, 0); break;
         case CBI_JOB_NONE:
+        case CBI_JOB_CANCEL:
         case CBI_JOB_CLOSE:
         default: break;
     }

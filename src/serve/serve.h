@@ -8,6 +8,7 @@
 #include "base/sys.h"
 #include "carbide/server.h"
 #include "serve/protocol.h"
+#include "serve/resp.h"
 #include "store/blocks.h"
 
 /*
@@ -24,7 +25,13 @@ enum {
     CBI_WORKERS_MAX = 16,
     CBI_SERVER_SHARE_MIN = 64 * 1024,
     CBI_SOCKET_SEND_BYTES = 32 * 1024, /* the system doubles it */
-    CBI_SOCKET_COST = 64 * 1024
+    CBI_SOCKET_COST = 64 * 1024,
+    CBI_TCP_SEND_BYTES = 128 * 1024, /* as above */
+    CBI_TCP_RECEIVE_BYTES = 64 * 1024,
+    CBI_RESP_IN_BYTES = 8 * 1024,
+    CBI_RESP_OUT_BYTES = 8 * 1024,
+    CBI_RESP_TEXT_MAX = 256,
+    CBI_TCP_COST = 2 * (CBI_TCP_SEND_BYTES + CBI_TCP_RECEIVE_BYTES)
 };
 
 typedef enum cbi_state {
@@ -47,6 +54,7 @@ typedef enum cbi_job {
     CBI_JOB_FINISH,
     CBI_JOB_REMOVE,
     CBI_JOB_KEEP,
+    CBI_JOB_CANCEL, /* a put, whose bytes have all come */
     CBI_JOB_CLOSE
 } cbi_job;
 
@@ -65,6 +73,25 @@ typedef struct cbi_lease {
     bool given;
 } cbi_lease;
 
+/** What a connection that speaks RESP has besides. */
+typedef struct cbi_resp {
+    cbi_resp_request request;
+    uint64_t login_ns;   /* until then it must say the password; 0: it has */
+    bool serving;        /* requests that are there are being served: the loop goes on with them */
+    bool in_rest;        /* a SET's value has come; what follows it is next */
+    bool only_new;       /* SET NX */
+    uint32_t line_left;  /* of a SET in a line, after its value */
+    uint8_t asks;        /* GET, GETRANGE or STRLEN */
+    uint8_t wrong;       /* passwords */
+    int64_t first, last; /* GETRANGE */
+    size_t at;           /* DEL: the next name, */
+    uint32_t left;       /* how many there are, */
+    int64_t removed;     /* how many are gone, */
+    cb_status status;    /* what a job answered, or why a SET's value is not taken */
+    char text[CBI_RESP_TEXT_MAX];
+    uint8_t in[CBI_RESP_IN_BYTES], out[CBI_RESP_OUT_BYTES];
+} cbi_resp;
+
 typedef struct cbi_connection {
     struct cbi_connection *next, *prev; /* free ones, or idle ones by use */
     struct cbi_connection *next_job;    /* of workers' queues, or of those that wait for a stream */
@@ -74,14 +101,16 @@ typedef struct cbi_connection {
     cbi_job job;
     bool trusted, close_after, idle, failed;
     bool ending;
+    bool patient, again;  /* a put's end may wait; it was tried and must */
     bool broken;          /* the job found that it must end */
     uint64_t deadline_ns; /* of what is under way; 0: none */
     uint64_t busy_ns;     /* since when a worker has it */
     cb_block_task *task;
     uint32_t leases;
+    cbi_resp *resp; /* NULL: it speaks the protocol of protocol.h */
     /* the request */
-    uint8_t in[CBI_REQUEST_BYTES_MAX];
-    uint32_t in_at, in_end;
+    uint8_t *in; /* own_in, or resp's */
+    uint32_t in_at, in_end, in_max;
     cbi_head head;
     char name[CB_BLOCK_NAME_MAX + 1];
     /* what comes */
@@ -91,17 +120,20 @@ typedef struct cbi_connection {
     uint64_t left, hashed; /* left: of the body, not yet received */
     XXH3_state_t sum;
     /* what goes */
-    uint8_t out[CBI_OUT_BYTES];
+    uint8_t *out;
     size_t out_at, out_end;
     const uint8_t *body;
     uint64_t body_left;   /* at `body` */
     uint64_t stream_left; /* still to be read, after that */
+    uint64_t skip, want;  /* of a block on disk: not to be sent, and to be sent after that */
+    uint32_t trailer;     /* "\r\n" that comes last: bytes to be sent */
     int pass;
     cb_block_ref own; /* being copied */
     cbi_lease *lease; /* the same, or to be given */
     cb_block_reader *reader;
     cbi_stream *stream;
     size_t staged; /* bytes of a put in the stream */
+    uint8_t own_in[CBI_REQUEST_BYTES_MAX], own_out[CBI_OUT_BYTES];
 } cbi_connection;
 
 typedef struct cbi_worker {
@@ -114,11 +146,13 @@ struct cb_server {
     cb_manager *manager;
     cb_blocks *blocks;
     char *path;
-    const char *name; /* its last part */
-    int dir, listener, poll, bell;
+    const char *name;                   /* its last part */
+    int dir, listener, tcp, poll, bell; /* listener, tcp: -1 where it does not listen */
+    cbi_sys_address address;            /* of tcp */
+    char *password;                     /* NULL: none is needed */
     struct stat socket_id;
     cb_level level;
-    bool others;
+    bool others, tcp_wanted;
     uint32_t connections_max, leases_max, worker_count;
     uint64_t timeout_ns;
     uid_t uid;
@@ -129,6 +163,7 @@ struct cb_server {
     cb_ledger_entry *process, *fixed, *small;
     /* the loop's */
     cbi_connection *connections, *free, *idle_first, *idle_last;
+    cbi_resp *resps; /* of the connections with the same numbers; NULL without tcp */
     cbi_connection *stream_first, *stream_last;
     cbi_lease *lease_table;
     uint32_t free_lease; /* 1 + */
@@ -159,6 +194,7 @@ struct cb_server {
 /** Events of no connection; others have its place, and its generation above that. */
 #define CBI_TOKEN_LISTENER UINT32_MAX
 #define CBI_TOKEN_BELL (UINT32_MAX - 1)
+#define CBI_TOKEN_TCP (UINT32_MAX - 2)
 
 /* ---- server.c ---- */
 
@@ -172,7 +208,9 @@ void cbi_server_submit(cb_server *server, cbi_connection *c);
 /** One turn of the loop: waits at most so long, then does what there is to do. CB_EIO. */
 cb_status cbi_server_step(cb_server *server, int timeout_ms, cb_error *err);
 /** The descriptor becomes a connection; false: there is no room, and it was closed. */
-bool cbi_server_adopt(cb_server *server, int fd, bool trusted);
+bool cbi_server_adopt(cb_server *server, int fd, bool trusted, bool resp);
+/** It has said the password. */
+void cbi_server_trust(cb_server *server, cbi_connection *c);
 void cbi_server_stats(cb_server *server, cb_server_stats *stats);
 
 /* ---- connection.c: the loop's side ---- */
@@ -198,7 +236,48 @@ cbi_lease *cbi_lease_take(cb_server *server, cbi_connection *c);
 void cbi_lease_give(cb_server *server, cbi_lease *lease);
 void cbi_idle_remove(cb_server *server, cbi_connection *c);
 
+/* ---- resp_serve.c: the same for those that speak RESP ---- */
+
+/** Serves the requests that are there, as far as it goes. */
+void cbi_resp_serve(cb_server *server, cbi_connection *c);
+/** By a worker: what the job came to. */
+void cbi_resp_note(cbi_connection *c, cb_status status, const cb_error *err);
+/** As cbi_request_done and cbi_request_stream. */
+void cbi_resp_done(cb_server *server, cbi_connection *c, cbi_job job, bool failed);
+void cbi_resp_stream(cb_server *server, cbi_connection *c);
+/** All of a SET's value has come, or was read and dropped. */
+void cbi_resp_value_done(cb_server *server, cbi_connection *c);
+
+/* ---- resp_commands.c ---- */
+
+/** The request in c->resp->request, at c->in + c->in_at; moves in_at on when it is done with it. */
+void cbi_resp_execute(cb_server *server, cbi_connection *c);
+/** It continues, when what it waited for has happened. */
+void cbi_resp_got_block(cb_server *server, cbi_connection *c);
+void cbi_resp_missed_block(cb_server *server, cbi_connection *c);
+void cbi_resp_remove_next(cb_server *server, cbi_connection *c);
+/** A SET's options, in the request that follows its value. false: an error was said. */
+bool cbi_resp_set_options(cb_server *server, cbi_connection *c, const uint8_t *bytes,
+                          const cbi_resp_request *rest);
+void cbi_resp_scan(cb_server *server, cbi_connection *c);
+/** Short replies, into c->out: there is room for one. */
+void cbi_resp_say(cbi_connection *c, const char *word);
+void cbi_resp_say_number(cbi_connection *c, int64_t number);
+void cbi_resp_say_nil(cbi_connection *c);
+void cbi_resp_say_error(cbi_connection *c, const char *kind, const char *sentence);
+/** What the job answered. */
+void cbi_resp_say_failed(cbi_connection *c);
+/** The next request, or the reply to those that were served. */
+void cbi_resp_go_on(cbi_connection *c);
+
 /* ---- request.c ---- */
+
+/** The stream has the next bytes of the reply. */
+void cbi_request_more(cbi_connection *c);
+/** Begins or continues a put of c->head.bytes under c->name, here or by a worker. */
+void cbi_put_submit(cb_server *server, cbi_connection *c, cbi_job job);
+/** There is room for more of its bytes, or a stream is needed, or all are there. */
+void cbi_put_room(cb_server *server, cbi_connection *c);
 
 /** The request in c->head and c->name begins. */
 void cbi_request_begin(cb_server *server, cbi_connection *c);

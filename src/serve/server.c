@@ -144,10 +144,14 @@ void cbi_server_take_done(cb_server *s) {
 /* ---- coming in ---- */
 
 static void listen_for(cb_server *s, bool on) {
-    if (on != s->listening &&
-        cbi_sys_poll_set(s->poll, s->listener, false, on, false, CBI_TOKEN_LISTENER) == 0) {
-        s->listening = on;
+    if (on == s->listening) {
+        return;
     }
+    bool failed = s->listener >= 0 &&
+                  cbi_sys_poll_set(s->poll, s->listener, false, on, false, CBI_TOKEN_LISTENER) < 0;
+    failed = failed || (s->tcp >= 0 &&
+                        cbi_sys_poll_set(s->poll, s->tcp, false, on, false, CBI_TOKEN_TCP) < 0);
+    s->listening = failed ? s->listening : on;
 }
 
 /** One that is idle gives way; false: none is. */
@@ -161,7 +165,30 @@ static bool make_way(cb_server *s, bool stranger) {
     return false;
 }
 
-bool cbi_server_adopt(cb_server *s, int fd, bool trusted) {
+/** What it reads from and writes to, and who has to say who he is. */
+static void equip(const cb_server *s, cbi_connection *c, bool resp) {
+    c->in = c->own_in;
+    c->in_max = sizeof c->own_in;
+    c->out = c->own_out;
+    if (!resp) {
+        return;
+    }
+    c->resp = &s->resps[c - s->connections];
+    c->resp->login_ns = c->trusted ? 0 : cbi_sys_clock_ns() + s->timeout_ns;
+    c->resp->in_rest = c->resp->serving = false;
+    c->resp->wrong = 0;
+    c->in = c->resp->in;
+    c->in_max = sizeof c->resp->in;
+    c->out = c->resp->out;
+}
+
+void cbi_server_trust(cb_server *s, cbi_connection *c) {
+    s->strangers -= !c->trusted;
+    c->trusted = true;
+    c->resp->login_ns = 0;
+}
+
+bool cbi_server_adopt(cb_server *s, int fd, bool trusted, bool resp) {
     cbi_connection *c = s->free;
     bool full = c == NULL || (!trusted && s->strangers >= s->connections_max / 2);
     cb_block_task *task = NULL;
@@ -184,6 +211,7 @@ bool cbi_server_adopt(cb_server *s, int fd, bool trusted) {
                           .trusted = trusted,
                           .pass = -1,
                           .task = task};
+    equip(s, c, resp);
     s->strangers += !trusted;
     s->stats.connections++;
     if (s->stats.connections > s->stats.connections_peak) {
@@ -200,13 +228,13 @@ static void go_deaf(cb_server *s) {
 
 /** There are no descriptors, and nobody who gives one up: who waits is told so by being let in and
  * sent away. */
-static void send_away(cb_server *s) {
+static void send_away(cb_server *s, int listener) {
     if (s->spare < 0) {
         go_deaf(s);
         return;
     }
     (void)cbi_sys_close(s->spare);
-    int fd = cbi_sys_accept(s->listener, CBI_SOCKET_SEND_BYTES);
+    int fd = cbi_sys_accept(listener, 0);
     if (fd >= 0) {
         (void)cbi_sys_close(fd);
     }
@@ -214,8 +242,33 @@ static void send_away(cb_server *s) {
     s->stats.connections_refused++;
 }
 
+/** Who it is that came in by the socket's name; false: he has no business here. */
+static bool may_enter(const cb_server *s, int fd, bool *trusted) {
+    pid_t pid = 0;
+    uid_t uid = 0;
+    bool known = cbi_sys_peer(fd, &pid, &uid) == 0;
+    *trusted = known && (uid == s->uid || uid == 0);
+    return known && (*trusted || s->others);
+}
+
+static void enter(cb_server *s, int fd, bool tcp) {
+    bool trusted = s->password == NULL;
+    if (!tcp && !may_enter(s, fd, &trusted)) {
+        s->stats.connections_refused++;
+        (void)cbi_sys_close(fd);
+        return;
+    }
+    if (!trusted && s->strangers >= s->connections_max / 2) {
+        (void)make_way(s, true);
+    }
+    if (!cbi_server_adopt(s, fd, trusted, tcp)) {
+        s->stats.connections_refused++;
+    }
+}
+
 /** false: nobody else is there, or there is no room. */
-static bool let_in(cb_server *s) {
+static bool let_in(cb_server *s, bool tcp) {
+    int listener = tcp ? s->tcp : s->listener;
     if (s->free == NULL && (s->closing > 0 || make_way(s, false)) && s->free == NULL) {
         listen_for(s, false); /* until it is closed */
         return false;
@@ -224,12 +277,12 @@ static bool let_in(cb_server *s) {
         listen_for(s, false); /* until the next tick */
         return false;
     }
-    int fd = cbi_sys_accept(s->listener, CBI_SOCKET_SEND_BYTES);
+    int fd = cbi_sys_accept(listener, tcp ? 0 : CBI_SOCKET_SEND_BYTES);
     if (fd == -EMFILE || fd == -ENFILE) {
         if (make_way(s, false)) { /* its descriptor is free now */
             return true;
         }
-        send_away(s);
+        send_away(s, listener);
         return false;
     }
     if (fd < 0) {
@@ -238,21 +291,7 @@ static bool let_in(cb_server *s) {
         }
         return fd == -ECONNABORTED;
     }
-    pid_t pid = 0;
-    uid_t uid = 0;
-    bool known = cbi_sys_peer(fd, &pid, &uid) == 0;
-    bool trusted = known && (uid == s->uid || uid == 0);
-    if (!known || (!trusted && !s->others)) {
-        s->stats.connections_refused++;
-        (void)cbi_sys_close(fd);
-        return true;
-    }
-    if (!trusted && s->strangers >= s->connections_max / 2) {
-        (void)make_way(s, true);
-    }
-    if (!cbi_server_adopt(s, fd, trusted)) {
-        s->stats.connections_refused++;
-    }
+    enter(s, fd, tcp);
     return true;
 }
 
@@ -319,8 +358,8 @@ static void serve_event(cb_server *s, const cbi_sys_event *e) {
         cbi_server_take_done(s);
         return;
     }
-    if (place == CBI_TOKEN_LISTENER) {
-        for (int i = 0; i < EVENTS && let_in(s); i++) {
+    if (place == CBI_TOKEN_LISTENER || place == CBI_TOKEN_TCP) {
+        for (int i = 0; i < EVENTS && let_in(s, place == CBI_TOKEN_TCP); i++) {
         }
         return;
     }

@@ -36,15 +36,25 @@ static uint64_t round_pages(uint64_t bytes) {
     return (bytes + 4095) & ~UINT64_C(4095);
 }
 
+static uint64_t resp_bytes(const cb_server *s) {
+    return s->tcp_wanted ? round_pages(s->connections_max * sizeof(cbi_resp)) : 0;
+}
+
 /** Connections, leases and streams, in one piece. */
 static size_t tables_size(const cb_server *s) {
-    return (size_t)(round_pages(s->connections_max * sizeof(cbi_connection)) +
+    return (size_t)(round_pages(s->connections_max * sizeof(cbi_connection)) + resp_bytes(s) +
                     round_pages(s->leases_max * sizeof(cbi_lease)) +
                     (uint64_t)CBI_STREAMS * CBI_STREAM_BYTES);
 }
 
+/** What the system may hold for one. */
+static uint64_t socket_cost(const cb_server *s) {
+    return s->tcp_wanted ? CBI_TCP_COST : CBI_SOCKET_COST;
+}
+
 static void plan(cb_server *s, const cb_server_options *o) {
-    uint64_t most = o->memory_bytes / 16 / CBI_SOCKET_COST;
+    s->tcp_wanted = o->listen != NULL;
+    uint64_t most = o->memory_bytes / 16 / socket_cost(s);
     s->connections_max =
         o->connections_max > 0
             ? o->connections_max
@@ -70,7 +80,7 @@ static uint64_t staging_bytes(const cb_server *s, uint64_t memory_bytes) {
 }
 
 static uint64_t fixed_bytes(const cb_server *s, uint64_t memory_bytes) {
-    return s->table_bytes + (uint64_t)s->connections_max * CBI_SOCKET_COST +
+    return s->table_bytes + s->connections_max * socket_cost(s) +
            (uint64_t)s->worker_count * STACK_BYTES + staging_bytes(s, memory_bytes) +
            memory_bytes / 512;
 }
@@ -106,6 +116,8 @@ static cb_status make_tables(cb_server *s, cb_error *err) {
     }
     s->connections = (void *)at;
     at += round_pages(s->connections_max * sizeof(cbi_connection));
+    s->resps = s->tcp_wanted ? (void *)at : NULL;
+    at += resp_bytes(s);
     s->lease_table = (void *)at;
     at += round_pages(s->leases_max * sizeof(cbi_lease));
     for (size_t i = 0; i < CBI_STREAMS; i++, at += CBI_STREAM_BYTES) {
@@ -237,6 +249,24 @@ static void drop_socket(cb_server *s) {
     s->listener = -1;
 }
 
+/** TCP, for those who speak RESP. Only who has a password is reachable from elsewhere. */
+static cb_status listen_tcp(cb_server *s, const cb_server_options *o, cb_error *err) {
+    if (cbi_sys_address_parse(o->listen, &s->address) < 0) {
+        return cbi_fail(err, CB_EINVAL,
+                        "This is no address to listen at: %.100s. It wants digits and a port, as "
+                        "127.0.0.1:6380 or [::1]:6380.",
+                        o->listen);
+    }
+    if (!s->address.loopback && s->password == NULL) {
+        return cbi_fail(err, CB_EINVAL,
+                        "Other machines reach %.100s: a server there needs a password.", o->listen);
+    }
+    s->tcp = cbi_sys_listen_tcp(&s->address, CBI_TCP_RECEIVE_BYTES, CBI_TCP_SEND_BYTES, BACKLOG);
+    return s->tcp >= 0 ? CB_OK
+                       : cbi_fail_sys(err, s->tcp == -EADDRINUSE ? CB_EEXISTS : CB_EIO, s->tcp,
+                                      "the server cannot listen at %.100s", o->listen);
+}
+
 /* ---- beginning and end ---- */
 
 static cb_status make_poll(cb_server *s, cb_error *err) {
@@ -247,8 +277,11 @@ static cb_status make_poll(cb_server *s, cb_error *err) {
     if (result == 0) {
         result = cbi_sys_poll_set(s->poll, s->bell, true, true, false, CBI_TOKEN_BELL);
     }
-    if (result == 0) {
+    if (result == 0 && s->listener >= 0) {
         result = cbi_sys_poll_set(s->poll, s->listener, true, true, false, CBI_TOKEN_LISTENER);
+    }
+    if (result == 0 && s->tcp >= 0) {
+        result = cbi_sys_poll_set(s->poll, s->tcp, true, true, false, CBI_TOKEN_TCP);
     }
     s->listening = true;
     return result < 0 ? cbi_fail_sys(err, CB_EIO, result, "the server cannot wait for connections")
@@ -259,7 +292,12 @@ static cb_status start(cb_server *s, const cb_server_options *o, cb_error *err) 
     CB_TRY(charge(s, o, err));
     CB_TRY(make_tables(s, err));
     CB_TRY(make_blocks(s, o, err));
-    CB_TRY(make_socket(s, err));
+    if (s->path != NULL) {
+        CB_TRY(make_socket(s, err));
+    }
+    if (o->listen != NULL) {
+        CB_TRY(listen_tcp(s, o, err));
+    }
     CB_TRY(make_poll(s, err));
     s->started_ns = cbi_sys_clock_ns();
     if (o->status != NULL) {
@@ -273,34 +311,59 @@ static cb_status start(cb_server *s, const cb_server_options *o, cb_error *err) 
     return CB_OK;
 }
 
-cb_status cb_server_create(const cb_server_options *o, cb_server **server, cb_error *err) {
-    if (o->struct_size < sizeof *o || o->socket == NULL || o->socket[0] == '\0' ||
+static cb_status check(const cb_server_options *o, cb_error *err) {
+    bool somewhere = (o->socket != NULL && o->socket[0] != '\0') || o->listen != NULL;
+    if (o->struct_size < sizeof *o || !somewhere ||
         (o->workers > CBI_WORKERS_MAX && o->workers != CBI_NO_WORKERS) ||
         o->connections_max > CONNECTIONS_MOST * 64 || o->leases_max > CBI_MIB) {
         return cbi_fail(
             err, CB_EINVAL,
-            "A server needs its options' size and a socket, and has at most %d workers, "
-            "%d connections and %zu leases.",
+            "A server needs its options' size and a socket or an address, and has at most %d "
+            "workers, %d connections and %zu leases.",
             CBI_WORKERS_MAX, CONNECTIONS_MOST * 64, CBI_MIB);
     }
+    if (o->password != NULL && (o->password[0] == '\0' || strlen(o->password) > CBI_RESP_ARG_MAX)) {
+        return cbi_fail(err, CB_EINVAL, "A password has 1 to %d bytes.", CBI_RESP_ARG_MAX);
+    }
+    return CB_OK;
+}
+
+static cb_status copy_names(cb_server *s, const cb_server_options *o, cb_error *err) {
+    if (o->socket != NULL && o->socket[0] != '\0') {
+        s->path = cbi_strdup(o->socket);
+    }
+    if (o->password != NULL) {
+        s->password = cbi_strdup(o->password);
+    }
+    bool there = (o->password == NULL || s->password != NULL) &&
+                 (o->socket == NULL || o->socket[0] == '\0' || s->path != NULL);
+    return there ? CB_OK : cbi_fail(err, CB_ENOMEM, "The system has no memory for a path.");
+}
+
+cb_status cb_server_create(const cb_server_options *o, cb_server **server, cb_error *err) {
+    CB_TRY(check(o, err));
     cb_server *s = cbi_calloc(1, sizeof *s);
     if (s == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a server.");
     }
-    s->dir = s->listener = s->poll = s->bell = s->spare = -1;
+    s->dir = s->listener = s->tcp = s->poll = s->bell = s->spare = -1;
     cbi_mutex_init(&s->mutex);
     cbi_cond_init(&s->wake);
     plan(s, o);
-    s->path = cbi_strdup(o->socket);
-    cb_status status = s->path != NULL
-                           ? start(s, o, err)
-                           : cbi_fail(err, CB_ENOMEM, "The system has no memory for a path.");
+    cb_status status = copy_names(s, o, err);
+    if (status == CB_OK) {
+        status = start(s, o, err);
+    }
     if (status != CB_OK) {
         cb_server_destroy(s);
         return status;
     }
     *server = s;
     return CB_OK;
+}
+
+uint16_t cb_server_port(const cb_server *s) {
+    return s->tcp >= 0 ? s->address.port : 0;
 }
 
 static void stop_workers(cb_server *s) {
@@ -349,10 +412,11 @@ void cb_server_destroy(cb_server *s) {
     if (s->tables != NULL) {
         cbi_sys_unmap(s->tables, s->table_bytes);
     }
-    const int fds[] = {s->dir, s->poll, s->bell, s->spare};
+    const int fds[] = {s->dir, s->tcp, s->poll, s->bell, s->spare};
     close_all(fds, sizeof fds / sizeof *fds);
     cbi_cond_fini(&s->wake);
     cbi_mutex_fini(&s->mutex);
+    cbi_free(s->password);
     cbi_free(s->path);
     cbi_free(s);
 }

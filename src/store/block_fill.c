@@ -59,16 +59,21 @@ static cb_status begin_in_memory(cbi_fill *f, cb_error *err) {
 
 cb_status cbi_fill_begin(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
                          cbi_fill *f, cb_error *err) {
-    cb_blocks *b = task->blocks;
     cb_block_status there;
+    if (cb_blocks_status(task->blocks, name, &there, NULL) == CB_OK) {
+        return cbi_fail(err, CB_EEXISTS, "There is a block %.255s already.", name);
+    }
+    return cbi_fill_begin_over(task, name, level, bytes, f, err);
+}
+
+cb_status cbi_fill_begin_over(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
+                              cbi_fill *f, cb_error *err) {
+    cb_blocks *b = task->blocks;
     size_t length = strlen(name);
     CB_TRY(cbi_put_check(b, level, NULL, err));
     if (length == 0 || length > CB_BLOCK_NAME_MAX) {
         return cbi_fail(err, CB_EINVAL, "A block's name has 1 to %d bytes, not %zu.",
                         CB_BLOCK_NAME_MAX, length);
-    }
-    if (cb_blocks_status(b, name, &there, NULL) == CB_OK) {
-        return cbi_fail(err, CB_EEXISTS, "There is a block %s already.", name);
     }
     *f = (cbi_fill){.blocks = b,
                     .task = task,
@@ -115,17 +120,37 @@ cb_status cbi_fill_append(cbi_fill *f, const void *bytes, size_t count, cb_error
     return CB_OK;
 }
 
-cb_status cbi_fill_finish(cbi_fill *f, cb_error *err) {
-    cb_blocks *b = f->blocks;
-    cbi_node *n = NULL;
-    cb_assert(f->filled == f->bytes);
-    if (!f->on_disk) {
-        CB_TRY(cbi_contents_seal(&f->contents, err));
+cb_status cbi_fill_level(cbi_fill *f, cb_level level, cb_error *err) {
+    CB_TRY(cbi_put_check(f->blocks, level, NULL, err));
+    cb_assert(cb_level_mode(level) == f->mode);
+    if (f->on_disk && !(level & CB_LEVEL_ON_DISK)) {
+        return cbi_fail_bytes(err, CB_EBUDGET, f->bytes, storage_max(f),
+                              "There is no memory for block %s of %llu bytes, and no disk at its "
+                              "level.",
+                              f->name, (unsigned long long)f->bytes);
     }
-    CB_TRY(cbi_put_begin(b, f->task, f->name, f->level, NULL, &n, err));
+    f->level = level;
+    return f->on_disk || (level & CB_LEVEL_IN_MEMORY) ? CB_OK : go_to_disk(f, err);
+}
+
+static cb_status seal(cbi_fill *f, cb_error *err) {
+    cb_assert(f->filled == f->bytes);
+    if (!f->on_disk && !f->sealed) {
+        CB_TRY(cbi_contents_seal(&f->contents, err));
+        f->sealed = true;
+    }
+    return CB_OK;
+}
+
+/** The node is there, and the task its writer. `over`: it was another block before. */
+static cb_status enter(cbi_fill *f, cbi_node *n, bool over, cb_error *err) {
+    cb_blocks *b = f->blocks;
     if (f->on_disk) { /* the name is ours from here on, and the file with it */
         cb_status status = cbi_disk_writer_finish(&f->writer, f->level, &f->file, err);
         if (status != CB_OK) {
+            if (over) {
+                cbi_blocks_report(b, n, true);
+            }
             cbi_put_failed(b, n);
             return status;
         }
@@ -139,6 +164,28 @@ cb_status cbi_fill_finish(cbi_fill *f, cb_error *err) {
     f->contents = (cbi_contents){0};
     cbi_fill_cancel(f);
     return CB_OK;
+}
+
+cb_status cbi_fill_finish(cbi_fill *f, cb_error *err) {
+    cbi_node *n = NULL;
+    CB_TRY(seal(f, err));
+    CB_TRY(cbi_put_begin(f->blocks, f->task, f->name, f->level, NULL, &n, err));
+    return enter(f, n, false, err);
+}
+
+cb_status cbi_fill_replace(cbi_fill *f, bool wait, cb_error *err) {
+    cbi_node *n = NULL;
+    CB_TRY(seal(f, err));
+    for (;;) { /* until it is there and ours, or not there */
+        cb_status status = cbi_put_begin(f->blocks, f->task, f->name, f->level, NULL, &n, err);
+        if (status != CB_EEXISTS) {
+            return status == CB_OK ? enter(f, n, false, err) : status;
+        }
+        status = cbi_blocks_empty(f->blocks, f->task, f->name, f->level, wait, &n, err);
+        if (status != CB_ENOTFOUND) {
+            return status == CB_OK ? enter(f, n, true, err) : status;
+        }
+    }
 }
 
 void cbi_fill_cancel(cbi_fill *f) {

@@ -287,8 +287,8 @@ static cbi_contents take_contents(cb_blocks *b, cbi_node *n) {
     return c;
 }
 
-/** [locked] It is nobody's any more; the caller gives its memory back without the lock. */
-static void leave_index(cb_blocks *b, cbi_node *n) {
+/** [locked] Its level and its file count no more. */
+static void count_out(cb_blocks *b, cbi_node *n) {
     b->stats.replicas_missing -= cb_level_replicas(n->level) - 1;
     if (n->disk.bytes > 0) {
         b->stats.disk_blocks--;
@@ -296,6 +296,12 @@ static void leave_index(cb_blocks *b, cbi_node *n) {
         cbi_node_level(b, n)->disk_blocks--;
         cbi_node_level(b, n)->disk_bytes -= n->disk.bytes;
     }
+    n->disk = (cbi_on_disk){0};
+}
+
+/** [locked] It is nobody's any more; the caller gives its memory back without the lock. */
+static void leave_index(cb_blocks *b, cbi_node *n) {
+    count_out(b, n);
     cbi_index_leave(&b->index, n);
     cbi_node_wake(n);
 }
@@ -343,7 +349,8 @@ bool cbi_blocks_drop(void *ctx, cbi_lru_entry *entry) {
     return true;
 }
 
-void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
+/** Its memory and its file; the caller has it for himself. */
+static void drop_contents(cb_blocks *b, cbi_node *n) {
     cbi_contents contents = {0};
     cbi_lock_take(cbi_blocks_lock_of(b));
     cb_assert(n->writer != NULL);
@@ -362,6 +369,10 @@ void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
         cbi_keep_forget(b, n);
         cbi_disk_remove(&b->disk, n->name, n->disk);
     }
+}
+
+void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
+    drop_contents(b, n);
     cbi_blocks_report(b, n, true);
     cbi_lock_take(cbi_blocks_lock_of(b));
     leave_index(b, n);
@@ -370,18 +381,40 @@ void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
     cbi_blocks_settle(b);
 }
 
-void cbi_blocks_end_locked(cb_block_ref *ref) {
-    cb_blocks *b = ref->blocks;
-    cbi_node *n = ref->block;
-    cb_assert(n != NULL && ref->writing);
-    cbi_lock_take(
-        cbi_blocks_lock_of(b)); /* the lock stays with the block's end, not with the task */
+/** [locked] The lock is no longer the ref's, but whose the block is. */
+static void keep_lock(cb_block_ref *ref) {
     *(ref->prev != NULL ? &ref->prev->next : &ref->task->refs) = ref->next;
     if (ref->next != NULL) {
         ref->next->prev = ref->prev;
     }
-    cbi_lock_give(cbi_blocks_lock_of(b));
     ref->block = NULL;
+}
+
+cb_status cbi_blocks_empty(cb_blocks *b, cb_block_task *task, const char *name, cb_level level,
+                           bool wait, cbi_node **node, cb_error *err) {
+    cb_block_ref ref;
+    cbi_node *n = NULL;
+    CB_TRY(cbi_node_acquire(b, task, name, true, wait, false, &ref, &n, err));
+    keep_lock(&ref);
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    drop_contents(b, n);
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    count_out(b, n);
+    n->level = level;
+    n->record_class = 0;
+    n->entry.mode = cb_level_mode(level);
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    *node = n;
+    return CB_OK;
+}
+
+void cbi_blocks_end_locked(cb_block_ref *ref) {
+    cb_blocks *b = ref->blocks;
+    cbi_node *n = ref->block;
+    cb_assert(n != NULL && ref->writing);
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    keep_lock(ref);
+    cbi_lock_give(cbi_blocks_lock_of(b));
     cbi_blocks_end(b, n);
 }
 

@@ -103,6 +103,11 @@ cb_status cbi_blocks_write(cb_blocks *blocks, const cbi_node *node, cbi_on_disk 
 bool cbi_blocks_drop(void *blocks, cbi_lru_entry *entry);
 /** Ends a block that the caller has for himself as its writer. */
 void cbi_blocks_end(cb_blocks *blocks, cbi_node *node);
+/** The block by that name loses what it is and becomes the task's to write, as one of cbi_put_begin
+ *  is; who asks for it waits. CB_ENOTFOUND; CB_EAGAIN, or with `wait` CB_EDEADLINE: it is being
+ *  read. */
+cb_status cbi_blocks_empty(cb_blocks *blocks, cb_block_task *task, const char *name, cb_level level,
+                           bool wait, cbi_node **node, cb_error *err);
 
 /** [locked] It lies there now. */
 void cbi_node_note_file(cb_blocks *blocks, cbi_node *node, cbi_on_disk on_disk);
@@ -164,7 +169,7 @@ typedef struct cbi_fill {
     int64_t data_set;
     cb_mode mode;
     cb_level level;
-    bool on_disk;
+    bool on_disk, sealed;
     uint64_t bytes, reserved, filled; /* reserved: unroll memory */
     cbi_contents contents;
     uint8_t *first;
@@ -176,6 +181,9 @@ typedef struct cbi_fill {
 /** CB_EEXISTS, CB_EINVAL, and as cbi_fill_room. On failure there is nothing to cancel. */
 cb_status cbi_fill_begin(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
                          cbi_fill *fill, cb_error *err);
+/** The same for a block that may take another's place: there is no CB_EEXISTS. */
+cb_status cbi_fill_begin_over(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
+                              cbi_fill *fill, cb_error *err);
 /** Where the next bytes belong, at least one, when they are not all there; fill->on_disk: nowhere,
  *  see append. CB_EBUDGET, CB_ENOMEM; then, and after each failure, cancel. */
 cb_status cbi_fill_room(cbi_fill *fill, uint8_t **to, size_t *room, cb_error *err);
@@ -186,6 +194,12 @@ static inline void cbi_fill_add(cbi_fill *fill, size_t count) {
 cb_status cbi_fill_append(cbi_fill *fill, const void *bytes, size_t count, cb_error *err);
 /** They are all there: the block can be seen. CB_EEXISTS, CB_EIO, CB_EBUDGET. */
 cb_status cbi_fill_finish(cbi_fill *fill, cb_error *err);
+/** The level becomes known after the bytes: what lies in memory goes to disk if it must. CB_EINVAL;
+ *  CB_EBUDGET: it was refused memory, and the level has no disk; CB_ENOSPC, CB_EIO. */
+cb_status cbi_fill_level(cbi_fill *fill, cb_level level, cb_error *err);
+/** As finish, in the place of the block by that name if there is one: at no moment there is none.
+ *  CB_EAGAIN: that is being read; it may be tried again. With `wait` CB_EDEADLINE. */
+cb_status cbi_fill_replace(cbi_fill *fill, bool wait, cb_error *err);
 /** Nothing is left of it; after finish it does nothing, and zeroed is fine. */
 void cbi_fill_cancel(cbi_fill *fill);
 

@@ -69,7 +69,7 @@ static void open_peer(peer *p, bool trusted) {
     int ends[2];
     cb_assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
     *p = (peer){.fd = ends[0]};
-    if (!cbi_server_adopt(server, ends[1], trusted)) {
+    if (!cbi_server_adopt(server, ends[1], trusted, false)) {
         (void)close(p->fd);
         p->fd = -1;
     }

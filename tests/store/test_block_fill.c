@@ -160,6 +160,55 @@ static void test_fill__nobody_sees_one_that_is_not_whole(void **state) {
     close_world(&w);
 }
 
+/** Puts it in the place of what there is, known to be of `level` when its bytes have come. */
+static cb_status put_over(world *w, const char *name, cb_level guess, cb_level level,
+                          uint64_t bytes) {
+    static cbi_fill f;
+    assert_ok(cbi_fill_begin_over(w->task, name, guess, bytes, &f, NULL));
+    assert_ok(feed(&f, bytes));
+    cb_status status = cbi_fill_level(&f, level, NULL);
+    if (status == CB_OK) {
+        status = cbi_fill_replace(&f, false, NULL);
+    }
+    if (status == CB_EAGAIN) { /* it may be tried again */
+        assert_status(cbi_fill_replace(&f, false, NULL), CB_EAGAIN);
+    }
+    cbi_fill_cancel(&f);
+    return status;
+}
+
+static void test_fill__takes_the_place_of_another(void **state) {
+    static const cb_level levels[] = {SER, CB_LEVEL_DISK_ONLY, CB_LEVEL_MEMORY_AND_DISK_SER};
+    (void)state;
+    world w = open_world(64 << 20, 100, true);
+    cb_blocks_stats s;
+    cb_block_ref ref;
+    for (int i = 0; i < 9; i++) {
+        uint64_t bytes = i % 2 ? 100 : BIG + (uint64_t)i;
+        assert_ok(put_over(&w, "a", CB_LEVEL_MEMORY_AND_DISK_SER, levels[i / 3], bytes));
+        check(&w, "a", bytes);
+        assert_ok(put_over(&w, "a", CB_LEVEL_MEMORY_AND_DISK_SER, levels[i % 3], bytes + 1));
+        check(&w, "a", bytes + 1);
+        cb_blocks_stats_get(w.blocks, &s);
+        assert_int_equal(s.blocks, 1);
+        assert_int_equal(s.memory_blocks + s.disk_blocks, 1);
+        assert_int_equal(s.memory_bytes, used(&w));
+        assert_int_equal(s.disk_bytes > 0, levels[i % 3] == CB_LEVEL_DISK_ONLY);
+    }
+    assert_ok(cb_blocks_get(w.blocks, w.task, "a", &ref, NULL));
+    assert_status(put_over(&w, "a", SER, SER, 10), CB_EAGAIN);
+    cb_block_release(&ref);
+    assert_ok(put_over(&w, "a", SER, SER, 10));
+    check(&w, "a", 10);
+    assert_status(put_over(&w, "a", CB_LEVEL_DISK_ONLY, SER, 10), CB_EBUDGET);
+    check(&w, "a", 10);
+    assert_ok(cb_blocks_remove(w.blocks, w.task, "a", NULL));
+    cb_blocks_stats_get(w.blocks, &s);
+    assert_int_equal(s.memory_bytes + s.disk_bytes + used(&w), 0);
+    assert_int_equal(cb_block_task_unroll(w.task), 0);
+    close_world(&w);
+}
+
 static void test_fill__who_sends_nothing_takes_nothing(void **state) {
     (void)state;
     world w = open_world(16 << 20, 100, false);
@@ -273,6 +322,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fill__what_came_is_there),
         cmocka_unit_test(test_fill__nobody_sees_one_that_is_not_whole),
+        cmocka_unit_test(test_fill__takes_the_place_of_another),
         cmocka_unit_test(test_fill__who_sends_nothing_takes_nothing),
         cmocka_unit_test(test_fill__refused_half_way_it_goes_to_disk_or_away),
         cmocka_unit_test(test_share__is_sealed_and_the_same_bytes),
