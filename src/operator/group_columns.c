@@ -6,8 +6,7 @@
  * Lists of numbers only, as medians and what else has a state are made from: not rows of a group
  * but its columns are put side by side, as integers at one scale.
  *
- *     | evaluation | narrow state | text | columns by group | columns as they came | group | table
- * |
+ *     | evaluation | narrow state | text | columns by group | the same as they came | table |
  *
  * Nothing here asks who came first but the group itself, so pieces need no order. A number that 63
  * bits do not hold (or 47, where squares are wanted) sends the partition to group_lists.c.
@@ -269,6 +268,7 @@ static cb_status put_group(columns_work *c, const group_entry *e, cb_error *err)
     cb_group *g = c->g;
     const cbi_aggregates *a = g->aggs;
     size_t from = e->state[0] - e->rows, n[COLUMNS_MAX];
+    c->eval.state[0] = e->rows; /* all of the state when nothing is added up */
     if (c->narrow->words > 0)
         add_up(c, from, e->rows);
     for (size_t k = 0; k < a->column_count; k++)

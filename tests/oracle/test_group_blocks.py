@@ -64,11 +64,11 @@ def expected(path, keys):
 def check_lists(path, keys, want):
     """Medians and the best few, which are made from lists of numbers, from states, or both."""
     options = ["-S", rng.choice(["16M", "64M", "1G"]), "-j", rng.choice("12")]
-    for names in (["median(v)", "top2(v)", "bottom9(v)", "bottom3(v)"], ["top2(v)", "bottom3(v)"], ["p0(v)", "p100(v)"]):
+    for names in (["median(v)", "top2(v)", "bottom9(v)", "bottom3(v)"], ["top2(v)", "bottom3(v)"], ["p0(v)", "p100(v)"], ["count()", "median(v)"]):
         for row in run(",".join(keys), names, path, *options)[1]:
-            v = want[tuple(row[:len(keys)])][5]
+            n, *_, v = want[tuple(row[:len(keys)])]
             middle = [(v[(len(v) - 1) // 2] + v[len(v) // 2]) / 2] if v else []
-            answers = {"median(v)": middle, "top2(v)": v[:-3:-1], "bottom9(v)": v[:9], "bottom3(v)": v[:3], "p0(v)": v[:1], "p100(v)": v[-1:]}
+            answers = {"count()": [n], "median(v)": middle, "top2(v)": v[:-3:-1], "bottom9(v)": v[:9], "bottom3(v)": v[:3], "p0(v)": v[:1], "p100(v)": v[-1:]}
             for name, text in zip(names, row[len(keys):]):
                 got = [Decimal(t) for t in text.split(";") if t]
                 assert len(got) == len(answers[name]) and all(abs(a - b) <= abs(b) * Decimal("1e-16") for a, b in zip(got, answers[name])), (name, row, v[:9])
