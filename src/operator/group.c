@@ -264,7 +264,8 @@ cb_status group_bind(cb_group *g, cb_error *err) {
     g->separator = g->delimited             ? f->separator
                    : g->line_separator >= 0 ? (uint8_t)g->line_separator
                                             : (uint8_t)'\t';
-    g->guarded = g->quoting && g->separator != 0 && strchr("0123456789.-;", g->separator) != NULL;
+    g->guarded =
+        g->quoting && g->separator != 0 && strchr("0123456789.+-einaf;", g->separator) != NULL;
     CB_TRY(find_keys(g, names, name_count, g->delimited ? f->columns : 0, err));
     CB_TRY(cbi_aggregates_bind(g->aggs, names, name_count, g->delimited ? f->columns : 0, err));
     CB_TRY(collect_columns(g, err));
@@ -431,10 +432,12 @@ static cb_status put_empty(cb_group *g, cb_error *err) {
         const cbi_aggregate *item = &g->aggs->items[i];
         if (i > 0)
             *p++ = g->separator;
+        uint8_t *from = p;
         if (cbi_aggregate_fixed(item))
             (void)cbi_state_format(g->aggs, item, g->scales, state, p, &p);
         else if (item->kind == CBI_AGG_DISTINCT || item->kind == CBI_AGG_APPROX)
             *p++ = '0';
+        p = group_guard_number(g, from, p);
     }
     uint32_t bytes = (uint32_t)(p - text);
     group_result_place(g, 0, NULL, 0, &r);

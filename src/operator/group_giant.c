@@ -494,8 +494,8 @@ static uint64_t likely_bytes(const cbi_aggregate *item, const giant_item *kept) 
         return kept->bytes + 3;
     if (item->kind != CBI_AGG_TOP && item->kind != CBI_AGG_BOTTOM)
         return one;
-    return item->type == CBI_VALUE_STR && item->n * one > kept->bytes ? kept->bytes + 3
-                                                                      : item->n * one;
+    uint64_t all = cbi_min(item->n, kept->n) * one;
+    return item->type == CBI_VALUE_STR && all > kept->bytes ? kept->bytes + 3 : all;
 }
 
 static void give_pages(giant_work *b) {

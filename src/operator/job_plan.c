@@ -167,7 +167,8 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     /* and the work on one must not take the memory that rows meet in before they are put into any
      */
     double worked = (double)rest / (WORK_SHARE * (d->work_factor > 1 ? d->work_factor : 1));
-    double least = sides > 1 ? PART_FINE / 2 : clamp_double(worked, PART_FINE_LEAST, PART_FINE);
+    double least =
+        sides > 1 ? (double)PART_FINE / 2 : clamp_double(worked, PART_FINE_LEAST, PART_FINE);
     double fine = clamp_double((double)rest / worth, 1, total / sides / least + 1);
     double wanted = z->in_memory ? small : fine;
     if (parts < wanted) {

@@ -196,7 +196,9 @@ static cb_status put_row(cb_join *j, cbi_job_worker *w, const join_side *s, size
     }
     size_t text = join_payload_bytes(j, s, &w->rows, i);
     bool away = left && j->late && text <= JOIN_AWAY_MAX && w->big == NULL;
-    size_t most = 2 * CBI_VARINT_MAX + (away ? 0 : packs ? 2 * text + 1 + JOIN_PACK_SLACK : text);
+    size_t room_for_text =
+        packs && text <= JOIN_PACK_MAX ? 2 * text + 1 + JOIN_PACK_SLACK : text + (size_t)packs;
+    size_t most = 2 * CBI_VARINT_MAX + (away ? 0 : room_for_text);
     if (key_bytes + most > CBI_STORED_MAX)
         return cbi_fail(err, CB_EUNSUPPORTED, "%s: a row and its key have %zu bytes",
                         cbi_input_name(s->input, w->chunk.file), key_bytes + most);

@@ -222,6 +222,14 @@ static size_t page_wanted(const cb_shuffle *s, const cbi_shuffle_pages *to, size
     return cbi_max(wanted - TABLE_BYTES, least);
 }
 
+/** A spill by somebody else took them: what a block was to become is not needed any more. */
+static bool have_blocks_gone(cb_shuffle *s) {
+    cbi_mutex_lock(&s->lock);
+    bool gone = s->blocks == NULL;
+    cbi_mutex_unlock(&s->lock);
+    return gone;
+}
+
 cb_status cbi_shuffle_more_room(cb_shuffle *s, cbi_shuffle_pages *to, size_t bytes, cb_error *err) {
     size_t least = sizeof(cbi_shuffle_page) + bytes + 2 * CBI_PIECE_ALIGN;
     size_t wanted = page_wanted(s, to, least);
@@ -231,7 +239,7 @@ cb_status cbi_shuffle_more_room(cb_shuffle *s, cbi_shuffle_pages *to, size_t byt
     cb_status status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
     while (status == CB_EBUDGET || status == CB_ENOMEM) {
         CB_TRY(cb_shuffle_spill(s, &released, err));
-        if (!is_more_free(s, &seen)) {
+        if (!is_more_free(s, &seen) && !(to == &s->packed && have_blocks_gone(s))) {
             break;
         }
         if (to == &s->packed) {
