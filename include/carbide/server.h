@@ -36,7 +36,7 @@ typedef struct cb_server_options {
                                  address must be this machine's own (127.0.0.1, ::1) */
     uint64_t memory_bytes;    /**< of the whole process */
     const char *folder;       /**< for blocks on disk; NULL: none */
-    uint64_t disk_max;        /**< bytes of files, at most; 0 = no limit */
+    uint64_t disk_max;        /**< as in cb_blocks_options; 0 = no limit */
     cb_block_codec codec;     /**< of files */
     bool others;              /**< other users may connect, and get copies */
     uint32_t connections_max; /**< 0 = 16 to 1024, by the budget */

@@ -85,7 +85,9 @@ typedef struct cb_blocks_options {
     cb_manager *manager;  /**< the store becomes its cb_store */
     const char *folder;   /**< for blocks on disk; NULL: none, levels with disk are CB_EINVAL */
     uint32_t sub_folders; /**< spark.diskStore.subDirectories; 0, or with keep: 64 */
-    uint64_t disk_max;    /**< bytes of files, at most; 0 = no limit */
+    /** Bytes of files, at most; 0 = no limit. Small blocks that share a file count with the slots
+     * they have there; slots that are free for others of their size do not. */
+    uint64_t disk_max;
     cb_block_codec codec; /**< of files */
     const cb_cipher
         *cipher; /**< of files; NULL: they are plain. With one only sealed ones are read */

@@ -192,11 +192,14 @@ void cbi_connection_rest(cb_server *s, cbi_connection *c) {
     c->state = CBI_HEAD;
     c->out_at = c->out_end = 0;
     c->deadline_ns = c->resp != NULL ? c->resp->login_ns : 0;
+    bool begun = c->in_at < c->in_end || (c->resp != NULL && c->resp->in_rest);
     if (c->in_at == c->in_end) {
         c->in_at = c->in_end = 0;
-        idle_add(s, c);
+    }
+    if (begun) {
+        cbi_connection_hurry(s, c, 0);
     } else {
-        cbi_connection_hurry(s, c, 0); /* it has begun one */
+        idle_add(s, c);
     }
 }
 
@@ -275,10 +278,10 @@ static void got_body(cb_server *s, cbi_connection *c, size_t count) {
     }
     c->to += count;
     c->room -= count;
-    if (c->stream == NULL) {
-        cbi_fill_add(&c->fill, count);
-    } else {
+    if (c->fill.on_disk) {
         c->staged += count;
+    } else {
+        cbi_fill_add(&c->fill, count);
     }
     if (c->room == 0 || c->left == 0) {
         cbi_request_body(s, c);

@@ -225,11 +225,25 @@ static cb_status finish_fill(const cb_server *s, cbi_connection *c, cb_error *er
     return cbi_fill_finish(&c->fill, err);
 }
 
+static void note_disk(void *ctx, const cb_block_status *status, cb_level level, uint32_t readers) {
+    (void)level;
+    (void)readers;
+    *(uint64_t *)ctx = status->disk_bytes;
+}
+
+/** The end of a SET that only a worker does: it makes a file, or ends the older block's. */
+static bool is_disk_work(const cb_server *s, const cbi_connection *c) {
+    uint64_t bytes = 0;
+    (void)cbi_blocks_look(s->blocks, c->name, note_disk, &bytes, NULL);
+    return !(c->head.code & CB_LEVEL_IN_MEMORY) || bytes > 0;
+}
+
 void cbi_put_submit(cb_server *s, cbi_connection *c, cbi_job job) {
     cb_pool_stats pool;
     cb_manager_pool(s->manager, CB_STORAGE, CB_HEAP, &pool);
     bool room = pool.used + 2 * (uint64_t)CBI_MIB < cb_manager_storage_max(s->manager, CB_HEAP);
     bool now = room && c->head.bytes <= AT_ONCE_BYTES && !c->fill.on_disk;
+    now = now && !(c->resp != NULL && job == CBI_JOB_FINISH && is_disk_work(s, c));
     c->job = job;
     c->patient = !now;
     if (now) {
@@ -280,7 +294,7 @@ void cbi_put_room(cb_server *s, cbi_connection *c) {
 }
 
 void cbi_request_body(cb_server *s, cbi_connection *c) {
-    if (c->stream != NULL) {
+    if (c->fill.on_disk) {
         c->job = CBI_JOB_APPEND;
         cbi_server_submit(s, c);
     } else if (c->left == 0) {

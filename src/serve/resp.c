@@ -100,8 +100,12 @@ static cbi_resp_found find_line(scan *s, cbi_resp_request *r) {
     }
     size_t length = (size_t)(end - s->bytes);
     *r = (cbi_resp_request){.is_line = true, .taken = length + 1};
-    for (size_t i = 0; i < length; i++) {
+    for (size_t i = 0, word = 0; i < length; i++) {
         uint8_t byte = s->bytes[i];
+        word = is_blank(byte) ? 0 : word + 1;
+        if (word > CBI_RESP_ARG_MAX) {
+            return bad(s, "too long an argument; send an array");
+        }
         if (byte == '"' || byte == '\'' || byte == '\0') {
             return bad(s, "no quotes and no zero bytes in a line; send an array");
         }

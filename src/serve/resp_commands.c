@@ -13,6 +13,7 @@ enum {
     COPY_MAX = 1024, /* bytes of a block that go by way of the replies' room */
     WRONG_MAX = 3,   /* passwords, then the connection ends */
     SCAN_COUNT = 10,
+    SCAN_COUNT_MIN = 32,
     SCAN_COUNT_MAX = 200,
     SCAN_PATTERN_MAX = 255,
     ANY = CBI_RESP_ARGS_MAX
@@ -247,6 +248,7 @@ static void do_set(cb_server *s, cbi_connection *c, args *a) {
     uint32_t before = (uint32_t)(value.bytes - (c->in + c->in_at));
     r->line_left = (uint32_t)r->request.taken - before - (uint32_t)value.count;
     c->in_at += before;
+    cbi_connection_hurry(s, c, c->left); /* its own time, whatever came before it */
     if (good) {
         cbi_put_submit(s, c, CBI_JOB_BEGIN);
         return;
@@ -403,7 +405,8 @@ void cbi_resp_scan(cb_server *s, cbi_connection *c) {
     }
     names n = {.at = c->stream->buffer};
     size_t each = CBI_RESP_HEAD_MAX;
-    size_t most = sc.count < SCAN_COUNT_MAX ? (size_t)sc.count : SCAN_COUNT_MAX;
+    /* A few at least: the names of one place in the index belong to one answer. */
+    size_t most = (size_t)cbi_min(cbi_max((uint64_t)sc.count, SCAN_COUNT_MIN), SCAN_COUNT_MAX);
     cbi_blocks_walk(s->blocks, &sc.at, each, most * (each + CB_BLOCK_NAME_MAX), write_name, &n);
     int64_t count = filter(&n, &sc);
     (void)snprintf(cursor, sizeof cursor, "%llu", (unsigned long long)sc.at);

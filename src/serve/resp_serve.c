@@ -153,6 +153,7 @@ void cbi_resp_value_done(cb_server *s, cbi_connection *c) {
 
 /** A value was refused while its bytes are on their way. */
 static void drop_value(cb_server *s, cbi_connection *c) {
+    cbi_stream_give(s, c); /* the next request is not to go where this one's bytes went */
     if (c->left == 0) {
         cbi_resp_value_done(s, c);
     } else if (c->left <= DROP_MAX) {

@@ -135,8 +135,9 @@ cb_status cbi_fill_level(cbi_fill *f, cb_level level, cb_error *err) {
 
 static cb_status seal(cbi_fill *f, cb_error *err) {
     cb_assert(f->filled == f->bytes);
-    if (!f->on_disk && !f->sealed) {
-        CB_TRY(cbi_contents_seal(&f->contents, err));
+    if (!f->sealed) { /* what can fail does so before another block gives its place */
+        CB_TRY(f->on_disk ? cbi_disk_writer_settle(&f->writer, f->level, err)
+                          : cbi_contents_seal(&f->contents, err));
         f->sealed = true;
     }
     return CB_OK;

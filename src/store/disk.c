@@ -495,8 +495,7 @@ static void writer_end(cbi_disk_writer *w) {
     *w = (cbi_disk_writer){.fd = -1};
 }
 
-cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, cbi_on_disk *on_disk,
-                                 cb_error *err) {
+cb_status cbi_disk_writer_settle(cbi_disk_writer *w, cb_level level, cb_error *err) {
     CB_TRY(flush_stage(w, err));
     uint8_t header[HEADER_BYTES] = {0};
     uint32_t pad = w->out.bytes != NULL ? cbi_disk_out_pad(&w->out) : 0;
@@ -519,15 +518,26 @@ cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, cbi_on_disk
     cbi_store_u64(header + HEADER_SUM, XXH3_64bits(header, HEADER_SUM));
     int result = w->out.bytes != NULL ? cbi_disk_out_end(&w->out, header, HEADER_BYTES)
                                       : cbi_sys_pwrite(w->fd, header, HEADER_BYTES, 0);
-    if (result >= 0) {
-        char temporary[TEMPORARY_BYTES];
-        temporary_of(w, temporary);
-        result = cbi_sys_renameat(w->disk->folder.fd, temporary, w->disk->folder.fd, w->path);
-    }
     if (result < 0) {
         return failed(w->disk, CB_ENOSPC, result, "finished", w->name, err);
     }
-    *on_disk = cbi_on_disk_at(w->offset + pad, 0);
+    w->offset += pad;
+    w->settled = true;
+    return CB_OK;
+}
+
+cb_status cbi_disk_writer_finish(cbi_disk_writer *w, cb_level level, cbi_on_disk *on_disk,
+                                 cb_error *err) {
+    if (!w->settled) {
+        CB_TRY(cbi_disk_writer_settle(w, level, err));
+    }
+    char temporary[TEMPORARY_BYTES];
+    temporary_of(w, temporary);
+    int result = cbi_sys_renameat(w->disk->folder.fd, temporary, w->disk->folder.fd, w->path);
+    if (result < 0) {
+        return failed(w->disk, CB_ENOSPC, result, "finished", w->name, err);
+    }
+    *on_disk = cbi_on_disk_at(w->offset, 0);
     writer_end(w);
     return CB_OK;
 }
@@ -546,14 +556,16 @@ void cbi_disk_writer_cancel(cbi_disk_writer *w) {
 }
 
 void cbi_disk_remove(cbi_disk *d, const char *name, cbi_on_disk on_disk) {
+    uint64_t taken = on_disk.bytes;
     if (on_disk.place != 0) {
         cbi_pack_give(&d->pack, on_disk.place, on_disk.bytes);
+        taken = cbi_pack_takes(on_disk.bytes);
     } else {
         char path[CBI_DISK_PATH_BYTES];
         path_of(d, name, path);
         (void)cbi_sys_unlinkat(d->folder.fd, path, 0);
     }
-    atomic_fetch_sub(&d->used, on_disk.bytes);
+    atomic_fetch_sub(&d->used, taken);
 }
 
 /* ---- what is kept, and what is not ---- */

@@ -49,6 +49,7 @@ typedef struct cbi_disk_writer {
     char path[CBI_DISK_PATH_BYTES];
     uint64_t seed;
     int fd;
+    bool settled;
     uint64_t raw, offset, reserved, written_out;
     uint32_t serial; /* tells writers of one name apart, of which one may finish */
     uint32_t frames;
@@ -68,7 +69,9 @@ cb_status cbi_disk_append(cbi_disk_writer *writer, const void *bytes, size_t cou
 /** A long run, straight from where it is. */
 cb_status cbi_disk_append_run(cbi_disk_writer *writer, const void *bytes, size_t count,
                               cb_error *err);
-/** The file is whole and has its name; *on_disk is what it takes. */
+/** All of it is written, and nothing but its name is missing. */
+cb_status cbi_disk_writer_settle(cbi_disk_writer *writer, cb_level level, cb_error *err);
+/** Settled if it was not, and it has its name; *on_disk is what it takes. */
 cb_status cbi_disk_writer_finish(cbi_disk_writer *writer, cb_level level, cbi_on_disk *on_disk,
                                  cb_error *err);
 /** Nothing is left of it. After finish it does nothing. */

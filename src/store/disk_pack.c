@@ -42,7 +42,8 @@ bool cbi_disk_pack(cbi_disk *d, const char *name, const void *bytes, size_t coun
                    cbi_on_disk *on_disk) {
     size_t most = d->direct ? FRAME_BYTES - 1 : FRAME_BYTES; /* larger ones go past the cache */
     size_t whole = FRAME_HEADER + count;
-    if (d->pack.fd < 0 || count == 0 || count > most || !cbi_disk_reserve(d, whole)) {
+    if (d->pack.fd < 0 || count == 0 || count > most ||
+        !cbi_disk_reserve(d, cbi_pack_takes(whole))) {
         return false;
     }
     uint32_t place = cbi_pack_take(&d->pack, whole);
@@ -53,7 +54,7 @@ bool cbi_disk_pack(cbi_disk *d, const char *name, const void *bytes, size_t coun
     if (place != 0) {
         cbi_pack_give(&d->pack, place, whole);
     }
-    atomic_fetch_sub(&d->used, whole);
+    atomic_fetch_sub(&d->used, cbi_pack_takes(whole));
     return false;
 }
 

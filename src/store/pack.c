@@ -53,6 +53,11 @@ static uint32_t slots_of(uint32_t units) {
     return slots < SLOTS_MAX ? slots : SLOTS_MAX;
 }
 
+size_t cbi_pack_takes(size_t bytes) {
+    uint32_t class = 0;
+    return (size_t)units_of(bytes, &class) * CBI_PACK_UNIT;
+}
+
 size_t cbi_pack_written(size_t bytes) {
     uint32_t class = 0;
     return units_of(bytes, &class) < WHOLE_UNITS ? bytes

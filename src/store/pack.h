@@ -45,6 +45,8 @@ void cbi_pack_give(cbi_pack *pack, uint32_t place, size_t bytes);
 static inline uint64_t cbi_pack_offset(uint32_t place) {
     return (uint64_t)(place - 1) * CBI_PACK_UNIT;
 }
+/** What so many bytes take there. */
+size_t cbi_pack_takes(size_t bytes);
 /** What is to be written there: so many, those after `bytes` zeros, so that no page of the file is
  *  written in part. */
 size_t cbi_pack_written(size_t bytes);

@@ -164,6 +164,17 @@ class Resp(unittest.TestCase):
         self.assertEqual(p.ask("EXISTS", "d", "a"), 0)
         self.assertEqual(p.ask("GET", "n" * 256), None)
 
+    @unittest.skipUnless(h.PLAIN, "values as large as the memory of a build with sanitizers")
+    def test_after_a_value_that_the_disk_refused_comes_the_next_request(self):
+        p = Server(self, "--temp-limit", "57M").peer()
+        large = b"x" * 60_000_000  # more than there is memory for blocks
+        self.assertEqual(p.ask("SET", "b", "old"), b"+OK")
+        p.socket.sendall(request("SET", "a", large) + request("SET", "b", "new") + request("GET", "b") + request("EXISTS", "a"))
+        self.assertEqual(p.reply()[:5], b"-OOM ")
+        self.assertEqual([p.reply(), p.reply(), p.reply()], [b"+OK", b"new", 0])
+        self.assertEqual(p.ask("SET", "b", large)[:5], b"-OOM ")
+        self.assertEqual(p.ask("GET", "b"), b"new")
+
     def test_many_requests_at_once_and_one_byte_at_a_time(self):
         p = Server(self).peer()
         p.socket.sendall(b"".join(request("SET", f"k{i}", f"v{i}" * (i % 300)) for i in range(3000)))
@@ -231,9 +242,10 @@ class Resp(unittest.TestCase):
 
     def test_who_stops_in_the_midst_is_ended(self):
         s = Server(self, "--timeout", "1")
-        begun = [s.peer() for _ in range(4)]
+        begun = [s.peer() for _ in range(5)]
         for q, text in zip(begun, (b"*3\r\n$3\r\nSE", b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$100000\r\nabc", b"PIN",
-                                   b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$2000\r\n" + b"x" * 2000)):
+                                   b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$2000\r\n" + b"x" * 2000,
+                                   b"PING\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$2000\r\n" + b"x" * 2000)):
             q.socket.sendall(text)
         for q in begun:
             self.assertTrue(q.ended())
@@ -243,7 +255,7 @@ class Resp(unittest.TestCase):
         s = Server(self)
         p = s.peer()
         for text in (b"*x\r\n", b"*1\r\n$-5\r\n", b"*2000\r\n", b"POST / HTTP/1.1\r\n", b"x" * 100_000, b"*1\r\n:1\r\n",
-                     b"*2\r\n$3\r\nGET\r\n$999999\r\n", b"*2\r\n$3\r\nGET\r\n$1\r\nabc\r\n", self.random.randbytes(20_000) + b"\n"):
+                     b"*2\r\n$3\r\nGET\r\n$999999\r\n", b"ECHO " + b"x" * 8180 + b"\n", b"INFO\n" * 6 + b"ECHO " + b"x" * 8000 + b"\n", b"*2\r\n$3\r\nGET\r\n$1\r\nabc\r\n", self.random.randbytes(20_000) + b"\n"):
             q = s.peer()
             try:
                 q.socket.sendall(text)
