@@ -19,8 +19,6 @@ void cbi_sys_start(void) {
 #endif
 }
 
-enum { HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
-
 void *cbi_sys_map(size_t bytes) {
     if (CBI_FAULT(CBI_FAULT_ALLOC) != 0) {
         return NULL;
@@ -31,10 +29,8 @@ void *cbi_sys_map(size_t bytes) {
     }
     /* Where transparent huge pages are always on, the first byte touched of 2 MiB takes all of them
      * and khugepaged may do the same to what lies there: more would be resident than any account
-     * says. */
-    if (bytes >= HUGE_PAGE_BYTES) {
-        (void)madvise(base, bytes, MADV_NOHUGEPAGE);
-    }
+     * says. Small mappings too: neighbours become one. */
+    (void)madvise(base, bytes, MADV_NOHUGEPAGE);
     return base;
 }
 

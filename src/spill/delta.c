@@ -408,7 +408,7 @@ size_t cbi_delta_pack(const uint8_t *from, size_t count, size_t distance, uint8_
 
 bool cbi_delta_unpack(const uint8_t *from, size_t stored, uint8_t *to, size_t count) {
     if (count == 0 || stored < HEADER)
-        return count == stored;
+        return count == 0 && stored == 0;
     size_t distance = from[0] | (size_t)from[1] << 8;
     if (!distance_is_known(distance))
         return false;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/writer.h"
+#include "base/text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-void cbi_writer_put(cbi_writer *w, const char *fmt, ...) {
+void cbi_text_put(cbi_text *w, const char *fmt, ...) {
     size_t room = w->needed < w->bytes ? w->bytes - w->needed : 0;
     va_list args;
     va_start(args, fmt);
