@@ -436,13 +436,14 @@ size_t cbi_delta_measure(const uint8_t *from, size_t count, size_t distance) {
 
 /* How many of `count` bytes differ from those `distance` before them. */
 static size_t differing(const uint8_t *at, size_t distance, size_t count) {
+    const uint8_t *above = at - distance;
     size_t sum = 0;
     for (size_t i = 0; i < count;) {
         uint8_t same = 0; /* bytes, so that vectors of them are added */
         size_t end = cbi_min(count, i + UINT8_MAX);
         size_t piece = end - i;
         for (; i < end; i++)
-            same = (uint8_t)(same + (at[i] == at[i - distance]));
+            same = (uint8_t)(same + (at[i] == above[i]));
         sum += piece - same;
     }
     return sum;
