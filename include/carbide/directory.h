@@ -13,44 +13,69 @@ CB_EXTERN_C_BEGIN
  * new: what the old one reported is forgotten, and what it still reports is refused. So is who let
  * his lease pass: he enters again and reports all he has.
  *
+ * All that a directory knows is soft: one that was restarted is empty, refuses everybody, and is
+ * told everything again. A block has a generation too, which says which of the contents that
+ * name has had this is; whoever put it made it, and the directory only passes it on.
+ *
  * A directory is an interface, so that it can be elsewhere; the one here is for one process.
  */
 
-enum { CB_EXECUTOR_NAME_MAX = 63 };
+enum { CB_EXECUTOR_NAME_MAX = 63, CB_EXECUTOR_ADDRESS_MAX = 127 };
+
+/** Who enters. Borrowed for the call; NULL is the same as "". */
+typedef struct cb_executor_entry {
+    const char *name;
+    const char *address; /**< where others reach it: HOST:PORT */
+    const char *host;    /**< copies go to another host before another port of the same, */
+    const char *rack;    /**< and to another rack before that; labels, only compared */
+    uint64_t memory_max; /**< bytes of blocks it has room for */
+} cb_executor_entry;
+
+/** What lies at one executor. */
+typedef struct cb_place {
+    cb_level level; /**< where it lies there, and how many copies there shall be */
+    uint64_t memory_bytes, disk_bytes;
+    uint64_t block_generation; /**< 0: of none */
+    uint64_t checksum;         /**< XXH3 of 64 bits over all of its bytes */
+} cb_place;
 
 /** One executor's part of a block. */
 typedef struct cb_location {
     char executor[CB_EXECUTOR_NAME_MAX + 1];
-    uint64_t generation;
-    cb_level level; /**< where it lies there */
-    uint64_t memory_bytes, disk_bytes;
+    uint64_t generation; /**< the executor's */
+    cb_place place;
 } cb_location;
 
 /** The directory's view of an executor. */
 typedef struct cb_executor_view {
     char name[CB_EXECUTOR_NAME_MAX + 1];
+    char address[CB_EXECUTOR_ADDRESS_MAX + 1];
+    char host[CB_EXECUTOR_NAME_MAX + 1];
+    char rack[CB_EXECUTOR_NAME_MAX + 1];
     uint64_t generation;
     uint64_t memory_max;                       /**< as it said when it entered */
     uint64_t memory_bytes, disk_bytes, blocks; /**< of what it reported */
     uint64_t lease_ns;                         /**< until then, of the monotonic clock */
 } cb_executor_view;
 
-/** Told of each change after it was made, with no lock held. location->level CB_LEVEL_NONE: it is
- *  gone from there. */
+/** Told of each change after it was made, with no lock held. location->place.level CB_LEVEL_NONE:
+ * it is gone from there. */
 typedef void (*cb_directory_watch_fn)(void *ctx, const char *block, const cb_location *location);
 
 /** What a directory can do. Any thread. Names are borrowed for the call. */
 typedef struct cb_directory {
-    /** *generation is new with each call. The lease is as long as the directory's are. CB_EINVAL: a
-     *  name of none or too many bytes; CB_ENOMEM. */
-    cb_status (*enter)(void *ctx, const char *executor, uint64_t memory_max, uint64_t *generation,
+    /** *generation: in, the last one it had (0: none); out, one that is larger than that, than all
+     *  that were given before, and than those of a directory that was here before a restart. The
+     *  lease is as long as the directory's are. CB_EINVAL: a name of none or too many bytes, labels
+     *  or an address of too many; CB_ENOMEM. */
+    cb_status (*enter)(void *ctx, const cb_executor_entry *entry, uint64_t *generation,
                        cb_error *err);
     /** And all it reported is gone. A stale generation does nothing. */
     void (*leave)(void *ctx, const char *executor, uint64_t generation);
-    /** level CB_LEVEL_NONE: it does not have the block any more. CB_ENOTFOUND: that generation is
-     *  not there (any more): enter again and report everything. CB_ENOMEM. */
+    /** place->level CB_LEVEL_NONE: it does not have the block any more. CB_ENOTFOUND: that
+     *  generation is not there (any more): enter again and report everything. CB_ENOMEM. */
     cb_status (*report)(void *ctx, const char *executor, uint64_t generation, const char *block,
-                        cb_level level, uint64_t memory_bytes, uint64_t disk_bytes, cb_error *err);
+                        const cb_place *place, cb_error *err);
     /** The executor lives: its lease begins anew. CB_ENOTFOUND as for report. */
     cb_status (*renew)(void *ctx, const char *executor, uint64_t generation, cb_error *err);
     /** Who has the block: up to `max`, those with it in memory first; *count: how many there are.
@@ -60,6 +85,14 @@ typedef struct cb_directory {
     /** All others, those with the most room first; up to `max`; *count: how many there are. */
     cb_status (*peers)(void *ctx, const char *executor, cb_executor_view *views, size_t max,
                        size_t *count, cb_error *err);
+    /** One computes a block that nobody has. *granted: this executor does, for `claim_ns` or until
+     *  it claims again (which begins them anew), lets go, leaves, or its lease ends. Else another
+     *  one does, for *wait_ns at most unless it claims again. Advice, and soft: after a restart two
+     *  may compute. CB_ENOTFOUND as for report; CB_ENOMEM. */
+    cb_status (*claim)(void *ctx, const char *executor, uint64_t generation, const char *block,
+                       uint64_t claim_ns, bool *granted, uint64_t *wait_ns, cb_error *err);
+    /** It is stored, or could not be computed. Not its claim (any more): does nothing. */
+    void (*unclaim)(void *ctx, const char *executor, uint64_t generation, const char *block);
     void *ctx;
 } cb_directory;
 

@@ -4,9 +4,8 @@
  * stores use, each with a list of the places it lies in. One lock; watchers are told after it was
  * given away. Nothing is charged: it belongs to whoever runs it.
  */
-#include "carbide/directory.h"
+#include "store/directory.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -15,16 +14,23 @@
 
 enum { BLOCKS_MAX = 1 << 24 };
 
+/** That an executor computes a block. They are few, and looked for one by one. */
+typedef struct claim {
+    struct claim *next;
+    uint64_t until_ns;
+    char block[];
+} claim;
+
 typedef struct executor {
     cb_executor_view view;
     struct executor *next;
+    claim *claims;
 } executor;
 
 typedef struct place {
     struct place *next;
     executor *owner;
-    uint64_t memory_bytes, disk_bytes;
-    cb_level level;
+    cb_place what;
 } place;
 
 struct cb_local_directory {
@@ -36,7 +42,13 @@ struct cb_local_directory {
     uint64_t lease_ns;
     cb_directory_watch_fn watch;
     void *watch_ctx;
+    cbi_clock_fn clock;
+    void *clock_ctx;
 };
+
+static uint64_t now_of(const cb_local_directory *d) {
+    return d->clock(d->clock_ctx);
+}
 
 static bool charge_nothing(void *ctx, int64_t bytes, cb_error *err) {
     (void)ctx;
@@ -46,10 +58,7 @@ static bool charge_nothing(void *ctx, int64_t bytes, cb_error *err) {
 }
 
 static cb_location location_of(const place *p, const executor *owner) {
-    cb_location l = {.generation = owner->view.generation,
-                     .level = p->level,
-                     .memory_bytes = p->memory_bytes,
-                     .disk_bytes = p->disk_bytes};
+    cb_location l = {.generation = owner->view.generation, .place = p->what};
     memcpy(l.executor, owner->view.name, sizeof l.executor);
     return l;
 }
@@ -77,8 +86,8 @@ static place **find_place(cbi_node *n, const executor *owner) {
 
 static void count(executor *e, const place *p, bool in) {
     uint64_t sign = in ? 1 : (uint64_t)-1;
-    e->view.memory_bytes += sign * p->memory_bytes;
-    e->view.disk_bytes += sign * p->disk_bytes;
+    e->view.memory_bytes += sign * p->what.memory_bytes;
+    e->view.disk_bytes += sign * p->what.disk_bytes;
     e->view.blocks += sign;
 }
 
@@ -127,13 +136,17 @@ static void forget(cb_local_directory *d, executor *e) {
         if (freed != NULL) {
             cbi_index_free(&d->blocks, freed);
         }
-        *p = (place){.level = CB_LEVEL_NONE};
+        p->what = (cb_place){.level = CB_LEVEL_NONE};
         cb_location gone = location_of(p, e);
         cbi_free(p);
         tell(d, block, &gone);
         cbi_lock_take(&d->lock);
     }
     cbi_lock_give(&d->lock);
+    for (claim *c = e->claims, *next = NULL; c != NULL; c = next) {
+        next = c->next;
+        cbi_free(c);
+    }
     cbi_free(e);
 }
 
@@ -153,7 +166,7 @@ static executor *take_out(cb_local_directory *d, const char *name) {
 }
 
 static bool has_expired(const cb_local_directory *d, const executor *e) {
-    return d->lease_ns > 0 && cbi_sys_clock_ns() > e->view.lease_ns;
+    return d->lease_ns > 0 && now_of(d) > e->view.lease_ns;
 }
 
 /** [locked] NULL: it is not there (any more). */
@@ -172,24 +185,62 @@ static cb_status unknown(const char *name, uint64_t generation, cb_error *err) {
                     name, (unsigned long long)generation);
 }
 
-static cb_status enter(void *ctx, const char *name, uint64_t memory_max, uint64_t *generation,
-                       cb_error *err) {
-    cb_local_directory *d = ctx;
-    size_t bytes = strnlen(name, CB_EXECUTOR_NAME_MAX + 1);
-    if (bytes == 0 || bytes > CB_EXECUTOR_NAME_MAX) {
+/** false: too long. */
+static bool copy_label(char *to, size_t room, const char *from) {
+    size_t bytes = from != NULL ? strnlen(from, room) : 0;
+    if (bytes == room) {
+        return false;
+    }
+    if (bytes > 0) {
+        memcpy(to, from, bytes);
+    }
+    to[bytes] = 0;
+    return true;
+}
+
+static cb_status view_of(const cb_executor_entry *entry, cb_executor_view *view, cb_error *err) {
+    *view = (cb_executor_view){.memory_max = entry->memory_max};
+    if (!copy_label(view->name, sizeof view->name, entry->name) || view->name[0] == 0) {
         return cbi_fail(err, CB_EINVAL, "The name of an executor has 1 to %d bytes.",
                         CB_EXECUTOR_NAME_MAX);
+    }
+    if (!copy_label(view->address, sizeof view->address, entry->address)) {
+        return cbi_fail(err, CB_EINVAL, "The address of executor %s has more than %d bytes.",
+                        view->name, CB_EXECUTOR_ADDRESS_MAX);
+    }
+    if (!copy_label(view->host, sizeof view->host, entry->host) ||
+        !copy_label(view->rack, sizeof view->rack, entry->rack)) {
+        return cbi_fail(err, CB_EINVAL, "Host or rack of executor %s has more than %d bytes.",
+                        view->name, CB_EXECUTOR_NAME_MAX);
+    }
+    return CB_OK;
+}
+
+/** [locked] Larger than all before; the clock is for those of a directory before this one. */
+static uint64_t next_generation(cb_local_directory *d, uint64_t last, uint64_t now_ns) {
+    uint64_t floor = cbi_max(last, d->generation);
+    d->generation = cbi_max(floor + 1, now_ns / 1000000);
+    return d->generation;
+}
+
+static cb_status enter(void *ctx, const cb_executor_entry *entry, uint64_t *generation,
+                       cb_error *err) {
+    cb_local_directory *d = ctx;
+    cb_executor_view view;
+    cb_status status = view_of(entry, &view, err);
+    if (status != CB_OK) {
+        return status;
     }
     executor *e = cbi_calloc(1, sizeof *e);
     if (e == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for an executor.");
     }
-    memcpy(e->view.name, name, bytes);
-    e->view.memory_max = memory_max;
+    e->view = view;
+    uint64_t now_ns = now_of(d);
     cbi_lock_take(&d->lock);
-    executor *old = take_out(d, name);
-    e->view.generation = ++d->generation;
-    e->view.lease_ns = cbi_sys_clock_ns() + d->lease_ns;
+    executor *old = take_out(d, view.name);
+    e->view.generation = next_generation(d, *generation, now_ns);
+    e->view.lease_ns = now_ns + d->lease_ns;
     e->next = d->executors;
     d->executors = e;
     *generation = e->view.generation;
@@ -215,7 +266,7 @@ static cb_status renew(void *ctx, const char *name, uint64_t generation, cb_erro
     cbi_lock_take(&d->lock);
     executor *e = find_executor(d, name, generation);
     if (e != NULL) {
-        e->view.lease_ns = cbi_sys_clock_ns() + d->lease_ns;
+        e->view.lease_ns = now_of(d) + d->lease_ns;
     }
     cbi_lock_give(&d->lock);
     return e != NULL ? CB_OK : unknown(name, generation, err);
@@ -256,7 +307,7 @@ static cb_status apply(cb_local_directory *d, const char *name, uint64_t generat
     cbi_node *n = find_block(d, spare->node->name);
     place **at = n != NULL ? find_place(n, e) : NULL;
     *told = location_of(news, e);
-    if (at != NULL && *at != NULL && news->level == CB_LEVEL_NONE) {
+    if (at != NULL && *at != NULL && news->what.level == CB_LEVEL_NONE) {
         cbi_free(spare->place);
         cbi_node *freed = drop_place(d, n, at, &spare->place);
         if (freed != NULL) { /* two to free: this one without being asked */
@@ -266,7 +317,7 @@ static cb_status apply(cb_local_directory *d, const char *name, uint64_t generat
         }
         return CB_OK;
     }
-    if (news->level == CB_LEVEL_NONE) {
+    if (news->what.level == CB_LEVEL_NONE) {
         return CB_OK;
     }
     place *p = at != NULL ? *at : NULL;
@@ -284,17 +335,15 @@ static cb_status apply(cb_local_directory *d, const char *name, uint64_t generat
         p->next = n->contents;
         n->contents = p;
     }
-    p->level = news->level;
-    p->memory_bytes = news->memory_bytes;
-    p->disk_bytes = news->disk_bytes;
+    p->what = news->what;
     count(e, p, true);
     return CB_OK;
 }
 
 static cb_status report(void *ctx, const char *name, uint64_t generation, const char *block,
-                        cb_level level, uint64_t memory_bytes, uint64_t disk_bytes, cb_error *err) {
+                        const cb_place *what, cb_error *err) {
     cb_local_directory *d = ctx;
-    const place news = {.level = level, .memory_bytes = memory_bytes, .disk_bytes = disk_bytes};
+    const place news = {.what = *what};
     spares spare = {.place = cbi_calloc(1, sizeof(place))};
     if (spare.place == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a block's place.");
@@ -329,7 +378,7 @@ static cb_status locate(void *ctx, const char *block, cb_location *locations, si
     const cbi_node *n = find_block(d, block);
     for (int pass = 0; pass < 2; pass++) { /* in memory; then the others */
         for (const place *p = n != NULL ? n->contents : NULL; p != NULL; p = p->next) {
-            if (((p->level & CB_LEVEL_IN_MEMORY) != 0) == (pass == 0) &&
+            if (((p->what.level & CB_LEVEL_IN_MEMORY) != 0) == (pass == 0) &&
                 !has_expired(d, p->owner)) {
                 if (found < max) {
                     locations[found] = location_of(p, p->owner);
@@ -379,7 +428,87 @@ static cb_status peers(void *ctx, const char *name, cb_executor_view *views, siz
     return CB_OK;
 }
 
+/* ---- claims ---- */
+
+/** [locked] Where the link to it is; it may be NULL there. */
+static claim **find_claim(executor *e, const char *block) {
+    claim **at = &e->claims;
+    while (*at != NULL && strcmp((*at)->block, block) != 0) {
+        at = &(*at)->next;
+    }
+    return at;
+}
+
+/** [locked] How long another one still has it. */
+static uint64_t claimed_for(const cb_local_directory *d, const executor *me, const char *block,
+                            uint64_t now_ns) {
+    for (executor *e = d->executors; e != NULL; e = e->next) {
+        const claim *c = e != me && !has_expired(d, e) ? *find_claim(e, block) : NULL;
+        if (c != NULL && c->until_ns > now_ns) {
+            return c->until_ns - now_ns;
+        }
+    }
+    return 0;
+}
+
+static cb_status claim_block(void *ctx, const char *name, uint64_t generation, const char *block,
+                             uint64_t claim_ns, bool *granted, uint64_t *wait_ns, cb_error *err) {
+    cb_local_directory *d = ctx;
+    size_t bytes = strlen(block) + 1;
+    claim *spare = cbi_calloc(1, sizeof *spare + bytes);
+    if (spare == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory for a claim.");
+    }
+    memcpy(spare->block, block, bytes);
+    uint64_t now_ns = now_of(d), left_ns = 0;
+    cbi_lock_take(&d->lock);
+    executor *e = find_executor(d, name, generation);
+    if (e != NULL) {
+        left_ns = claimed_for(d, e, block, now_ns);
+        claim **at = find_claim(e, block);
+        if (left_ns == 0 && *at == NULL) {
+            *at = spare;
+            spare = NULL;
+        }
+        if (left_ns == 0) {
+            (*at)->until_ns = now_ns + claim_ns;
+        }
+    }
+    cbi_lock_give(&d->lock);
+    cbi_free(spare);
+    if (e == NULL) {
+        return unknown(name, generation, err);
+    }
+    *granted = left_ns == 0;
+    *wait_ns = left_ns;
+    return CB_OK;
+}
+
+static void unclaim(void *ctx, const char *name, uint64_t generation, const char *block) {
+    cb_local_directory *d = ctx;
+    claim *ended = NULL;
+    cbi_lock_take(&d->lock);
+    executor *e = find_executor(d, name, generation);
+    if (e != NULL) {
+        claim **at = find_claim(e, block);
+        ended = *at;
+        *at = ended != NULL ? ended->next : NULL;
+    }
+    cbi_lock_give(&d->lock);
+    cbi_free(ended);
+}
+
 /* ---- from beginning to end ---- */
+
+static uint64_t monotonic(void *ctx) {
+    (void)ctx;
+    return cbi_sys_clock_ns();
+}
+
+void cbi_local_directory_clock(cb_local_directory *d, cbi_clock_fn clock, void *ctx) {
+    d->clock = clock;
+    d->clock_ctx = ctx;
+}
 
 cb_status cb_local_directory_create(uint64_t lease_ns, cb_directory_watch_fn watch, void *watch_ctx,
                                     cb_local_directory **directory, cb_error *err) {
@@ -390,6 +519,7 @@ cb_status cb_local_directory_create(uint64_t lease_ns, cb_directory_watch_fn wat
     d->lease_ns = lease_ns;
     d->watch = watch;
     d->watch_ctx = watch_ctx;
+    d->clock = monotonic;
     cb_status status = cbi_index_init(&d->blocks, &d->lock, BLOCKS_MAX, charge_nothing, NULL, err);
     if (status != CB_OK) {
         cbi_free(d);
@@ -420,5 +550,7 @@ cb_directory cb_local_directory_interface(cb_local_directory *d) {
                           .renew = renew,
                           .locate = locate,
                           .peers = peers,
+                          .claim = claim_block,
+                          .unclaim = unclaim,
                           .ctx = d};
 }
