@@ -77,15 +77,20 @@ static inline uint8_t kit_byte(uint32_t seed, uint64_t i) {
     return (uint8_t)(seed * 31 + i * 7 + i / 4096);
 }
 
-static inline cb_status kit_put(cb_client *c, const char *name, cb_level level, uint32_t seed,
-                                size_t bytes) {
+static inline cb_status kit_put_or(cb_client *c, const char *name, cb_level level, uint32_t seed,
+                                   size_t bytes, cb_error *err) {
     uint8_t *data = malloc(bytes + 1);
     for (size_t i = 0; i < bytes; i++) {
         data[i] = kit_byte(seed, i);
     }
-    cb_status status = cb_client_put(c, name, level, data, bytes, NULL);
+    cb_status status = cb_client_put(c, name, level, data, bytes, err);
     free(data);
     return status;
+}
+
+static inline cb_status kit_put(cb_client *c, const char *name, cb_level level, uint32_t seed,
+                                size_t bytes) {
+    return kit_put_or(c, name, level, seed, bytes, NULL);
 }
 
 static inline void kit_same(const uint8_t *data, uint32_t seed, size_t bytes) {
