@@ -61,6 +61,8 @@ void cli_signals_block(sigset_t *before) {
 }
 
 void cli_signals_restore(const sigset_t *before) {
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGUSR1, &ignore, NULL); /* a question that came too late ends nothing */
     /* One that came too late to be taken would end the process now, after the work; there is
      * nothing to lose. */
     (void)pthread_sigmask(SIG_SETMASK, before, NULL);
