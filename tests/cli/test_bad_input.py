@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -236,7 +237,7 @@ class BadInput(h.Case):
         for rows, data in self.moving_input(lambda path: os.truncate(path, len(h.records(10)) * 5000)):
             whole = set(data.splitlines(True))
             odd = [row for row in rows if row not in whole]
-            self.assertLessEqual(len(odd), 1, "rows that were never there")
+            self.assertLessEqual(len(odd), os.cpu_count(), "rows that were never there")  # one that each worker read the first part of
 
     def test_an_input_that_is_unlinked_meanwhile(self):
         for rows, data in self.moving_input(os.unlink):
@@ -252,8 +253,7 @@ class BadInput(h.Case):
     def test_temporary_files_on_a_memory_file_system_are_refused_or_warned_of(self):
         if not os.path.ismount("/dev/shm"):
             h.skip_loudly("there is no /dev/shm")
-        folder = "/dev/shm/carbide-test"
-        os.makedirs(folder, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix="carbide-test.", dir="/dev/shm")
         try:
             source = self.write("in", h.records(200_000))
             result = h.sort("--memory", "8M", "-T", folder, "-o", self.path("out"), source)

@@ -283,10 +283,10 @@ class Verbs(h.Case):
                     for _ in range(50):
                         h.run(["sync", "-f", folder])
                         s = os.statvfs(folder)
-                        if (s.f_bfree, s.f_ffree) == before:
+                        if s.f_bfree >= before[0] and s.f_ffree >= before[1]:
                             break
                         time.sleep(0.05)
-                    self.assertEqual((s.f_bfree, s.f_ffree), before, f"{verb}: blocks or inodes stay taken")
+                    self.assertTrue(s.f_bfree >= before[0] and s.f_ffree >= before[1], f"{verb}: blocks or inodes stay taken")
                     self.assertEqual(sorted(os.listdir(folder)), ["lost+found", "temp"])
 
     def test_a_full_disk_is_an_error_with_4_for_temporary_files_and_2_for_the_output(self):
