@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# ctest-timeout: 420
+# ctest-timeout: 600
 """The fault loop: every allocation, every call to the system and every thread start of a spilling sort fails.
 
 A build of the fault preset counts its calls and lets the n-th fail, once or from then on (src/base/fault.c). Scenario by scenario and kind by kind,

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* ctest-timeout: 300 */
 /*
  * Goal: blocks go from client to client whole or not at all, leases hold what they promise and end
  * with who held them, and no client harms another. Method: a server in a thread; clients that

@@ -70,7 +70,7 @@ def with_room(argv):
     return out
 
 
-def run(argv, stdin=b"", timeout=60, env=None, cwd=None, program=None, preexec=None, stdout=subprocess.PIPE):
+def run(argv, stdin=b"", timeout=100, env=None, cwd=None, program=None, preexec=None, stdout=subprocess.PIPE):
     """Runs argv; a hang ends it (timed_out) instead of the test run. `program` differs from argv[0] on purpose."""
     argv = with_room(argv)
     timeout *= 1 if PLAIN else 5
