@@ -43,6 +43,8 @@ enum {
     ENOUGH_MIN = 64 << 20,
     ENOUGH_SQUARED = 8 << 20, /* times the input, in bytes squared: memory that is enough */
     ENOUGH_FACTOR = 6,        /* of the budget: a smaller input is better kept in memory */
+    STREAM_WORKER_MIN =
+        1 << 20, /* less for each worker makes so many runs that merging them is all */
     SAMPLE_SPOTS_MIN = 256,
     SAMPLE_SPOTS_MAX = 8192,
     SAMPLE_ROWS_A_SPOT = 64
@@ -297,7 +299,9 @@ cb_status cbi_sort_size(cb_sort *s, cb_error *err) {
     uint64_t bytes = cbi_input_bytes(s->input);
     if (cbi_input_seekable(s->input) && bytes < 512 * CBI_KIB)
         threads = 1; /* not worth a thread */
-    while (!plan_for(s, threads, &z)) {
+    bool stream = s->o.action == CB_SORT_SORT && !cbi_sort_by_range(s);
+    while (!plan_for(s, threads, &z) ||
+           (stream && threads > 1 && z.segments / threads * z.segment < STREAM_WORKER_MIN)) {
         if (threads > 1) {
             threads--;
             continue;

@@ -104,7 +104,8 @@ struct cb_sort {
     uint32_t next_load, next_range, turn;
     unsigned busy;
     bool exclusive;
-    unsigned claiming; /* workers that want their builder's memory back: no run is begun */
+    bool claiming;     /* a worker wants its builder's memory back: no run is begun */
+    unsigned flushing; /* workers that write a run of a stream */
     bool big_taken;    /* a worker has the token for large rows */
     uint64_t cursor;   /* output bytes placed so far */
     cb_status failed;

@@ -37,13 +37,18 @@ static cb_status flush_builder(sort_worker *w, cb_error *err) {
         return CB_OK;
     cbi_builder_sort(&w->builder);
     cbi_mutex_lock(&s->mutex);
-    while (s->claiming > 0 &&
-           !cbi_sort_stopped(s)) /* what is written now must not take its place */
+    while (s->claiming && !cbi_sort_stopped(s)) /* what is written now must not take its place */
         cbi_cond_wait(&s->changed, &s->mutex);
     uint32_t slot = cbi_run_table_take(&s->runs);
     s->stats.runs++;
+    s->flushing++;
     cbi_mutex_unlock(&s->mutex);
-    return cbi_run_table_flush(&s->runs, &w->builder, slot, err);
+    cb_status status = cbi_run_table_flush(&s->runs, &w->builder, slot, err);
+    cbi_mutex_lock(&s->mutex);
+    s->flushing--;
+    cbi_cond_broadcast(&s->changed);
+    cbi_mutex_unlock(&s->mutex);
+    return status;
 }
 
 cb_status cbi_sort_emit(void *ctx, const cbi_stored *row, cb_error *err) {
@@ -72,6 +77,15 @@ cb_status cbi_sort_merge_runs(sort_worker *w, cb_error *err) {
 
 /* ---- streams ---- */
 
+static size_t run_reserve(const cb_sort *s, unsigned threads) {
+    return cbi_max(threads * 4 * s->sizes.run_batch, s->sizes.segments / 6);
+}
+
+/* What each worker fills: segments outside are for runs on their way out. */
+static size_t stream_builder_units(const cb_sort *s) {
+    return (s->sizes.segments - run_reserve(s, s->sizes.threads)) / s->sizes.threads;
+}
+
 static cb_status take_builder(sort_worker *w, cb_error *err) {
     cb_sort *s = w->sort;
     void *base;
@@ -86,10 +100,32 @@ static void give_builder(sort_worker *w) {
     w->builder.base = NULL;
 }
 
-enum { REBUILD_TRIES = 5000 }; /* of a millisecond */
+/* Runs that others were writing may lie where the builder was: they leave soon, and no more are
+ * begun meanwhile. What stays (a giant row that another worker holds) leaves room for a smaller
+ * one. */
+static cb_status retake_builder(sort_worker *w, cb_error *err) {
+    cb_sort *s = w->sort;
+    w->builder_units = stream_builder_units(s);
+    size_t least = w->builder_units / 4 + 1;
+    for (;;) {
+        cbi_mutex_lock(&s->mutex);
+        bool alone = s->flushing == 0;
+        cbi_mutex_unlock(&s->mutex);
+        cb_status status = take_builder(w, err);
+        if (status != CB_EBUDGET || cbi_sort_stopped(s))
+            return status;
+        if (!alone)
+            cbi_sys_sleep_ns(1000000);
+        else if (w->builder_units <= least)
+            return status;
+        else
+            w->builder_units = cbi_max(w->builder_units - w->builder_units / 8 - 1, least);
+    }
+}
 
 /* The table of runs is nearly full: this worker's builder (just emptied) becomes memory for a
- * merge. */
+ * merge. One worker at a time, until it has a builder again: another's merge would hold memory that
+ * nothing makes leave. */
 static cb_status make_slots(sort_worker *w, cb_error *err) {
     cb_sort *s = w->sort;
     cbi_mutex_lock(&s->mutex);
@@ -105,21 +141,14 @@ static cb_status make_slots(sort_worker *w, cb_error *err) {
     give_builder(w);
     s->passes = 2;
     cb_status status = cbi_run_table_merge_some(&s->runs, width, err);
-    cbi_mutex_lock(&s->mutex);
-    s->exclusive = false;
-    s->claiming += status == CB_OK;
-    cbi_cond_broadcast(&s->changed);
-    cbi_mutex_unlock(&s->mutex);
-    CB_TRY(status);
-    /* Runs that others were writing may lie where the builder was. They leave soon, and no more are
-     * begun meanwhile. */
-    status = take_builder(w, err);
-    for (unsigned i = 0; status == CB_EBUDGET && i < REBUILD_TRIES && !cbi_sort_stopped(s); i++) {
-        cbi_sys_sleep_ns(1000000);
-        status = take_builder(w, err);
+    if (status == CB_OK) {
+        cbi_mutex_lock(&s->mutex);
+        s->claiming = true;
+        cbi_mutex_unlock(&s->mutex);
+        status = retake_builder(w, err);
     }
     cbi_mutex_lock(&s->mutex);
-    s->claiming--;
+    s->exclusive = s->claiming = false;
     cbi_cond_broadcast(&s->changed);
     cbi_mutex_unlock(&s->mutex);
     return status;
@@ -225,10 +254,6 @@ cb_status cbi_sort_end_output(cb_sort *s, cb_error *err) {
     return CB_OK;
 }
 
-static size_t run_reserve(const cb_sort *s, unsigned threads) {
-    return cbi_max(threads * 4 * s->sizes.run_batch, s->sizes.segments / 6);
-}
-
 static cb_status merge_stream(cb_sort *s, cb_error *err) {
     CB_TRY(cbi_sort_begin_output(s, err));
     if (s->runs.count == 0) {
@@ -244,13 +269,15 @@ static cb_status merge_stream(cb_sort *s, cb_error *err) {
 
 cb_status cbi_sort_stream(cb_sort *s, cb_error *err) {
     unsigned threads = s->sizes.threads;
-    uint32_t slots =
-        (uint32_t)cbi_clamp((size_t)(s->sizes.usable / (32 * CBI_KIB)), 8 + 4 * threads, 8192);
+    /* Narrow merges (--batch-size) are begun early: there is no use in many runs. */
+    size_t least = 8 + 4 * (size_t)threads, most = 8192;
+    if (s->o.merge_width_max >= 2)
+        most = cbi_max(least, 4 * (size_t)s->o.merge_width_max);
+    uint32_t slots = (uint32_t)cbi_clamp((size_t)(s->sizes.usable / (32 * CBI_KIB)), least, most);
     CB_TRY(cbi_sort_open_runs(s, slots, s->sizes.run_batch, err));
-    size_t units = (s->sizes.segments - run_reserve(s, threads)) / threads;
     cb_status status = CB_OK;
     for (unsigned i = 0; status == CB_OK && i < threads; i++) {
-        s->workers[i].builder_units = units;
+        s->workers[i].builder_units = stream_builder_units(s);
         status = take_builder(&s->workers[i], err);
     }
     cbi_sort_phase(s, CB_PHASE_READ);

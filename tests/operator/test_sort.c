@@ -270,6 +270,30 @@ static void test_rows_of_many_lengths(void **state) {
     by_every_road(any_key, 150000, 0, 6 * CBI_MIB, false, false);
 }
 
+/* Once a worker that wanted its builder's memory back after a merge waited for the merge of another
+ * one, which waited for it: seconds a time, and in the end no memory. */
+static void test_streams_of_many_runs_and_workers(void **state) {
+    (void)state;
+    corpus c = make_corpus(any_key, 200000, 100, header);
+    put_in_order(&c, header, false, SIGN_ASCENDING);
+    for (uint64_t memory = 10; memory <= 16; memory += 3) {
+        feeder f;
+        feeder_start(&f, &c.text);
+        const char *input = f.path;
+        cb_sort_options options = options_for(&input, 1, memory * CBI_MIB, 6);
+        options.keys = first_column;
+        options.key_count = 1;
+        options.merge_width_max = 2;
+        cb_error err = {.message = ""};
+        cb_sort_stats stats;
+        assert_sort_ok(run(&options, &stats, &err), err);
+        feeder_end(&f);
+        assert_int_equal(stats.passes, 2);
+        assert_sorted("many runs", &c.want);
+    }
+    corpus_free(&c);
+}
+
 /* Once the sampler's buffer was doubled beyond its end when few spots had a whole row. */
 static void test_rows_larger_than_any_sampled_spot(void **state) {
     (void)state;
@@ -802,6 +826,7 @@ int main(void) {
         cmocka_unit_test(test_equal_keys_stay_in_input_order_in_large_ranges),
         cmocka_unit_test(test_unique_rows_of_spilled_inputs_are_the_first_ones),
         cmocka_unit_test(test_rows_of_many_lengths),
+        cmocka_unit_test(test_streams_of_many_runs_and_workers),
         cmocka_unit_test(test_rows_larger_than_any_sampled_spot),
         cmocka_unit_test(test_nothing_one_row_and_only_a_header),
         cmocka_unit_test(test_fixed_records_by_a_slice),
