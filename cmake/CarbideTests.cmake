@@ -5,7 +5,7 @@
 # tests/fault                           only in builds with CARBIDE_FAULTS; they run nothing else
 #
 # The label of a test is its folder. A line "ctest-timeout: SECONDS", "ctest-labels: a;b" or "ctest-args: ..." in one of the
-# first 20 lines of a test (in a comment) says what differs: 120 s, the folder, none; "ctest-wraps: NAME..." has the test's own
+# first 20 lines of a test (in a comment) says what differs: 240 s, the folder, none; "ctest-wraps: NAME..." has the test's own
 # wrap_NAME called instead of these functions of the library (ld --wrap). A test that ends with 77 was
 # skipped and has said why. Labels with a meaning of their own: oracle (needs peers or data), long (minutes), fault (also by
 # a name with "fault" in it: the only ones that run in builds with CARBIDE_FAULTS).
