@@ -673,7 +673,7 @@ static void watch(void *ctx) {
     watcher *w = ctx;
     uint64_t start = cbi_sys_clock_ns(), rows = 0;
     bool done = false;
-    while (!atomic_load(&w->end)) {
+    do {
         cb_progress p = {.struct_size = sizeof p};
         cb_sort_progress(w->sort, &p);
         w->looks++;
@@ -685,7 +685,7 @@ static void watch(void *ctx) {
         if (w->cancel_after_ns != 0 && cbi_sys_clock_ns() - start > w->cancel_after_ns)
             cb_sort_cancel(w->sort);
         cbi_sys_sleep_ns(50000);
-    }
+    } while (!atomic_load(&w->end));
 }
 
 static cb_status run_watched(const cb_sort_options *options, uint64_t cancel_after_ns) {

@@ -132,11 +132,11 @@ static void test_directory__leases_end(void **state) {
     cb_location at[4];
     uint64_t a = 0, b = 0;
     size_t count = 0;
-    assert_ok(cb_local_directory_create(200000000, NULL, NULL, &local, NULL));
+    assert_ok(cb_local_directory_create(1500000000, NULL, NULL, &local, NULL));
     cb_directory d = cb_local_directory_interface(local);
     assert_ok(enter(&d, "a", 0, &a));
     assert_ok(report(&d, "a", a, "x", SER, 1, 0));
-    cbi_sys_sleep_ns(210000000);
+    cbi_sys_sleep_ns(1510000000);
     assert_ok(enter(&d, "b", 0, &b));
     assert_int_equal(holders(&d, "x", at), 0);
     assert_status(d.renew(d.ctx, "a", a, NULL), CB_ENOTFOUND);
