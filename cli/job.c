@@ -369,6 +369,7 @@ int cli_job_run(const cli_job *job, const void *options, cli_create_fn create, c
     if (status == CB_OK)
         status = cli_ticker_watch(&work, job->progress, job->quiet, has_streams(&job->options),
                                   &before, &err);
+    cb_status_page_destroy(work.page); /* a signal that came late ends the process now */
     cli_signals_restore(&before);
     if (status != CB_OK)
         tell_failure(job, &work, &err);
@@ -379,7 +380,6 @@ int cli_job_run(const cli_job *job, const void *options, cli_create_fn create, c
         code = close_output(job);
     if (code == CLI_EXIT_OK)
         code = told;
-    cb_status_page_destroy(work.page);
     if (work.object != NULL)
         work.destroy(work.object);
     return code;

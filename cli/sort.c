@@ -162,10 +162,8 @@ static void work_figures(const void *object, cb_figures *figures) {
 /** One try; *sort is the caller's to destroy, whatever the answer. Ends the process when a signal
  * ended the work. */
 static cb_status attempt(const cli_sort_args *args, bool streams, cb_status_page *page,
-                         cb_sort **sort, cb_error *err) {
-    sigset_t before;
+                         const sigset_t *before, cb_sort **sort, cb_error *err) {
     *sort = NULL;
-    cli_signals_block(&before);
     cb_status status = cb_sort_create(&args->options, sort, err);
     if (status == CB_OK) {
         const cli_work work = {.object = *sort,
@@ -177,10 +175,9 @@ static cb_status attempt(const cli_sort_args *args, bool streams, cb_status_page
                                .figures = work_figures,
                                .page = page,
                                .what = "sort"};
-        status = cli_ticker_watch(&work, args->progress, args->quiet || args->gnu, streams, &before,
-                                  err);
+        status =
+            cli_ticker_watch(&work, args->progress, args->quiet || args->gnu, streams, before, err);
     }
-    cli_signals_restore(&before);
     return status;
 }
 
@@ -201,17 +198,21 @@ static int run(cli_sort_args *args) {
     cb_sort *sort = NULL;
     cb_status_page *page = NULL;
     cb_error err = {0};
+    sigset_t before;
     bool streams = has_streams(&args->options);
     if (args->status_path != NULL &&
         cb_status_page_create(args->status_path, &page, &err) != CB_OK) {
         cli_complain("%s", err.message);
         return CLI_EXIT_TROUBLE;
     }
-    cb_status status = attempt(args, streams, page, &sort, &err);
+    cli_signals_block(&before);
+    cb_status status = attempt(args, streams, page, &before, &sort, &err);
     for (int tries = 0; tries < RAISES_MAX && raise_budget(args, streams, status, &err); tries++) {
         cb_sort_destroy(sort);
-        status = attempt(args, streams, page, &sort, &err);
+        status = attempt(args, streams, page, &before, &sort, &err);
     }
+    cb_status_page_destroy(page); /* a signal that came late ends the process now */
+    cli_signals_restore(&before);
     if (status != CB_OK)
         tell_failure(args, sort, &err);
     int code = exit_code(args, status);
@@ -220,7 +221,6 @@ static int run(cli_sort_args *args) {
         code = close_output(args);
     if (code == CLI_EXIT_OK)
         code = told;
-    cb_status_page_destroy(page);
     cb_sort_destroy(sort);
     return code;
 }
