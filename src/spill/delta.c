@@ -58,15 +58,15 @@ typedef struct progress {
 } progress;
 
 /* Mask of the 64 bytes that lie `distance` before those of the block to come. */
-static inline uint64_t mask_above(const progress *p) {
-    size_t block = p->raw / BLOCK - p->distance / BLOCK;
-    unsigned shift = p->distance % BLOCK;
-    uint64_t near = p->masks[block % MASKS], far = p->masks[(block - 1) % MASKS];
+static inline uint64_t mask_above(const uint64_t *masks, size_t raw, size_t distance) {
+    size_t block = raw / BLOCK - distance / BLOCK;
+    unsigned shift = distance % BLOCK;
+    uint64_t near = masks[block % MASKS], far = masks[(block - 1) % MASKS];
     return near << shift | far >> 1 >> (63 - shift);
 }
 
-static inline void keep_mask(progress *p, uint64_t mask) {
-    p->masks[p->raw / BLOCK % MASKS] = mask;
+static inline void keep_mask(uint64_t *masks, size_t raw, uint64_t mask) {
+    masks[raw / BLOCK % MASKS] = mask;
 }
 
 /* ---- plain C: a block, with exact ends ---- */
@@ -92,7 +92,8 @@ static size_t make_block(progress *p, const uint8_t *from, size_t count, uint8_t
         bytes += x != 0;
         mask |= (uint64_t)(x != 0) << i;
     }
-    uint64_t news = (p->distance > 0 ? mask ^ mask_above(p) : mask) & low_bits(count);
+    uint64_t news = (p->distance > 0 ? mask ^ mask_above(p->masks, p->raw, p->distance) : mask) &
+                    low_bits(count);
     size_t at = 1;
     to[0] = 0;
     for (size_t k = 0; k < 8; k++) {
@@ -102,7 +103,7 @@ static size_t make_block(progress *p, const uint8_t *from, size_t count, uint8_t
         at += byte != 0;
     }
     memcpy(to + at, results, bytes);
-    keep_mask(p, mask);
+    keep_mask(p->masks, p->raw, mask);
     p->raw += count;
     return at + bytes;
 }
@@ -135,7 +136,8 @@ static bool unpack_block(progress *p, const uint8_t *from, size_t stored, uint8_
     }
     if ((mask & ~low_bits(count)) != 0)
         return false;
-    mask = (p->distance > 0 ? mask ^ mask_above(p) : mask) & low_bits(count);
+    mask = (p->distance > 0 ? mask ^ mask_above(p->masks, p->raw, p->distance) : mask) &
+           low_bits(count);
     if ((size_t)__builtin_popcountll(mask) > room - at)
         return false;
     for (size_t i = p->raw; i < p->raw + count; i++) {
@@ -143,7 +145,7 @@ static bool unpack_block(progress *p, const uint8_t *from, size_t stored, uint8_
         uint8_t result = (mask >> (i - p->raw) & 1) != 0 ? from[at++] : 0;
         to[i] = result ^ result_of(to, i, p->distance);
     }
-    keep_mask(p, mask);
+    keep_mask(p->masks, p->raw, mask);
     p->raw += count;
     p->packed += at;
     return true;
@@ -183,48 +185,52 @@ static inline uint64_t bytes_not_zero(uint64_t word) {
 }
 
 /* The mask of the next block, written at `to`; answers its bytes. Eight more may be written. */
-WITH_BMI2 static inline size_t put_mask(progress *p, uint64_t mask, bool rows, uint8_t *to) {
-    uint64_t news = rows ? mask ^ mask_above(p) : mask;
-    keep_mask(p, mask);
+WITH_BMI2 static inline size_t put_mask(uint64_t *masks, size_t raw, size_t distance, uint64_t mask,
+                                        uint8_t *to) {
+    uint64_t news = distance > 0 ? mask ^ mask_above(masks, raw, distance) : mask;
+    keep_mask(masks, raw, mask);
     uint64_t some = bytes_not_zero(news);
     to[0] = (uint8_t)_pext_u64(some, HIGH_BITS);
     cbi_store_u64(to + 1, _pext_u64(news, (some >> 7) * 255));
     return 1 + (size_t)__builtin_popcountll(some);
 }
 
-WITH_BMI2 static inline uint64_t get_mask(progress *p, const uint8_t *from, bool rows,
-                                          size_t *bytes) {
+WITH_BMI2 static inline uint64_t get_mask(uint64_t *masks, size_t raw, size_t distance,
+                                          const uint8_t *from, size_t *bytes) {
     uint64_t some = _pdep_u64(from[0], LOW_BITS);
     uint64_t mask = _pdep_u64(cbi_load_u64(from + 1), some * 255);
-    mask = rows ? mask ^ mask_above(p) : mask;
-    keep_mask(p, mask);
+    mask = distance > 0 ? mask ^ mask_above(masks, raw, distance) : mask;
+    keep_mask(masks, raw, mask);
     *bytes = 1 + (size_t)__builtin_popcountll(some);
     return mask;
 }
 
 WITH_BMI2 static inline void pack_words(progress *p, const uint8_t *from, size_t end, bool rows,
                                         uint8_t *to, size_t room) {
-    const size_t distance = p->distance;
-    uint64_t before = p->raw == 0 ? 0 : from[p->raw - 1] ^ (rows ? from[p->raw - 1 - distance] : 0);
-    while (p->raw + BLOCK <= end && p->packed + CBI_DELTA_WORST_BLOCK_BYTES <= room) {
+    const size_t distance = rows ? p->distance : 0;
+    size_t raw = p->raw, packed = p->packed; /* not where stores of bytes may change them */
+    uint64_t before = raw == 0 ? 0 : from[raw - 1] ^ (rows ? from[raw - 1 - distance] : 0);
+    while (raw + BLOCK <= end && packed + CBI_DELTA_WORST_BLOCK_BYTES <= room) {
         uint64_t mask = 0, results[BLOCK / 8];
         for (unsigned i = 0; i < BLOCK / 8; i++) {
-            const uint8_t *at = from + p->raw + i * 8;
+            const uint8_t *at = from + raw + i * 8;
             uint64_t word = cbi_load_u64(at) ^ (rows ? cbi_load_u64(at - distance) : 0);
             results[i] = word ^ (word << 8 | before);
             before = word >> 56;
             mask |= _pext_u64(bytes_not_zero(results[i]), HIGH_BITS) << i * 8;
         }
-        uint8_t *out = to + p->packed;
-        out += put_mask(p, mask, rows, out);
+        uint8_t *out = to + packed;
+        out += put_mask(p->masks, raw, distance, mask, out);
         for (unsigned i = 0; i < BLOCK / 8; i++) {
             uint64_t some = _pdep_u64(mask >> i * 8, LOW_BITS);
             cbi_store_u64(out, _pext_u64(results[i], some * 255));
             out += __builtin_popcountll(some);
         }
-        p->raw += BLOCK;
-        p->packed = (size_t)(out - to);
+        raw += BLOCK;
+        packed = (size_t)(out - to);
     }
+    p->raw = raw;
+    p->packed = packed;
 }
 
 WITH_BMI2 static void pack_bmi2(progress *p, const uint8_t *from, size_t end, uint8_t *to,
@@ -237,25 +243,28 @@ WITH_BMI2 static void pack_bmi2(progress *p, const uint8_t *from, size_t end, ui
 
 WITH_BMI2 static inline void unpack_words(progress *p, const uint8_t *from, size_t stored,
                                           bool rows, uint8_t *to, size_t end) {
-    const size_t distance = p->distance;
-    uint64_t before = p->raw == 0 ? 0 : to[p->raw - 1] ^ (rows ? to[p->raw - 1 - distance] : 0);
+    const size_t distance = rows ? p->distance : 0;
+    size_t raw = p->raw, packed = p->packed; /* not where stores of bytes may change them */
+    uint64_t before = raw == 0 ? 0 : to[raw - 1] ^ (rows ? to[raw - 1 - distance] : 0);
     before *= LOW_BITS; /* in all eight bytes */
-    while (p->raw + BLOCK <= end && p->packed + CBI_DELTA_WORST_BLOCK_BYTES <= stored) {
-        const uint8_t *in = from + p->packed;
+    while (raw + BLOCK <= end && packed + CBI_DELTA_WORST_BLOCK_BYTES <= stored) {
+        const uint8_t *in = from + packed;
         size_t bytes;
-        uint64_t mask = get_mask(p, in, rows, &bytes);
+        uint64_t mask = get_mask(p->masks, raw, distance, in, &bytes);
         in += bytes;
         for (unsigned i = 0; i < BLOCK; i += 8) {
             uint64_t some = _pdep_u64(mask >> i, LOW_BITS);
             uint64_t word = prefix_xor(_pdep_u64(cbi_load_u64(in), some * 255)) ^ before;
             in += __builtin_popcountll(some);
             before = (word >> 56) * LOW_BITS;
-            uint8_t *at = to + p->raw + i;
+            uint8_t *at = to + raw + i;
             cbi_store_u64(at, rows ? word ^ cbi_load_u64(at - distance) : word);
         }
-        p->raw += BLOCK;
-        p->packed = (size_t)(in - from);
+        raw += BLOCK;
+        packed = (size_t)(in - from);
     }
+    p->raw = raw;
+    p->packed = packed;
 }
 
 WITH_BMI2 static void unpack_bmi2(progress *p, const uint8_t *from, size_t stored, uint8_t *to,
@@ -268,23 +277,26 @@ WITH_BMI2 static void unpack_bmi2(progress *p, const uint8_t *from, size_t store
 
 WITH_AVX512 static inline void pack_vectors(progress *p, const uint8_t *from, size_t end, bool rows,
                                             uint8_t *to, size_t room) {
-    const size_t distance = p->distance;
-    while (p->raw + BLOCK <= end && p->packed + CBI_DELTA_WORST_BLOCK_BYTES <= room) {
-        const uint8_t *at = from + p->raw;
+    const size_t distance = rows ? p->distance : 0;
+    size_t raw = p->raw, packed = p->packed; /* not where stores of bytes may change them */
+    while (raw + BLOCK <= end && packed + CBI_DELTA_WORST_BLOCK_BYTES <= room) {
+        const uint8_t *at = from + raw;
         __m512i x = _mm512_loadu_si512(at);
-        __m512i left = p->raw == 0 ? _mm512_maskz_loadu_epi8(~(__mmask64)1, at - 1)
-                                   : _mm512_loadu_si512(at - 1);
+        __m512i left =
+            raw == 0 ? _mm512_maskz_loadu_epi8(~(__mmask64)1, at - 1) : _mm512_loadu_si512(at - 1);
         if (rows) {
             x = _mm512_xor_si512(x, _mm512_loadu_si512(at - distance));
             left = _mm512_xor_si512(left, _mm512_loadu_si512(at - distance - 1));
         }
         x = _mm512_xor_si512(x, left);
         uint64_t mask = _mm512_test_epi8_mask(x, x);
-        p->packed += put_mask(p, mask, rows, to + p->packed);
-        _mm512_storeu_si512(to + p->packed, _mm512_maskz_compress_epi8(mask, x));
-        p->packed += (size_t)__builtin_popcountll(mask);
-        p->raw += BLOCK;
+        packed += put_mask(p->masks, raw, distance, mask, to + packed);
+        _mm512_storeu_si512(to + packed, _mm512_maskz_compress_epi8(mask, x));
+        packed += (size_t)__builtin_popcountll(mask);
+        raw += BLOCK;
     }
+    p->raw = raw;
+    p->packed = packed;
 }
 
 WITH_AVX512 static void pack_avx512(progress *p, const uint8_t *from, size_t end, uint8_t *to,
@@ -308,14 +320,15 @@ WITH_AVX512 static inline __m512i spread_bytes(void) {
 
 WITH_AVX512 static inline void unpack_vectors(progress *p, const uint8_t *from, size_t stored,
                                               bool rows, uint8_t *to, size_t end) {
-    const size_t distance = p->distance;
-    uint64_t before = p->raw == 0 ? 0 : to[p->raw - 1] ^ (rows ? to[p->raw - 1 - distance] : 0);
-    while (p->raw + BLOCK <= end && p->packed + CBI_DELTA_WORST_BLOCK_BYTES <= stored) {
+    const size_t distance = rows ? p->distance : 0;
+    size_t raw = p->raw, packed = p->packed; /* not where stores of bytes may change them */
+    uint64_t before = raw == 0 ? 0 : to[raw - 1] ^ (rows ? to[raw - 1 - distance] : 0);
+    while (raw + BLOCK <= end && packed + CBI_DELTA_WORST_BLOCK_BYTES <= stored) {
         size_t bytes;
-        uint64_t mask = get_mask(p, from + p->packed, rows, &bytes);
-        p->packed += bytes;
-        __m512i x = _mm512_maskz_expand_epi8(mask, _mm512_loadu_si512(from + p->packed));
-        p->packed += (size_t)__builtin_popcountll(mask);
+        uint64_t mask = get_mask(p->masks, raw, distance, from + packed, &bytes);
+        packed += bytes;
+        __m512i x = _mm512_maskz_expand_epi8(mask, _mm512_loadu_si512(from + packed));
+        packed += (size_t)__builtin_popcountll(mask);
         x = _mm512_xor_si512(x, _mm512_slli_epi64(x, 8));
         x = _mm512_xor_si512(x, _mm512_slli_epi64(x, 16));
         x = _mm512_xor_si512(x, _mm512_slli_epi64(x, 32));
@@ -325,10 +338,12 @@ WITH_AVX512 static inline void unpack_vectors(progress *p, const uint8_t *from, 
         before ^= sums >> 56;
         x = _mm512_xor_si512(
             x, _mm512_permutexvar_epi8(spread_bytes(), _mm512_set1_epi64((long long)carries)));
-        uint8_t *at = to + p->raw;
+        uint8_t *at = to + raw;
         _mm512_storeu_si512(at, rows ? _mm512_xor_si512(x, _mm512_loadu_si512(at - distance)) : x);
-        p->raw += BLOCK;
+        raw += BLOCK;
     }
+    p->raw = raw;
+    p->packed = packed;
 }
 
 WITH_AVX512 static void unpack_avx512(progress *p, const uint8_t *from, size_t stored, uint8_t *to,
