@@ -42,7 +42,6 @@ typedef enum cbi_claim_state {
     CBI_CLAIM_WAITING,
     CBI_CLAIM_COMPUTING,
     CBI_CLAIM_GIVING,
-    CBI_CLAIM_GIVING_UP,
     CBI_CLAIM_ENDED
 } cbi_claim_state;
 

@@ -80,7 +80,7 @@ typedef enum cbi_replica_event_kind {
     CBI_REPLICA_MISSED,  /* ticket: they will not come, or could not be stored */
     CBI_REPLICA_LOST, /* the directory is not there, or does not know us: nothing is asked of it */
     CBI_REPLICA_ENTERED,     /* generation: what the directory gave; everything is reported again */
-    CBI_REPLICA_REMOVE,      /* grave, name or number: remove everywhere */
+    CBI_REPLICA_REMOVE,      /* grave, name or number, generation (from mint): remove everywhere */
     CBI_REPLICA_BURIED,      /* from a peer's TELL: grave, name or number, generation */
     CBI_REPLICA_TOLD,        /* answer to TELL: peer, peer_generation, sequence; none: told again */
     CBI_REPLICA_DECOMMISSION /* take nothing more, move everything, then say so */

@@ -1,0 +1,774 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The problem. Blocks have copies at other executors, and everything that can go wrong does: an
+ * answer is lost after the copy was stored, a message comes a minute late or twice, an executor
+ * dies while it sends, a directory forgets everything and is told anew by one after the other. No
+ * copy may be counted that is not there, nothing that was removed may come back, no two executors
+ * may mend the same block for long, and nobody may mend the whole cluster because a directory was
+ * restarted.
+ *
+ * The idea. Nothing is remembered about what others are doing. A block has a state here, and each
+ * step looks at what it still lacks; an action that was lost is simply found lacking again. What
+ * is believed of others comes from three sources only: an answer that names generation and checksum
+ * of the copy, what the directory says when it is asked for this block, and the list of peers.
+ *
+ *   a put     SENDING: as many peers as copies are missing are offered one, in the order of
+ *             replica_peers.c. Each refusal or silence takes the next peer. When there are enough
+ *             answers, or nobody is left, PUT_DONE says how many there are.
+ *   a death   Who had sent to it, or had got his from it, knows that it had a copy. CHECK: the
+ *             directory is asked who has the block now. The least of the holders sends; the others
+ *             rest and look again, ever later, and step in when nothing has come of it.
+ *   an audit  Every block is checked once in a while, for what nobody noticed.
+ *   a restart of the directory: all is reported again, and until `grace_ns` have passed nobody is
+ *             missed and nothing is mended. An answer of the directory that does not name this
+ *             executor for a block that it has reported is not believed either.
+ *
+ * Generations order what happened to a name: milliseconds of the clock, but never less than any
+ * that was heard of, and 20 bits of the executor (a hybrid logical clock). So nobody has to be
+ * asked for one, and nobody who forgot everything can give one twice. A reader names generation and
+ * checksum and takes nothing else.
+ *
+ * What it costs. A step touches what the event names. A tick touches what is being looked after,
+ * a death all blocks once. 200 bytes a block and its name.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "store/replica_private.h"
+
+enum {
+    BUCKETS_FIRST = 64, /* a power of two */
+    ROUNDS_A_RANK = 6,  /* without success, until the next holder in order steps in */
+    CLOCK_SHIFT = 20,
+};
+
+/* ---- small things ---- */
+
+cbi_replica_action *cbi_replica_emit(cbi_replica *r, cbi_replica_action_kind kind) {
+    if (r->count == r->max) {
+        return NULL;
+    }
+    cbi_replica_action *a = &r->actions[r->count++];
+    *a = (cbi_replica_action){.kind = kind};
+    return a;
+}
+
+void cbi_replica_retire(cbi_replica *r, void *object) {
+    *(void **)object = r->retired;
+    r->retired = object;
+}
+
+static void free_retired(cbi_replica *r) {
+    while (r->retired != NULL) {
+        void *next = *(void **)r->retired;
+        cbi_free(r->retired);
+        r->retired = next;
+    }
+}
+
+void cbi_replica_heard_of(cbi_replica *r, uint64_t generation) {
+    r->clock = cbi_max(r->clock, generation >> CLOCK_SHIFT);
+}
+
+uint64_t cbi_replica_mint(cbi_replica *r, uint64_t now_ns) {
+    uint64_t passed_ns = now_ns > r->options.now_ns ? now_ns - r->options.now_ns : 0;
+    r->clock = cbi_max(r->clock + 1, r->options.wall_ms + passed_ns / 1000000);
+    return r->clock << CLOCK_SHIFT | r->id;
+}
+
+static uint32_t copies_of(const cbi_replica *r, const cbi_tracked *b) {
+    return (r->draining ? 0u : 1u) + (uint32_t)__builtin_popcountll(b->held) + b->elsewhere;
+}
+
+/* ---- emitting ---- */
+
+static void put_done(cbi_replica *r, cbi_tracked *b, uint32_t copies) {
+    cbi_replica_action *a = b->put_open ? cbi_replica_emit(r, CBI_REPLICA_PUT_DONE) : NULL;
+    if (a != NULL) {
+        a->name = b->name;
+        a->generation = b->place.block_generation;
+        a->copies = copies;
+        b->put_open = false;
+    }
+}
+
+static void fill(cbi_replica_action *a, const cbi_tracked *b) {
+    a->name = b->name;
+    a->generation = b->place.block_generation;
+    a->checksum = b->place.checksum;
+    a->bytes = b->bytes;
+    a->place = b->place;
+    a->copies = b->copies;
+}
+
+/** false: no room for all of its actions. */
+static bool serve_sending(cbi_replica *r, cbi_tracked *b) {
+    uint32_t have = copies_of(r, b), busy = (uint32_t)__builtin_popcountll(b->sending);
+    for (; have + busy < b->copies; busy++) {
+        cbi_peer *p = cbi_replica_candidate(r, b);
+        if (p == NULL) {
+            break;
+        }
+        cbi_replica_action *a = cbi_replica_emit(r, CBI_REPLICA_SEND);
+        if (a == NULL) {
+            return false;
+        }
+        fill(a, b);
+        a->peer = p->view.name;
+        a->peer_address = p->view.address;
+        a->peer_generation = p->view.generation;
+        b->sending |= cbi_replica_bit(r, p);
+        b->due_ns = r->now_ns + r->options.answer_ns;
+    }
+    if (have < b->copies && busy > 0) {
+        cbi_tracked_queue(r, b, CBI_QUEUE_WAITING);
+        return true;
+    }
+    put_done(r, b, have);
+    if (b->put_open) {
+        return false;
+    }
+    if (have >= b->copies) {
+        cbi_tracked_settle(r, b);
+    } else {
+        cbi_tracked_back_off(r, b);
+    }
+    return true;
+}
+
+static bool serve_dropping(cbi_replica *r, cbi_tracked *b) {
+    put_done(r, b, 0);
+    cbi_replica_action *a = b->put_open ? NULL : cbi_replica_emit(r, CBI_REPLICA_DROP);
+    if (a == NULL) {
+        return false;
+    }
+    fill(a, b);
+    b->state = CBI_BLOCK_DROPPED;
+    cbi_tracked_unqueue(r, b);
+    return true;
+}
+
+static void serve_ready(cbi_replica *r) {
+    cbi_tracked *b = NULL;
+    while ((b = r->queues[CBI_QUEUE_READY].first) != NULL) {
+        bool served = b->state == CBI_BLOCK_DROPPING ? serve_dropping(r, b) : serve_sending(r, b);
+        if (!served) {
+            return;
+        }
+    }
+}
+
+static void serve_reports(cbi_replica *r) {
+    cbi_tracked *b = NULL;
+    while (r->entered && (b = r->reports.first) != NULL) {
+        cbi_replica_action *a = cbi_replica_emit(r, CBI_REPLICA_REPORT);
+        if (a == NULL) {
+            return;
+        }
+        cbi_tracked_unreport(r, b);
+        fill(a, b);
+        if (!b->present) {
+            a->place = (cb_place){.level = CB_LEVEL_NONE};
+            cbi_tracked_forget(r, b);
+        }
+    }
+}
+
+static void serve_checks(cbi_replica *r) {
+    cbi_tracked *b = NULL;
+    while (r->entered && r->now_ns >= r->quiet_ns && r->mending < r->options.mending_max &&
+           (b = r->queues[CBI_QUEUE_CHECKS].first) != NULL) {
+        cbi_replica_action *a = cbi_replica_emit(r, CBI_REPLICA_LOCATE);
+        if (a == NULL) {
+            return;
+        }
+        fill(a, b);
+        b->state = CBI_BLOCK_LOCATING;
+        b->mending = true;
+        r->mending++;
+        b->due_ns = r->now_ns + r->options.answer_ns;
+        cbi_tracked_queue(r, b, CBI_QUEUE_WAITING);
+    }
+}
+
+static void serve(cbi_replica *r) {
+    serve_ready(r);
+    serve_reports(r);
+    serve_checks(r);
+    cbi_graves_tell(r);
+    if (r->draining && !r->moved_out && r->moved == r->blocks && r->offer_count == 0 &&
+        r->reports.first == NULL && cbi_graves_all_told(r)) {
+        r->moved_out = cbi_replica_emit(r, CBI_REPLICA_MOVED_OUT) != NULL;
+    }
+}
+
+/* ---- what happens here ---- */
+
+static cb_status track(cbi_replica *r, const cbi_replica_event *e, cbi_tracked **block,
+                       cb_error *err) {
+    cbi_replica_heard_of(r, e->generation);
+    if (cbi_graves_cover(r, e->name, e->generation)) {
+        return cbi_fail(err, CB_ENOTFOUND, "Block %s has been removed everywhere meanwhile.",
+                        e->name);
+    }
+    cbi_tracked *b = cbi_tracked_find(r, e->name);
+    if (b != NULL && b->present) {
+        return cbi_fail(err, CB_EEXISTS, "Block %s is here already.", e->name);
+    }
+    cb_status status = b == NULL ? cbi_tracked_enter(r, e->name, &b, err) : CB_OK;
+    if (status != CB_OK) {
+        return status;
+    }
+    b->copies = e->copies > 0 ? e->copies : 1;
+    b->place =
+        (cb_place){.level = e->level != 0 ? e->level : CB_LEVEL(CB_LEVEL_IN_MEMORY, b->copies),
+                   .memory_bytes = e->memory_bytes + e->disk_bytes > 0 ? e->memory_bytes : e->bytes,
+                   .disk_bytes = e->disk_bytes,
+                   .block_generation = e->generation,
+                   .checksum = e->checksum};
+    b->bytes = e->bytes;
+    b->held = b->sending = b->tried = 0;
+    b->elsewhere = b->rounds = 0;
+    b->stored_ns = r->now_ns;
+    b->state = CBI_BLOCK_SETTLED;
+    b->present = true;
+    r->blocks++;
+    r->bytes += b->bytes;
+    cbi_tracked_report(r, b);
+    *block = b;
+    return CB_OK;
+}
+
+static cb_status stored(cbi_replica *r, const cbi_replica_event *e, cb_error *err) {
+    cbi_tracked *b = NULL;
+    if (e->ticket == 0) {
+        cb_status status = track(r, e, &b, err);
+        if (status == CB_OK && e->returned) {
+            cbi_tracked_check(r, b);
+        } else if (status == CB_OK) {
+            b->put_open = true;
+            cbi_tracked_send(r, b, false);
+        }
+        return status;
+    }
+    cbi_offer **at = cbi_offers_find(r, e->ticket);
+    const cbi_offer *o = *at;
+    if (o == NULL || !o->arrived) {
+        return cbi_fail(err, CB_ENOTFOUND, "No copy is awaited under ticket %llu.",
+                        (unsigned long long)e->ticket);
+    }
+    cbi_replica_event whole = *e;
+    whole.name = o->name;
+    whole.generation = o->generation;
+    whole.checksum = o->checksum;
+    whole.bytes = o->bytes;
+    whole.copies = o->copies;
+    const cbi_peer *sender = cbi_replica_peer(r, o->sender);
+    cbi_offers_end(r, at);
+    cb_status status = track(r, &whole, &b, err);
+    if (status == CB_OK) {
+        b->held = sender != NULL ? cbi_replica_bit(r, sender) : 0;
+        if (sender == NULL || r->draining) { /* nobody's death would tell that it is short */
+            cbi_tracked_check(r, b);
+        }
+    }
+    return status;
+}
+
+static void moved(cbi_replica *r, const cbi_replica_event *e) {
+    cbi_tracked *b = cbi_tracked_here(r, e->name, e->generation);
+    if (b != NULL && e->level != CB_LEVEL_NONE) {
+        b->place.level = e->level;
+        b->place.memory_bytes = e->memory_bytes;
+        b->place.disk_bytes = e->disk_bytes;
+        cbi_tracked_report(r, b);
+    }
+}
+
+static void gone(cbi_replica *r, const cbi_replica_event *e) {
+    cbi_tracked *b = cbi_tracked_here(r, e->name, e->generation);
+    if (b == NULL) {
+        return;
+    }
+    put_done(r, b, 0);
+    cbi_tracked_leave(r, b);
+    if (r->entered) {
+        cbi_tracked_report(r, b);
+    } else {
+        cbi_tracked_forget(r, b); /* whatever directory there will be is told what is here then */
+    }
+}
+
+/* ---- what others answer ---- */
+
+static void answered(cbi_replica *r, const cbi_replica_event *e) {
+    cbi_tracked *b = cbi_tracked_here(r, e->name, e->generation);
+    cbi_peer *p = cbi_replica_peer(r, e->peer);
+    if (b == NULL || p == NULL || b->state >= CBI_BLOCK_DROPPING ||
+        (e->answer != CBI_REPLICA_FAILED && e->peer_generation < p->view.generation)) {
+        return; /* of another content, or of one who is no more */
+    }
+    uint64_t bit = cbi_replica_bit(r, p);
+    bool awaited = (b->sending & bit) != 0;
+    if (e->answer == CBI_REPLICA_OK && e->checksum == b->place.checksum) {
+        if ((b->held & bit) == 0) {
+            r->sent++;
+            r->mended += b->mends;
+        }
+        b->held |= bit;
+    } else if (awaited) {
+        b->tried |= bit;
+    } else {
+        return;
+    }
+    b->sending &= ~bit;
+    if (e->answer == CBI_REPLICA_FAILED) {
+        p->shun_ns = r->now_ns + r->options.retry_ns;
+    }
+    cbi_replica_action *a =
+        e->answer == CBI_REPLICA_CORRUPT ? cbi_replica_emit(r, CBI_REPLICA_VERIFY) : NULL;
+    if (a != NULL) {
+        fill(a, b);
+    }
+    if (b->state == CBI_BLOCK_SENDING) {
+        cbi_tracked_queue(r, b, CBI_QUEUE_READY);
+    }
+}
+
+/** What the directory says of a block, counted. */
+typedef struct census {
+    uint64_t held;
+    uint32_t elsewhere;
+    uint32_t before_me; /* holders that mend rather than this one */
+    bool named;         /* this one is among them */
+} census;
+
+static census count_holders(cbi_replica *r, const cbi_tracked *b, const cbi_replica_event *e) {
+    census c = {0};
+    uint64_t mine = cbi_replica_score(r->name, b->hash);
+    for (size_t i = 0; i < e->count; i++) {
+        const cb_location *l = &e->locations[i];
+        cbi_replica_heard_of(r, l->place.block_generation);
+        if (l->place.block_generation != b->place.block_generation ||
+            l->place.checksum != b->place.checksum || l->place.level == CB_LEVEL_NONE) {
+            continue;
+        }
+        if (strcmp(l->executor, r->name) == 0) {
+            c.named = l->generation == r->generation;
+            continue;
+        }
+        const cbi_peer *p = cbi_replica_peer(r, l->executor);
+        if (p == NULL || p->view.generation < l->generation) {
+            c.elsewhere++;
+        } else if (p->view.generation == l->generation) {
+            c.held |= cbi_replica_bit(r, p);
+        } else {
+            continue; /* of one who is no more */
+        }
+        c.before_me += cbi_replica_score(l->executor, b->hash) < mine;
+    }
+    return c;
+}
+
+static void located(cbi_replica *r, const cbi_replica_event *e) {
+    cbi_tracked *b = cbi_tracked_find(r, e->name);
+    if (b == NULL || b->state != CBI_BLOCK_LOCATING) {
+        return;
+    }
+    census c = count_holders(r, b, e);
+    if (!c.named) { /* it does not know enough */
+        cbi_tracked_report(r, b);
+        cbi_tracked_back_off(r, b);
+        return;
+    }
+    b->held = c.held;
+    b->elsewhere = c.elsewhere;
+    if (copies_of(r, b) >= b->copies) {
+        cbi_tracked_settle(r, b);
+    } else if (r->draining || b->rounds >= c.before_me * ROUNDS_A_RANK) {
+        cbi_tracked_send(r, b, true);
+    } else {
+        cbi_tracked_back_off(r, b);
+    }
+}
+
+/* ---- peers ---- */
+
+/** Whoever had that slot is no more: what he had is short of one. */
+static void clear_slot(cbi_replica *r, cbi_peer *p) {
+    uint64_t bit = cbi_replica_bit(r, p);
+    for (size_t i = 0; i < r->bucket_count; i++) {
+        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
+            bool had = (b->held & bit) != 0, was_sent = (b->sending & bit) != 0;
+            b->held &= ~bit;
+            b->sending &= ~bit;
+            b->tried &= ~bit;
+            if (!b->present || b->state >= CBI_BLOCK_DROPPING) {
+                continue;
+            }
+            if ((had || was_sent) && b->state == CBI_BLOCK_SENDING) {
+                cbi_tracked_queue(r, b, CBI_QUEUE_READY);
+            } else if (had && b->state == CBI_BLOCK_SETTLED && (b->copies > 1 || r->draining)) {
+                cbi_tracked_check(r, b);
+            }
+        }
+    }
+}
+
+/** Blocks that nobody would take may now find somebody. */
+static void hurry(cbi_replica *r) {
+    for (cbi_tracked *b = r->queues[CBI_QUEUE_WAITING].first; b != NULL; b = b->next) {
+        if (b->state == CBI_BLOCK_RESTING) {
+            b->due_ns = cbi_max(r->now_ns, b->stored_ns + r->options.settle_ns);
+        }
+    }
+}
+
+static cbi_peer *free_slot(cbi_replica *r) {
+    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        if (!p->used) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+/** Answers whether there is somebody, or something, new. */
+static bool see_peer(cbi_replica *r, const cb_executor_view *view) {
+    cbi_peer *p = cbi_replica_peer(r, view->name);
+    bool is_new = p == NULL || p->view.generation != view->generation;
+    if (p != NULL && is_new) {
+        clear_slot(r, p);
+    }
+    p = p != NULL ? p : free_slot(r);
+    if (p == NULL) {
+        return false;
+    }
+    if (is_new) {
+        *p = (cbi_peer){.used = true, .told = r->grave_first};
+    }
+    bool has_more = !is_new && (view->memory_max > p->view.memory_max ||
+                                view->memory_bytes < p->view.memory_bytes);
+    p->view = *view;
+    p->seen = true;
+    p->missing = false;
+    return is_new || has_more;
+}
+
+static void see_peers(cbi_replica *r, const cbi_replica_event *e) {
+    bool news = false;
+    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        p->seen = false;
+    }
+    for (size_t i = 0; i < e->count; i++) {
+        if (strcmp(e->views[i].name, r->name) != 0 && see_peer(r, &e->views[i])) {
+            news = true;
+        }
+    }
+    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        if (p->used && !p->seen && r->now_ns >= r->quiet_ns) {
+            clear_slot(r, p);
+            p->used = false;
+        } else if (p->used && !p->seen) {
+            p->missing = true;
+        }
+    }
+    if (news) {
+        hurry(r);
+    }
+}
+
+/* ---- the directory ---- */
+
+static void lost(cbi_replica *r) {
+    r->entered = false;
+    for (cbi_tracked *b = r->queues[CBI_QUEUE_WAITING].first, *next = NULL; b != NULL; b = next) {
+        next = b->next;
+        if (b->state == CBI_BLOCK_LOCATING) {
+            cbi_tracked_check(r, b);
+        }
+    }
+}
+
+static void entered(cbi_replica *r, uint64_t generation) {
+    lost(r);
+    r->entered = true;
+    r->generation = generation;
+    r->quiet_ns = r->now_ns + r->options.grace_ns;
+    for (size_t i = 0; i < r->bucket_count; i++) {
+        for (cbi_tracked *b = r->buckets[i], *next = NULL; b != NULL; b = next) {
+            next = b->chain;
+            if (b->present) {
+                cbi_tracked_report(r, b);
+            } else {
+                cbi_tracked_forget(r, b);
+            }
+        }
+    }
+}
+
+/* ---- removals, and the end ---- */
+
+static void drop(cbi_replica *r, cbi_tracked *b) {
+    cbi_tracked_set_moved(r, b, false);
+    cbi_tracked_stop_mending(r, b);
+    b->state = CBI_BLOCK_DROPPING;
+    cbi_tracked_queue(r, b, CBI_QUEUE_READY);
+}
+
+static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err) {
+    bool added = false;
+    cbi_replica_heard_of(r, e->generation);
+    cb_status status = cbi_graves_add(r, e, &added, err);
+    if (status != CB_OK || !added) {
+        return status;
+    }
+    bool is_block = e->grave == CBI_GRAVE_BLOCK;
+    cbi_tracked *one = is_block ? cbi_tracked_find(r, e->name) : NULL;
+    size_t from = one != NULL ? one->hash & (r->bucket_count - 1) : 0;
+    size_t to = !is_block ? r->bucket_count : one != NULL ? from + 1 : 0;
+    for (size_t i = from; i < to; i++) {
+        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
+            if (b->present && b->state < CBI_BLOCK_DROPPING &&
+                b->place.block_generation <= e->generation &&
+                cbi_grave_covers(e->grave, e->number, e->name, b->name)) {
+                drop(r, b);
+            }
+        }
+    }
+    return CB_OK;
+}
+
+static void decommission(cbi_replica *r) {
+    if (r->draining) {
+        return;
+    }
+    r->draining = true;
+    for (size_t i = 0; i < r->bucket_count; i++) {
+        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
+            if (b->present && b->state < CBI_BLOCK_DROPPING && b->state != CBI_BLOCK_SENDING) {
+                cbi_tracked_check(r, b);
+            }
+        }
+    }
+}
+
+/* ---- time ---- */
+
+static void wake(cbi_replica *r, cbi_tracked *b) {
+    switch ((cbi_replica_state)b->state) {
+        case CBI_BLOCK_RESTING:
+        case CBI_BLOCK_LOCATING: cbi_tracked_check(r, b); break;
+        case CBI_BLOCK_SENDING: /* those who have not answered */
+            b->tried |= b->sending;
+            b->sending = 0;
+            cbi_tracked_queue(r, b, CBI_QUEUE_READY);
+            break;
+        case CBI_BLOCK_SETTLED:
+        case CBI_BLOCK_CHECK:
+        case CBI_BLOCK_DROPPING:
+        case CBI_BLOCK_DROPPED: break;
+    }
+}
+
+/** Looks at as many buckets as the time that has passed is worth. */
+static void audit(cbi_replica *r, uint64_t passed_ns) {
+    r->audit_ns += passed_ns;
+    uint64_t each_ns = cbi_max(r->options.audit_ns / r->bucket_count, 1);
+    for (size_t n = 0; r->audit_ns >= each_ns && n < r->bucket_count; n++) {
+        r->audit_ns -= each_ns;
+        r->audit_at = (r->audit_at + 1) & (r->bucket_count - 1);
+        for (cbi_tracked *b = r->buckets[r->audit_at]; b != NULL; b = b->chain) {
+            if (b->present && b->state == CBI_BLOCK_SETTLED && (b->copies > 1 || r->draining)) {
+                cbi_tracked_check(r, b);
+            }
+        }
+    }
+}
+
+static void pass_time(cbi_replica *r) {
+    if (r->now_ns == r->tick_ns) {
+        return;
+    }
+    for (cbi_tracked *b = r->queues[CBI_QUEUE_WAITING].first, *next = NULL; b != NULL; b = next) {
+        next = b->next;
+        if (b->due_ns <= r->now_ns) {
+            wake(r, b);
+        }
+    }
+    audit(r, r->now_ns - r->tick_ns);
+    cbi_graves_expire(r);
+    r->tick_ns = r->now_ns;
+}
+
+/* ---- the step ---- */
+
+static cb_status apply(cbi_replica *r, const cbi_replica_event *e, cb_error *err) {
+    cbi_peer *p = NULL;
+    switch (e->kind) {
+        case CBI_REPLICA_TICK: pass_time(r); break;
+        case CBI_REPLICA_STORED: return stored(r, e, err);
+        case CBI_REPLICA_MOVED: moved(r, e); break;
+        case CBI_REPLICA_GONE: gone(r, e); break;
+        case CBI_REPLICA_PEERS: see_peers(r, e); break;
+        case CBI_REPLICA_UNREACHED:
+            p = cbi_replica_peer(r, e->peer);
+            if (p != NULL) {
+                p->shun_ns = r->now_ns + r->options.retry_ns;
+            }
+            break;
+        case CBI_REPLICA_LOCATED: located(r, e); break;
+        case CBI_REPLICA_SENT: answered(r, e); break;
+        case CBI_REPLICA_OFFERED: cbi_offers_offered(r, e); break;
+        case CBI_REPLICA_ARRIVED: cbi_offers_arrived(r, e); break;
+        case CBI_REPLICA_MISSED: cbi_offers_missed(r, e); break;
+        case CBI_REPLICA_LOST: lost(r); break;
+        case CBI_REPLICA_ENTERED: entered(r, e->generation); break;
+        case CBI_REPLICA_REMOVE:
+        case CBI_REPLICA_BURIED: return bury(r, e, err);
+        case CBI_REPLICA_TOLD: cbi_graves_told(r, e); break;
+        case CBI_REPLICA_DECOMMISSION: decommission(r); break;
+    }
+    return CB_OK;
+}
+
+cb_status cbi_replica_step(cbi_replica *r, const cbi_replica_event *event,
+                           cbi_replica_action *actions, size_t max, size_t *count, cb_error *err) {
+    cb_assert(max >= CBI_REPLICA_ACTIONS_MIN);
+    free_retired(r);
+    r->actions = actions;
+    r->max = max;
+    r->count = 0;
+    r->now_ns = cbi_max(r->now_ns, event->now_ns);
+    cb_status status = apply(r, event, err);
+    serve(r);
+    *count = r->count;
+    r->actions = NULL;
+    return status;
+}
+
+/* ---- looking ---- */
+
+uint64_t cbi_replica_generation(const cbi_replica *r) {
+    return r->generation;
+}
+
+bool cbi_replica_holds(const cbi_replica *r, const char *name, uint64_t generation,
+                       uint64_t *generation_out) {
+    const cbi_tracked *b = cbi_tracked_find(r, name);
+    if (b == NULL || !b->present || b->state >= CBI_BLOCK_DROPPING ||
+        (generation != 0 && b->place.block_generation != generation)) {
+        return false;
+    }
+    if (generation_out != NULL) {
+        *generation_out = b->place.block_generation;
+    }
+    return true;
+}
+
+void cbi_replica_room(cbi_replica *r, uint64_t room_bytes) {
+    r->options.room_bytes = room_bytes;
+}
+
+void cbi_replica_figures_get(const cbi_replica *r, cbi_replica_figures *figures) {
+    uint64_t taken = r->bytes + r->reserved_bytes, peers = 0;
+    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        peers += p->used;
+    }
+    *figures = (cbi_replica_figures){
+        .blocks = r->blocks,
+        .bytes = r->bytes,
+        .reserved_bytes = r->reserved_bytes,
+        .room_bytes = r->options.room_bytes > taken ? r->options.room_bytes - taken : 0,
+        .watched = r->watched,
+        .graves = r->grave_count,
+        .graves_lost = r->graves_lost,
+        .sent = r->sent,
+        .refused = r->refused,
+        .mended = r->mended,
+        .peers = peers};
+}
+
+/* ---- from beginning to end ---- */
+
+static void set_default(uint64_t *option, uint64_t value) {
+    *option = *option != 0 ? *option : value;
+}
+
+static void set_defaults(cbi_replica_options *o) {
+    o->blocks_max = o->blocks_max != 0 ? o->blocks_max : 1u << 20;
+    o->graves_max = o->graves_max != 0 ? o->graves_max : 1u << 14;
+    o->mending_max = o->mending_max != 0 ? o->mending_max : 32;
+    set_default(&o->answer_ns, UINT64_C(30000000000));
+    set_default(&o->retry_ns, UINT64_C(500000000));
+    set_default(&o->grace_ns, UINT64_C(6000000000));
+    set_default(&o->settle_ns, UINT64_C(2000000000));
+    set_default(&o->audit_ns, UINT64_C(600000000000));
+    set_default(&o->grave_ns, UINT64_C(86400000000000));
+}
+
+/** false: too long. */
+static bool copy_name(char to[CB_EXECUTOR_NAME_MAX + 1], const char *from) {
+    size_t bytes = from != NULL ? strnlen(from, CB_EXECUTOR_NAME_MAX + 1) : 0;
+    if (bytes > CB_EXECUTOR_NAME_MAX) {
+        return false;
+    }
+    if (bytes > 0) {
+        memcpy(to, from, bytes);
+    }
+    return true;
+}
+
+cb_status cbi_replica_create(const cbi_replica_options *options, cbi_replica **replica,
+                             cb_error *err) {
+    cbi_replica *r = cbi_calloc(1, sizeof *r);
+    cb_status status = CB_OK;
+    if (r == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory for an executor's copies.");
+    }
+    r->options = *options;
+    r->options.name = r->options.host = r->options.rack = NULL; /* copied */
+    set_defaults(&r->options);
+    if (!copy_name(r->name, options->name) || !copy_name(r->host, options->host) ||
+        !copy_name(r->rack, options->rack) || r->name[0] == 0) {
+        status = cbi_fail(err, CB_EINVAL, "Name, host and rack of an executor have up to %d bytes.",
+                          CB_EXECUTOR_NAME_MAX);
+        goto out;
+    }
+    r->id = cbi_replica_hash(r->name) & ((1u << CLOCK_SHIFT) - 1);
+    r->now_ns = r->tick_ns = options->now_ns;
+    r->bucket_count = BUCKETS_FIRST;
+    r->buckets = cbi_calloc(r->bucket_count, sizeof(cbi_tracked *));
+    if (r->buckets == NULL) {
+        status = cbi_fail(err, CB_ENOMEM, "The system has no memory for an executor's copies.");
+        goto out;
+    }
+    status = cbi_graves_init(r, err);
+out:
+    if (status != CB_OK) {
+        cbi_replica_destroy(r);
+        return status;
+    }
+    *replica = r;
+    return CB_OK;
+}
+
+void cbi_replica_destroy(cbi_replica *r) {
+    if (r == NULL) {
+        return;
+    }
+    free_retired(r);
+    for (size_t i = 0; r->buckets != NULL && i < r->bucket_count; i++) {
+        for (cbi_tracked *b = r->buckets[i], *next = NULL; b != NULL; b = next) {
+            next = b->chain;
+            cbi_free(b);
+        }
+    }
+    for (cbi_offer *o = r->offers, *next = NULL; o != NULL; o = next) {
+        next = o->next;
+        cbi_free(o);
+    }
+    cbi_graves_fini(r);
+    cbi_free(r->buckets);
+    cbi_free(r);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Removals are remembered, as graves: {what, all generations up to this one}. Each executor keeps
+ * those it has heard of in the order in which it heard of them, and tells every peer all of them,
+ * one after the other, each until it is answered; somebody new, and somebody who was away and
+ * entered again, is told from the beginning. So a removal reaches all who can be reached, whoever
+ * asked for it and whoever dies meanwhile, with nothing kept in the directory. A copy that arrives
+ * late finds the grave and is refused. A later removal of the same thing takes the earlier one's
+ * place.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "store/replica_private.h"
+
+static uint64_t hash_of(cbi_grave_kind kind, uint64_t number, const char *name) {
+    uint64_t h = kind == CBI_GRAVE_BLOCK ? cbi_replica_hash(name) : number + 1;
+    return (h + (uint64_t)kind) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static cbi_grave **find(const cbi_replica *r, cbi_grave_kind kind, uint64_t number,
+                        const char *name) {
+    uint64_t hash = hash_of(kind, number, name);
+    cbi_grave **at = &r->grave_buckets[hash >> 32 & (r->grave_bucket_count - 1)];
+    while (*at != NULL && ((*at)->hash != hash || (*at)->kind != kind || (*at)->number != number ||
+                           strcmp((*at)->name, name) != 0)) {
+        at = &(*at)->chain;
+    }
+    return at;
+}
+
+/** The grave of all its kin: kind and number. false: it has none. */
+static bool kin_of(const char *name, cbi_grave_kind *kind, uint64_t *number) {
+    cb_block_id id;
+    if ((name[0] != 'r' && name[0] != 'b') || cb_block_id_parse(name, &id, NULL) != CB_OK ||
+        (id.kind != CB_BLOCK_RDD && id.kind != CB_BLOCK_BROADCAST)) {
+        return false;
+    }
+    *kind = id.kind == CB_BLOCK_RDD ? CBI_GRAVE_DATA_SET : CBI_GRAVE_BROADCAST;
+    *number = id.numbers[0];
+    return true;
+}
+
+bool cbi_grave_covers(cbi_grave_kind kind, uint64_t number, const char *grave_name,
+                      const char *name) {
+    if (kind == CBI_GRAVE_BLOCK) {
+        return strcmp(grave_name, name) == 0;
+    }
+    cbi_grave_kind kin = CBI_GRAVE_BLOCK;
+    uint64_t kin_number = 0;
+    return kin_of(name, &kin, &kin_number) && kin == kind && kin_number == number;
+}
+
+bool cbi_graves_cover(const cbi_replica *r, const char *name, uint64_t generation) {
+    if (r->grave_count == 0) {
+        return false;
+    }
+    const cbi_grave *g = *find(r, CBI_GRAVE_BLOCK, 0, name);
+    if (g != NULL && g->generation >= generation) {
+        return true;
+    }
+    cbi_grave_kind kin = CBI_GRAVE_BLOCK;
+    uint64_t number = 0;
+    g = kin_of(name, &kin, &number) ? *find(r, kin, number, "") : NULL;
+    return g != NULL && g->generation >= generation;
+}
+
+static void remove_grave(cbi_replica *r, cbi_grave *g) {
+    *find(r, g->kind, g->number, g->name) = g->chain;
+    r->ring[g->sequence % r->options.graves_max] = NULL;
+    r->grave_count--;
+    cbi_replica_retire(r, g);
+}
+
+/** The oldest goes. */
+static void advance(cbi_replica *r) {
+    cbi_grave *g = r->ring[r->grave_first % r->options.graves_max];
+    if (g != NULL) {
+        r->graves_lost += r->now_ns - g->heard_ns < r->options.grave_ns;
+        remove_grave(r, g);
+    }
+    r->grave_first++;
+}
+
+cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *added,
+                         cb_error *err) {
+    bool is_block = event->grave == CBI_GRAVE_BLOCK;
+    const char *name = is_block ? event->name : "";
+    uint64_t number = is_block ? 0 : event->number;
+    cbi_grave *old = *find(r, event->grave, number, name);
+    *added = false;
+    if (old != NULL && old->generation >= event->generation) {
+        return CB_OK;
+    }
+    size_t bytes = strlen(name) + 1;
+    cbi_grave *g = cbi_calloc(1, sizeof *g + bytes);
+    if (g == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory to remember a removal.");
+    }
+    if (old != NULL) {
+        remove_grave(r, old);
+    }
+    while (r->grave_next - r->grave_first >= r->options.graves_max) {
+        advance(r);
+    }
+    *g = (cbi_grave){.kind = event->grave,
+                     .number = number,
+                     .generation = event->generation,
+                     .heard_ns = r->now_ns,
+                     .sequence = r->grave_next++,
+                     .hash = hash_of(event->grave, number, name)};
+    memcpy(g->name, name, bytes);
+    r->ring[g->sequence % r->options.graves_max] = g;
+    *find(r, g->kind, number, name) = g;
+    r->grave_count++;
+    *added = true;
+    return CB_OK;
+}
+
+void cbi_graves_expire(cbi_replica *r) {
+    while (r->grave_first < r->grave_next) {
+        const cbi_grave *g = r->ring[r->grave_first % r->options.graves_max];
+        if (g != NULL && r->now_ns - g->heard_ns < r->options.grave_ns) {
+            break;
+        }
+        advance(r);
+    }
+}
+
+/** The next that it was not told of; NULL: none. */
+static const cbi_grave *next_for(const cbi_replica *r, cbi_peer *p) {
+    p->told = cbi_max(p->told, r->grave_first);
+    while (p->told < r->grave_next && r->ring[p->told % r->options.graves_max] == NULL) {
+        p->told++;
+    }
+    return p->told < r->grave_next ? r->ring[p->told % r->options.graves_max] : NULL;
+}
+
+void cbi_graves_tell(cbi_replica *r) {
+    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        const cbi_grave *g = p->used && p->tell_ns <= r->now_ns ? next_for(r, p) : NULL;
+        cbi_replica_action *a = g != NULL ? cbi_replica_emit(r, CBI_REPLICA_TELL) : NULL;
+        if (a != NULL) {
+            p->tell_ns = r->now_ns + r->options.retry_ns;
+            a->peer = p->view.name;
+            a->peer_address = p->view.address;
+            a->peer_generation = p->view.generation;
+            a->grave = g->kind;
+            a->name = g->name;
+            a->number = g->number;
+            a->generation = g->generation;
+            a->sequence = g->sequence;
+        }
+    }
+}
+
+void cbi_graves_told(cbi_replica *r, const cbi_replica_event *event) {
+    cbi_peer *p = cbi_replica_peer(r, event->peer);
+    if (p != NULL && p->view.generation <= event->peer_generation && p->told == event->sequence) {
+        p->told++;
+        p->tell_ns = 0;
+    }
+}
+
+bool cbi_graves_all_told(const cbi_replica *r) {
+    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        if (p->used && !p->missing && p->told < r->grave_next) {
+            return false;
+        }
+    }
+    return true;
+}
+
+cb_status cbi_graves_init(cbi_replica *r, cb_error *err) {
+    r->grave_bucket_count = 16;
+    while (r->grave_bucket_count < r->options.graves_max) {
+        r->grave_bucket_count *= 2;
+    }
+    r->ring = cbi_calloc(r->options.graves_max, sizeof(cbi_grave *));
+    r->grave_buckets = cbi_calloc(r->grave_bucket_count, sizeof(cbi_grave *));
+    if (r->ring == NULL || r->grave_buckets == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory to remember %u removals.",
+                        r->options.graves_max);
+    }
+    return CB_OK;
+}
+
+void cbi_graves_fini(cbi_replica *r) {
+    for (size_t i = 0; r->ring != NULL && i < r->options.graves_max; i++) {
+        cbi_free(r->ring[i]);
+    }
+    cbi_free(r->ring);
+    cbi_free(r->grave_buckets);
+}

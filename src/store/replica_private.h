@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_REPLICA_PRIVATE_H
+#define CBI_REPLICA_PRIVATE_H
+
+#include "store/replica.h"
+
+/* What the files of the machine share; see the essay in replica.c. */
+
+/** What a block is waiting for. */
+typedef enum cbi_replica_state {
+    CBI_BLOCK_SETTLED,  /* nothing */
+    CBI_BLOCK_SENDING,  /* copies on their way, or about to be */
+    CBI_BLOCK_CHECK,    /* its turn to be looked after */
+    CBI_BLOCK_LOCATING, /* what the directory says */
+    CBI_BLOCK_RESTING,  /* due_ns, then CHECK */
+    CBI_BLOCK_DROPPING, /* to be dropped */
+    CBI_BLOCK_DROPPED   /* to hear that it has gone */
+} cbi_replica_state;
+
+/** Links of a block in one of the three queues of work. */
+typedef enum cbi_replica_queue {
+    CBI_QUEUE_READY,   /* has actions to emit */
+    CBI_QUEUE_CHECKS,  /* wants to be looked after, in turn */
+    CBI_QUEUE_WAITING, /* for due_ns; walked through by each tick */
+    CBI_QUEUE_NONE
+} cbi_replica_queue;
+
+typedef struct cbi_tracked {
+    struct cbi_tracked *chain; /* first: of its bucket, or of what is retired */
+    struct cbi_tracked *next, *prev;
+    struct cbi_tracked *report_next, *report_prev;
+    cb_place place; /* generation and checksum too */
+    uint64_t bytes;
+    uint64_t held;    /* peers, by slot, that have a verified copy */
+    uint64_t sending; /* that are offered one now */
+    uint64_t tried;   /* that would not take one in this round */
+    uint64_t due_ns, stored_ns;
+    uint64_t hash;
+    uint32_t copies;    /* that there shall be */
+    uint32_t elsewhere; /* copies at executors that are not in the list of peers yet */
+    uint8_t rounds;     /* without success */
+    uint8_t state, queue;
+    bool present;
+    bool put_open; /* CBI_REPLICA_PUT_DONE is still owed */
+    bool reporting;
+    bool mending; /* one of mending_max */
+    bool mends;   /* copies are sent after a loss */
+    bool moved;   /* enough of them are elsewhere; when decommissioned */
+    char name[];
+} cbi_tracked;
+
+typedef struct cbi_queue {
+    cbi_tracked *first, *last;
+} cbi_queue;
+
+typedef struct cbi_offer {
+    struct cbi_offer *next; /* first */
+    uint64_t ticket, generation, checksum, bytes;
+    uint32_t copies;
+    bool arrived;
+    char sender[CB_EXECUTOR_NAME_MAX + 1];
+    char name[];
+} cbi_offer;
+
+typedef struct cbi_grave {
+    struct cbi_grave *chain; /* first */
+    cbi_grave_kind kind;
+    uint64_t number, generation, heard_ns, sequence, hash;
+    char name[];
+} cbi_grave;
+
+typedef struct cbi_peer {
+    cb_executor_view view;
+    bool used, seen;
+    bool missing;     /* was not in the last list, which may have been too early */
+    uint64_t shun_ns; /* not tried before */
+    uint64_t told;    /* graves below this sequence */
+    uint64_t tell_ns; /* the one after was told; again then */
+} cbi_peer;
+
+struct cbi_replica {
+    cbi_replica_options options;
+    char name[CB_EXECUTOR_NAME_MAX + 1], host[CB_EXECUTOR_NAME_MAX + 1];
+    char rack[CB_EXECUTOR_NAME_MAX + 1];
+    uint64_t generation; /* as an executor */
+    bool entered, draining, moved_out;
+    uint64_t quiet_ns; /* until then nobody is missed */
+    uint64_t now_ns, tick_ns;
+    uint64_t clock; /* of generations: 44 bits of milliseconds, see cbi_replica_mint */
+    uint64_t id;    /* its lower 20 bits */
+    /* blocks */
+    cbi_tracked **buckets;
+    size_t bucket_count;
+    uint64_t tracked; /* entries, those included that have only to be reported as gone */
+    uint64_t blocks, bytes, moved;
+    cbi_queue queues[CBI_QUEUE_NONE];
+    cbi_queue reports;
+    uint32_t mending;
+    uint64_t watched;
+    size_t audit_at;
+    uint64_t audit_ns;
+    /* offers */
+    cbi_offer *offers;
+    uint32_t offer_count;
+    uint64_t reserved_bytes, ticket;
+    /* peers */
+    cbi_peer peers[CBI_REPLICA_PEERS_MAX];
+    /* graves: a ring by sequence, and a table */
+    cbi_grave **ring;
+    cbi_grave **grave_buckets;
+    size_t grave_bucket_count;
+    uint64_t grave_first, grave_next, grave_count, graves_lost;
+    /* what is freed when the next step begins: actions refer to it until then */
+    void *retired;
+    /* this step's */
+    cbi_replica_action *actions;
+    size_t max, count;
+    uint64_t sent, refused, mended;
+};
+
+/** The next action to fill; NULL: there is no room for more now. */
+cbi_replica_action *cbi_replica_emit(cbi_replica *r, cbi_replica_action_kind kind);
+/** Frees it when the next step begins. Its first member is a pointer. */
+void cbi_replica_retire(cbi_replica *r, void *object);
+
+/** A generation that others have: those that are minted here will be larger. */
+void cbi_replica_heard_of(cbi_replica *r, uint64_t generation);
+
+/* replica_table.c */
+cbi_tracked *cbi_tracked_find(const cbi_replica *r, const char *name);
+/** The block, if it is here in that generation. */
+cbi_tracked *cbi_tracked_here(const cbi_replica *r, const char *name, uint64_t generation);
+cb_status cbi_tracked_enter(cbi_replica *r, const char *name, cbi_tracked **block, cb_error *err);
+void cbi_tracked_queue(cbi_replica *r, cbi_tracked *b, cbi_replica_queue queue);
+void cbi_tracked_unqueue(cbi_replica *r, cbi_tracked *b);
+void cbi_tracked_report(cbi_replica *r, cbi_tracked *b);
+void cbi_tracked_unreport(cbi_replica *r, cbi_tracked *b);
+void cbi_tracked_stop_mending(cbi_replica *r, cbi_tracked *b);
+void cbi_tracked_set_moved(cbi_replica *r, cbi_tracked *b, bool moved);
+/** Rests, after a failure ever longer, and is checked then. */
+void cbi_tracked_back_off(cbi_replica *r, cbi_tracked *b);
+/** Is looked after when its turn comes, and not before it has settled. */
+void cbi_tracked_check(cbi_replica *r, cbi_tracked *b);
+void cbi_tracked_settle(cbi_replica *r, cbi_tracked *b);
+void cbi_tracked_send(cbi_replica *r, cbi_tracked *b, bool mends);
+/** It is not here any more, whatever is left to be said of that. */
+void cbi_tracked_leave(cbi_replica *r, cbi_tracked *b);
+void cbi_tracked_forget(cbi_replica *r, cbi_tracked *b);
+
+/* replica_offers.c: each emits one action at most, first in its step */
+cbi_offer **cbi_offers_find(cbi_replica *r, uint64_t ticket);
+void cbi_offers_end(cbi_replica *r, cbi_offer **at);
+void cbi_offers_offered(cbi_replica *r, const cbi_replica_event *e);
+void cbi_offers_arrived(cbi_replica *r, const cbi_replica_event *e);
+void cbi_offers_missed(cbi_replica *r, const cbi_replica_event *e);
+
+/* replica_peers.c */
+uint64_t cbi_replica_hash(const char *name);
+cbi_peer *cbi_replica_peer(cbi_replica *r, const char *name);
+static inline uint64_t cbi_replica_bit(const cbi_replica *r, const cbi_peer *p) {
+    return UINT64_C(1) << (p - r->peers);
+}
+/** Rendezvous: the order of executors for that block; least first. */
+uint64_t cbi_replica_score(const char *executor, uint64_t block_hash);
+/** Where the next copy goes; NULL: nowhere. */
+cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b);
+
+/* replica_graves.c */
+cb_status cbi_graves_init(cbi_replica *r, cb_error *err);
+void cbi_graves_fini(cbi_replica *r);
+/** Whether that generation of the block was removed. */
+bool cbi_graves_cover(const cbi_replica *r, const char *name, uint64_t generation);
+/** Whether the grave covers it. */
+bool cbi_grave_covers(cbi_grave_kind kind, uint64_t number, const char *grave_name,
+                      const char *name);
+/** *added false: it, or a later one, is known. CB_ENOMEM. */
+cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *added,
+                         cb_error *err);
+void cbi_graves_expire(cbi_replica *r);
+/** Emits what peers have still to be told. */
+void cbi_graves_tell(cbi_replica *r);
+void cbi_graves_told(cbi_replica *r, const cbi_replica_event *event);
+/** Whether everybody who is there was told everything. */
+bool cbi_graves_all_told(const cbi_replica *r);
+
+#endif

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The blocks that the machine keeps track of: the table by name, the queues of work, and the ways
+ * from state to state. See the essay in replica.c.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "store/replica_private.h"
+
+enum { ROUNDS_MAX = 5 /* pauses are doubled so often */ };
+
+static cbi_tracked **find_link(const cbi_replica *r, const char *name, uint64_t hash) {
+    cbi_tracked **at = &r->buckets[hash & (r->bucket_count - 1)];
+    while (*at != NULL && ((*at)->hash != hash || strcmp((*at)->name, name) != 0)) {
+        at = &(*at)->chain;
+    }
+    return at;
+}
+
+cbi_tracked *cbi_tracked_find(const cbi_replica *r, const char *name) {
+    return *find_link(r, name, cbi_replica_hash(name));
+}
+
+/** The block, if it is here in that generation. */
+cbi_tracked *cbi_tracked_here(const cbi_replica *r, const char *name, uint64_t generation) {
+    cbi_tracked *b = cbi_tracked_find(r, name);
+    return b != NULL && b->present && b->place.block_generation == generation ? b : NULL;
+}
+
+/** Twice as many buckets; without memory for them chains just get longer. */
+static void grow(cbi_replica *r) {
+    size_t count = r->bucket_count * 2;
+    cbi_tracked **buckets = cbi_calloc(count, sizeof(cbi_tracked *));
+    if (buckets == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < r->bucket_count; i++) {
+        for (cbi_tracked *b = r->buckets[i], *next = NULL; b != NULL; b = next) {
+            next = b->chain;
+            b->chain = buckets[b->hash & (count - 1)];
+            buckets[b->hash & (count - 1)] = b;
+        }
+    }
+    cbi_free(r->buckets);
+    r->buckets = buckets;
+    r->bucket_count = count;
+}
+
+cb_status cbi_tracked_enter(cbi_replica *r, const char *name, cbi_tracked **block, cb_error *err) {
+    size_t bytes = strnlen(name, CB_BLOCK_NAME_MAX + 1);
+    if (bytes == 0 || bytes > CB_BLOCK_NAME_MAX) {
+        return cbi_fail(err, CB_EINVAL, "The name of a block has 1 to %d bytes.",
+                        CB_BLOCK_NAME_MAX);
+    }
+    if (r->tracked >= r->options.blocks_max) {
+        return cbi_fail(err, CB_EBUDGET, "This executor keeps track of %u blocks; no more will go.",
+                        r->options.blocks_max);
+    }
+    cbi_tracked *b = cbi_calloc(1, sizeof *b + bytes + 1);
+    if (b == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory to keep track of a block.");
+    }
+    if (r->tracked >= r->bucket_count) {
+        grow(r);
+    }
+    memcpy(b->name, name, bytes + 1);
+    b->hash = cbi_replica_hash(name);
+    b->queue = CBI_QUEUE_NONE;
+    *find_link(r, name, b->hash) = b;
+    r->tracked++;
+    *block = b;
+    return CB_OK;
+}
+
+/* ---- queues ---- */
+
+void cbi_tracked_unqueue(cbi_replica *r, cbi_tracked *b) {
+    if (b->queue == CBI_QUEUE_NONE) {
+        return;
+    }
+    cbi_queue *q = &r->queues[b->queue];
+    *(b->prev != NULL ? &b->prev->next : &q->first) = b->next;
+    *(b->next != NULL ? &b->next->prev : &q->last) = b->prev;
+    b->next = b->prev = NULL;
+    b->queue = CBI_QUEUE_NONE;
+    r->watched--;
+}
+
+void cbi_tracked_queue(cbi_replica *r, cbi_tracked *b, cbi_replica_queue queue) {
+    cbi_tracked_unqueue(r, b);
+    cbi_queue *q = &r->queues[queue];
+    b->prev = q->last;
+    *(q->last != NULL ? &q->last->next : &q->first) = b;
+    q->last = b;
+    b->queue = (uint8_t)queue;
+    r->watched++;
+}
+
+void cbi_tracked_unreport(cbi_replica *r, cbi_tracked *b) {
+    if (!b->reporting) {
+        return;
+    }
+    *(b->report_prev != NULL ? &b->report_prev->report_next : &r->reports.first) = b->report_next;
+    *(b->report_next != NULL ? &b->report_next->report_prev : &r->reports.last) = b->report_prev;
+    b->report_next = b->report_prev = NULL;
+    b->reporting = false;
+}
+
+void cbi_tracked_report(cbi_replica *r, cbi_tracked *b) {
+    if (b->reporting) {
+        return;
+    }
+    b->report_prev = r->reports.last;
+    *(r->reports.last != NULL ? &r->reports.last->report_next : &r->reports.first) = b;
+    r->reports.last = b;
+    b->reporting = true;
+}
+
+void cbi_tracked_stop_mending(cbi_replica *r, cbi_tracked *b) {
+    r->mending -= b->mending;
+    b->mending = false;
+}
+
+void cbi_tracked_set_moved(cbi_replica *r, cbi_tracked *b, bool moved) {
+    r->moved += (uint64_t)moved - (uint64_t)b->moved;
+    b->moved = moved;
+}
+
+/* ---- states ---- */
+
+static void rest(cbi_replica *r, cbi_tracked *b, uint64_t due_ns) {
+    cbi_tracked_stop_mending(r, b);
+    b->state = CBI_BLOCK_RESTING;
+    b->due_ns = due_ns;
+    cbi_tracked_queue(r, b, CBI_QUEUE_WAITING);
+}
+
+/** After a failure: ever longer. */
+void cbi_tracked_back_off(cbi_replica *r, cbi_tracked *b) {
+    unsigned shift = b->rounds < ROUNDS_MAX ? b->rounds : ROUNDS_MAX;
+    rest(r, b, r->now_ns + (r->options.retry_ns << shift));
+    b->rounds = b->rounds < UINT8_MAX ? (uint8_t)(b->rounds + 1) : b->rounds;
+}
+
+void cbi_tracked_check(cbi_replica *r, cbi_tracked *b) {
+    cbi_tracked_set_moved(r, b, false);
+    uint64_t due_ns = cbi_max(r->quiet_ns, b->stored_ns + r->options.settle_ns);
+    if (due_ns > r->now_ns && !r->draining) {
+        rest(r, b, due_ns);
+        return;
+    }
+    cbi_tracked_stop_mending(r, b);
+    b->state = CBI_BLOCK_CHECK;
+    cbi_tracked_queue(r, b, CBI_QUEUE_CHECKS);
+}
+
+void cbi_tracked_settle(cbi_replica *r, cbi_tracked *b) {
+    cbi_tracked_stop_mending(r, b);
+    cbi_tracked_unqueue(r, b);
+    b->state = CBI_BLOCK_SETTLED;
+    b->rounds = 0;
+    cbi_tracked_set_moved(r, b, r->draining);
+}
+
+void cbi_tracked_send(cbi_replica *r, cbi_tracked *b, bool mends) {
+    b->state = CBI_BLOCK_SENDING;
+    b->mends = mends;
+    b->tried = b->sending = 0;
+    cbi_tracked_queue(r, b, CBI_QUEUE_READY);
+}
+
+/** It is not here any more, whatever is left to be said of that. */
+void cbi_tracked_leave(cbi_replica *r, cbi_tracked *b) {
+    cbi_tracked_set_moved(r, b, false);
+    cbi_tracked_stop_mending(r, b);
+    cbi_tracked_unqueue(r, b);
+    r->blocks--;
+    r->bytes -= b->bytes;
+    b->present = false;
+}
+
+void cbi_tracked_forget(cbi_replica *r, cbi_tracked *b) {
+    cbi_tracked_unreport(r, b);
+    *find_link(r, b->name, b->hash) = b->chain;
+    r->tracked--;
+    cbi_replica_retire(r, b);
+}
