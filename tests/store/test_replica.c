@@ -1,0 +1,625 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Goal: what one executor's machine does with each thing that can happen to it. Method: events one
+ * by one, in made time, and a look at the actions. What several of them do together is
+ * test_cluster_sim.c's.
+ */
+#include "store/replica.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "support/test.h"
+
+enum { ACTIONS = 16 };
+
+#define SECOND UINT64_C(1000000000)
+
+typedef struct kit {
+    cbi_replica *r;
+    uint64_t now_ns;
+    cbi_replica_action actions[ACTIONS];
+    size_t count;
+} kit;
+
+static void open_kit(kit *k, const char *name) {
+    *k = (kit){.now_ns = SECOND};
+    const cbi_replica_options options = {.name = name,
+                                         .host = "h0",
+                                         .rack = "r0",
+                                         .wall_ms = 1000,
+                                         .now_ns = k->now_ns,
+                                         .room_bytes = 1000,
+                                         .blocks_max = 8,
+                                         .graves_max = 4};
+    assert_ok(cbi_replica_create(&options, &k->r, NULL));
+}
+
+static cb_status step(kit *k, cbi_replica_event event) {
+    event.now_ns = k->now_ns;
+    return cbi_replica_step(k->r, &event, k->actions, ACTIONS, &k->count, NULL);
+}
+
+static void pass(kit *k, uint64_t ns) {
+    k->now_ns += ns;
+    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_TICK}));
+}
+
+/** The n-th action of that kind; NULL: there are fewer. */
+static const cbi_replica_action *wanted(const kit *k, cbi_replica_action_kind kind, size_t n) {
+    for (size_t i = 0; i < k->count; i++) {
+        if (k->actions[i].kind == kind && n-- == 0) {
+            return &k->actions[i];
+        }
+    }
+    return NULL;
+}
+
+static const cbi_replica_action *want(const kit *k, cbi_replica_action_kind kind) {
+    const cbi_replica_action *a = wanted(k, kind, 0);
+    assert_non_null(a);
+    return a;
+}
+
+static void want_none(const kit *k, cbi_replica_action_kind kind) {
+    assert_null(wanted(k, kind, 0));
+}
+
+static cb_executor_view peer(const char *name, const char *host, const char *rack,
+                             uint64_t generation) {
+    cb_executor_view v = {.generation = generation, .memory_max = 1000};
+    (void)snprintf(v.name, sizeof v.name, "%s", name);
+    (void)snprintf(v.host, sizeof v.host, "%s", host);
+    (void)snprintf(v.rack, sizeof v.rack, "%s", rack);
+    return v;
+}
+
+static void see(kit *k, const cb_executor_view *views, size_t count) {
+    assert_ok(
+        step(k, (cbi_replica_event){.kind = CBI_REPLICA_PEERS, .views = views, .count = count}));
+}
+
+static void enter(kit *k, uint64_t generation) {
+    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_ENTERED, .generation = generation}));
+}
+
+static cb_status put(kit *k, const char *name, uint64_t generation, uint32_t copies) {
+    return step(k, (cbi_replica_event){.kind = CBI_REPLICA_STORED,
+                                       .name = name,
+                                       .generation = generation,
+                                       .checksum = 7,
+                                       .bytes = 100,
+                                       .copies = copies});
+}
+
+static void sent(kit *k, const char *to, uint64_t to_generation, uint64_t generation,
+                 uint64_t checksum, cbi_replica_answer answer) {
+    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_SENT,
+                                          .name = "x",
+                                          .peer = to,
+                                          .peer_generation = to_generation,
+                                          .generation = generation,
+                                          .checksum = checksum,
+                                          .answer = answer}));
+}
+
+static void offer(kit *k, const char *name, uint64_t generation, uint64_t bytes) {
+    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_OFFERED,
+                                          .peer = "a",
+                                          .name = name,
+                                          .generation = generation,
+                                          .checksum = 7,
+                                          .bytes = bytes,
+                                          .copies = 2}));
+}
+
+static void arrive(kit *k, uint64_t ticket, uint64_t checksum) {
+    assert_ok(step(k, (cbi_replica_event){
+                          .kind = CBI_REPLICA_ARRIVED, .ticket = ticket, .checksum = checksum}));
+}
+
+static void bury(kit *k, cbi_grave_kind kind, const char *name, uint64_t number,
+                 uint64_t generation) {
+    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_BURIED,
+                                          .grave = kind,
+                                          .name = name,
+                                          .number = number,
+                                          .generation = generation}));
+}
+
+static cb_location at(const char *executor, uint64_t generation, uint64_t block_generation) {
+    cb_location l = {.generation = generation,
+                     .place = {.level = CB_LEVEL_MEMORY_ONLY_SER_2,
+                               .memory_bytes = 100,
+                               .block_generation = block_generation,
+                               .checksum = 7}};
+    (void)snprintf(l.executor, sizeof l.executor, "%s", executor);
+    return l;
+}
+
+static void locate(kit *k, const cb_location *locations, size_t count) {
+    assert_ok(step(
+        k, (cbi_replica_event){
+               .kind = CBI_REPLICA_LOCATED, .name = "x", .locations = locations, .count = count}));
+}
+
+/** An executor e, in the directory as 10, long enough to look after others, with peers a, b, c. */
+static void settle_in(kit *k, const char *name) {
+    const cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("b", "h2", "r0", 2),
+                                      peer("c", "h3", "r0", 3)};
+    open_kit(k, name);
+    enter(k, 10);
+    see(k, views, 3);
+    pass(k, 10 * SECOND);
+}
+
+/* ---- puts ---- */
+
+static void test_replica__copies_go_to_another_rack_then_to_another_host(void **state) {
+    (void)state;
+    kit k;
+    open_kit(&k, "me");
+    const cb_executor_view views[] = {peer("port", "h0", "r0", 1), peer("host", "h1", "r0", 2),
+                                      peer("rack", "h2", "r1", 3)};
+    see(&k, views, 3);
+    assert_ok(put(&k, "x", 5, 4));
+    assert_string_equal(wanted(&k, CBI_REPLICA_SEND, 0)->peer, "rack");
+    assert_string_equal(wanted(&k, CBI_REPLICA_SEND, 1)->peer, "host");
+    assert_string_equal(wanted(&k, CBI_REPLICA_SEND, 2)->peer, "port");
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__a_put_is_done_when_the_right_copies_are_there(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 2));
+    const char *to = want(&k, CBI_REPLICA_SEND)->peer;
+    char name[32];
+    (void)snprintf(name, sizeof name, "%s", to);
+    uint64_t generation = want(&k, CBI_REPLICA_SEND)->peer_generation;
+    want_none(&k, CBI_REPLICA_PUT_DONE);
+    sent(&k, name, generation, 4, 7, CBI_REPLICA_OK); /* of another generation */
+    want_none(&k, CBI_REPLICA_PUT_DONE);
+    sent(&k, name, generation - 1, 5, 7, CBI_REPLICA_OK); /* by one who is no more */
+    want_none(&k, CBI_REPLICA_PUT_DONE);
+    sent(&k, "nobody", 1, 5, 7, CBI_REPLICA_OK);
+    want_none(&k, CBI_REPLICA_PUT_DONE);
+    sent(&k, name, generation, 5, 7, CBI_REPLICA_OK);
+    assert_int_equal(want(&k, CBI_REPLICA_PUT_DONE)->copies, 2);
+    sent(&k, name, generation, 5, 7, CBI_REPLICA_OK); /* twice */
+    assert_int_equal(k.count, 0);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__who_refuses_or_is_silent_is_followed_by_the_next(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    char tried[3][8];
+    assert_ok(put(&k, "x", 5, 2));
+    for (int i = 0; i < 3; i++) {
+        const cbi_replica_action *a = want(&k, CBI_REPLICA_SEND);
+        (void)snprintf(tried[i], sizeof tried[i], "%s", a->peer);
+        uint64_t generation = a->peer_generation;
+        want_none(&k, CBI_REPLICA_PUT_DONE);
+        if (i == 0) {
+            sent(&k, tried[i], generation, 5, 9, CBI_REPLICA_OK); /* a wrong checksum */
+        } else if (i == 1) {
+            sent(&k, tried[i], generation, 5, 7, CBI_REPLICA_FULL);
+        } else {
+            pass(&k, 31 * SECOND);
+        }
+    }
+    assert_string_not_equal(tried[0], tried[1]);
+    assert_string_not_equal(tried[1], tried[2]);
+    assert_int_equal(want(&k, CBI_REPLICA_PUT_DONE)->copies, 1);
+    want_none(&k, CBI_REPLICA_SEND);
+    pass(&k, SECOND); /* and it is looked after from now on */
+    assert_string_equal(want(&k, CBI_REPLICA_LOCATE)->name, "x");
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__actions_that_do_not_fit_come_with_the_next_step(void **state) {
+    (void)state;
+    kit k;
+    char name[32];
+    size_t reports = 0;
+    open_kit(&k, "me");
+    for (int i = 0; i < 8; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        assert_ok(put(&k, name, 5, 1));
+    }
+    assert_status(put(&k, "one more", 5, 1), CB_EBUDGET);
+    assert_status(put(&k, "x1", 6, 1), CB_EEXISTS);
+    cbi_replica_event event = {.kind = CBI_REPLICA_ENTERED, .now_ns = k.now_ns, .generation = 10};
+    do {
+        assert_ok(
+            cbi_replica_step(k.r, &event, k.actions, CBI_REPLICA_ACTIONS_MIN, &k.count, NULL));
+        reports += k.count;
+        event.kind = CBI_REPLICA_TICK;
+    } while (k.count == CBI_REPLICA_ACTIONS_MIN);
+    assert_int_equal(reports, 8);
+    cbi_replica_destroy(k.r);
+}
+
+/* ---- offers ---- */
+
+static void test_replica__room_is_reserved_before_the_bytes_come(void **state) {
+    (void)state;
+    kit k;
+    cbi_replica_figures f;
+    open_kit(&k, "me");
+    offer(&k, "x", 5, 600);
+    uint64_t ticket = want(&k, CBI_REPLICA_ACCEPT)->ticket;
+    offer(&k, "y", 5, 600);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_FULL);
+    offer(&k, "x", 5, 100);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_IS_BUSY);
+    offer(&k, "huge", 5, UINT64_MAX - 10);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_FULL);
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_MISSED, .ticket = ticket}));
+    offer(&k, "y", 5, 600);
+    ticket = want(&k, CBI_REPLICA_ACCEPT)->ticket;
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.reserved_bytes, 600);
+    assert_int_equal(f.room_bytes, 400);
+    arrive(&k, ticket, 7);
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_STORED, .ticket = ticket}));
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.reserved_bytes, 0);
+    assert_int_equal(f.bytes, 600);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__only_what_was_offered_is_stored(void **state) {
+    (void)state;
+    kit k;
+    open_kit(&k, "me");
+    offer(&k, "x", 5, 100);
+    arrive(&k, want(&k, CBI_REPLICA_ACCEPT)->ticket, 8);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_CORRUPT);
+    want_none(&k, CBI_REPLICA_STORE);
+    offer(&k, "x", 5, 100);
+    uint64_t ticket = want(&k, CBI_REPLICA_ACCEPT)->ticket;
+    arrive(&k, ticket, 7);
+    assert_int_equal(want(&k, CBI_REPLICA_STORE)->generation, 5);
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_STORED, .ticket = ticket}));
+    offer(&k, "x", 5, 100); /* again: it is here */
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_OK);
+    offer(&k, "x", 6, 100);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_CONFLICT);
+    assert_true(cbi_replica_holds(k.r, "x", 5, NULL));
+    assert_false(cbi_replica_holds(k.r, "x", 6, NULL));
+    uint64_t generation = 0;
+    assert_true(cbi_replica_holds(k.r, "x", 0, &generation));
+    assert_int_equal(generation, 5);
+    cbi_replica_destroy(k.r);
+}
+
+/* ---- deaths ---- */
+
+/** Whether that executor, a holder beside "a" when "b" has died, sends a copy to "c". */
+static bool mends(const char *name, bool is_named) {
+    kit k;
+    settle_in(&k, name);
+    assert_ok(put(&k, "x", 5, 3));
+    sent(&k, "a", 1, 5, 7, CBI_REPLICA_OK);
+    sent(&k, "b", 2, 5, 7, CBI_REPLICA_OK);
+    if (wanted(&k, CBI_REPLICA_PUT_DONE, 0) == NULL) {
+        sent(&k, "c", 3, 5, 7, CBI_REPLICA_FULL);
+    }
+    pass(&k, 5 * SECOND);
+    const cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("c", "h3", "r0", 3)};
+    see(&k, views, 2);
+    assert_string_equal(want(&k, CBI_REPLICA_LOCATE)->name, "x");
+    const cb_location locations[] = {at("a", 1, 5), at(name, 10, 5)};
+    locate(&k, locations, is_named ? 2 : 1);
+    const cbi_replica_action *a = wanted(&k, CBI_REPLICA_SEND, 0);
+    if (a != NULL) {
+        assert_string_equal(a->peer, "c");
+    }
+    cbi_replica_destroy(k.r);
+    return a != NULL;
+}
+
+static void test_replica__one_of_the_holders_mends(void **state) {
+    (void)state;
+    int mending = 0;
+    char name[32];
+    for (int i = 0; i < 40; i++) { /* each with its own place in the order, beside a's */
+        (void)snprintf(name, sizeof name, "e%d", i);
+        mending += mends(name, true);
+        assert_false(mends(name, false)); /* such a directory does not know enough */
+    }
+    assert_in_range(mending, 1, 39);
+}
+
+static void test_replica__the_others_step_in_when_nothing_comes_of_it(void **state) {
+    (void)state;
+    kit k;
+    char name[32];
+    for (int i = 0; i < 40; i++) {
+        (void)snprintf(name, sizeof name, "e%d", i);
+        if (!mends(name, true)) {
+            break;
+        }
+    }
+    settle_in(&k, name);
+    assert_ok(put(&k, "x", 5, 3));
+    sent(&k, "a", 1, 5, 7, CBI_REPLICA_OK);
+    sent(&k, "b", 2, 5, 7, CBI_REPLICA_OK);
+    sent(&k, "c", 3, 5, 7, CBI_REPLICA_FULL);
+    pass(&k, 5 * SECOND);
+    const cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("c", "h3", "r0", 3)};
+    const cb_location locations[] = {at("a", 1, 5), at(name, 10, 5)};
+    see(&k, views, 2);
+    int looks = 0;
+    for (int i = 0; i < 1000 && wanted(&k, CBI_REPLICA_SEND, 0) == NULL; i++) {
+        if (wanted(&k, CBI_REPLICA_LOCATE, 0) != NULL) {
+            looks++;
+            locate(&k, locations, 2);
+            continue;
+        }
+        pass(&k, SECOND / 2);
+    }
+    want(&k, CBI_REPLICA_SEND);
+    assert_in_range(looks, 3, 20);
+    cbi_replica_destroy(k.r);
+}
+
+/* ---- the directory ---- */
+
+static void test_replica__a_directory_that_came_back_is_told_everything(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 2));
+    const cb_place *place = &want(&k, CBI_REPLICA_REPORT)->place;
+    assert_int_equal(place->block_generation, 5);
+    assert_int_equal(place->checksum, 7);
+    sent(&k, "a", 1, 5, 7, CBI_REPLICA_OK);
+    sent(&k, "b", 2, 5, 7, CBI_REPLICA_FULL);
+    sent(&k, "c", 3, 5, 7, CBI_REPLICA_FULL);
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_LOST}));
+    assert_ok(put(&k, "y", 6, 1));
+    want_none(&k, CBI_REPLICA_REPORT);
+    enter(&k, 20);
+    assert_string_equal(wanted(&k, CBI_REPLICA_REPORT, 0)->name, "y");
+    assert_string_equal(wanted(&k, CBI_REPLICA_REPORT, 1)->name, "x");
+    see(&k, NULL, 0); /* the others are not back yet: nobody is missed */
+    pass(&k, 3 * SECOND);
+    want_none(&k, CBI_REPLICA_LOCATE);
+    pass(&k, 10 * SECOND);
+    see(&k, NULL, 0);
+    want(&k, CBI_REPLICA_LOCATE);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__what_has_gone_is_reported_once(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 1));
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_MOVED,
+                                           .name = "x",
+                                           .generation = 5,
+                                           .level = CB_LEVEL_DISK_ONLY,
+                                           .disk_bytes = 90}));
+    assert_int_equal(want(&k, CBI_REPLICA_REPORT)->place.disk_bytes, 90);
+    cbi_replica_event gone = {.kind = CBI_REPLICA_GONE, .name = "x", .generation = 4};
+    assert_ok(step(&k, gone)); /* of another generation */
+    assert_int_equal(k.count, 0);
+    gone.generation = 5;
+    assert_ok(step(&k, gone));
+    assert_int_equal(want(&k, CBI_REPLICA_REPORT)->place.level, CB_LEVEL_NONE);
+    assert_ok(step(&k, gone));
+    assert_int_equal(k.count, 0);
+    cbi_replica_destroy(k.r);
+}
+
+/* ---- removals ---- */
+
+static void test_replica__what_was_removed_does_not_come_back(void **state) {
+    (void)state;
+    kit k;
+    open_kit(&k, "me");
+    assert_ok(put(&k, "rdd_3_1", 5, 1));
+    assert_ok(put(&k, "rdd_31_1", 5, 1));
+    offer(&k, "rdd_3_2", 6, 10);
+    uint64_t ticket = want(&k, CBI_REPLICA_ACCEPT)->ticket;
+    bury(&k, CBI_GRAVE_DATA_SET, "", 3, 8);
+    assert_string_equal(want(&k, CBI_REPLICA_DROP)->name, "rdd_3_1");
+    assert_false(cbi_replica_holds(k.r, "rdd_3_1", 5, NULL));
+    assert_true(cbi_replica_holds(k.r, "rdd_31_1", 5, NULL));
+    arrive(&k, ticket, 7); /* was on its way */
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_IS_BURIED);
+    offer(&k, "rdd_3_7", 8, 10);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_IS_BURIED);
+    offer(&k, "rdd_3_7", 9, 10); /* was put later */
+    want(&k, CBI_REPLICA_ACCEPT);
+    bury(&k, CBI_GRAVE_BLOCK, "x", 0, 20);
+    assert_status(put(&k, "x", 20, 1), CB_ENOTFOUND);
+    assert_true(cbi_replica_mint(k.r, k.now_ns) > 20);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__everybody_is_told_of_a_removal_until_he_answers(void **state) {
+    (void)state;
+    kit k;
+    open_kit(&k, "me");
+    const cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("b", "h2", "r0", 2)};
+    const cb_executor_view again[] = {peer("a", "h1", "r0", 9), peer("b", "h2", "r0", 2)};
+    see(&k, views, 2);
+    assert_ok(
+        step(&k, (cbi_replica_event){.kind = CBI_REPLICA_REMOVE, .name = "x", .generation = 5}));
+    assert_string_equal(wanted(&k, CBI_REPLICA_TELL, 0)->peer, "a");
+    assert_string_equal(wanted(&k, CBI_REPLICA_TELL, 1)->peer, "b");
+    uint64_t sequence = want(&k, CBI_REPLICA_TELL)->sequence;
+    cbi_replica_event told = {
+        .kind = CBI_REPLICA_TOLD, .peer = "a", .peer_generation = 1, .sequence = sequence};
+    assert_ok(step(&k, told));
+    assert_int_equal(k.count, 0);
+    pass(&k, SECOND);
+    assert_string_equal(want(&k, CBI_REPLICA_TELL)->peer, "b"); /* has not answered */
+    told.peer = "b";
+    told.peer_generation = 2;
+    assert_ok(step(&k, told));
+    pass(&k, SECOND);
+    want_none(&k, CBI_REPLICA_TELL);
+    see(&k, again, 2); /* a was away, or is somebody new */
+    assert_string_equal(want(&k, CBI_REPLICA_TELL)->peer, "a");
+    told.peer = "a"; /* an answer of the one before */
+    told.peer_generation = 1;
+    assert_ok(step(&k, told));
+    pass(&k, SECOND);
+    assert_string_equal(want(&k, CBI_REPLICA_TELL)->peer, "a");
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__removals_that_are_too_many_are_counted(void **state) {
+    (void)state;
+    kit k;
+    cbi_replica_figures f;
+    char name[32];
+    open_kit(&k, "me"); /* remembers four */
+    for (int i = 0; i < 6; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        bury(&k, CBI_GRAVE_BLOCK, name, 0, 5);
+    }
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.graves, 4);
+    assert_int_equal(f.graves_lost, 2);
+    pass(&k, 25 * 3600 * SECOND);
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.graves, 0);
+    assert_int_equal(f.graves_lost, 2);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__generations_are_larger_than_all_that_were_heard_of(void **state) {
+    (void)state;
+    kit k, other;
+    open_kit(&k, "me");
+    open_kit(&other, "other");
+    uint64_t first = cbi_replica_mint(k.r, k.now_ns), second = cbi_replica_mint(k.r, k.now_ns);
+    assert_true(second > first);
+    assert_true(cbi_replica_mint(other.r, k.now_ns) != first);
+    uint64_t far = second + (UINT64_C(1000000) << 20);
+    offer(&k, "x", far, 10);
+    assert_true(cbi_replica_mint(k.r, k.now_ns) > far);
+    uint64_t before = cbi_replica_mint(other.r, k.now_ns + 50 * SECOND);
+    cbi_replica_destroy(other.r);
+    other = (kit){0};
+    const cbi_replica_options reborn = {
+        .name = "other", .wall_ms = 1000 + 60000, .now_ns = 3, .room_bytes = 1};
+    assert_ok(cbi_replica_create(&reborn, &other.r, NULL)); /* has forgotten everything */
+    assert_true(cbi_replica_mint(other.r, 4) > before);
+    cbi_replica_destroy(other.r);
+    cbi_replica_destroy(k.r);
+}
+
+/* ---- leaving ---- */
+
+static void test_replica__whoever_leaves_moves_his_blocks_first(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 1));
+    want(&k, CBI_REPLICA_PUT_DONE);
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION}));
+    want(&k, CBI_REPLICA_LOCATE);
+    offer(&k, "y", 5, 10);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_FULL);
+    const cb_location locations[] = {at("me", 10, 5)};
+    locate(&k, locations, 1);
+    const cbi_replica_action *a = want(&k, CBI_REPLICA_SEND);
+    want_none(&k, CBI_REPLICA_MOVED_OUT);
+    char name[32];
+    (void)snprintf(name, sizeof name, "%s", a->peer);
+    sent(&k, name, a->peer_generation, 5, 7, CBI_REPLICA_OK);
+    want(&k, CBI_REPLICA_MOVED_OUT);
+    pass(&k, SECOND);
+    want_none(&k, CBI_REPLICA_MOVED_OUT);
+    cbi_replica_destroy(k.r);
+}
+
+/* ---- the order of peers ---- */
+
+static void test_replica__blocks_spread_and_few_move_when_somebody_comes(void **state) {
+    (void)state;
+    enum { BLOCKS = 600, PEERS = 6 };
+    static int first[BLOCKS];
+    cb_executor_view views[PEERS];
+    char name[32];
+    int counts[PEERS] = {0}, changed = 0;
+    for (int i = 0; i < PEERS; i++) {
+        (void)snprintf(name, sizeof name, "p%d", i);
+        views[i] = peer(name, name, "", (uint64_t)i + 1);
+    }
+    for (int round = 0; round < 2; round++) {
+        kit k;
+        open_kit(&k, "me");
+        see(&k, views, (size_t)(PEERS - 1 + round));
+        for (int i = 0; i < BLOCKS; i++) {
+            (void)snprintf(name, sizeof name, "block%d", i);
+            assert_ok(put(&k, name, 5, 2));
+            int to = want(&k, CBI_REPLICA_SEND)->peer[1] - '0';
+            if (round == 1 && first[i] != to) {
+                assert_int_equal(to, PEERS - 1); /* only to the one who came */
+                changed++;
+            }
+            first[i] = to;
+            counts[to] += round;
+            assert_ok(step(
+                &k, (cbi_replica_event){.kind = CBI_REPLICA_GONE, .name = name, .generation = 5}));
+        }
+        cbi_replica_destroy(k.r);
+    }
+    assert_in_range(changed, BLOCKS / PEERS / 2, BLOCKS / PEERS * 2);
+    for (int i = 0; i < PEERS; i++) {
+        assert_in_range(counts[i], BLOCKS / PEERS / 2, BLOCKS / PEERS * 2);
+    }
+}
+
+static void test_replica__readers_take_the_right_generation_from_the_nearest(void **state) {
+    (void)state;
+    kit k;
+    size_t order[5];
+    open_kit(&k, "me");
+    const cb_executor_view views[] = {peer("rack", "h2", "r1", 1), peer("host", "h1", "r0", 2),
+                                      peer("port", "h0", "r0", 3)};
+    see(&k, views, 3);
+    cb_location locations[] = {at("rack", 1, 5), at("host", 2, 4), at("me", 9, 5),
+                               at("stranger", 4, 5), at("port", 3, 5)};
+    assert_int_equal(cbi_replica_sources(k.r, locations, 5, 5, 7, order), 3);
+    assert_int_equal(order[0], 4);
+    assert_int_equal(order[1], 0);
+    assert_int_equal(order[2], 3);
+    assert_int_equal(cbi_replica_sources(k.r, locations, 5, 5, 8, order), 0);
+    assert_int_equal(cbi_replica_sources(k.r, locations, 5, 4, 0, order), 1);
+    cbi_replica_destroy(k.r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_replica__copies_go_to_another_rack_then_to_another_host),
+        cmocka_unit_test(test_replica__a_put_is_done_when_the_right_copies_are_there),
+        cmocka_unit_test(test_replica__who_refuses_or_is_silent_is_followed_by_the_next),
+        cmocka_unit_test(test_replica__actions_that_do_not_fit_come_with_the_next_step),
+        cmocka_unit_test(test_replica__room_is_reserved_before_the_bytes_come),
+        cmocka_unit_test(test_replica__only_what_was_offered_is_stored),
+        cmocka_unit_test(test_replica__one_of_the_holders_mends),
+        cmocka_unit_test(test_replica__the_others_step_in_when_nothing_comes_of_it),
+        cmocka_unit_test(test_replica__a_directory_that_came_back_is_told_everything),
+        cmocka_unit_test(test_replica__what_has_gone_is_reported_once),
+        cmocka_unit_test(test_replica__what_was_removed_does_not_come_back),
+        cmocka_unit_test(test_replica__everybody_is_told_of_a_removal_until_he_answers),
+        cmocka_unit_test(test_replica__removals_that_are_too_many_are_counted),
+        cmocka_unit_test(test_replica__generations_are_larger_than_all_that_were_heard_of),
+        cmocka_unit_test(test_replica__whoever_leaves_moves_his_blocks_first),
+        cmocka_unit_test(test_replica__blocks_spread_and_few_move_when_somebody_comes),
+        cmocka_unit_test(test_replica__readers_take_the_right_generation_from_the_nearest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
