@@ -58,3 +58,15 @@ if(CARBIDE_BUILD_SHARED)
         set_property(TARGET carbide_shared PROPERTY LINK_OPTIONS "")
     endif()
 endif()
+
+# libcarbide-net: what speaks to other servers, and the libraries that takes. The core links none of them.
+if(CARBIDE_HAVE_HIREDIS AND NOT CARBIDE_ONLY_ROOMS)
+    file(GLOB carbide_net_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/net/*.c")
+    add_library(carbide_net STATIC ${carbide_net_sources})
+    add_library(carbide::carbide_net ALIAS carbide_net)
+    set_target_properties(carbide_net PROPERTIES OUTPUT_NAME carbide-net)
+    target_include_directories(carbide_net
+        PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> PRIVATE "${PROJECT_SOURCE_DIR}/src")
+    target_link_libraries(carbide_net
+        PUBLIC carbide PRIVATE carbide_flags carbide::hiredis Threads::Threads)
+endif()

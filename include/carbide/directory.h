@@ -22,15 +22,6 @@ CB_EXTERN_C_BEGIN
 
 enum { CB_EXECUTOR_NAME_MAX = 63, CB_EXECUTOR_ADDRESS_MAX = 127 };
 
-/** Who enters. Borrowed for the call; NULL is the same as "". */
-typedef struct cb_executor_entry {
-    const char *name;
-    const char *address; /**< where others reach it: HOST:PORT */
-    const char *host;    /**< copies go to another host before another port of the same, */
-    const char *rack;    /**< and to another rack before that; labels, only compared */
-    uint64_t memory_max; /**< bytes of blocks it has room for */
-} cb_executor_entry;
-
 /** What lies at one executor. */
 typedef struct cb_place {
     cb_level level; /**< where it lies there, and how many copies there shall be */
@@ -38,6 +29,28 @@ typedef struct cb_place {
     uint64_t block_generation; /**< 0: of none */
     uint64_t checksum;         /**< XXH3 of 64 bits over all of its bytes */
 } cb_place;
+
+typedef void (*cb_place_fn)(void *ctx, const char *block, const cb_place *place);
+
+/** Calls `tell` for some blocks from place *at on (0: the first), so many that `each` bytes and the
+ *  name of each fit into `room`; *at moves on, and is 0 at the end. `tell` waits for nothing and
+ *  calls nothing of the store: it may be called with the store's lock held, so that what it is told
+ *  comes before any change that is reported later. */
+typedef void (*cb_executor_list_fn)(void *ctx, uint64_t *at, size_t each, size_t room,
+                                    cb_place_fn tell, void *tell_ctx);
+
+/** Who enters. Borrowed for the call; NULL is the same as "". */
+typedef struct cb_executor_entry {
+    const char *name;
+    const char *address; /**< where others reach it: HOST:PORT */
+    const char *host;    /**< copies go to another host before another port of the same, */
+    const char *rack;    /**< and to another rack before that; labels, only compared */
+    uint64_t memory_max; /**< bytes of blocks it has room for */
+    /** What it has, for a directory that asks for everything by itself (carbide/redis_directory.h,
+     *  where it is needed; the local one does not). Until it has left. */
+    cb_executor_list_fn list;
+    void *list_ctx;
+} cb_executor_entry;
 
 /** One executor's part of a block. */
 typedef struct cb_location {

@@ -143,6 +143,10 @@ int cbi_sys_address_parse(const char *text, cbi_sys_address *address);
  *  system doubles them), send at once, and end when their peer has not been there for a minute. */
 int cbi_sys_listen_tcp(cbi_sys_address *address, int receive_bytes, int send_bytes, int backlog);
 
+/** A connection there that does not wait in transfers; connecting takes `timeout_ms` at most:
+ *  -ETIMEDOUT. */
+int cbi_sys_connect_tcp(const cbi_sys_address *address, int timeout_ms);
+
 /** A lock on an open folder, until unlock or the end; does not wait: -EAGAIN. */
 int cbi_sys_lock_folder(int fd);
 void cbi_sys_unlock_folder(int fd);
@@ -166,6 +170,7 @@ void cbi_sys_bell_clear(int fd);
 /* ---- clock ---- */
 
 uint64_t cbi_sys_clock_ns(void); /* monotonic */
+uint64_t cbi_sys_time_ns(void);  /* since 1970; it may go back */
 uint64_t cbi_sys_cpu_ns(void);   /* CPU time of all threads of this process */
 void cbi_sys_sleep_ns(uint64_t ns);
 

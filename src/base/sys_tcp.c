@@ -132,3 +132,42 @@ int cbi_sys_listen_tcp(cbi_sys_address *address, int receive_bytes, int send_byt
     address->port = port_of(fd);
     return fd;
 }
+
+/** What became of a connection that was begun: 0 or -errno. */
+static int connected(int fd, int timeout_ms) {
+    int ready = cbi_sys_wait_for(fd, true, timeout_ms);
+    int why = 0;
+    socklen_t bytes = sizeof why;
+    if (ready <= 0) {
+        return ready < 0 ? ready : -ETIMEDOUT;
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &bytes) < 0) {
+        return -errno;
+    }
+    return -why;
+}
+
+int cbi_sys_connect_tcp(const cbi_sys_address *address, int timeout_ms) {
+    any_address a;
+    socklen_t bytes = fill_address(address, &a);
+    int fd, result, on = 1;
+    if (bytes == 0) {
+        return -EINVAL;
+    }
+    SYS_CALL(fd, CBI_FAULT_OPEN,
+             socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (fd < 0) {
+        return -errno;
+    }
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    SYS_CALL(result, CBI_FAULT_OPEN, connect(fd, &a.any, bytes));
+    result = result < 0 ? -errno : 0;
+    if (result == -EINPROGRESS) {
+        result = connected(fd, timeout_ms);
+    }
+    if (result < 0) {
+        (void)close(fd);
+        return result;
+    }
+    return fd;
+}

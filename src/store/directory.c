@@ -198,7 +198,8 @@ static bool copy_label(char *to, size_t room, const char *from) {
     return true;
 }
 
-static cb_status view_of(const cb_executor_entry *entry, cb_executor_view *view, cb_error *err) {
+cb_status cbi_directory_view(const cb_executor_entry *entry, cb_executor_view *view,
+                             cb_error *err) {
     *view = (cb_executor_view){.memory_max = entry->memory_max};
     if (!copy_label(view->name, sizeof view->name, entry->name) || view->name[0] == 0) {
         return cbi_fail(err, CB_EINVAL, "The name of an executor has 1 to %d bytes.",
@@ -227,7 +228,7 @@ static cb_status enter(void *ctx, const cb_executor_entry *entry, uint64_t *gene
                        cb_error *err) {
     cb_local_directory *d = ctx;
     cb_executor_view view;
-    cb_status status = view_of(entry, &view, err);
+    cb_status status = cbi_directory_view(entry, &view, err);
     if (status != CB_OK) {
         return status;
     }
@@ -396,9 +397,8 @@ static uint64_t room_of(const cb_executor_view *v) {
     return v->memory_max > v->memory_bytes ? v->memory_max - v->memory_bytes : 0;
 }
 
-/** Enters the view where it belongs among the `count` there are; the last may fall out. */
-static void insert_view(cb_executor_view *views, size_t max, size_t found,
-                        const cb_executor_view *view) {
+void cbi_directory_insert(cb_executor_view *views, size_t max, size_t found,
+                          const cb_executor_view *view) {
     size_t at = found < max ? found : max;
     while (at > 0 && room_of(&views[at - 1]) < room_of(view)) {
         if (at < max) {
@@ -419,7 +419,7 @@ static cb_status peers(void *ctx, const char *name, cb_executor_view *views, siz
     cbi_lock_take(&d->lock);
     for (const executor *e = d->executors; e != NULL; e = e->next) {
         if (strcmp(e->view.name, name) != 0 && !has_expired(d, e)) {
-            insert_view(views, max, found, &e->view);
+            cbi_directory_insert(views, max, found, &e->view);
             found++;
         }
     }

@@ -1,0 +1,729 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A directory whose truth is elsewhere.
+ *
+ * The problem. What an executor has changes a hundred thousand times a second, under whoever puts
+ * and reads; the server that is told of it may be slow, gone, or somebody else. Nobody who puts a
+ * block may wait for it, no memory may grow because of it, and in the end it must know the truth.
+ *
+ * One thread talks to the server. Reports are copied into one of two buffers of fixed size, under a
+ * lock that is held for the copy alone; the thread takes the full one and leaves the empty one.
+ * When a buffer is full, when the connection ends with reports under way (which of them arrived?),
+ * when the lease is not ours any more: in each of these cases there is one answer, to enter anew,
+ * as somebody with a greater generation who has nothing yet, and to report everything. What the
+ * older life had said is then said by nobody, so it cannot be wrong; the scripts (redis_scripts.h)
+ * clean it away.
+ *
+ * Everything means: the store is walked, a few hundred blocks at a time, as fast as there is room
+ * in the buffers, while changes go into the same buffers in between. The walk tells what a block is
+ * while the store's lock is held, and whoever changes a block tells it afterwards: so the last that
+ * is told of a block is what it is.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "carbide/redis_directory.h"
+#include "net/redis_link.h"
+#include "net/redis_scripts.h"
+#include "store/directory.h"
+
+enum {
+    QUEUE_BYTES = 128 * 1024, /* each of two */
+    LOCATIONS_MAX = 256,
+    PEERS_MAX = 128,
+    CLEAN_BLOCKS = 500,
+    CLEAN_TURNS = 20, /* at once; then others have their turn */
+    BEATS = 4,        /* renewals in a lease */
+    NUMBERS_BYTES = 5 * (CBI_REDIS_WORD_BYTES + 24)
+};
+
+static_assert(LOCATIONS_MAX * CBI_REDIS_LOCATED + 1 <= CBI_REDIS_VALUES_MAX, "they fit a reply");
+static_assert(PEERS_MAX * CBI_REDIS_PEER <= CBI_REDIS_VALUES_MAX, "they fit a reply");
+
+/** A report in the queue; the name follows. */
+typedef struct entry {
+    cb_place place;
+    uint8_t name_bytes;
+} entry;
+
+typedef struct queue {
+    size_t bytes;
+    uint8_t at[QUEUE_BYTES];
+} queue;
+
+struct cb_redis_directory {
+    /* immutable */
+    cbi_redis_url url;
+    uint64_t lease_ns, beat_ns;
+    cbi_thread thread;
+    /* guarded by mutex, which nobody holds while he waits for anything but it */
+    cbi_mutex mutex;
+    cbi_cond wake, left;
+    bool quit;
+    bool here;    /* an executor has entered, and not left */
+    bool leaving; /* the thread is to tell it */
+    bool behind;  /* reports were dropped: everything is to be told */
+    cb_executor_view who;
+    cb_executor_list_fn list;
+    void *list_ctx;
+    queue *filling; /* of the two; the other is the thread's */
+    uint64_t last_generation;
+    uint64_t life; /* that the server knows, if it has not forgotten it meanwhile; 0: none */
+    cb_redis_directory_stats stats;
+    /* the thread's */
+    cb_executor_view me; /* as `who` is, in the generation that the server knows */
+    bool entered, walking;
+    bool ousted; /* somebody newer has our name: it is ours again when nobody has it */
+    uint64_t walk_at, beat_at_ns;
+    queue *sending;
+    cbi_redis_link link;
+    queue queues[2];
+    /* guarded by look_mutex, which is held while the server is asked; no other is taken with it */
+    cbi_mutex look_mutex;
+    cbi_redis_link look;
+};
+
+/* ---- the queue ---- */
+
+static size_t entry_bytes(size_t name_bytes) {
+    return cbi_round_up(sizeof(entry) + name_bytes, _Alignof(entry));
+}
+
+/** [mutex] false: there is no room. */
+static bool enqueue(cb_redis_directory *d, const char *block, const cb_place *place) {
+    size_t name_bytes = strlen(block), bytes = entry_bytes(name_bytes);
+    queue *q = d->filling;
+    if (name_bytes == 0 || name_bytes > CB_BLOCK_NAME_MAX) {
+        return true; /* no store has it */
+    }
+    if (bytes > sizeof q->at - q->bytes) {
+        return false;
+    }
+    const entry e = {.place = *place, .name_bytes = (uint8_t)name_bytes};
+    memcpy(q->at + q->bytes, &e, sizeof e);
+    memcpy(q->at + q->bytes + sizeof e, block, name_bytes);
+    q->bytes += bytes;
+    return true;
+}
+
+/** [mutex] From now on there is nothing to be sent but everything. */
+static void fall_behind(cb_redis_directory *d) {
+    d->stats.collapsed += !d->behind;
+    d->behind = true;
+    d->filling->bytes = 0;
+}
+
+/** What the walk comes by. A lock of the store is held. */
+static void note_walked(void *ctx, const char *block, const cb_place *place) {
+    cb_redis_directory *d = ctx;
+    cbi_mutex_lock(&d->mutex);
+    if (!d->behind && !enqueue(d, block, place)) {
+        fall_behind(d); /* changes took the room: once more from the beginning */
+    }
+    cbi_mutex_unlock(&d->mutex);
+}
+
+/* ---- what the thread says ---- */
+
+/** [mutex] Generations grow, also from one process to the next by the same name. */
+static uint64_t next_generation(cb_redis_directory *d, uint64_t last) {
+    uint64_t now = cbi_sys_time_ns() / 1000, floor = cbi_max(last, d->last_generation);
+    d->last_generation = cbi_max(now, floor + 1);
+    return d->last_generation;
+}
+
+static void begin_script(cbi_redis_link *l, const char *script, size_t words) {
+    cbi_redis_begin(l, words + 3);
+    cbi_redis_text(l, "EVAL");
+    cbi_redis_text(l, script);
+    cbi_redis_text(l, "0");
+}
+
+/** Who says it, in which life. */
+static void begin_mine(cb_redis_directory *d, const char *script, size_t words) {
+    begin_script(&d->link, script, words + 2);
+    cbi_redis_text(&d->link, d->me.name);
+    cbi_redis_number(&d->link, d->me.generation);
+}
+
+/** What a script answers: 1, 0, -1, or how much. INT64_MIN: nothing, and the link is closed. */
+static int64_t ask_number(cb_redis_directory *d) {
+    const cbi_redis_value *reply = NULL;
+    if (cbi_redis_ask(&d->link, &reply, NULL) == CB_OK && reply->kind == CBI_REDIS_INTEGER) {
+        return reply->integer;
+    }
+    cbi_redis_link_close(&d->link);
+    cbi_mutex_lock(&d->mutex);
+    d->stats.failures++;
+    cbi_mutex_unlock(&d->mutex);
+    return INT64_MIN;
+}
+
+/** The server does not know us, or not all that we have. */
+static void lose(cb_redis_directory *d) {
+    d->entered = d->walking = false;
+    cbi_mutex_lock(&d->mutex);
+    d->stats.entered = false;
+    d->life = 0;
+    cbi_mutex_unlock(&d->mutex);
+}
+
+/** A life begins. What is queued is forgotten: all will be told. */
+static void enter_server(cb_redis_directory *d) {
+    cbi_redis_link *l = &d->link;
+    cbi_mutex_lock(&d->mutex);
+    d->me = d->who;
+    d->me.generation = next_generation(d, 0);
+    d->filling->bytes = d->sending->bytes = 0;
+    d->behind = false;
+    cbi_mutex_unlock(&d->mutex);
+    begin_mine(d, CBI_REDIS_ENTER, 6);
+    cbi_redis_number(l, d->lease_ns / 1000000);
+    cbi_redis_text(l, d->me.address);
+    cbi_redis_text(l, d->me.host);
+    cbi_redis_text(l, d->me.rack);
+    cbi_redis_number(l, d->me.memory_max);
+    cbi_redis_number(l, d->ousted);
+    d->walking = d->entered = ask_number(d) == 1;
+    d->walk_at = 0;
+    d->ousted = d->ousted && !d->entered;
+    cbi_mutex_lock(&d->mutex);
+    d->stats.entries += d->entered;
+    d->life = d->entered ? d->me.generation : 0;
+    cbi_mutex_unlock(&d->mutex);
+}
+
+static void put_entry(cbi_redis_link *l, const entry *e, const uint8_t *name) {
+    cbi_redis_word(l, name, e->name_bytes);
+    if (e->place.level == CB_LEVEL_NONE) {
+        cbi_redis_text(l, "");
+    } else {
+        cbi_redis_number(l, e->place.level);
+    }
+    cbi_redis_number(l, e->place.memory_bytes);
+    cbi_redis_number(l, e->place.disk_bytes);
+    cbi_redis_number(l, e->place.block_generation);
+    cbi_redis_number(l, e->place.checksum);
+}
+
+/** How many reports, from `at` on, fit into one request; *end: where the next one begins. */
+static size_t count_fitting(const queue *q, size_t at, size_t room, size_t *end) {
+    size_t count = 0;
+    while (at < q->bytes) {
+        entry e;
+        memcpy(&e, q->at + at, sizeof e);
+        size_t needed = e.name_bytes + (size_t)CBI_REDIS_WORD_BYTES + NUMBERS_BYTES;
+        if (needed > room) {
+            break;
+        }
+        room -= needed;
+        at += entry_bytes(e.name_bytes);
+        count++;
+    }
+    *end = at;
+    return count;
+}
+
+/** All of the queue that is the thread's. false: it did not arrive, or in vain. */
+static bool send_reports(cb_redis_directory *d) {
+    enum { HEAD_BYTES = sizeof(CBI_REDIS_REPORT) + 512 };
+    queue *q = d->sending;
+    bool heard = true;
+    uint64_t sent = 0;
+    for (size_t at = 0, end = 0; at < q->bytes && heard; at = end) {
+        size_t count = count_fitting(q, at, sizeof d->link.out - HEAD_BYTES, &end);
+        begin_mine(d, CBI_REDIS_REPORT, count * CBI_REDIS_REPORTED);
+        while (at < end) {
+            entry e;
+            memcpy(&e, q->at + at, sizeof e);
+            put_entry(&d->link, &e, q->at + at + sizeof e);
+            at += entry_bytes(e.name_bytes);
+        }
+        heard = ask_number(d) == 1;
+        sent += heard ? count : 0;
+    }
+    q->bytes = 0;
+    cbi_mutex_lock(&d->mutex);
+    d->stats.reports += sent;
+    cbi_mutex_unlock(&d->mutex);
+    return heard;
+}
+
+/** What was reported meanwhile is the thread's to send. */
+static void take_queue(cb_redis_directory *d) {
+    cbi_mutex_lock(&d->mutex);
+    queue *full = d->filling;
+    d->filling = d->sending;
+    d->sending = full;
+    cbi_mutex_unlock(&d->mutex);
+}
+
+/** The next blocks of the walk go into the queue, which has half of its room left for changes. */
+static void walk(cb_redis_directory *d) {
+    cbi_mutex_lock(&d->mutex);
+    size_t room = (sizeof d->filling->at - d->filling->bytes) / 2;
+    cbi_mutex_unlock(&d->mutex);
+    if (room < 4 * entry_bytes(CB_BLOCK_NAME_MAX)) {
+        return; /* send first */
+    }
+    d->list(d->list_ctx, &d->walk_at, sizeof(entry) + _Alignof(entry), room, note_walked, d);
+    d->walking = d->walk_at != 0;
+}
+
+static void clean(cb_redis_directory *d) {
+    int64_t done = 1;
+    for (int turn = 0; turn < CLEAN_TURNS && done > 0; turn++) {
+        begin_script(&d->link, CBI_REDIS_CLEAN, 1);
+        cbi_redis_number(&d->link, CLEAN_BLOCKS);
+        done = ask_number(d);
+    }
+    if (done == INT64_MIN) {
+        lose(d);
+    }
+}
+
+/** Four times in a lease. */
+static void beat(cb_redis_directory *d) {
+    if (d->link.fd < 0) {
+        bool open = cbi_redis_link_open(&d->link, &d->url, NULL) == CB_OK;
+        cbi_mutex_lock(&d->mutex);
+        d->stats.connects += open;
+        d->stats.failures += !open;
+        cbi_mutex_unlock(&d->mutex);
+    } else if (d->entered) {
+        begin_mine(d, CBI_REDIS_RENEW, 1);
+        cbi_redis_number(&d->link, d->lease_ns / 1000000);
+        int64_t answer = ask_number(d);
+        d->ousted = answer == -1;
+        if (answer != 1) {
+            lose(d);
+        }
+    }
+    if (d->link.fd >= 0 && !d->entered) {
+        enter_server(d);
+    }
+    if (d->entered) {
+        clean(d);
+    }
+}
+
+/** What there is to be told now. */
+static void tell(cb_redis_directory *d) {
+    if (d->walking) {
+        walk(d);
+    }
+    take_queue(d);
+    if (!send_reports(d)) {
+        lose(d);
+    }
+    cbi_mutex_lock(&d->mutex);
+    bool behind = d->behind;
+    d->stats.entered = d->entered && !d->walking && !behind;
+    cbi_mutex_unlock(&d->mutex);
+    if (behind) {
+        lose(d);
+    }
+}
+
+static void say_farewell(cb_redis_directory *d) {
+    if (d->entered) {
+        begin_mine(d, CBI_REDIS_LEAVE, 0);
+        (void)ask_number(d);
+    }
+    lose(d);
+}
+
+/** [mutex] Whether there is something to do now. */
+static bool has_work(const cb_redis_directory *d) {
+    bool news = d->entered && (d->filling->bytes > 0 || d->walking || d->behind);
+    return d->quit || d->leaving || (d->here && (news || cbi_sys_clock_ns() >= d->beat_at_ns));
+}
+
+static void work(void *ctx) {
+    cb_redis_directory *d = ctx;
+    cbi_mutex_lock(&d->mutex);
+    while (!d->quit) {
+        while (!has_work(d)) {
+            if (d->here) {
+                (void)cbi_cond_wait_until(&d->wake, &d->mutex, d->beat_at_ns);
+            } else {
+                cbi_cond_wait(&d->wake, &d->mutex);
+            }
+        }
+        bool here = d->here, leaving = d->leaving;
+        cbi_mutex_unlock(&d->mutex);
+        if (leaving) {
+            say_farewell(d);
+        } else if (here) {
+            uint64_t now = cbi_sys_clock_ns();
+            if (now >= d->beat_at_ns) {
+                d->beat_at_ns = now + d->beat_ns;
+                beat(d);
+            }
+            if (d->entered) {
+                tell(d);
+            }
+        }
+        cbi_mutex_lock(&d->mutex);
+        if (leaving) {
+            d->leaving = d->ousted = false;
+            d->beat_at_ns = 0; /* who enters next does so at once */
+            d->filling->bytes = 0;
+            d->behind = false;
+            cbi_cond_broadcast(&d->left);
+        }
+    }
+    cbi_mutex_unlock(&d->mutex);
+}
+
+/* ---- executors ---- */
+
+static cb_status enter(void *ctx, const cb_executor_entry *who, uint64_t *generation,
+                       cb_error *err) {
+    cb_redis_directory *d = ctx;
+    cb_executor_view view;
+    CB_TRY(cbi_directory_view(who, &view, err));
+    if (who->list == NULL) {
+        return cbi_fail(err, CB_EINVAL, "This directory must be able to ask for everything.");
+    }
+    cbi_mutex_lock(&d->mutex);
+    bool taken = d->here || d->leaving;
+    if (!taken) {
+        view.generation = next_generation(d, *generation);
+        d->who = view;
+        d->list = who->list;
+        d->list_ctx = who->list_ctx;
+        d->here = true;
+        d->behind = false;
+        d->filling->bytes = 0;
+        *generation = view.generation;
+        cbi_cond_signal(&d->wake);
+    }
+    cbi_mutex_unlock(&d->mutex);
+    return taken ? cbi_fail(err, CB_EMISUSE, "An executor is in the directory by this object.")
+                 : CB_OK;
+}
+
+/** [mutex] */
+static bool is_here(const cb_redis_directory *d, const char *name, uint64_t generation) {
+    return d->here && d->who.generation == generation && strcmp(d->who.name, name) == 0;
+}
+
+static void leave(void *ctx, const char *name, uint64_t generation) {
+    cb_redis_directory *d = ctx;
+    cbi_mutex_lock(&d->mutex);
+    if (is_here(d, name, generation)) {
+        d->here = false;
+        d->leaving = true;
+        cbi_cond_signal(&d->wake);
+        while (d->leaving) { /* the store that the thread may be walking is about to end */
+            cbi_cond_wait(&d->left, &d->mutex);
+        }
+    }
+    cbi_mutex_unlock(&d->mutex);
+}
+
+static cb_status unknown(const char *name, uint64_t generation, cb_error *err) {
+    return cbi_fail(err, CB_ENOTFOUND, "Executor %.63s is not in the directory in generation %llu.",
+                    name, (unsigned long long)generation);
+}
+
+static cb_status renew(void *ctx, const char *name, uint64_t generation, cb_error *err) {
+    cb_redis_directory *d = ctx;
+    cbi_mutex_lock(&d->mutex);
+    bool here = is_here(d, name, generation);
+    cbi_mutex_unlock(&d->mutex);
+    return here ? CB_OK : unknown(name, generation, err);
+}
+
+static cb_status report(void *ctx, const char *name, uint64_t generation, const char *block,
+                        const cb_place *place, cb_error *err) {
+    cb_redis_directory *d = ctx;
+    cbi_mutex_lock(&d->mutex);
+    bool here = is_here(d, name, generation);
+    bool first = d->filling->bytes == 0;
+    if (here && !d->behind && !enqueue(d, block, place)) {
+        fall_behind(d);
+    }
+    if (here && first) {
+        cbi_cond_signal(&d->wake);
+    }
+    cbi_mutex_unlock(&d->mutex);
+    return here ? CB_OK : unknown(name, generation, err);
+}
+
+/* ---- looking ---- */
+
+/** [look_mutex] */
+static cb_status look(cb_redis_directory *d, const cbi_redis_value **reply, cb_error *err) {
+    CB_TRY(cbi_redis_ask(&d->look, reply, err));
+    if ((*reply)->kind != CBI_REDIS_ARRAY) {
+        cbi_redis_link_close(&d->look);
+        return cbi_fail(err, CB_EIO, "The directory's server answers something else.");
+    }
+    return CB_OK;
+}
+
+/** [look_mutex] */
+static cb_status open_look(cb_redis_directory *d, cb_error *err) {
+    return d->look.fd >= 0 ? CB_OK : cbi_redis_link_open(&d->look, &d->url, err);
+}
+
+static bool take_number(const cbi_redis_value *v, uint64_t *number) {
+    char *end = NULL;
+    if (v->kind != CBI_REDIS_TEXT || v->text[0] < '0' || v->text[0] > '9') {
+        return false;
+    }
+    *number = strtoull(v->text, &end, 10);
+    return *end == '\0';
+}
+
+static bool take_text(const cbi_redis_value *v, char *to, size_t room) {
+    if (v->kind != CBI_REDIS_TEXT || v->count >= room || memchr(v->text, '\0', v->count) != NULL) {
+        return false;
+    }
+    memcpy(to, v->text, (size_t)v->count + 1);
+    return true;
+}
+
+/** "LEVEL MEMORY DISK GENERATION SUM" */
+static bool take_place(const cbi_redis_value *v, cb_place *place) {
+    uint64_t numbers[5];
+    const char *at = v->kind == CBI_REDIS_TEXT ? v->text : "";
+    for (size_t i = 0; i < 5; i++) {
+        char *end = NULL;
+        if (*at < '0' || *at > '9') {
+            return false;
+        }
+        numbers[i] = strtoull(at, &end, 10);
+        if (*end != (i < 4 ? ' ' : '\0')) {
+            return false;
+        }
+        at = end + (i < 4);
+    }
+    if (numbers[0] > UINT16_MAX || cb_level_check((cb_level)numbers[0], NULL) != CB_OK) {
+        return false;
+    }
+    *place = (cb_place){.level = (cb_level)numbers[0],
+                        .memory_bytes = numbers[1],
+                        .disk_bytes = numbers[2],
+                        .block_generation = numbers[3],
+                        .checksum = numbers[4]};
+    return true;
+}
+
+static bool take_location(const cbi_redis_value *v, cb_location *l) {
+    *l = (cb_location){.generation = 0};
+    return take_text(&v[0], l->executor, sizeof l->executor) &&
+           take_number(&v[1], &l->generation) && take_place(&v[2], &l->place);
+}
+
+static cb_status locate(void *ctx, const char *block, cb_location *locations, size_t max,
+                        size_t *count, cb_error *err) {
+    cb_redis_directory *d = ctx;
+    const cbi_redis_value *reply = NULL;
+    size_t name_bytes = strnlen(block, CB_BLOCK_NAME_MAX + 1), taken = 0;
+    if (name_bytes == 0 || name_bytes > CB_BLOCK_NAME_MAX) {
+        *count = 0;
+        return CB_OK;
+    }
+    cbi_mutex_lock(&d->look_mutex);
+    cb_status status = open_look(d, err);
+    if (status == CB_OK) {
+        begin_script(&d->look, CBI_REDIS_LOCATE, 2);
+        cbi_redis_word(&d->look, block, name_bytes);
+        cbi_redis_number(&d->look, cbi_min(max, LOCATIONS_MAX));
+        status = look(d, &reply, err);
+    }
+    if (status == CB_OK) {
+        size_t found = 0;
+        for (uint32_t i = 1; i + CBI_REDIS_LOCATED <= reply->count; i += CBI_REDIS_LOCATED) {
+            if (taken < max && take_location(&reply->items[i], &locations[taken])) {
+                taken++;
+            }
+        }
+        if (reply->count > 0 && reply->items[0].kind == CBI_REDIS_INTEGER) {
+            int64_t said = reply->items[0].integer;
+            found = said > 0 && taken == max ? (size_t)said : 0;
+        }
+        *count = cbi_max(found, taken);
+    }
+    cbi_mutex_unlock(&d->look_mutex);
+    return status;
+}
+
+static bool take_view(const cbi_redis_value *v, cb_executor_view *e) {
+    uint64_t lease_ms = 0;
+    *e = (cb_executor_view){.generation = 0};
+    if (!take_text(&v[0], e->name, sizeof e->name) || !take_number(&v[1], &lease_ms) ||
+        !take_number(&v[2], &e->generation) || !take_text(&v[3], e->address, sizeof e->address) ||
+        !take_text(&v[4], e->host, sizeof e->host) || !take_text(&v[5], e->rack, sizeof e->rack) ||
+        !take_number(&v[6], &e->memory_max) || !take_number(&v[7], &e->memory_bytes) ||
+        !take_number(&v[8], &e->disk_bytes) || !take_number(&v[9], &e->blocks)) {
+        return false;
+    }
+    e->lease_ns = cbi_sys_clock_ns() + lease_ms * 1000000;
+    return true;
+}
+
+static cb_status peers(void *ctx, const char *name, cb_executor_view *views, size_t max,
+                       size_t *count, cb_error *err) {
+    cb_redis_directory *d = ctx;
+    const cbi_redis_value *reply = NULL;
+    cbi_mutex_lock(&d->look_mutex);
+    cb_status status = open_look(d, err);
+    if (status == CB_OK) {
+        begin_script(&d->look, CBI_REDIS_PEERS, 1);
+        cbi_redis_number(&d->look, PEERS_MAX);
+        status = look(d, &reply, err);
+    }
+    if (status == CB_OK) {
+        size_t found = 0;
+        for (uint32_t i = 0; i + CBI_REDIS_PEER <= reply->count; i += CBI_REDIS_PEER) {
+            cb_executor_view e;
+            if (take_view(&reply->items[i], &e) && strcmp(e.name, name) != 0) {
+                cbi_directory_insert(views, max, found, &e);
+                found++;
+            }
+        }
+        *count = found;
+    }
+    cbi_mutex_unlock(&d->look_mutex);
+    return status;
+}
+
+/* ---- claims ---- */
+
+/** What a script answers for the life that the server knows; CB_ENOTFOUND: it knows none. */
+static cb_status ask_claim(cb_redis_directory *d, const char *name, uint64_t generation,
+                           const char *script, const char *block, uint64_t claim_ns,
+                           int64_t *answer, cb_error *err) {
+    const cbi_redis_value *reply = NULL;
+    cbi_mutex_lock(&d->mutex);
+    uint64_t life = is_here(d, name, generation) ? d->life : 0;
+    cbi_mutex_unlock(&d->mutex);
+    size_t bytes = strnlen(block, CB_BLOCK_NAME_MAX + 1);
+    if (life == 0 || bytes == 0 || bytes > CB_BLOCK_NAME_MAX) {
+        return unknown(name, generation, err);
+    }
+    cbi_mutex_lock(&d->look_mutex);
+    cb_status status = open_look(d, err);
+    if (status == CB_OK) {
+        begin_script(&d->look, script, 4);
+        cbi_redis_text(&d->look, name);
+        cbi_redis_number(&d->look, life);
+        cbi_redis_word(&d->look, block, bytes);
+        cbi_redis_number(&d->look, cbi_max(claim_ns / 1000000, 1));
+        status = cbi_redis_ask(&d->look, &reply, err);
+    }
+    if (status == CB_OK && reply->kind != CBI_REDIS_INTEGER) {
+        cbi_redis_link_close(&d->look);
+        status = cbi_fail(err, CB_EIO, "The directory's server answers something else.");
+    }
+    if (status == CB_OK) {
+        *answer = reply->integer;
+    }
+    cbi_mutex_unlock(&d->look_mutex);
+    return status;
+}
+
+static cb_status claim(void *ctx, const char *name, uint64_t generation, const char *block,
+                       uint64_t claim_ns, bool *granted, uint64_t *wait_ns, cb_error *err) {
+    int64_t answer = -1;
+    CB_TRY(ask_claim(ctx, name, generation, CBI_REDIS_CLAIM, block, claim_ns, &answer, err));
+    if (answer < 0) {
+        return unknown(name, generation, err);
+    }
+    *granted = answer == 0;
+    *wait_ns = cbi_min((uint64_t)answer, UINT32_MAX) * 1000000;
+    return CB_OK;
+}
+
+static void unclaim(void *ctx, const char *name, uint64_t generation, const char *block) {
+    int64_t answer = 0;
+    if (ask_claim(ctx, name, generation, CBI_REDIS_UNCLAIM, block, 0, &answer, NULL) != CB_OK) {
+        return; /* it ends by itself */
+    }
+}
+
+/* ---- beginning and end ---- */
+
+cb_status cb_redis_directory_create(const cb_redis_directory_options *o,
+                                    cb_redis_directory **directory, cb_error *err) {
+    enum { LEASE_MS = 2000, TIMEOUT_MS = 1000, LEAST_MS = 40, MOST_MS = 3600 * 1000 };
+    const uint64_t ms = 1000000;
+    if (o->struct_size < sizeof *o || o->url == NULL ||
+        (o->lease_ns > 0 && o->lease_ns < LEAST_MS * ms) || o->lease_ns > MOST_MS * ms ||
+        o->timeout_ns > MOST_MS * ms) {
+        return cbi_fail(err, CB_EINVAL,
+                        "A directory needs its options' size, a URL, and a lease of 40 ms to an "
+                        "hour.");
+    }
+    cbi_redis_url url;
+    CB_TRY(cbi_redis_url_parse(o->url, &url, err));
+    cb_redis_directory *d = cbi_calloc(1, sizeof *d);
+    if (d == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory for a directory.");
+    }
+    d->url = url;
+    d->lease_ns = o->lease_ns > 0 ? o->lease_ns : LEASE_MS * ms;
+    d->beat_ns = d->lease_ns / BEATS;
+    d->filling = &d->queues[0];
+    d->sending = &d->queues[1];
+    uint64_t timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : TIMEOUT_MS * ms;
+    cbi_redis_link_init(&d->link, timeout_ns);
+    cbi_redis_link_init(&d->look, timeout_ns);
+    d->stats.bytes = sizeof *d + 2 * (uint64_t)CBI_REDIS_REPLY_BYTES_MAX + CBI_STACK_TOUCHED_BYTES;
+    cbi_mutex_init(&d->mutex);
+    cbi_mutex_init(&d->look_mutex);
+    cbi_cond_init(&d->wake);
+    cbi_cond_init(&d->left);
+    cb_status status = cbi_thread_start(&d->thread, work, d, "carbide-redis", err);
+    if (status != CB_OK) {
+        cb_redis_directory_destroy(d);
+        return status;
+    }
+    *directory = d;
+    return CB_OK;
+}
+
+void cb_redis_directory_destroy(cb_redis_directory *d) {
+    if (d == NULL) {
+        return;
+    }
+    if (d->thread.running) {
+        leave(d, d->who.name, d->who.generation);
+    }
+    cbi_mutex_lock(&d->mutex);
+    d->quit = true;
+    cbi_cond_signal(&d->wake);
+    cbi_mutex_unlock(&d->mutex);
+    cbi_thread_join(&d->thread);
+    cbi_redis_link_close(&d->link);
+    cbi_redis_link_close(&d->look);
+    cbi_cond_fini(&d->left);
+    cbi_cond_fini(&d->wake);
+    cbi_mutex_fini(&d->look_mutex);
+    cbi_mutex_fini(&d->mutex);
+    cbi_free(d);
+}
+
+cb_directory cb_redis_directory_interface(cb_redis_directory *d) {
+    return (cb_directory){.enter = enter,
+                          .leave = leave,
+                          .report = report,
+                          .renew = renew,
+                          .locate = locate,
+                          .peers = peers,
+                          .claim = claim,
+                          .unclaim = unclaim,
+                          .ctx = d};
+}
+
+void cb_redis_directory_stats_get(cb_redis_directory *d, cb_redis_directory_stats *stats) {
+    cbi_mutex_lock(&d->mutex);
+    *stats = d->stats;
+    cbi_mutex_unlock(&d->mutex);
+}
