@@ -8,11 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "host.h"
 #include "options.h"
 #include "text.h"
+
+#ifdef CARBIDE_HAVE_NET
+#include "carbide/redis_directory.h"
+#endif
 
 enum {
     SERVE_SOCKET = 1,
@@ -27,6 +32,11 @@ enum {
     SERVE_WORKERS,
     SERVE_TIMEOUT,
     SERVE_KEEP,
+    SERVE_DIRECTORY,
+    SERVE_NAME,
+    SERVE_ADVERTISE,
+    SERVE_HOST,
+    SERVE_RACK,
     SERVE_STATUS,
     SERVE_QUIET,
     SERVE_HELP
@@ -100,6 +110,33 @@ static const cli_option options[] = {
      .meta = "NAME",
      .help = "blocks may be kept in the folder (block keep): a server\nwith the same NAME begins "
              "with them"},
+    {.id = SERVE_DIRECTORY,
+     .name = "directory",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "URL",
+     .help = "be an executor: tell a Redis server which blocks are here:\n"
+             "redis://[:PASSWORD@]HOST:PORT[/DB], unix://[:PASSWORD@]/PATH;\n"
+             "CARBIDE_DIRECTORY otherwise, where others do not see it"},
+    {.id = SERVE_NAME,
+     .name = "name",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "NAME",
+     .help = "in the directory (the address)"},
+    {.id = SERVE_ADVERTISE,
+     .name = "advertise",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "ADDRESS:PORT",
+     .help = "where others reach it (where it listens)"},
+    {.id = SERVE_HOST,
+     .name = "host",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "LABEL",
+     .help = "the machine, for those who place copies (its name)"},
+    {.id = SERVE_RACK,
+     .name = "rack",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "LABEL",
+     .help = "what fails together with it"},
     {.id = SERVE_STATUS,
      .name = "status",
      .arg = CLI_ARG_NEEDED,
@@ -117,7 +154,9 @@ const cli_verb cli_verb_serve = {
     .examples =
         "carbide serve --socket /run/user/1000/blocks --memory 2G                  in memory\n"
         "carbide serve --socket ./blocks -S 512M -T /var/tmp --compress lz4        and on disk\n"
-        "carbide serve --listen 127.0.0.1:6380 -S 2G                               for redis-cli",
+        "carbide serve --listen 127.0.0.1:6380 -S 2G                               for redis-cli\n"
+        "carbide serve --listen 127.0.0.1:0 -S 2G --directory redis://127.0.0.1:6379  in a "
+        "cluster",
     .notes = "It ends with SIGINT or SIGTERM; its blocks end with it. The man page has more.",
     .words = "",
     .groups = groups,
@@ -125,6 +164,7 @@ const cli_verb cli_verb_serve = {
 };
 
 static cb_server *serving; /* for the signal handler */
+static const char *directory_url;
 
 static void on_signal(int number) {
     (void)number;
@@ -190,6 +230,35 @@ static int run(const cb_server_options *o, bool quiet) {
         tell_end(&stats);
     return cli_exit_code(status);
 }
+
+#ifdef CARBIDE_HAVE_NET
+/** The same as a part of what --directory names. */
+static int run_executor(cb_server_options *o, bool quiet) {
+    static char host[64];
+    cb_redis_directory *redis = NULL;
+    cb_error err;
+    const cb_redis_directory_options r = {.struct_size = sizeof r, .url = directory_url};
+    cb_status status = cb_redis_directory_create(&r, &redis, &err);
+    if (status != CB_OK) {
+        cli_complain("%s", err.message);
+        return cli_exit_code(status);
+    }
+    if (o->host == NULL && gethostname(host, sizeof host - 1) == 0)
+        o->host = host;
+    const cb_directory directory = cb_redis_directory_interface(redis);
+    o->directory = &directory;
+    int code = run(o, quiet);
+    o->directory = NULL;
+    cb_redis_directory_destroy(redis);
+    return code;
+}
+#else
+static int run_executor(cb_server_options *o, bool quiet) {
+    (void)o;
+    (void)quiet;
+    return cli_usage_error("serve", "--directory is not there: carbide was built without hiredis");
+}
+#endif
 
 /** The first line of a file; false after a message. */
 static bool read_password(const char *path, char *password, size_t room) {
@@ -257,6 +326,11 @@ static bool take_option(cli_parser *parser, int id, const char *value, cb_server
             o->timeout_ns = number * UINT64_C(1000000000);
             return true;
         case SERVE_KEEP: o->keep = value; return true;
+        case SERVE_DIRECTORY: directory_url = value; return true;
+        case SERVE_NAME: o->name = value; return true;
+        case SERVE_ADVERTISE: o->advertise = value; return true;
+        case SERVE_HOST: o->host = value; return true;
+        case SERVE_RACK: o->rack = value; return true;
         case SERVE_STATUS: o->status = value; return true;
         default: *quiet = true; return id == SERVE_QUIET;
     }
@@ -271,6 +345,11 @@ static bool check_options(cb_server_options *o) {
         missing = "where shall it listen? (--socket PATH, --listen ADDRESS:PORT)";
     else if (o->password != NULL && o->listen == NULL)
         missing = "a password is for those who connect by TCP (--listen ADDRESS:PORT)";
+    else if (directory_url != NULL && o->listen == NULL)
+        missing = "where do other executors reach it? (--listen ADDRESS:PORT)";
+    else if (directory_url == NULL &&
+             (o->name != NULL || o->advertise != NULL || o->host != NULL || o->rack != NULL))
+        missing = "these are for a directory (--directory URL)";
     else if (o->keep != NULL && o->folder == NULL)
         missing = "where shall blocks be kept? (-T DIR)";
     else if (o->memory_bytes == 0)
@@ -287,6 +366,9 @@ int cli_serve_main(int argc, char **argv) {
     const char *value = NULL;
     bool quiet = false;
     int id;
+    directory_url = getenv("CARBIDE_DIRECTORY");
+    if (directory_url != NULL && directory_url[0] == '\0')
+        directory_url = NULL;
     cli_parser_init(&parser, &cli_verb_serve, argc, argv);
     while ((id = cli_parser_next(&parser, &value)) != CLI_PARSE_END) {
         if (id == SERVE_HELP)
@@ -304,5 +386,5 @@ int cli_serve_main(int argc, char **argv) {
         (o.password != NULL && !read_password(o.password, password, sizeof password)))
         return CLI_EXIT_TROUBLE;
     o.password = o.password != NULL ? password : NULL;
-    return run(&o, quiet);
+    return directory_url != NULL ? run_executor(&o, quiet) : run(&o, quiet);
 }

@@ -2,6 +2,7 @@
 #ifndef CARBIDE_SERVER_H
 #define CARBIDE_SERVER_H
 
+#include "carbide/directory.h"
 #include "carbide/monitor.h"
 
 CB_EXTERN_C_BEGIN
@@ -16,6 +17,12 @@ CB_EXTERN_C_BEGIN
  * Blocks are bytes: levels are taken without CB_LEVEL_IS_DESERIALISED, and CB_LEVEL_IN_OFF_HEAP
  * makes no difference. The budget is the whole process: code, connections and what the system holds
  * for them, descriptors' memory, blocks.
+ */
+
+/*
+ * With `directory` and `listen` it is an executor: it enters the directory, reports each change of
+ * its blocks there, and leaves at its end. Its blocks have generations then, and others ask for one
+ * of them by CARBIDE.GET and hand one over by CARBIDE.PUT.
  */
 
 /*
@@ -43,8 +50,14 @@ typedef struct cb_server_options {
     uint32_t leases_max;      /**< at one time; 0 = 8192 */
     uint32_t workers;         /**< threads for what takes long; 0 = 2 */
     uint64_t timeout_ns;      /**< for a message under way, plus a second a MiB; 0 = 20 s */
-    const char *keep;   /**< blocks may outlive the server: cb_blocks_options.keep, and the next
-                           server with that name and folder begins with them; NULL: none do */
+    const char *keep; /**< blocks may outlive the server: cb_blocks_options.keep, and the next
+                         server with that name and folder begins with them; NULL: none do */
+    const cb_directory *directory; /**< one that renews leases itself (carbide/redis_directory.h) or
+                                      has none; NULL: it is no executor */
+    const char *name;              /**< there; NULL: its address */
+    const char *advertise;         /**< the address it says there; NULL: where it listens */
+    const char *host;              /**< labels, see cb_executor_entry */
+    const char *rack;
     const char *status; /**< figures are published in that file (carbide/monitor.h), twice a second;
                            NULL: they are not */
 } cb_server_options;

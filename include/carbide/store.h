@@ -71,6 +71,9 @@ typedef struct cb_block_status {
     cb_level level;
     uint64_t memory_bytes;
     uint64_t disk_bytes; /**< of its file */
+    /** Which of the blocks that have had this name, and the XXH3 (64 bits, seed 0) of its bytes; 0:
+     *  it was put by who does not say so. A server that is an executor does. */
+    uint64_t generation, checksum;
 } cb_block_status;
 
 /** Told of each change, in order for each block; for different blocks at the same time, by any
@@ -103,6 +106,7 @@ typedef struct cb_blocks_options {
     size_t blocks_max; /**< 0 = what the budget could keep the books of, 2^24 at least */
     cb_block_listener_fn listener;
     void *listener_ctx;
+    bool identities; /**< there is room (16 bytes a block) for generations and checksums */
     /** Serialised blocks of a known size, from so many bytes on, lie in sealed files of memory that
      *  can be handed to other processes (cb_block_descriptor); 64 KiB at least, 0 = none do. */
     uint64_t share_bytes_min;

@@ -176,7 +176,7 @@ void cbi_request_sent(cb_server *s, cbi_connection *c) {
 /* ---- put ---- */
 
 static void sum_more(cbi_connection *c, const uint8_t *bytes, uint64_t count) {
-    if (c->head.flags & CBI_FLAG_SUM) {
+    if (c->summed) {
         (void)XXH3_64bits_update(&c->sum, bytes, (size_t)count);
     }
 }
@@ -194,6 +194,7 @@ static cb_status begin_fill(const cb_server *s, cbi_connection *c, cb_error *err
     level &= (cb_level) ~(CB_LEVEL_IS_DESERIALISED | CB_LEVEL_IN_OFF_HEAP);
     (void)XXH3_64bits_reset(&c->sum);
     c->hashed = 0;
+    c->summed = (c->head.flags & CBI_FLAG_SUM) != 0 || cbi_server_is_executor(s);
     CB_TRY((c->resp != NULL ? cbi_fill_begin_over : cbi_fill_begin)(c->task, c->name, level,
                                                                     c->head.bytes, &c->fill, err));
     return cbi_fill_room(&c->fill, &c->to, &c->room, err);
@@ -202,6 +203,22 @@ static cb_status begin_fill(const cb_server *s, cbi_connection *c, cb_error *err
 /** What waits for others' replies under way does not wait long for them. */
 static void be_brief(cbi_connection *c) {
     c->task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_NS;
+}
+
+static void note_generation(void *ctx, const cb_block_status *status, cb_level level,
+                            uint32_t readers) {
+    (void)level;
+    (void)readers;
+    *(uint64_t *)ctx = status->generation;
+}
+
+/** What a CARBIDE.PUT finds by its name. CB_EEXISTS: the same, so nothing is to be done. */
+static cb_status compare(const cb_server *s, const cbi_connection *c, cb_error *err) {
+    uint64_t there = 0, sent = c->resp->generation;
+    (void)cbi_blocks_look(s->blocks, c->name, note_generation, &there, NULL);
+    return there == sent  ? CB_EEXISTS
+           : there > sent ? cbi_fail(err, CB_EINVAL, "There is a newer block %s here.", c->name)
+                          : CB_OK;
 }
 
 /** The level stands behind the value, in a SET. */
@@ -214,15 +231,26 @@ static cb_status finish_set(const cb_server *s, cbi_connection *c, cb_error *err
     return cbi_fill_replace(&c->fill, c->patient && s->worker_count > 0, err);
 }
 
-static cb_status finish_fill(const cb_server *s, cbi_connection *c, cb_error *err) {
-    if (c->resp != NULL) {
-        return finish_set(s, c, err);
+static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {
+    bool puts = c->resp != NULL && c->resp->puts;
+    if (c->summed) {
+        sum_memory(c);
+        uint64_t sum = XXH3_64bits_digest(&c->sum);
+        if ((c->head.flags & CBI_FLAG_SUM) && sum != c->head.value) {
+            return cbi_fail(err, CB_ECORRUPT, "Block %s did not arrive as it was sent.", c->name);
+        }
+        c->fill.identity = (cbi_identity){
+            .generation = puts ? c->resp->generation : cbi_server_generation(s), .checksum = sum};
     }
-    sum_memory(c);
-    if ((c->head.flags & CBI_FLAG_SUM) && XXH3_64bits_digest(&c->sum) != c->head.value) {
-        return cbi_fail(err, CB_ECORRUPT, "Block %s did not arrive as it was sent.", c->name);
+    if (puts) {
+        cb_status status = compare(s, c, err);
+        if (status == CB_EEXISTS) {
+            cbi_fill_cancel(&c->fill);
+            return CB_OK;
+        }
+        CB_TRY(status);
     }
-    return cbi_fill_finish(&c->fill, err);
+    return c->resp != NULL ? finish_set(s, c, err) : cbi_fill_finish(&c->fill, err);
 }
 
 static void note_disk(void *ctx, const cb_block_status *status, cb_level level, uint32_t readers) {

@@ -107,7 +107,12 @@ static uint64_t range_of(const cbi_resp *r, uint64_t bytes, uint64_t *from) {
 }
 
 void cbi_resp_got_block(cb_server *s, cbi_connection *c) {
-    const cbi_resp *r = c->resp;
+    cbi_resp *r = c->resp;
+    if (r->generation != 0 && cbi_node_identity(c->own.block).generation != r->generation) {
+        r->status = CB_ENOTFOUND; /* another block has the name */
+        cbi_resp_missed_block(s, c);
+        return;
+    }
     uint64_t from = 0, count = c->own.bytes;
     if (r->asks == ASKS_RANGE) {
         count = range_of(r, c->own.bytes, &from);
@@ -156,9 +161,11 @@ void cbi_resp_missed_block(cb_server *s, cbi_connection *c) {
     cbi_resp_go_on(c);
 }
 
-static void read_block(cb_server *s, cbi_connection *c, cbi_resp_word name, uint8_t asks) {
+static void read_block(cb_server *s, cbi_connection *c, cbi_resp_word name, uint8_t asks,
+                       uint64_t generation) {
     cb_error err;
     c->resp->asks = asks;
+    c->resp->generation = generation;
     c->in_at += (uint32_t)c->resp->request.taken; /* what is needed of it is copied */
     if (!can_be_name(name)) {
         c->resp->status = CB_ENOTFOUND;
@@ -179,11 +186,11 @@ static void read_block(cb_server *s, cbi_connection *c, cbi_resp_word name, uint
 }
 
 static void do_get(cb_server *s, cbi_connection *c, args *a) {
-    read_block(s, c, next(a), ASKS_ALL);
+    read_block(s, c, next(a), ASKS_ALL, 0);
 }
 
 static void do_length(cb_server *s, cbi_connection *c, args *a) {
-    read_block(s, c, next(a), ASKS_LENGTH);
+    read_block(s, c, next(a), ASKS_LENGTH, 0);
 }
 
 static void finished(cbi_connection *c) {
@@ -197,7 +204,7 @@ static void do_range(cb_server *s, cbi_connection *c, args *a) {
         finished(c);
         return;
     }
-    read_block(s, c, name, ASKS_RANGE);
+    read_block(s, c, name, ASKS_RANGE, 0);
 }
 
 static void no_visit(void *ctx, const cb_block_status *status, cb_level level, uint32_t readers) {
@@ -231,20 +238,16 @@ static void do_type(cb_server *s, cbi_connection *c, args *a) {
 
 /* ---- writing ---- */
 
-/** Its value is taken as bytes that are still to come, though they may be here already. */
-static void do_set(cb_server *s, cbi_connection *c, args *a) {
+/** The value is taken as bytes that are still to come, though they may be here already. `a` stands
+ *  before it. */
+static void take_value(cb_server *s, cbi_connection *c, args *a, bool good) {
     cbi_resp *r = c->resp;
     bool is_long = r->request.whole < r->request.count;
-    cbi_resp_word name = next(a), value = {c->in + c->in_at + r->request.taken, 0};
+    cbi_resp_word value = {c->in + c->in_at + r->request.taken, 0};
     if (!is_long) {
         value = next(a);
     }
-    bool good = can_be_name(name) && (!r->request.is_line || r->request.count == 3);
-    if (good) {
-        take_name(c, name);
-    }
-    c->left = is_long ? r->request.long_bytes : value.count;
-    c->head = (cbi_head){.op = CBI_OP_PUT, .bytes = c->left};
+    c->left = c->head.bytes = is_long ? r->request.long_bytes : value.count;
     uint32_t before = (uint32_t)(value.bytes - (c->in + c->in_at));
     r->line_left = (uint32_t)r->request.taken - before - (uint32_t)value.count;
     c->in_at += before;
@@ -255,10 +258,26 @@ static void do_set(cb_server *s, cbi_connection *c, args *a) {
     }
     cb_error err;
     (void)cbi_fail(&err, CB_EINVAL,
-                   "A block's name has 1 to %d bytes and no zero byte; options want an array.",
-                   CB_BLOCK_NAME_MAX);
+                   "A block's name has 1 to %d bytes and no zero byte; options want an array%s.",
+                   CB_BLOCK_NAME_MAX,
+                   r->puts ? ", generation and checksum are numbers, a level has a name, and only "
+                             "an executor takes such blocks"
+                           : "");
     cbi_resp_note(c, CB_EINVAL, &err);
     cbi_resp_done(s, c, CBI_JOB_BEGIN, true);
+}
+
+static void do_set(cb_server *s, cbi_connection *c, args *a) {
+    cbi_resp *r = c->resp;
+    cbi_resp_word name = next(a);
+    bool good = can_be_name(name) && (!r->request.is_line || r->request.count == 3);
+    if (good) {
+        take_name(c, name);
+    }
+    r->puts = false;
+    r->generation = 0;
+    c->head = (cbi_head){.op = CBI_OP_PUT};
+    take_value(s, c, a, good);
 }
 
 static bool take_level(cbi_resp_word w, cb_level *level) {
@@ -270,11 +289,60 @@ static bool take_level(cbi_resp_word w, cb_level *level) {
     return w.count < sizeof text && cb_level_parse(text, level, NULL) == CB_OK;
 }
 
+/** A number of 64 bits without a sign, not 0. */
+static bool take_number(cbi_resp_word w, uint64_t *number) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < w.count; i++) {
+        uint64_t digit = (uint64_t)(w.bytes[i] - '0');
+        if (w.bytes[i] < '0' || digit > 9 || value > (UINT64_MAX - digit) / 10) {
+            return false;
+        }
+        value = value * 10 + digit;
+    }
+    *number = value;
+    return w.count > 0;
+}
+
+static void do_carbide_get(cb_server *s, cbi_connection *c, args *a) {
+    uint64_t generation = 0;
+    cbi_resp_word name = next(a);
+    if (!take_number(next(a), &generation) || generation == 0) {
+        say_error(c, "a generation is a number from 1 on");
+        finished(c);
+        return;
+    }
+    read_block(s, c, name, ASKS_ALL, generation);
+}
+
+static cb_level plain(cb_level level) {
+    return level & (cb_level) ~(CB_LEVEL_IS_DESERIALISED | CB_LEVEL_IN_OFF_HEAP);
+}
+
+/** A block from who has it: what it is stands before its bytes. */
+static void do_carbide_put(cb_server *s, cbi_connection *c, args *a) {
+    cbi_resp *r = c->resp;
+    cb_level level = CB_LEVEL_NONE;
+    cbi_resp_word name = next(a), generation = next(a), as = next(a), sum = next(a);
+    c->head = (cbi_head){.op = CBI_OP_PUT, .flags = CBI_FLAG_SUM};
+    bool good = cbi_server_is_executor(s) && can_be_name(name) && !r->request.is_line &&
+                take_level(as, &level) && take_number(generation, &r->generation) &&
+                r->generation != 0 && take_number(sum, &c->head.value);
+    if (good) {
+        take_name(c, name);
+        c->head.code = plain(level);
+    }
+    r->puts = true;
+    take_value(s, c, a, good);
+}
+
 bool cbi_resp_set_options(cb_server *s, cbi_connection *c, const uint8_t *bytes,
                           const cbi_resp_request *rest) {
     args a = {bytes, rest, rest->start};
     cb_level level = s->level;
     c->resp->only_new = false;
+    if (c->resp->puts) {
+        return true; /* all was said before */
+    }
     for (uint32_t i = 0; i < rest->count; i++) {
         cbi_resp_word w = next(&a);
         if (cbi_resp_is(w, "NX")) {
@@ -292,8 +360,7 @@ bool cbi_resp_set_options(cb_server *s, cbi_connection *c, const uint8_t *bytes,
             return false;
         }
     }
-    level &= (cb_level) ~(CB_LEVEL_IS_DESERIALISED | CB_LEVEL_IN_OFF_HEAP);
-    c->head.code = level;
+    c->head.code = plain(level);
     return true;
 }
 
@@ -640,16 +707,28 @@ typedef struct command {
 } command;
 
 static const command commands[] = {
-    {"GET", do_get, 1, 1, false},           {"SET", do_set, 2, 8, false},
-    {"GETRANGE", do_range, 3, 3, false},    {"STRLEN", do_length, 1, 1, false},
-    {"EXISTS", do_exists, 1, ANY, false},   {"DEL", do_remove, 1, ANY, false},
-    {"UNLINK", do_remove, 1, ANY, false},   {"SCAN", do_scan, 1, 7, false},
-    {"TYPE", do_type, 1, 1, false},         {"DBSIZE", do_size, 0, 0, false},
-    {"PING", do_ping, 0, 1, false},         {"ECHO", do_ping, 1, 1, false},
-    {"INFO", do_info, 0, ANY, false},       {"SELECT", do_select, 1, 1, false},
-    {"CLIENT", do_client, 1, 4, false},     {"CONFIG", do_config, 2, 2, false},
-    {"COMMAND", do_command, 0, ANY, false}, {"HELLO", do_hello, 0, 6, true},
-    {"AUTH", do_auth, 1, 2, true},          {"QUIT", do_quit, 0, 0, true},
+    {"CARBIDE.GET", do_carbide_get, 2, 2, false},
+    {"CARBIDE.PUT", do_carbide_put, 5, 5, false},
+    {"GET", do_get, 1, 1, false},
+    {"SET", do_set, 2, 8, false},
+    {"GETRANGE", do_range, 3, 3, false},
+    {"STRLEN", do_length, 1, 1, false},
+    {"EXISTS", do_exists, 1, ANY, false},
+    {"DEL", do_remove, 1, ANY, false},
+    {"UNLINK", do_remove, 1, ANY, false},
+    {"SCAN", do_scan, 1, 7, false},
+    {"TYPE", do_type, 1, 1, false},
+    {"DBSIZE", do_size, 0, 0, false},
+    {"PING", do_ping, 0, 1, false},
+    {"ECHO", do_ping, 1, 1, false},
+    {"INFO", do_info, 0, ANY, false},
+    {"SELECT", do_select, 1, 1, false},
+    {"CLIENT", do_client, 1, 4, false},
+    {"CONFIG", do_config, 2, 2, false},
+    {"COMMAND", do_command, 0, ANY, false},
+    {"HELLO", do_hello, 0, 6, true},
+    {"AUTH", do_auth, 1, 2, true},
+    {"QUIT", do_quit, 0, 0, true},
 };
 
 static void do_command(cb_server *s, cbi_connection *c, args *a) {

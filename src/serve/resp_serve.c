@@ -43,7 +43,7 @@ static bool serve_rest(cb_server *s, cbi_connection *c) {
     if (r->request.is_line) { /* it was looked at as a whole */
         rest.taken = r->line_left;
     } else {
-        uint32_t args = r->request.count - 3;
+        uint32_t args = r->request.count - (r->puts ? CBI_RESP_PUT_ARGS : 3);
         cbi_resp_found found = cbi_resp_find_rest(bytes, there, args, &rest, &why);
         if (found == CBI_RESP_BAD || (found == CBI_RESP_MORE && there == c->in_max)) {
             give_up(s, c, found == CBI_RESP_BAD ? why : "too long a request");
@@ -67,11 +67,17 @@ static bool serve_rest(cb_server *s, cbi_connection *c) {
     return true;
 }
 
+/** Whether its long argument is a value. */
 static bool is_set(const cbi_connection *c) {
     const cbi_resp_request *r = &c->resp->request;
     size_t at = r->start;
-    return c->trusted && r->whole == 2 && r->count >= 3 && !r->is_line &&
-           cbi_resp_is(cbi_resp_next(c->in + c->in_at, r, &at), "SET");
+    if (!c->trusted || r->whole == 0 || r->is_line) {
+        return false;
+    }
+    cbi_resp_word name = cbi_resp_next(c->in + c->in_at, r, &at);
+    return (r->whole == 2 && r->count >= 3 && cbi_resp_is(name, "SET")) ||
+           (r->whole == CBI_RESP_PUT_ARGS - 1 && r->count == CBI_RESP_PUT_ARGS &&
+            cbi_resp_is(name, "CARBIDE.PUT"));
 }
 
 /** The next request. false: it is not there. */

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "base/sys.h"
+#include "carbide/directory.h"
 #include "carbide/server.h"
 #include "serve/protocol.h"
 #include "serve/resp.h"
@@ -31,6 +32,7 @@ enum {
     CBI_RESP_IN_BYTES = 8 * 1024,
     CBI_RESP_OUT_BYTES = 8 * 1024,
     CBI_RESP_TEXT_MAX = 256,
+    CBI_RESP_PUT_ARGS = 6, /* CARBIDE.PUT name generation level checksum value */
     CBI_TCP_COST = 2 * (CBI_TCP_SEND_BYTES + CBI_TCP_RECEIVE_BYTES)
 };
 
@@ -80,6 +82,8 @@ typedef struct cbi_resp {
     bool serving;        /* requests that are there are being served: the loop goes on with them */
     bool in_rest;        /* a SET's value has come; what follows it is next */
     bool only_new;       /* SET NX */
+    bool puts;           /* CARBIDE.PUT: a SET that says what the block is */
+    uint64_t generation; /* CARBIDE.PUT, CARBIDE.GET: of the block; else 0 */
     uint32_t line_left;  /* of a SET in a line, after its value */
     uint8_t asks;        /* GET, GETRANGE or STRLEN */
     uint8_t wrong;       /* passwords */
@@ -103,6 +107,7 @@ typedef struct cbi_connection {
     bool ending;
     bool patient, again;  /* a put's end may wait; it was tried and must */
     bool broken;          /* the job found that it must end */
+    bool summed;          /* the put's bytes are */
     uint64_t deadline_ns; /* of what is under way; 0: none */
     uint64_t busy_ns;     /* since when a worker has it */
     cb_block_task *task;
@@ -157,7 +162,10 @@ struct cb_server {
     uint64_t timeout_ns;
     uid_t uid;
     uint64_t started_ns;
-    cb_status_page *page; /* NULL: nobody watches */
+    cb_status_page *page;   /* NULL: nobody watches */
+    cb_directory directory; /* .ctx and functions NULL: it is no executor */
+    cb_executor_view me;    /* in it; name "": it has not entered */
+    _Atomic uint64_t last_generation;
     void *tables;
     size_t table_bytes;
     cb_ledger_entry *process, *fixed, *small;
@@ -209,6 +217,12 @@ void cbi_server_submit(cb_server *server, cbi_connection *c);
 cb_status cbi_server_step(cb_server *server, int timeout_ms, cb_error *err);
 /** The descriptor becomes a connection; false: there is no room, and it was closed. */
 bool cbi_server_adopt(cb_server *server, int fd, bool trusted, bool resp);
+/** Whether its blocks have generations. */
+static inline bool cbi_server_is_executor(const cb_server *server) {
+    return server->directory.enter != NULL;
+}
+/** A generation for a block that is put here. */
+uint64_t cbi_server_generation(cb_server *server);
 /** It has said the password. */
 void cbi_server_trust(cb_server *server, cbi_connection *c);
 void cbi_server_stats(cb_server *server, cb_server_stats *stats);
@@ -247,6 +261,17 @@ void cbi_resp_done(cb_server *server, cbi_connection *c, cbi_job job, bool faile
 void cbi_resp_stream(cb_server *server, cbi_connection *c);
 /** All of a SET's value has come, or was read and dropped. */
 void cbi_resp_value_done(cb_server *server, cbi_connection *c);
+
+/* ---- executor.c ---- */
+
+/** Takes what the options say of it. CB_EINVAL. */
+cb_status cbi_executor_prepare(cb_server *server, const cb_server_options *options, cb_error *err);
+/** The store's listener; ctx is the server. */
+void cbi_executor_note(void *ctx, const cb_block_status *status);
+/** Enters the directory, when it listens and has its blocks. */
+cb_status cbi_executor_enter(cb_server *server, const cb_server_options *options, cb_error *err);
+/** Before its blocks end. */
+void cbi_executor_leave(cb_server *server);
 
 /* ---- resp_commands.c ---- */
 

@@ -22,7 +22,8 @@ enum {
     WORKERS = 2,
     CONNECTIONS_LEAST = 16,
     CONNECTIONS_MOST = 1024,
-    DESCRIPTORS_ELSE = 64, /* files of blocks, the library's own */
+    DIRECTORY_BYTES = 256 * 1024, /* replies on their way, and the stack of who waits for them */
+    DESCRIPTORS_ELSE = 64,        /* files of blocks, the library's own */
     STAGING_MOST = 12 * 1024 * 1024,
     LOCK_TURNS = 200,
     LOCK_PAUSE_NS = 10 * 1000 * 1000
@@ -82,7 +83,7 @@ static uint64_t staging_bytes(const cb_server *s, uint64_t memory_bytes) {
 static uint64_t fixed_bytes(const cb_server *s, uint64_t memory_bytes) {
     return s->table_bytes + s->connections_max * socket_cost(s) +
            (uint64_t)s->worker_count * STACK_BYTES + staging_bytes(s, memory_bytes) +
-           memory_bytes / 512;
+           memory_bytes / 512 + (cbi_server_is_executor(s) ? DIRECTORY_BYTES : 0);
 }
 
 static cb_status charge(cb_server *s, const cb_server_options *o, cb_error *err) {
@@ -144,6 +145,9 @@ static cb_status make_blocks(cb_server *s, const cb_server_options *o, cb_error 
                                  .disk_max = o->disk_max,
                                  .codec = o->codec,
                                  .keep = o->keep,
+                                 .listener = cbi_server_is_executor(s) ? cbi_executor_note : NULL,
+                                 .listener_ctx = s,
+                                 .identities = cbi_server_is_executor(s),
                                  .share_bytes_min = CBI_SERVER_SHARE_MIN,
                                  .shares_max =
                                      descriptors > other ? (uint32_t)(descriptors - other) : 0};
@@ -303,6 +307,7 @@ static cb_status start(cb_server *s, const cb_server_options *o, cb_error *err) 
     if (o->status != NULL) {
         CB_TRY(cb_status_page_create(o->status, &s->page, err));
     }
+    CB_TRY(cbi_executor_enter(s, o, err));
     for (uint32_t i = 0; i < s->worker_count; i++) {
         s->workers[i].server = s;
         CB_TRY(cbi_thread_start(&s->workers[i].thread, cbi_server_work, &s->workers[i],
@@ -350,7 +355,10 @@ cb_status cb_server_create(const cb_server_options *o, cb_server **server, cb_er
     cbi_mutex_init(&s->mutex);
     cbi_cond_init(&s->wake);
     plan(s, o);
-    cb_status status = copy_names(s, o, err);
+    cb_status status = cbi_executor_prepare(s, o, err);
+    if (status == CB_OK) {
+        status = copy_names(s, o, err);
+    }
     if (status == CB_OK) {
         status = start(s, o, err);
     }
@@ -398,6 +406,7 @@ void cb_server_destroy(cb_server *s) {
         return;
     }
     cb_status_page_destroy(s->page);
+    cbi_executor_leave(s);
     drop_socket(s);  /* nobody new */
     stop_workers(s); /* they do first what is in the queue */
     if (s->blocks != NULL && s->bell >= 0) {

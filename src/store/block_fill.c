@@ -161,6 +161,9 @@ static cb_status enter(cbi_fill *f, cbi_node *n, bool over, cb_error *err) {
         f->task->unroll[f->mode] -= f->reserved;
         f->reserved = 0;
     }
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    cbi_node_identify(&b->index, n, f->identity);
+    cbi_lock_give(cbi_blocks_lock_of(b));
     cbi_put_done(f->task, n, &f->contents, f->file, NULL);
     f->contents = (cbi_contents){0};
     cbi_fill_cancel(f);

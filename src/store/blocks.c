@@ -117,6 +117,7 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     cb_status status = cb_ledger_add(b->manager, "blocks", NULL, NULL, &b->ledger, err);
     if (status == CB_OK) {
         status = cbi_index_init(&b->index, &b->accounts.lock, most_blocks(o), charge_index, b, err);
+        b->index.identities = o->identities;
     }
     if (status == CB_OK) {
         status = cbi_disk_init(&b->disk, o, &b->home, err);
@@ -210,10 +211,13 @@ cb_block_status cbi_node_status(const cbi_node *n) {
     if (n->kind != CBI_ABSENT && n->entry.mode == CB_OFF_HEAP) {
         flags |= CB_LEVEL_IN_OFF_HEAP;
     }
+    cbi_identity identity = cbi_node_identity(n);
     return (cb_block_status){.name = n->name,
                              .level = CB_LEVEL(flags, 1),
                              .memory_bytes = n->kind != CBI_ABSENT ? n->entry.bytes : 0,
-                             .disk_bytes = n->disk.bytes};
+                             .disk_bytes = n->disk.bytes,
+                             .generation = identity.generation,
+                             .checksum = identity.checksum};
 }
 
 void cbi_blocks_report(cb_blocks *b, const cbi_node *n, bool gone) {

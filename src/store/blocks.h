@@ -175,6 +175,7 @@ typedef struct cbi_fill {
     uint8_t *first;
     cbi_disk_writer writer;
     cbi_on_disk file;
+    cbi_identity identity; /* that it will have; to be set before finish or replace */
     char name[CB_BLOCK_NAME_MAX + 1];
 } cbi_fill;
 

@@ -27,12 +27,13 @@
 
 enum { LEVEL_FIRST = 512, NODE_STEP = 16, NODE_LEAST = 112, TOUCH_STEP = 64 * 1024 };
 
-static_assert(offsetof(cbi_node, name) + CB_BLOCK_NAME_MAX + 1 <=
+static_assert(offsetof(cbi_node, name) + CB_BLOCK_NAME_MAX + 1 + sizeof(cbi_identity) <=
                   NODE_LEAST + (CBI_INDEX_CLASSES - 1) * NODE_STEP,
               "the largest class holds the longest name");
 
-static size_t class_of(size_t name_bytes) {
-    size_t bytes = offsetof(cbi_node, name) + name_bytes + 1;
+static size_t class_of(const cbi_index *index, size_t name_bytes) {
+    size_t bytes =
+        offsetof(cbi_node, name) + name_bytes + 1 + (index->identities ? sizeof(cbi_identity) : 0);
     return bytes <= NODE_LEAST ? 0 : (bytes - NODE_LEAST + NODE_STEP - 1) / NODE_STEP;
 }
 
@@ -142,7 +143,7 @@ cb_status cbi_index_node(cbi_index *index, const char *name, cbi_node **node, cb
                         CB_BLOCK_NAME_MAX);
     }
     CB_TRY(touch_buckets(index, err));
-    size_t class = class_of(bytes);
+    size_t class = class_of(index, bytes);
     cbi_node *n = NULL;
     while ((n = pop_spare(index, class)) == NULL) {
         CB_TRY(add_slab(index, class, err));
@@ -156,11 +157,26 @@ cb_status cbi_index_node(cbi_index *index, const char *name, cbi_node **node, cb
 }
 
 void cbi_index_free(cbi_index *index, cbi_node *node) {
-    size_t class = class_of(node->name_bytes);
+    size_t class = class_of(index, node->name_bytes);
     cbi_lock_take(index->lock);
     memcpy(node, &index->spare[class], sizeof(void *));
     index->spare[class] = node;
     cbi_lock_give(index->lock);
+}
+
+cbi_identity cbi_node_identity(const cbi_node *node) {
+    cbi_identity identity = {0};
+    if (node->identified) {
+        memcpy(&identity, node->name + node->name_bytes + 1, sizeof identity);
+    }
+    return identity;
+}
+
+void cbi_node_identify(const cbi_index *index, cbi_node *node, cbi_identity identity) {
+    if (index->identities) {
+        memcpy(node->name + node->name_bytes + 1, &identity, sizeof identity);
+        node->identified = true;
+    }
 }
 
 /* ---- the table ---- */

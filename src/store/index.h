@@ -57,11 +57,17 @@ typedef struct cbi_node {
     bool promoting : 1;    /* somebody brings it back from disk */
     bool doomed : 1;       /* its file is bad: goes when the last reader has left */
     bool kept : 1;         /* in the manifest */
+    bool identified : 1;   /* a cbi_identity stands behind the name */
     uint8_t name_bytes;
     char name[]; /* terminated */
 } cbi_node;
 
-enum { CBI_INDEX_CLASSES = 25, CBI_INDEX_SLAB_BYTES = 64 * 1024 };
+/** Which of the blocks that have had its name it is, and what its bytes are. */
+typedef struct cbi_identity {
+    uint64_t generation, checksum; /* as in cb_block_status */
+} cbi_identity;
+
+enum { CBI_INDEX_CLASSES = 26, CBI_INDEX_SLAB_BYTES = 64 * 1024 };
 
 /** Asked before the index takes more memory from the system, and told when it gave it back
  *  (negative): false = no. No lock is held. */
@@ -71,6 +77,7 @@ typedef struct cbi_index {
     cbi_lock *lock;
     cbi_node **buckets; /* one range of addresses for the most there can be */
     size_t blocks_max, count;
+    bool identities;          /* nodes have room for one; set before the first of them */
     size_t level_size, split; /* linear hashing: buckets 0 .. level_size + split - 1 are there */
     size_t touched;           /* bytes of `buckets` that are resident, and charged */
     void *slabs;              /* linked by their first word */
@@ -91,6 +98,11 @@ void cbi_index_fini(cbi_index *index);
 cb_status cbi_index_node(cbi_index *index, const char *name, cbi_node **node, cb_error *err);
 /** Takes the lock itself. */
 void cbi_index_free(cbi_index *index, cbi_node *node);
+
+/** Zeros where it has none. */
+cbi_identity cbi_node_identity(const cbi_node *node);
+/** Where the index has identities. */
+void cbi_node_identify(const cbi_index *index, cbi_node *node, cbi_identity identity);
 
 uint32_t cbi_index_hash(const char *name, size_t bytes);
 cbi_node *cbi_index_find(const cbi_index *index, const char *name, size_t bytes, uint32_t hash);

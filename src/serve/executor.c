@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A server as one of many: what the directory hears of its blocks. It is told by whoever changes a
+ * block, in the store's listener, which waits for nobody; a directory that lost what it was told
+ * asks for all of it (cb_executor_entry.list).
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "serve/serve.h"
+
+uint64_t cbi_server_generation(cb_server *s) {
+    enum { STEPS_A_US = 1024 }; /* so that two executors seldom make the same */
+    uint64_t now = cbi_sys_time_ns() / 1000 * STEPS_A_US;
+    now += cbi_index_hash(s->me.name, strlen(s->me.name)) % STEPS_A_US;
+    uint64_t last = atomic_load(&s->last_generation), next = 0;
+    do {
+        next = now > last ? now : last + 1;
+    } while (!atomic_compare_exchange_weak(&s->last_generation, &last, next));
+    return next;
+}
+
+static cb_place place_of(const cb_block_status *b) {
+    return (cb_place){.level = b->level,
+                      .memory_bytes = b->memory_bytes,
+                      .disk_bytes = b->disk_bytes,
+                      .block_generation = b->generation,
+                      .checksum = b->checksum};
+}
+
+void cbi_executor_note(void *ctx, const cb_block_status *b) {
+    const cb_server *s = ctx;
+    const cb_place place = place_of(b);
+    if (s->me.generation == 0) {
+        return; /* what was kept is told when it enters */
+    }
+    if (s->directory.report(s->directory.ctx, s->me.name, s->me.generation, b->name, &place,
+                            NULL) != CB_OK) {
+        return; /* it will ask for everything */
+    }
+}
+
+typedef struct listing {
+    cb_place_fn tell;
+    void *ctx;
+} listing;
+
+static void list_one(void *ctx, const cb_block_status *b, cb_level level, uint32_t readers) {
+    const listing *l = ctx;
+    const cb_place place = place_of(b);
+    (void)level;
+    (void)readers;
+    l->tell(l->ctx, b->name, &place);
+}
+
+static void list(void *ctx, uint64_t *at, size_t each, size_t room, cb_place_fn tell,
+                 void *tell_ctx) {
+    const cb_server *s = ctx;
+    listing l = {.tell = tell, .ctx = tell_ctx};
+    cbi_blocks_walk(s->blocks, at, each, room, list_one, &l);
+}
+
+cb_status cbi_executor_prepare(cb_server *s, const cb_server_options *o, cb_error *err) {
+    if (o->directory == NULL) {
+        return CB_OK;
+    }
+    if (o->listen == NULL) {
+        return cbi_fail(err, CB_EINVAL, "An executor must listen at an address for the others.");
+    }
+    s->directory = *o->directory;
+    return CB_OK;
+}
+
+cb_status cbi_executor_enter(cb_server *s, const cb_server_options *o, cb_error *err) {
+    char address[CBI_SYS_ADDRESS_MAX + 16];
+    if (!cbi_server_is_executor(s)) {
+        return CB_OK;
+    }
+    bool anywhere = strcmp(s->address.host, "0.0.0.0") == 0 || strcmp(s->address.host, "::") == 0;
+    if (anywhere && o->advertise == NULL) {
+        return cbi_fail(err, CB_EINVAL,
+                        "An executor that listens at every address must say (advertise) at which "
+                        "one others reach it.");
+    }
+    (void)snprintf(address, sizeof address, s->address.v6 ? "[%s]:%u" : "%s:%u", s->address.host,
+                   (unsigned)s->address.port);
+    const cb_executor_entry entry = {.name = o->name != NULL ? o->name : address,
+                                     .address = o->advertise != NULL ? o->advertise : address,
+                                     .host = o->host,
+                                     .rack = o->rack,
+                                     .memory_max = cb_manager_storage_max(s->manager, CB_HEAP),
+                                     .list = list,
+                                     .list_ctx = s};
+    uint64_t generation = 0;
+    CB_TRY(s->directory.enter(s->directory.ctx, &entry, &generation, err));
+    (void)snprintf(s->me.name, sizeof s->me.name, "%s", entry.name);
+    s->me.generation = generation;
+    return CB_OK;
+}
+
+void cbi_executor_leave(cb_server *s) {
+    if (s->me.generation != 0) {
+        s->directory.leave(s->directory.ctx, s->me.name, s->me.generation);
+    }
+}

@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# ctest-timeout: 300
+"""Goal: executors and a directory in Redis: who has which block, in which generation, whatever dies meanwhile.
+
+Method: a redis-server on a socket in a folder and servers of carbide on ports that the system chose; both are killed. What
+takes time is waited for, up to two minutes; no time is measured. A server that lost its processor for longer than its lease
+gets it again, so nothing is asserted of the directory that is not waited for.
+"""
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+import harness as h
+
+MEMORY = "64M" if h.PLAIN else "800M"
+PATIENCE = 120
+
+
+def request(*words):
+    words = [w if isinstance(w, bytes) else str(w).encode() for w in words]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
+
+
+class Peer:
+    """A connection that speaks RESP."""
+
+    def __init__(self, address):
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        self.socket.settimeout(PATIENCE)
+        try:
+            self.socket.connect(address)
+        except OSError:
+            self.socket.close()
+            raise
+        self.file = self.socket.makefile("rb", buffering=1 << 16)
+
+    def reply(self):
+        line = self.file.readline()
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"$":
+            return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return [self.reply() for _ in range(int(rest))]
+        return int(rest) if kind == b":" else line[:-2]
+
+    def ask(self, *words):
+        self.socket.sendall(request(*words))
+        return self.reply()
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+class Cluster(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="cluster-", dir="/tmp")
+        self.addCleanup(self.folder.cleanup)
+        self.random = random.Random(h.SEED)
+        self.socket = os.path.join(self.folder.name, "redis")
+        self.redis = None
+        self.addCleanup(self.redis_kill)
+        self.redis_start()
+
+    def redis_start(self):
+        self.redis = subprocess.Popen(
+            ["redis-server", "--port", "0", "--unixsocket", self.socket, "--save", "", "--appendonly", "no",
+             "--dir", self.folder.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.wait("redis-server answers", lambda: self.directory("PING") == b"+PONG")
+
+    def redis_kill(self):
+        if self.redis is not None:
+            self.redis.kill()
+            self.redis.wait()
+            self.redis = None
+            try:
+                os.unlink(self.socket)
+            except FileNotFoundError:
+                pass
+
+    def directory(self, *words):
+        try:
+            p = Peer(self.socket)
+        except OSError:
+            return None
+        try:
+            return p.ask(*words)
+        except OSError:
+            return None
+        finally:
+            p.close()
+
+    def wait(self, what, condition):
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > end:
+                self.fail("this did not happen: " + what)
+            time.sleep(0.02)
+
+    def executor(self, name, *options):
+        argv = [h.CARBIDE, "serve", "--listen", "127.0.0.1:0", "--memory", MEMORY, "-T", self.folder.name, "--directory",
+                "unix://" + self.socket, "--name", name, *options]
+        environment = {k: v for k, v in h.C_LOCALE.items() if not k.startswith("CARBIDE_")}
+        process = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.end, process)
+        line = process.stderr.readline()
+        if "127.0.0.1:" not in line:
+            raise AssertionError(line + process.stderr.read())
+        process.port = int(line.split("127.0.0.1:")[1].split(":")[0])
+        process.peer = Peer(("127.0.0.1", process.port))
+        self.addCleanup(process.peer.close)
+        return process
+
+    def end(self, process):
+        if process.poll() is None:
+            process.terminate()
+        code = process.wait(PATIENCE)
+        process.stderr.close()
+        return code
+
+    def have(self, block, name):
+        """What the directory knows of the block at the executor, as five numbers; None: nothing."""
+        generation = self.directory("HGET", "cb:exec:" + name, "generation")
+        if not isinstance(generation, bytes) or generation[:1] == b"-":
+            return None
+        what = self.directory("HGET", b"cb:have:" + generation + b":" + name.encode(), block)
+        return [int(n) for n in what.split()] if isinstance(what, bytes) and what[:1].isdigit() else None
+
+    def known(self, block, name):
+        """The same, when it does."""
+        found = []
+        self.wait(f"{block} is known at {name}", lambda: found.append(self.have(block, name)) or found[-1])
+        return found[-1]
+
+    def unknown(self, block, name):
+        self.wait(f"{block} is not known at {name}", lambda: self.have(block, name) is None)
+
+    def test_blocks_are_known_with_generation_and_checksum(self):
+        a, b = self.executor("a", "--host", "h1", "--rack", "r1"), self.executor("b")
+        value = self.random.randbytes(100_000)
+        self.assertEqual(a.peer.ask("SET", "x", value), b"+OK")
+        level, memory, disk, generation, checksum = self.known("x", "a")
+        self.assertEqual((level % 256, memory, disk), (4, 100_000, 0))
+        self.assertEqual(a.peer.ask("CARBIDE.GET", "x", generation), value)
+        self.assertIsNone(a.peer.ask("CARBIDE.GET", "x", generation + 1))
+        self.assertIsNone(a.peer.ask("CARBIDE.GET", "y", generation))
+        # Another block takes its name: who has the generation of the first never gets it.
+        self.assertEqual(a.peer.ask("SET", "x", b"other", "LEVEL", "DISK_ONLY"), b"+OK")
+        self.assertIsNone(a.peer.ask("CARBIDE.GET", "x", generation))
+        self.wait("the other one is known", lambda: (self.have("x", "a") or [0] * 5)[3] > generation)
+        level, memory, disk, newer, _ = self.known("x", "a")
+        self.assertEqual((level % 256, memory), (8, 0))
+        self.assertGreater(disk, 0)
+        self.assertEqual(a.peer.ask("CARBIDE.GET", "x", newer), b"other")
+        # The first at another executor: verified before it is there.
+        put = ("CARBIDE.PUT", "x", generation, "MEMORY_ONLY_SER")
+        self.assertIn(b"did not arrive", b.peer.ask(*put, checksum ^ 1, value))
+        self.assertIn(b"did not arrive", b.peer.ask(*put, checksum, value[:-1] + b"?"))
+        self.assertIsNone(b.peer.ask("GET", "x"))
+        self.assertEqual(b.peer.ask(*put, checksum, value), b"+OK")
+        self.assertEqual(b.peer.ask(*put, checksum, value), b"+OK")  # it is here already
+        self.assertEqual(b.peer.ask("CARBIDE.GET", "x", generation), value)
+        self.assertEqual(self.known("x", "b")[3:], [generation, checksum])
+        self.assertEqual(self.directory("HMGET", "cb:exec:a", "host", "rack"), [b"h1", b"r1"])
+        # An older one does not take the place of a newer one, a newer one does.
+        self.assertIn(b"newer", a.peer.ask(*put, checksum, value))
+        self.assertEqual(a.peer.ask("CARBIDE.PUT", "x", newer + 1, "DISK_ONLY", checksum, value), b"+OK")
+        self.assertEqual(a.peer.ask("CARBIDE.GET", "x", newer + 1), value)
+        self.assertEqual(a.peer.ask("DEL", "x"), 1)
+        self.unknown("x", "a")
+
+    def test_values_of_all_sizes_are_handed_over(self):
+        a, b = self.executor("a"), self.executor("b")
+        for size in (0, 1, 1023, 1024, 1025, 65_535, 65_536, 300_000, 3_000_001):
+            value = self.random.randbytes(size)
+            name = f"rdd_1_{size}"
+            self.assertEqual(a.peer.ask("SET", name, value), b"+OK")
+            _, _, _, generation, checksum = self.known(name, "a")
+            for level in ("MEMORY_ONLY_SER", "DISK_ONLY", "memory_and_disk_ser_2"):
+                generation += 1
+                self.assertEqual(b.peer.ask("CARBIDE.PUT", name, generation, level, checksum, value), b"+OK")
+                self.assertEqual(b.peer.ask("CARBIDE.GET", name, generation), value)
+
+    def test_words_that_make_no_sense_are_refused(self):
+        a = self.executor("a")
+        for words in (("CARBIDE.GET", "x"), ("CARBIDE.GET", "x", "0"), ("CARBIDE.GET", "x", "-1"), ("CARBIDE.GET", "x", "1x"),
+                      ("CARBIDE.GET", "x", "99999999999999999999"), ("CARBIDE.PUT", "x", "1", "NONSENSE", "5", "v"),
+                      ("CARBIDE.PUT", "x", "0", "DISK_ONLY", "5", "v"), ("CARBIDE.PUT", "x", "1", "DISK_ONLY", "", "v"),
+                      ("CARBIDE.PUT", "", "1", "DISK_ONLY", "5", "v"), ("CARBIDE.PUT", "x", "1", "DISK_ONLY", "5"),
+                      ("CARBIDE.PUT", "x", "q", "DISK_ONLY", "5", "v" * 5000)):
+            self.assertEqual(a.peer.ask(*words)[:4], b"-ERR", words)
+        self.assertEqual(a.peer.ask("DBSIZE"), 0)
+        long = Peer(("127.0.0.1", a.port))
+        self.addCleanup(long.close)
+        self.assertIn(b"too long", long.ask("CARBIDE.PUT", "x", "1" * 2000, "DISK_ONLY", "5", "v"))
+
+    def test_a_lost_directory_is_told_everything_again(self):
+        a = self.executor("a")
+        for i in range(50):
+            self.assertEqual(a.peer.ask("SET", f"x{i}", b"v" * i), b"+OK")
+        for i in range(50):
+            self.known(f"x{i}", "a")
+        self.redis_kill()
+        for i in range(40, 60):  # nobody who puts a block waits for it
+            self.assertEqual(a.peer.ask("SET", f"x{i}", b"w" * i), b"+OK")
+        self.assertEqual(a.peer.ask("DEL", "x0"), 1)
+        self.redis_start()
+        for i in range(1, 60):
+            self.assertEqual(self.known(f"x{i}", "a")[1], i)
+        self.unknown("x0", "a")
+        self.assertEqual(self.end(a), 0)  # it leaves
+        self.wait("a has left", lambda: self.directory("EXISTS", "cb:exec:a") == 0)
+
+    def test_a_killed_executor_is_gone(self):
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b):
+            self.assertEqual(p.peer.ask("SET", "x", b"v"), b"+OK")
+        self.known("x", "a")
+        self.known("x", "b")
+        a.send_signal(signal.SIGKILL)
+        a.wait()
+        self.unknown("x", "a")
+        self.wait("b has cleaned up", lambda: len(self.directory("SMEMBERS", "cb:where:x") or []) == 1)
+        self.known("x", "b")
+
+    def test_what_makes_no_executor_is_said(self):
+        base = ["serve", "--memory", MEMORY]
+        for options, words in ((["--listen", "127.0.0.1:0", "--directory", "http://x"], "no address of a directory"),
+                               (["--socket", "s", "--directory", "unix:///x"], "--listen"),
+                               (["--listen", "127.0.0.1:0", "--name", "x"], "--directory"),
+                               (["--listen", "127.0.0.1:0", "--directory", "unix:///x", "--name", "x" * 64], "1 to 63")):
+            environment = {k: v for k, v in h.C_LOCALE.items() if not k.startswith("CARBIDE_")}
+            done = subprocess.run([h.CARBIDE, *base, *options], env=environment, stderr=subprocess.PIPE, text=True,
+                                  timeout=PATIENCE, cwd=self.folder.name)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(words, done.stderr)
+
+
+def can_run():
+    if shutil.which("redis-server") is None:
+        return "redis-server is not installed"
+    done = subprocess.run([h.CARBIDE, "serve", "--listen", "127.0.0.1:0", "--memory", "1G", "--directory", "x"],
+                          stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    return "carbide was built without hiredis" if "without hiredis" in done.stderr else None
+
+
+if __name__ == "__main__":
+    why = can_run()
+    if why is not None:
+        print("skipped: " + why)
+        sys.exit(77)
+    h.main()

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# ctest-timeout: 300
+# Goal: scripts/cluster-demo shows what it says, with this command, and leaves nothing behind.
+set -euo pipefail
+for tool in redis-server redis-cli; do
+    command -v $tool >/dev/null || { echo "skipped: $tool is not installed"; exit 77; }
+done
+if [ "${CARBIDE_BUILD_KIND:-plain}" != plain ]; then
+    echo "skipped: a build with sanitizers does not fit into the demo's budgets"
+    exit 77
+fi
+if "$CARBIDE" serve --listen 127.0.0.1:0 -S 64M --directory x 2>&1 | grep -q "without hiredis"; then
+    echo "skipped: carbide was built without hiredis"
+    exit 77
+fi
+out=$("$CARBIDE_SOURCE/scripts/cluster-demo" "$CARBIDE")
+echo "$out"
+grep -q "read at b: the same bytes" <<<"$out"
