@@ -41,6 +41,9 @@ typedef struct cbi_input_options {
                            effort) */
     size_t decoder_bytes_max; /* the most a decoder may hold, CB_EBUDGET beyond it; 0 = 160 MiB
                                  (zstd's usual limit) */
+    /* With which budget would a decoder have `need` bytes, if it may have `share` of
+     * decoder_bytes_max? A refusal names it. 0: with none. NULL: nobody knows. */
+    uint64_t (*decoder_budget)(uint64_t need, double share);
 } cbi_input_options;
 
 /**

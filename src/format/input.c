@@ -158,6 +158,7 @@ cb_status cbi_input_open(const cbi_input_options *options, cbi_input **input, cb
     in->as_is = options->as_is;
     in->read = options->read;
     in->read_ctx = options->read_ctx;
+    in->decoder_budget = options->decoder_budget;
     in->decoder_bytes_max =
         options->decoder_bytes_max ? options->decoder_bytes_max : (size_t)INPUT_DECODER_BYTES_MAX;
     in->ops = cbi_scan_ops_get(cbi_simd_best());

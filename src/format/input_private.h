@@ -89,6 +89,7 @@ struct cbi_input {
     size_t name_count;
     uint64_t total_bytes;
     size_t decoder_bytes_max;
+    uint64_t (*decoder_budget)(uint64_t need, double share);
     bool as_is;
     cbi_input_read_fn read; /* NULL: files */
     void *read_ctx;

@@ -93,11 +93,34 @@ void input_reader_skip(input_reader *reader, size_t bytes) {
     }
 }
 
+/* A decoder was refused: the budget that lets it have what it needs is named. */
+static void name_budget(const cbi_input *input, cb_error *err) {
+    if (input->decoder_budget == NULL)
+        return;
+    cb_error why = *err;
+    double share = (double)why.bytes_had / (double)input->decoder_bytes_max;
+    uint64_t least = input->decoder_budget(why.bytes_asked, share);
+    if (least > 0)
+        (void)cbi_fail_bytes(err, CB_EBUDGET, why.bytes_asked, least,
+                             "%.800s; --memory %" PRIu64 "M will do", why.message, least / CBI_MIB);
+}
+
+static cb_status reader_decode(input_reader *reader, uint8_t *buf, size_t bytes, size_t *got,
+                               cb_error *err) {
+    cb_error local;
+    cb_status status = cbi_decoder_read(reader->decoder, buf, bytes, got, &local);
+    if (status == CB_EBUDGET)
+        name_budget(reader->input, &local);
+    if (status != CB_OK && err != NULL)
+        *err = local;
+    return status;
+}
+
 /* Decoded bytes past head. */
 static cb_status reader_decoded(input_reader *reader, uint8_t *buf, size_t bytes, size_t *got,
                                 cb_error *err) {
     if (reader->decoder)
-        return cbi_decoder_read(reader->decoder, buf, bytes, got, err);
+        return reader_decode(reader, buf, bytes, got, err);
     size_t done = 0;
     while (done < bytes) {
         size_t n = 0;

@@ -31,6 +31,22 @@ size_t cbi_ground_decoder_bytes(uint64_t budget) {
     return (size_t)(budget / 8 * 3 < most ? budget / 8 * 3 : most);
 }
 
+/* What else there is in a plan. */
+static uint64_t beside_a_decoder(uint64_t budget) {
+    return 6 * CBI_MIB + budget / 8 + cbi_kernel_bytes(budget) + cbi_huge_bytes(budget, 1);
+}
+
+uint64_t cbi_ground_decoder_budget(uint64_t need, double share) {
+    for (uint64_t budget = 8 * CBI_MIB; budget <= 4 * CBI_GIB; budget += CBI_MIB) {
+        double most = (double)cbi_ground_decoder_bytes(budget) * share;
+        /* what it has taken when the plan is made is among the small objects as well */
+        double all = most + (double)need + (double)beside_a_decoder(budget);
+        if (most >= (double)need && (double)budget >= all)
+            return budget;
+    }
+    return 0;
+}
+
 cb_status cbi_ground_lodge(cbi_ground *g, cb_manager *host, const char *name, uint64_t *budget,
                            cb_error *err) {
     const cb_task_options task = {.struct_size = sizeof task, .name = name};

@@ -43,6 +43,9 @@ typedef struct cbi_ground_sizes {
 uint64_t cbi_ground_auto_budget(void);
 /** The most that a decoder of compressed input may hold. */
 size_t cbi_ground_decoder_bytes(uint64_t budget);
+/** A budget with which a decoder that may have `share` of that has `need` bytes, beside the rest of
+ * a plan; 0: none. */
+uint64_t cbi_ground_decoder_budget(uint64_t need, double share);
 
 /** The budget is what `host` grants, at most *budget; all of it until cbi_ground_fini. */
 cb_status cbi_ground_lodge(cbi_ground *g, cb_manager *host, const char *name, uint64_t *budget,

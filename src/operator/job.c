@@ -102,6 +102,7 @@ static cb_status open_input(cbi_job *job, cbi_input_options options, cbi_input *
     options.bad_rows = job->o.bad_rows;
     options.bad_rows_path = job->o.bad_rows_path;
     options.decoder_bytes_max = cbi_ground_decoder_bytes(job->o.memory_bytes);
+    options.decoder_budget = cbi_ground_decoder_budget;
     options.direct_cold = true;
     cbi_input *opened;
     CB_TRY(check_bad_rows_path(job, err));

@@ -117,7 +117,8 @@ cb_status cbi_sort_open_input(cb_sort *s, size_t first, size_t count, cbi_input 
                                  .header = s->o.header,
                                  .bad_rows = s->o.bad_rows,
                                  .bad_rows_path = s->o.bad_rows_path,
-                                 .decoder_bytes_max = cbi_ground_decoder_bytes(s->o.memory_bytes)};
+                                 .decoder_bytes_max = cbi_ground_decoder_bytes(s->o.memory_bytes),
+                                 .decoder_budget = cbi_ground_decoder_budget};
     if (first > 0) { /* further sorted inputs are read as the first one is */
         options.format = s->format.kind;
         options.record_bytes = s->format.record_bytes;

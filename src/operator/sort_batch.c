@@ -184,6 +184,9 @@ static cb_status take_big(sort_worker *w, uint64_t bytes, cb_error *err) {
 }
 
 cb_status cbi_worker_next_chunk(sort_worker *w, cb_error *err) {
+    /* Both, or the token stays here: who reads a large row of a stream has the turn while he waits
+     * for the token, and we would wait for the turn. */
+    give_big_key(w);
     give_big(w);
     for (;;) {
         cb_error local = {.bytes_asked = 0};

@@ -74,6 +74,43 @@ class Tight(h.Case):
                         result = h.carbide(*words, "-S", named)
                     self.assertEnded(result, 0)
 
+    def test_a_decoder_that_is_refused_names_a_budget(self):
+        """Blocks of 4 MiB and wide windows: at the first frame, and at one further behind."""
+        plain = self.table(40_000)
+        half = plain.index(b"\n", len(plain) // 2) + 1
+        few, wide = ["lz4", "-qcB4"], ["zstd", "-qc1", "--zstd=windowLog=22"]
+        for end, frames in (("lz4", [["lz4", "-qcB7"]]), ("lz4", [few, ["lz4", "-qcB7"]]), ("zst", [wide]), ("zst", [["zstd", "-qc1", "--zstd=windowLog=18"], wide])):
+            parts = [plain] if len(frames) == 1 else [plain[:half], plain[half:]]
+            # from a pipe, so that no frame says how little there is of it
+            source = self.write(f"t.csv.{end}", b"".join(subprocess.run(tool, input=part, stdout=subprocess.PIPE, check=True).stdout
+                                                         for tool, part in zip(frames, parts)))
+            for verb in (["sort", "-k", "s"], ["group", "-k", "s", "sum(i)"]):
+                for memory in ("5M", "13M"):
+                    words = [*verb, "-T", self.temp, "-o", self.path("o"), source]
+                    result = h.carbide(*words, "-S", memory)
+                    for _ in range(3):  # what is before the frame may ask for its own
+                        if result.exit != h.BUDGET:
+                            break
+                        named = re.search(r"--memory (\d+)M", result.text)
+                        self.assertTrue(named, result)
+                        self.assertLess(int(named[1]), 64, result)
+                        result = h.carbide(*words, "-S", named[1] + "M")
+                    self.assertEnded(result, 0)
+
+    def test_large_keys_of_a_stream_do_not_keep_large_rows_waiting(self):
+        """Who holds memory for the key of one row may not wait for a turn to read that is another's who waits for such memory."""
+        r = self.random
+        rows = [bytes(r.choices(b"abcdef", k=int(2 ** r.uniform(10, 16.9)))) for _ in range(60)]
+        data, want = b"\n".join(rows) + b"\n", b"\n".join(sorted(rows)) + b"\n"
+        for memory in ("16M", "20M", "24M"):
+            for _ in range(3):
+                words = ["sort", "-T", self.temp, "--parallel", "6", "-t,", "-k1,1"]
+                result = h.carbide(*words, "-S", memory, stdin=data)
+                if result.exit == h.BUDGET:
+                    result = h.carbide(*words, "-S", "64M", stdin=data)
+                self.assertEnded(result, 0)
+                self.assertSameBytes(result.out, want, memory)
+
     def test_a_join_counts_the_decoders_of_both_inputs(self):
         table = self.table(30_000, 0)
         for end, tool in (("zst", ["zstd", "-qc3"]), ("lz4", ["lz4", "-qcB7"])):
