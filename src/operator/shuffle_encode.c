@@ -39,7 +39,10 @@ size_t cbi_encoder_chunk_max(cb_shuffle_codec codec, uint32_t block_bytes) {
     return RAW_CHUNK_BYTES;
 }
 
+/** A level that there is not is the nearest, as zstd itself takes it: its estimate does not. */
 static bool init_zstd(cbi_encoder *e, int level) {
+    int least = ZSTD_minCLevel(), most = ZSTD_maxCLevel();
+    level = level < least ? least : level > most ? most : level;
     e->state_bytes = ZSTD_estimateCStreamSize(level);
     e->state = cbi_alloc(e->state_bytes);
     e->zstd = e->state != NULL ? ZSTD_initStaticCStream(e->state, e->state_bytes) : NULL;

@@ -394,6 +394,18 @@ static void native_close(JNIEnv *env, jclass type, jlong handle) {
     }
 }
 
+static jint native_writers(JNIEnv *env, jclass type) {
+    (void)env;
+    (void)type;
+    jint count = 0;
+    (void)pthread_mutex_lock(&slots_lock);
+    for (int i = 0; i < SLOTS; i++) {
+        count += slots[i].generation % 2 != 0;
+    }
+    (void)pthread_mutex_unlock(&slots_lock);
+    return count;
+}
+
 /* ---- loading ---- */
 
 #define PACKAGE "org/apache/spark/shuffle/carbide/"
@@ -431,6 +443,7 @@ JNIEXPORT jint JNICALL JNI_OnLoad(JavaVM *loaded_by, void *reserved) {
         METHOD("write", "(JLjava/lang/String;[J[J)V", native_write),
         METHOD("figures", "(J[J)V", native_figures),
         METHOD("close", "(J)V", native_close),
+        METHOD("writers", "()I", native_writers),
     };
     jint count = (jint)(sizeof methods / sizeof methods[0]);
     return (*env)->RegisterNatives(env, found, methods, count) == 0 ? JNI_VERSION_1_8 : JNI_ERR;

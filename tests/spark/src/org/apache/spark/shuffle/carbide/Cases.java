@@ -398,7 +398,7 @@ public final class Cases {
             }
         }
         cases.put("codec-zstd-levels", () -> {
-            for (String level : new String[] {"-3", "1", "9"}) {
+            for (String level : new String[] {"-2147483648", "-3", "1", "9"}) {
                 roundTrip(numbered(5000), false, "spark.io.compression.codec=zstd", "spark.io.compression.zstd.level=" + level);
             }
         });
@@ -408,6 +408,10 @@ public final class Cases {
             for (String batch : new String[] {"4k", "5000", "64k", "16m"}) {
                 roundTrip(random(300, 3000), false, "spark.shuffle.carbide.batch=" + batch);
             }
+        });
+        cases.put("anotherScala", () -> {
+            throwing(IllegalStateException.class, () -> CarbideShuffleManager.checkScala("2.12.18"));
+            CarbideShuffleManager.checkScala(scala.util.Properties.versionNumberString());
         });
         String[][] theirs = {{"spark.io.compression.codec=snappy"}, {"spark.io.compression.codec=lzf"}, {"spark.io.encryption.enabled=true"},
             {"spark.memory.offHeap.enabled=false"}, {"spark.serializer=org.apache.spark.serializer.JavaSerializer"},

@@ -58,7 +58,11 @@ public final class Kills {
         AtomicInteger finished = new AtomicInteger();
         long rss = 0;
         while (killed.get() < kills) {
+            int before = killed.get();
             one(whole, killed, finished, expected);
+            if (killed.get() > before) {
+                System.out.printf("KILLED %d of %d, %d jobs ended before%n", killed.get(), kills, finished.get());
+            }
             if (killed.get() == kills / 2 && rss == 0) {
                 settle();
                 rss = resident();
@@ -71,9 +75,10 @@ public final class Kills {
         long grown = resident() - rss;
         long memory = SparkEnv.get().memoryManager().executionMemoryUsed();
         long stray = stray();
-        System.out.printf("KILLS killed=%d finished=%d memory=%d files=%d open=%d grown_kib=%d same=%s %s%n", killed.get(), finished.get(),
-            memory, stray, opened, grown >> 10, left == expected, Writers.counted());
-        return clean && memory == 0 && stray == 0 && opened <= 4 && left == expected;
+        long writers = Writers.count("openWriters");
+        System.out.printf("KILLS killed=%d finished=%d memory=%d writers=%d files=%d open=%d grown_kib=%d same=%s %s%n", killed.get(), finished.get(),
+            memory, writers, stray, opened, grown >> 10, left == expected, Writers.counted());
+        return clean && memory == 0 && writers <= 0 && stray == 0 && opened <= 4 && left == expected;
     }
 
     /** Spills: 8 MiB for what takes 60. */

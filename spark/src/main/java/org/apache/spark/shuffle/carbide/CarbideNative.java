@@ -50,6 +50,10 @@ final class CarbideNative {
     return failure;
   }
 
+  static synchronized boolean isLoaded() {
+    return tried && failure == null;
+  }
+
   private static void loadFrom(String path) throws IOException {
     if (path != null && !path.isEmpty()) {
       File file = new File(path);
@@ -103,4 +107,7 @@ final class CarbideNative {
 
   /** Frees all. A second time: nothing. Any thread. */
   static native void close(long handle);
+
+  /** How many are open in this process. */
+  static native int writers();
 }

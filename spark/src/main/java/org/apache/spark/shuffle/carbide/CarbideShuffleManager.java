@@ -16,6 +16,7 @@ import org.apache.spark.shuffle.sort.SerializedShuffleHandle;
 import org.apache.spark.shuffle.sort.SortShuffleManager;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
+import scala.util.Properties;
 
 /**
  * Spark's sort shuffle with carbide as the writer wherever carbide can be it: where a shuffle is registered, the
@@ -27,6 +28,7 @@ public class CarbideShuffleManager extends SortShuffleManager {
 
   private final CarbideSettings settings;
   private final AtomicBoolean registered = new AtomicBoolean();
+  private final AtomicBoolean told = new AtomicBoolean();
 
   /** The map outputs of this process, which unregisterShuffle removes. */
   private final ConcurrentHashMap<Integer, Set<Long>> mapIds = new ConcurrentHashMap<>();
@@ -36,7 +38,18 @@ public class CarbideShuffleManager extends SortShuffleManager {
 
   public CarbideShuffleManager(SparkConf conf) {
     super(conf);
+    checkScala(Properties.versionNumberString());
     settings = new CarbideSettings(conf);
+  }
+
+  /** Classes that were compiled for another Scala fail late, with a word that nobody understands. */
+  static void checkScala(String version) {
+    if (!version.startsWith("2.13.")) {
+      throw new IllegalStateException(
+          "carbide-spark is built for Scala 2.13, and this Spark runs on Scala "
+              + version
+              + ": take the same Spark for Scala 2.13 (its name ends in -scala2.13), or leave spark.shuffle.manager unset.");
+    }
   }
 
   /** Map tasks of this process that carbide wrote for. */
@@ -47,6 +60,11 @@ public class CarbideShuffleManager extends SortShuffleManager {
   /** Map tasks of this process that were left to Spark's own writers. */
   public static long sparkWriters() {
     return CarbideMetrics.INSTANCE.sparkWriters.getCount();
+  }
+
+  /** Those of carbide that are open just now; 0 where the library is not loaded. */
+  public static int openWriters() {
+    return CarbideNative.isLoaded() ? CarbideNative.writers() : 0;
   }
 
   @Override
@@ -72,6 +90,9 @@ public class CarbideShuffleManager extends SortShuffleManager {
       }
       CarbideMetrics.INSTANCE.sparkWriters.inc();
       return super.getWriter(handle, mapId, context, metrics);
+    }
+    if (told.compareAndSet(false, true)) {
+      LOG.info("carbide writes shuffles in this process.");
     }
     CarbideMetrics.INSTANCE.nativeWriters.inc();
     mapIds.computeIfAbsent(handle.shuffleId(), id -> ConcurrentHashMap.newKeySet()).add(mapId);
