@@ -13,6 +13,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Random;
+import org.apache.spark.TaskKilledException;
 import org.apache.spark.executor.TaskMetrics;
 import org.apache.spark.scheduler.MapStatus;
 import org.apache.spark.shuffle.sort.SerializedShuffleHandle;
@@ -36,6 +37,9 @@ public final class Cases {
     public static void main(String[] names) {
         Cases all = new Cases();
         all.ofOneWriter();
+        if (Writers.wanted()) {
+            all.ofKills();
+        }
         all.ofSpills();
         all.ofChecksums();
         all.ofFormats();
@@ -216,6 +220,25 @@ public final class Cases {
     }
 
     // ---- spilling ----
+
+    /** What is killed commits nothing; what was unregistered while it was written leaves nothing. Spark's own writers do not ask. */
+    private void ofKills() {
+        cases.put("killedTaskCommitsNothing", () -> {
+            try (Fixture f = new Fixture().open()) {
+                f.task.markInterrupted("a test");
+                throwing(TaskKilledException.class, () -> f.write(numbered(100).iterator()));
+                f.writer.stop(false);
+                same(Collections.emptyList(), f.files(""), "files");
+            }
+        });
+        cases.put("shuffleIsUnregisteredMeanwhile", () -> {
+            try (Fixture f = new Fixture().open()) {
+                f.env.shuffleManager().unregisterShuffle(f.dependency.shuffleId());
+                f.write(numbered(100).iterator());
+                same(Collections.emptyList(), f.files(""), "files");
+            }
+        });
+    }
 
     private void ofSpills() {
         String[] small = {"spark.memory.offHeap.size=4m", "spark.buffer.pageSize=128k"};

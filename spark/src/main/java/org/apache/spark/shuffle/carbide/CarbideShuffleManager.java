@@ -97,7 +97,17 @@ public class CarbideShuffleManager extends SortShuffleManager {
     CarbideMetrics.INSTANCE.nativeWriters.inc();
     mapIds.computeIfAbsent(handle.shuffleId(), id -> ConcurrentHashMap.newKeySet()).add(mapId);
     return new CarbideShuffleWriter<>(
-        (SerializedShuffleHandle<K, V>) handle, mapId, context, metrics, settings, shuffleBlockResolver());
+        (SerializedShuffleHandle<K, V>) handle, mapId, context, metrics, settings, this);
+  }
+
+  /**
+   * A task that was killed may commit when its shuffle is unregistered already: then nobody else removes what it wrote.
+   */
+  void committed(int shuffleId, long mapId) {
+    Set<Long> ids = mapIds.get(shuffleId);
+    if (ids == null || !ids.contains(mapId)) {
+      shuffleBlockResolver().removeDataByMap(shuffleId, mapId);
+    }
   }
 
   @Override

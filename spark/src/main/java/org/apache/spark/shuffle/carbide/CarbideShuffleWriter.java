@@ -43,7 +43,7 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
   private final TaskContext context;
   private final ShuffleWriteMetricsReporter metrics;
   private final CarbideSettings settings;
-  private final IndexShuffleBlockResolver resolver;
+  private final CarbideShuffleManager manager;
   private final CarbideMemory memory;
   private final RowChecksums rowChecksums;
   private final long[] lengths;
@@ -58,14 +58,14 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
       TaskContext context,
       ShuffleWriteMetricsReporter metrics,
       CarbideSettings settings,
-      IndexShuffleBlockResolver resolver) {
+      CarbideShuffleManager manager) {
     this.dependency = shuffle.dependency();
     this.partitioner = dependency.partitioner();
     this.mapId = mapId;
     this.context = context;
     this.metrics = metrics;
     this.settings = settings;
-    this.resolver = resolver;
+    this.manager = manager;
     this.memory = new CarbideMemory(context.taskMemoryManager());
     this.rowChecksums = RowChecksums.of(dependency);
     this.lengths = new long[partitioner.numPartitions()];
@@ -160,6 +160,8 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
 
   private void commit(long count) throws IOException {
     int shuffleId = dependency.shuffleId();
+    IndexShuffleBlockResolver resolver = manager.shuffleBlockResolver();
+    context.killTaskIfInterrupted(); // Spark looks between records; what follows may take long
     File file = resolver.createTempFile(resolver.getDataFile(shuffleId, mapId));
     try {
       long[] checksums = new long[0];
@@ -167,7 +169,9 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
         checksums = new long[settings.checksum == CarbideNative.CHECKSUM_NONE ? 0 : lengths.length];
         CarbideNative.write(handle, file.getPath(), lengths, checksums);
       }
+      context.killTaskIfInterrupted();
       resolver.writeMetadataFileAndCommit(shuffleId, mapId, lengths, checksums, file);
+      manager.committed(shuffleId, mapId);
     } finally {
       if (file.exists() && !file.delete()) {
         LOG.error("{} cannot be removed.", file);
