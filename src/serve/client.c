@@ -16,15 +16,17 @@
 #include "base/sys.h"
 #include "serve/protocol.h"
 
-enum { PIECE_BYTES = 64 * 1024, LIST_BYTES = 64 * 1024, PAUSE_NS = 1000 * 1000 };
+enum { PIECE_BYTES = 64 * 1024, LIST_BYTES = 64 * 1024, PAUSE_NS = 1000 * 1000, LOOK_MS = 1000 };
 
 static const uint64_t default_timeout_ns = UINT64_C(30) * 1000000000;
+static const uint64_t late_ns = UINT64_C(3) * 1000000000;
 static const uint8_t nothing[1];
 
 struct cb_client {
     int fd; /* -1: the connection is lost */
     char *path;
     uint64_t timeout_ns, deadline_ns;
+    uint64_t looked_ns;  /* at the clock, the last time */
     uint64_t leases;     /* on this connection */
     uint64_t connection; /* which one it is, 1 2 3 ... */
     uint32_t tag;
@@ -55,16 +57,27 @@ static cb_status gone(cb_client *c, int sys, cb_error *err) {
 }
 
 static void hurry(cb_client *c) {
-    c->deadline_ns = cbi_sys_clock_ns() + c->timeout_ns;
+    c->looked_ns = cbi_sys_clock_ns();
+    c->deadline_ns = c->looked_ns + c->timeout_ns;
+}
+
+/** A client that was stopped for a while cannot know whether the server was in time: what it
+ *  missed is not counted. */
+static uint64_t time_left_ms(cb_client *c) {
+    uint64_t now = cbi_sys_clock_ns(), since = now - c->looked_ns;
+    c->looked_ns = now;
+    if (since > late_ns) { /* it looks each second */
+        c->deadline_ns += since;
+    }
+    return now < c->deadline_ns ? (c->deadline_ns - now) / 1000000 + 1 : 0;
 }
 
 /** Until the socket is ready. CB_EDEADLINE; the connection is lost then, for what comes late would
  *  be taken for something else. */
 static cb_status await(cb_client *c, bool writable, cb_error *err) {
     for (;;) {
-        uint64_t now = cbi_sys_clock_ns();
-        uint64_t left = now < c->deadline_ns ? (c->deadline_ns - now) / 1000000 + 1 : 0;
-        int ready = left > 0 ? cbi_sys_wait_for(c->fd, writable, (int)cbi_min(left, 60000)) : 0;
+        uint64_t left = time_left_ms(c);
+        int ready = left > 0 ? cbi_sys_wait_for(c->fd, writable, (int)cbi_min(left, LOOK_MS)) : 0;
         if (ready == 1) {
             return CB_OK;
         }

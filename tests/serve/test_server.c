@@ -599,6 +599,43 @@ static void test_server__many_at_once(void **state) {
     kit_folder_end(&k);
 }
 
+/** What one asks who does not answer before he was stopped for longer than he would wait. */
+static void test_client__what_it_missed_while_it_was_stopped_is_not_counted(void **state) {
+    (void)state;
+    kit k;
+    (void)kit_options(&k, ROOM);
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    memcpy(a.sun_path, k.path, sizeof k.path);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), status = 0;
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        cb_client *c = NULL;
+        _exit(cb_client_open(k.path, UINT64_C(3000000000), &c, NULL) == CB_OK ? 0 : 1);
+    }
+    int fd = accept(listener, NULL, NULL);
+    assert_true(fd >= 0);
+    uint8_t head[CBI_HEAD_BYTES];
+    cbi_head hello;
+    assert_int_equal(recv(fd, head, sizeof head, MSG_WAITALL), sizeof head);
+    assert_ok(cbi_head_decode(head, &hello, NULL));
+    hello.flags = CBI_FLAG_REPLY;
+    cbi_head_encode(&hello, head);
+    assert_int_equal(kill(child, SIGSTOP), 0);
+    (void)usleep(3500000);
+    assert_int_equal(kill(child, SIGCONT), 0);
+    (void)usleep(100000); /* it has looked at its clock */
+    assert_int_equal(send(fd, head, sizeof head, MSG_NOSIGNAL), sizeof head);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    (void)close(fd);
+    (void)close(listener);
+    assert_int_equal(unlink(k.path), 0);
+    kit_folder_end(&k);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_server__what_one_puts_another_gets),
@@ -616,6 +653,7 @@ int main(void) {
         cmocka_unit_test(test_socket__a_dead_servers_is_taken_over_a_live_ones_not),
         cmocka_unit_test(test_socket__too_small_a_budget_says_the_smallest),
         cmocka_unit_test(test_server__many_at_once),
+        cmocka_unit_test(test_client__what_it_missed_while_it_was_stopped_is_not_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
