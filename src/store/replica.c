@@ -24,9 +24,9 @@
  *             executor for a block that it has reported is not believed either.
  *
  * Generations order what happened to a name: milliseconds of the clock, but never less than any
- * that was heard of, and 20 bits of the executor (a hybrid logical clock). So nobody has to be
- * asked for one, and nobody who forgot everything can give one twice. A reader names generation and
- * checksum and takes nothing else.
+ * that was heard of, and 20 bits of this life of the executor (a hybrid logical clock). So nobody
+ * has to be asked for one, and nobody who forgot everything can give one twice. A reader names
+ * generation and checksum and takes nothing else.
  *
  * What it costs. A step touches what the event names. A tick touches what is being looked after,
  * a death all blocks once. 200 bytes a block and its name.
@@ -735,7 +735,8 @@ cb_status cbi_replica_create(const cbi_replica_options *options, cbi_replica **r
                           CB_EXECUTOR_NAME_MAX);
         goto out;
     }
-    r->id = cbi_replica_hash(r->name) & ((1u << CLOCK_SHIFT) - 1);
+    /* of this life: one before may have been ahead of the clock, for what it had heard of */
+    r->id = cbi_replica_score(r->name, options->wall_ms) & ((1u << CLOCK_SHIFT) - 1);
     r->now_ns = r->tick_ns = options->now_ns;
     r->bucket_count = BUCKETS_FIRST;
     r->buckets = cbi_calloc(r->bucket_count, sizeof(cbi_tracked *));

@@ -105,6 +105,8 @@ typedef struct asker {
     cbi_claim claim;
     cbi_claim_action doing;
     uint64_t due_ns;
+    uint64_t parked_ns; /* an answer comes then; 0: none is awaited */
+    cbi_claim_event parked;
 } asker;
 
 typedef struct executor {
@@ -112,6 +114,7 @@ typedef struct executor {
     char name[16], host[8], rack[8];
     bool alive, connected, draining, moved_out;
     uint64_t life, generation, last_generation, room, beat_ns, tick_ns, cut_ns;
+    uint64_t skew_ms; /* of its clock */
     cbi_replica *replica;
     held held[NAMES];
     struct {
@@ -411,6 +414,9 @@ static void put(world *w, executor *e, int name, uint32_t copies) {
             violate(w, "e%d gives %s a generation that it knows was removed", e->index,
                     names[name]);
         }
+    }
+    for (int i = 0; i < w->grave_count; i++) { /* not heard of yet, and this clock is behind */
+        c.buried = c.buried || covers(&w->graves[i], name, c.generation);
     }
     content *mine = &w->contents[w->content_count++];
     *mine = c;
@@ -780,7 +786,7 @@ static void start(world *w, executor *e) {
     const cbi_replica_options options = {.name = e->name,
                                          .host = e->host,
                                          .rack = e->rack,
-                                         .wall_ms = 1000000 + w->now_ns / MS,
+                                         .wall_ms = 1000000 + e->skew_ms + w->now_ns / MS,
                                          .now_ns = w->now_ns,
                                          .room_bytes = e->room,
                                          .blocks_max = 64,
@@ -803,7 +809,7 @@ static void start(world *w, executor *e) {
 static void kill_executor(world *w, executor *e) {
     say(w, "e%d: dies", e->index);
     cbi_replica_destroy(e->replica);
-    executor fresh = {.index = e->index, .room = e->room};
+    executor fresh = {.index = e->index, .room = e->room, .skew_ms = e->skew_ms};
     memcpy(fresh.name, e->name, sizeof fresh.name);
     memcpy(fresh.host, e->host, sizeof fresh.host);
     memcpy(fresh.rack, e->rack, sizeof fresh.rack);

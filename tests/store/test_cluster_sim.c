@@ -135,7 +135,14 @@ static void ask_on(world *w, executor *e, int name, cbi_claim_event event) {
     while (a->on && w->failed[0] == 0) {
         a->doing = cbi_claim_step(&a->claim, event, wait_ns, w->now_ns);
         switch (a->doing) {
-            case CBI_CLAIM_LOOK: event = look_for(w, e, name); break;
+            case CBI_CLAIM_LOOK:
+                event = look_for(w, e, name);
+                if (below(w, 3) == 0) { /* much can happen before it is known */
+                    a->parked = event;
+                    a->parked_ns = w->now_ns + MS * (1 + below(w, 200));
+                    return;
+                }
+                break;
             case CBI_CLAIM_RENEW:
             case CBI_CLAIM_TAKE: event = take_claim(w, e, name, &wait_ns); break;
             case CBI_CLAIM_GIVE:
@@ -171,7 +178,12 @@ static void ask_further(world *w, executor *e) {
         if (!a->on) {
             continue;
         }
-        if (a->doing == CBI_CLAIM_WAIT && a->claim.due_ns <= w->now_ns) {
+        if (a->parked_ns != 0) {
+            if (a->parked_ns <= w->now_ns) {
+                a->parked_ns = 0;
+                ask_on(w, e, name, a->parked);
+            }
+        } else if (a->doing == CBI_CLAIM_WAIT && a->claim.due_ns <= w->now_ns) {
             ask_on(w, e, name, CBI_CLAIM_PASSED);
         } else if (a->doing == CBI_CLAIM_COMPUTE && a->due_ns <= w->now_ns) {
             a->due_ns = 0;
@@ -387,18 +399,14 @@ static void compute_together(world *w) {
     }
 }
 
-/** What has fewer copies after it gets as many as it shall have, and no more. */
-static void die_in_peace(world *w) {
-    executor *e = any(w);
-    int before[CONTENTS_MAX];
-    if (e == NULL || w->failed[0] != 0) {
-        return;
-    }
-    kill_executor(w, e);
+static void count_holders(world *w, int before[CONTENTS_MAX]) {
     for (int i = 0; i < w->content_count; i++) {
         before[i] = holders(w, &w->contents[i]);
     }
-    settle_down(w, 150);
+}
+
+/** What had too few copies has as many as it shall have now, what had enough has no more. */
+static void compare_holders(world *w, const int before[CONTENTS_MAX]) {
     for (int i = 0; i < w->content_count && w->failed[0] == 0; i++) {
         const content *c = &w->contents[i];
         int after = holders(w, c), leaving = 0; /* who is to move out does not count himself */
@@ -412,6 +420,28 @@ static void die_in_peace(world *w) {
             violate(w, "%s was mended by more than one: x%d, to be x%u", names[c->name], after,
                     c->copies);
         }
+    }
+}
+
+static void die_in_peace(world *w) {
+    executor *e = any(w);
+    int before[CONTENTS_MAX];
+    if (e != NULL && w->failed[0] == 0) {
+        kill_executor(w, e);
+        count_holders(w, before);
+        settle_down(w, 150);
+        compare_holders(w, before);
+    }
+}
+
+/** Nothing was lost, so nothing is to be mended. */
+static void forget_in_peace(world *w) {
+    int before[CONTENTS_MAX];
+    if (w->failed[0] == 0) {
+        count_holders(w, before);
+        start_directory(w);
+        settle_down(w, 200);
+        compare_holders(w, before);
     }
 }
 
@@ -473,6 +503,7 @@ static void make_world(world *w) {
         executor *e = &w->executors[i];
         e->index = i;
         e->room = roomy ? 5000 : 100 + below(w, 900);
+        e->skew_ms = below(w, 10000);
         (void)snprintf(e->name, sizeof e->name, "e%d", i);
         (void)snprintf(e->host, sizeof e->host, "h%u", below(w, 3));
         (void)snprintf(e->rack, sizeof e->rack, "r%u", below(w, 2));
@@ -500,6 +531,7 @@ static void run(world *w, uint64_t seed, bool logging, bool loud) {
         make_peace(w);
         settle_down(w, 300); /* the latest messages have come */
         compute_together(w);
+        forget_in_peace(w);
         if (below(w, 3) == 0) {
             move_out_in_peace(w);
         } else {

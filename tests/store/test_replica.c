@@ -515,6 +515,13 @@ static void test_replica__generations_are_larger_than_all_that_were_heard_of(voi
         .name = "other", .wall_ms = 1000 + 60000, .now_ns = 3, .room_bytes = 1};
     assert_ok(cbi_replica_create(&reborn, &other.r, NULL)); /* has forgotten everything */
     assert_true(cbi_replica_mint(other.r, 4) > before);
+    kit again = {0}; /* one life more, and both have heard of what is far ahead of their clocks */
+    const cbi_replica_options third = {.name = "other", .wall_ms = 62000, .room_bytes = 1};
+    assert_ok(cbi_replica_create(&third, &again.r, NULL));
+    offer(&other, "x", far, 10);
+    offer(&again, "x", far, 10);
+    assert_true(cbi_replica_mint(other.r, 0) != cbi_replica_mint(again.r, 0));
+    cbi_replica_destroy(again.r);
     cbi_replica_destroy(other.r);
     cbi_replica_destroy(k.r);
 }
