@@ -176,6 +176,8 @@ cb_status cbi_graves_init(cbi_replica *r, cb_error *err) {
     while (r->grave_bucket_count < r->options.graves_max) {
         r->grave_bucket_count *= 2;
     }
+    /* of this life: a late answer to one before is none to this one */
+    r->grave_first = r->grave_next = r->options.wall_ms << 16;
     r->ring = cbi_calloc(r->options.graves_max, sizeof(cbi_grave *));
     r->grave_buckets = cbi_calloc(r->grave_bucket_count, sizeof(cbi_grave *));
     if (r->ring == NULL || r->grave_buckets == NULL) {

@@ -477,6 +477,28 @@ static void test_replica__everybody_is_told_of_a_removal_until_he_answers(void *
     cbi_replica_destroy(k.r);
 }
 
+static void test_replica__an_answer_to_one_life_is_none_to_the_next(void **state) {
+    (void)state;
+    const cb_executor_view view = peer("a", "h1", "r0", 1);
+    uint64_t sequences[2] = {0};
+    for (int life = 0; life < 2; life++) {
+        kit k = {.now_ns = SECOND};
+        const cbi_replica_options options = {.name = "me", .wall_ms = 1000 + (uint64_t)life};
+        assert_ok(cbi_replica_create(&options, &k.r, NULL));
+        see(&k, &view, 1);
+        assert_ok(step(
+            &k, (cbi_replica_event){.kind = CBI_REPLICA_REMOVE, .name = "x", .generation = 5}));
+        sequences[life] = want(&k, CBI_REPLICA_TELL)->sequence;
+        assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_TOLD,
+                                               .peer = "a",
+                                               .peer_generation = 1,
+                                               .sequence = sequences[0]})); /* late */
+        pass(&k, SECOND);
+        assert_int_equal(wanted(&k, CBI_REPLICA_TELL, 0) != NULL, life == 1);
+        cbi_replica_destroy(k.r);
+    }
+}
+
 static void test_replica__removals_that_are_too_many_are_counted(void **state) {
     (void)state;
     kit k;
@@ -622,6 +644,7 @@ int main(void) {
         cmocka_unit_test(test_replica__what_has_gone_is_reported_once),
         cmocka_unit_test(test_replica__what_was_removed_does_not_come_back),
         cmocka_unit_test(test_replica__everybody_is_told_of_a_removal_until_he_answers),
+        cmocka_unit_test(test_replica__an_answer_to_one_life_is_none_to_the_next),
         cmocka_unit_test(test_replica__removals_that_are_too_many_are_counted),
         cmocka_unit_test(test_replica__generations_are_larger_than_all_that_were_heard_of),
         cmocka_unit_test(test_replica__whoever_leaves_moves_his_blocks_first),
