@@ -8,11 +8,16 @@ install(TARGETS carbide EXPORT carbide-targets ARCHIVE DESTINATION "${CMAKE_INST
 if(TARGET carbide_shared)
     install(TARGETS carbide_shared EXPORT carbide-targets LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 endif()
+if(TARGET carbide_net)
+    install(TARGETS carbide_net EXPORT carbide-targets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+else() # a header without its library is of no use
+    set(without_net PATTERN "redis_directory.h" EXCLUDE)
+endif()
 if(TARGET carbide_command)
     install(TARGETS carbide_command RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 endif()
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/carbide" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
-    FILES_MATCHING PATTERN "*.h")
+    FILES_MATCHING PATTERN "*.h" ${without_net})
 
 install(EXPORT carbide-targets NAMESPACE carbide:: DESTINATION "${package_dir}")
 configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/carbide-config.cmake.in"

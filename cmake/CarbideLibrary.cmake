@@ -68,5 +68,5 @@ if(CARBIDE_HAVE_HIREDIS AND NOT CARBIDE_ONLY_ROOMS)
     target_include_directories(carbide_net
         PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> PRIVATE "${PROJECT_SOURCE_DIR}/src")
     target_link_libraries(carbide_net
-        PUBLIC carbide PRIVATE carbide_flags carbide::hiredis Threads::Threads)
+        PUBLIC carbide PRIVATE $<BUILD_INTERFACE:carbide_flags> carbide::hiredis Threads::Threads)
 endif()

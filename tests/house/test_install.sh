@@ -31,6 +31,7 @@ cmake -S "$CARBIDE_SOURCE/tests/house/consumer" -B "$work/consumer" -DCMAKE_PREF
     cmake --build "$work/consumer" >"$work/log" || { cat "$work/log"; exit 1; }
 check "$work/consumer/consumer_static"
 [ ! -e "$work/consumer/consumer_shared" ] || check "$work/consumer/consumer_shared"
+[ ! -e "$work/consumer/consumer_net" ] || "$work/consumer/consumer_net"
 
 if command -v pkg-config >/dev/null; then
     echo "== by pkg-config"
