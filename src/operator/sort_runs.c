@@ -78,7 +78,8 @@ cb_status cbi_sort_merge_runs(sort_worker *w, cb_error *err) {
 /* ---- streams ---- */
 
 static size_t run_reserve(const cb_sort *s, unsigned threads) {
-    return cbi_max(threads * 4 * s->sizes.run_batch, s->sizes.segments / 6);
+    return cbi_clamp(threads * 4 * s->sizes.run_batch, s->sizes.segments / 6,
+                     s->sizes.segments / 2);
 }
 
 /* What each worker fills: segments outside are for runs on their way out. */
@@ -272,7 +273,7 @@ cb_status cbi_sort_stream(cb_sort *s, cb_error *err) {
     /* Narrow merges (--batch-size) are begun early: there is no use in many runs. */
     size_t least = 8 + 4 * (size_t)threads, most = 8192;
     if (s->o.merge_width_max >= 2)
-        most = cbi_max(least, 4 * (size_t)s->o.merge_width_max);
+        most = cbi_clamp(4 * (size_t)s->o.merge_width_max, least, most);
     uint32_t slots = (uint32_t)cbi_clamp((size_t)(s->sizes.usable / (32 * CBI_KIB)), least, most);
     CB_TRY(cbi_sort_open_runs(s, slots, s->sizes.run_batch, err));
     cb_status status = CB_OK;

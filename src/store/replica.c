@@ -41,6 +41,7 @@ enum {
     ROUNDS_A_RANK = 6,  /* without success, until the next holder in order steps in */
     CLOCK_SHIFT = 20,
 };
+static const uint64_t CLOCK_MAX = UINT64_C(1) << 43; /* in milliseconds: the year 2248 */
 
 /* ---- small things ---- */
 
@@ -67,6 +68,9 @@ static void free_retired(cbi_replica *r) {
 }
 
 void cbi_replica_heard_of(cbi_replica *r, uint64_t generation) {
+    if (generation >> CLOCK_SHIFT > CLOCK_MAX) {
+        return; /* nobody's clock: what is made next would begin at 0 again */
+    }
     r->clock = cbi_max(r->clock, generation >> CLOCK_SHIFT);
 }
 
@@ -264,6 +268,9 @@ static cb_status stored(cbi_replica *r, const cbi_replica_event *e, cb_error *er
     whole.bytes = o->bytes;
     whole.copies = o->copies;
     const cbi_peer *sender = cbi_replica_peer(r, o->sender);
+    if (sender != NULL && sender->view.generation != o->sender_generation) {
+        sender = NULL; /* another life of it, which has nothing of that */
+    }
     cbi_offers_end(r, at);
     cb_status status = track(r, &whole, &b, err);
     if (status == CB_OK) {
@@ -372,7 +379,7 @@ static census count_holders(cbi_replica *r, const cbi_tracked *b, const cbi_repl
 
 static void located(cbi_replica *r, const cbi_replica_event *e) {
     cbi_tracked *b = cbi_tracked_find(r, e->name);
-    if (b == NULL || b->state != CBI_BLOCK_LOCATING) {
+    if (b == NULL || !b->present || b->state != CBI_BLOCK_LOCATING) {
         return;
     }
     census c = count_holders(r, b, e);

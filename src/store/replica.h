@@ -116,7 +116,7 @@ typedef enum cbi_replica_action_kind {
                              answered. Fewer than asked for: there was nobody else to take one */
     CBI_REPLICA_ACCEPT,   /* ticket: room is reserved, let the bytes come; tell ARRIVED or MISSED */
     CBI_REPLICA_REFUSE, /* ticket (0: of an offer), answer: tell the sender; OK: it is here already.
-                           Of a ticket: discard the bytes */
+                           Of an offer its name is the event's; of a ticket: discard the bytes */
     CBI_REPLICA_STORE,  /* ticket, name, generation, ...: store it, tell STORED with the ticket,
                            then the sender OK with cbi_replica_generation; or MISSED and FULL */
     CBI_REPLICA_DROP,   /* name, generation: it was removed everywhere; tell GONE */

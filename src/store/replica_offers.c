@@ -91,6 +91,8 @@ void cbi_offers_offered(cbi_replica *r, const cbi_replica_event *e) {
     memcpy(o->name, e->name, bytes);
     if (e->peer != NULL) {
         memcpy(o->sender, e->peer, strnlen(e->peer, CB_EXECUTOR_NAME_MAX));
+        const cbi_peer *from = cbi_replica_peer(r, e->peer);
+        o->sender_generation = from != NULL ? from->view.generation : 0;
     }
     r->offers = o;
     r->offer_count++;

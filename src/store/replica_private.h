@@ -58,6 +58,7 @@ typedef struct cbi_offer {
     uint64_t ticket, generation, checksum, bytes;
     uint32_t copies;
     bool arrived;
+    uint64_t sender_generation; /* 0: it was not in the list */
     char sender[CB_EXECUTOR_NAME_MAX + 1];
     char name[];
 } cbi_offer;

@@ -170,7 +170,8 @@ class Cluster(unittest.TestCase):
         self.assertEqual(b.peer.ask(*put, checksum, value), b"+OK")  # it is here already
         self.assertEqual(b.peer.ask("CARBIDE.GET", "x", generation), value)
         self.assertEqual(self.known("x", "b")[3:], [generation, checksum])
-        self.assertEqual(self.directory("HMGET", "cb:exec:a", "host", "rack"), [b"h1", b"r1"])
+        self.wait("a's labels are known",
+                  lambda: self.directory("HMGET", "cb:exec:a", "host", "rack") == [b"h1", b"r1"])
         # An older one does not take the place of a newer one, a newer one does.
         self.assertIn(b"newer", a.peer.ask(*put, checksum, value))
         self.assertEqual(a.peer.ask("CARBIDE.PUT", "x", newer + 1, "DISK_ONLY", checksum, value), b"+OK")

@@ -613,7 +613,7 @@ static void test_client__what_it_missed_while_it_was_stopped_is_not_counted(void
     assert_true(child >= 0);
     if (child == 0) {
         cb_client *c = NULL;
-        _exit(cb_client_open(k.path, UINT64_C(3000000000), &c, NULL) == CB_OK ? 0 : 1);
+        _exit(cb_client_open(k.path, UINT64_C(6000000000), &c, NULL) == CB_OK ? 0 : 1);
     }
     int fd = accept(listener, NULL, NULL);
     assert_true(fd >= 0);
@@ -624,7 +624,7 @@ static void test_client__what_it_missed_while_it_was_stopped_is_not_counted(void
     hello.flags = CBI_FLAG_REPLY;
     cbi_head_encode(&hello, head);
     assert_int_equal(kill(child, SIGSTOP), 0);
-    (void)usleep(3500000);
+    (void)usleep(6500000);
     assert_int_equal(kill(child, SIGCONT), 0);
     (void)usleep(100000); /* it has looked at its clock */
     assert_int_equal(send(fd, head, sizeof head, MSG_NOSIGNAL), sizeof head);

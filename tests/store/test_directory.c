@@ -126,17 +126,22 @@ static void test_directory__peers_with_the_most_room_come_first(void **state) {
     cb_local_directory_destroy(local);
 }
 
+static uint64_t hand(void *ctx) {
+    return *(const uint64_t *)ctx;
+}
+
 static void test_directory__leases_end(void **state) {
     (void)state;
     cb_local_directory *local = NULL;
     cb_location at[4];
-    uint64_t a = 0, b = 0;
+    uint64_t a = 0, b = 0, now = 1000;
     size_t count = 0;
     assert_ok(cb_local_directory_create(1500000000, NULL, NULL, &local, NULL));
+    cbi_local_directory_clock(local, hand, &now);
     cb_directory d = cb_local_directory_interface(local);
     assert_ok(enter(&d, "a", 0, &a));
     assert_ok(report(&d, "a", a, "x", SER, 1, 0));
-    cbi_sys_sleep_ns(1510000000);
+    now += 1510000000;
     assert_ok(enter(&d, "b", 0, &b));
     assert_int_equal(holders(&d, "x", at), 0);
     assert_status(d.renew(d.ctx, "a", a, NULL), CB_ENOTFOUND);
@@ -146,10 +151,6 @@ static void test_directory__leases_end(void **state) {
     assert_int_equal(cb_local_directory_expire(local), 1);
     assert_int_equal(cb_local_directory_expire(local), 0);
     cb_local_directory_destroy(local);
-}
-
-static uint64_t hand(void *ctx) {
-    return *(const uint64_t *)ctx;
 }
 
 static void test_directory__passes_on_what_makes_a_copy_the_right_one(void **state) {
