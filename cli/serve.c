@@ -163,12 +163,13 @@ const cli_verb cli_verb_serve = {
     .group_count = CLI_COUNT(groups),
 };
 
-static cb_server *serving; /* for the signal handler */
+static cb_server *volatile serving; /* for the signal handler */
 static const char *directory_url;
 
 static void on_signal(int number) {
     (void)number;
-    cb_server_stop(serving);
+    if (serving != NULL)
+        cb_server_stop(serving);
 }
 
 static void catch_signals(void) {
@@ -200,7 +201,8 @@ static int run(const cb_server_options *o, bool quiet) {
     char budget[CLI_FIGURE_MAX], blocks[CLI_FIGURE_MAX], where[128] = "";
     cb_error err;
     cb_server_stats stats;
-    cb_status status = cb_server_create(o, &serving, &err);
+    cb_server *server = NULL;
+    cb_status status = cb_server_create(o, &server, &err);
     if (status != CB_OK) {
         cli_complain("%s", err.message);
         if (status == CB_EBUDGET && err.bytes_had > o->memory_bytes)
@@ -208,11 +210,12 @@ static int run(const cb_server_options *o, bool quiet) {
                          cli_size_option(err.bytes_had, budget));
         return cli_exit_code(status);
     }
+    serving = server;
     catch_signals();
-    cb_server_stats_get(serving, &stats);
+    cb_server_stats_get(server, &stats);
     if (o->listen != NULL)
         (void)snprintf(where, sizeof where, "%.*s:%u", (int)(strrchr(o->listen, ':') - o->listen),
-                       o->listen, (unsigned)cb_server_port(serving));
+                       o->listen, (unsigned)cb_server_port(server));
     if (!quiet) {
         const char *first = o->socket != NULL ? o->socket : where;
         cli_complain("serving blocks at %s: budget %s, %s of it for blocks", first,
@@ -221,9 +224,10 @@ static int run(const cb_server_options *o, bool quiet) {
         if (o->listen != NULL && first != where)
             cli_complain("speaking RESP at %s", where);
     }
-    status = cb_server_run(serving, &err);
-    cb_server_stats_get(serving, &stats);
-    cb_server_destroy(serving);
+    status = cb_server_run(server, &err);
+    cb_server_stats_get(server, &stats);
+    serving = NULL; /* another signal may come while the end takes its time */
+    cb_server_destroy(server);
     if (status != CB_OK)
         cli_complain("%s", err.message);
     else if (!quiet)

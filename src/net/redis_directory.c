@@ -186,9 +186,10 @@ static void enter_server(cb_redis_directory *d) {
     cbi_redis_text(l, d->me.rack);
     cbi_redis_number(l, d->me.memory_max);
     cbi_redis_number(l, d->ousted);
-    d->walking = d->entered = ask_number(d) == 1;
+    int64_t answer = ask_number(d);
+    d->walking = d->entered = answer == 1;
     d->walk_at = 0;
-    d->ousted = d->ousted && !d->entered;
+    d->ousted = answer == -1 || (d->ousted && answer != 1);
     cbi_mutex_lock(&d->mutex);
     d->stats.entries += d->entered;
     d->life = d->entered ? d->me.generation : 0;
@@ -241,7 +242,9 @@ static bool send_reports(cb_redis_directory *d) {
             put_entry(&d->link, &e, q->at + at + sizeof e);
             at += entry_bytes(e.name_bytes);
         }
-        heard = ask_number(d) == 1;
+        int64_t answer = ask_number(d);
+        heard = answer == 1;
+        d->ousted = answer == -1;
         sent += heard ? count : 0;
     }
     q->bytes = 0;
@@ -265,8 +268,8 @@ static void walk(cb_redis_directory *d) {
     cbi_mutex_lock(&d->mutex);
     size_t room = (sizeof d->filling->at - d->filling->bytes) / 2;
     cbi_mutex_unlock(&d->mutex);
-    if (room < 4 * entry_bytes(CB_BLOCK_NAME_MAX)) {
-        return; /* send first */
+    if (room < 32 * entry_bytes(CB_BLOCK_NAME_MAX)) { /* those of one bucket go together */
+        return;                                       /* send first */
     }
     d->list(d->list_ctx, &d->walk_at, sizeof(entry) + _Alignof(entry), room, note_walked, d);
     d->walking = d->walk_at != 0;
@@ -274,7 +277,9 @@ static void walk(cb_redis_directory *d) {
 
 static void clean(cb_redis_directory *d) {
     int64_t done = 1;
-    for (int turn = 0; turn < CLEAN_TURNS && done > 0; turn++) {
+    /* Until the lease is to be renewed, or cleaning would cost it. */
+    for (int turn = 0; turn < CLEAN_TURNS && done > 0 && cbi_sys_clock_ns() < d->beat_at_ns;
+         turn++) {
         begin_script(&d->link, CBI_REDIS_CLEAN, 1);
         cbi_redis_number(&d->link, CLEAN_BLOCKS);
         done = ask_number(d);

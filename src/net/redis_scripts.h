@@ -86,8 +86,11 @@
     "  if not generation then\n"                                                                   \
     "    redis.call('SREM', 'cb:lives', life)\n"                                                   \
     "  elseif redis.call('HGET', 'cb:exec:' .. name, 'generation') ~= generation then\n"           \
-    "    local have = 'cb:have:' .. life\n"                                                        \
-    "    local some = redis.call('HSCAN', have, 0, 'COUNT', ARGV[1])[2]\n"                         \
+    "    local have, cursor, some = 'cb:have:' .. life, '0', {}\n"                                 \
+    "    repeat\n" /* many buckets may be empty already: a scan looks at a few thousand */         \
+    "      local part = redis.call('HSCAN', have, cursor, 'COUNT', ARGV[1])\n"                     \
+    "      cursor, some = part[1], part[2]\n"                                                      \
+    "    until #some > 0 or cursor == '0'\n"                                                       \
     "    for i = 1, #some, 2 do\n"                                                                 \
     "      redis.call('SREM', 'cb:where:' .. some[i], life)\n"                                     \
     "      redis.call('HDEL', have, some[i])\n"                                                    \

@@ -241,6 +241,7 @@ static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {
         }
         c->fill.identity = (cbi_identity){
             .generation = puts ? c->resp->generation : cbi_server_generation(s), .checksum = sum};
+        c->fill.handed_over = puts;
     }
     if (puts) {
         cb_status status = compare(s, c, err);

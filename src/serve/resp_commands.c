@@ -326,7 +326,8 @@ static void do_carbide_put(cb_server *s, cbi_connection *c, args *a) {
     c->head = (cbi_head){.op = CBI_OP_PUT, .flags = CBI_FLAG_SUM};
     bool good = cbi_server_is_executor(s) && can_be_name(name) && !r->request.is_line &&
                 take_level(as, &level) && take_number(generation, &r->generation) &&
-                r->generation != 0 && take_number(sum, &c->head.value);
+                r->generation != 0 && r->generation <= INT64_MAX &&
+                take_number(sum, &c->head.value);
     if (good) {
         take_name(c, name);
         c->head.code = plain(level);

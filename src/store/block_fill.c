@@ -162,6 +162,10 @@ static cb_status enter(cbi_fill *f, cbi_node *n, bool over, cb_error *err) {
         f->reserved = 0;
     }
     cbi_lock_take(cbi_blocks_lock_of(b));
+    if (over && !f->handed_over) { /* newer than the one it replaces, whoever's clock that had */
+        f->identity.generation =
+            cbi_max(f->identity.generation, cbi_node_identity(n).generation + 1);
+    }
     cbi_node_identify(&b->index, n, f->identity);
     cbi_lock_give(cbi_blocks_lock_of(b));
     cbi_put_done(f->task, n, &f->contents, f->file, NULL);
@@ -185,7 +189,8 @@ cb_status cbi_fill_replace(cbi_fill *f, bool wait, cb_error *err) {
         if (status != CB_EEXISTS) {
             return status == CB_OK ? enter(f, n, false, err) : status;
         }
-        status = cbi_blocks_empty(f->blocks, f->task, f->name, f->level, wait, &n, err);
+        uint64_t newest = f->handed_over ? f->identity.generation : UINT64_MAX;
+        status = cbi_blocks_empty(f->blocks, f->task, f->name, f->level, newest, wait, &n, err);
         if (status != CB_ENOTFOUND) {
             return status == CB_OK ? enter(f, n, true, err) : status;
         }
@@ -242,23 +247,25 @@ static size_t visit(const cbi_node *n, size_t each, size_t room, cbi_blocks_visi
 void cbi_blocks_walk(cb_blocks *b, uint64_t *at, size_t each, size_t room, cbi_blocks_visit_fn fn,
                      void *ctx) {
     enum { AT_A_TIME = 256 };
-    size_t place = (size_t)*at, left = room;
+    uint64_t place = *at;
+    size_t left = room;
     cbi_lock_take(cbi_blocks_lock_of(b));
-    const cbi_node *n = NULL;
-    for (int i = 0; i < AT_A_TIME && (n = cbi_index_scan(&b->index, &place)) != NULL; i++) {
+    for (int i = 0; i < AT_A_TIME && place < CBI_INDEX_PLACES;) {
+        uint64_t next = place;
+        const cbi_node *n = cbi_index_look(&b->index, &next);
         size_t needed = 0;
         for (const cbi_node *m = n; m != NULL; m = m->next) {
             needed += each + m->name_bytes;
         }
         if (needed > left && left < room) {
-            place--; /* this bucket the next time; one that never fits is given as far as it does */
-            break;
+            break; /* this bucket the next time; one that never fits is given as far as it does */
         }
         left = visit(n, each, left, fn, ctx);
+        place = next;
+        i += n != NULL;
     }
-    bool more = place < b->index.level_size + b->index.split;
     cbi_lock_give(cbi_blocks_lock_of(b));
-    *at = more ? place : 0;
+    *at = place < CBI_INDEX_PLACES ? place : 0;
 }
 
 cb_status cbi_blocks_look(cb_blocks *b, const char *name, cbi_blocks_visit_fn fn, void *ctx,

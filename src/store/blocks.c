@@ -395,10 +395,15 @@ static void keep_lock(cb_block_ref *ref) {
 }
 
 cb_status cbi_blocks_empty(cb_blocks *b, cb_block_task *task, const char *name, cb_level level,
-                           bool wait, cbi_node **node, cb_error *err) {
+                           uint64_t newest, bool wait, cbi_node **node, cb_error *err) {
     cb_block_ref ref;
     cbi_node *n = NULL;
     CB_TRY(cbi_node_acquire(b, task, name, true, wait, false, &ref, &n, err));
+    if (cbi_node_identity(n).generation > newest) {
+        cbi_lock_give(cbi_blocks_lock_of(b));
+        cb_block_release(&ref);
+        return cbi_fail(err, CB_EINVAL, "There is a newer block %.255s here.", name);
+    }
     keep_lock(&ref);
     cbi_lock_give(cbi_blocks_lock_of(b));
     drop_contents(b, n);

@@ -105,9 +105,9 @@ bool cbi_blocks_drop(void *blocks, cbi_lru_entry *entry);
 void cbi_blocks_end(cb_blocks *blocks, cbi_node *node);
 /** The block by that name loses what it is and becomes the task's to write, as one of cbi_put_begin
  *  is; who asks for it waits. CB_ENOTFOUND; CB_EAGAIN, or with `wait` CB_EDEADLINE: it is being
- *  read. */
+ *  read. CB_EINVAL: its generation is above `newest`, and it stays. */
 cb_status cbi_blocks_empty(cb_blocks *blocks, cb_block_task *task, const char *name, cb_level level,
-                           bool wait, cbi_node **node, cb_error *err);
+                           uint64_t newest, bool wait, cbi_node **node, cb_error *err);
 
 /** [locked] It lies there now. */
 void cbi_node_note_file(cb_blocks *blocks, cbi_node *node, cbi_on_disk on_disk);
@@ -176,6 +176,7 @@ typedef struct cbi_fill {
     cbi_disk_writer writer;
     cbi_on_disk file;
     cbi_identity identity; /* that it will have; to be set before finish or replace */
+    bool handed_over;      /* its generation is another's: it takes no newer one's place */
     char name[CB_BLOCK_NAME_MAX + 1];
 } cbi_fill;
 

@@ -269,3 +269,22 @@ cbi_node *cbi_index_scan(const cbi_index *index, size_t *at) {
     }
     return NULL;
 }
+
+/** The bits of a hash, the last one first. In that order the hashes of a bucket stand side by side,
+ *  and a bucket that is split or joined is an interval that is cut or widened: nothing moves. */
+static uint32_t turned(uint32_t bits) {
+    uint32_t to = 0;
+    for (int i = 0; i < 32; i++) {
+        to = to << 1 | (bits >> i & 1);
+    }
+    return to;
+}
+
+const cbi_node *cbi_index_look(const cbi_index *index, uint64_t *place) {
+    uint32_t hash = turned((uint32_t)*place);
+    size_t at = bucket_of(index, hash);
+    bool is_split = at < index->split || at >= index->level_size;
+    uint64_t width = CBI_INDEX_PLACES / (is_split ? 2 * index->level_size : index->level_size);
+    *place = (*place | (width - 1)) + 1;
+    return index->buckets[at];
+}

@@ -57,7 +57,7 @@ typedef struct cbi_node {
     bool promoting : 1;    /* somebody brings it back from disk */
     bool doomed : 1;       /* its file is bad: goes when the last reader has left */
     bool kept : 1;         /* in the manifest */
-    bool identified : 1;   /* a cbi_identity stands behind the name */
+    bool identified;       /* a cbi_identity stands behind the name; read without the lock */
     uint8_t name_bytes;
     char name[]; /* terminated */
 } cbi_node;
@@ -113,5 +113,10 @@ void cbi_index_leave(cbi_index *index, cbi_node *node);
 /** The nodes of buckets from *at on: the first that has any, and *at goes behind it; NULL at the
  *  end. Those that come or go meanwhile may be missed or seen twice. */
 cbi_node *cbi_index_scan(const cbi_index *index, size_t *at);
+
+#define CBI_INDEX_PLACES (UINT64_C(1) << 32)
+/** The nodes of the bucket at *place (NULL: none), which is below CBI_INDEX_PLACES, and *place goes
+ *  behind it. Whoever goes from 0 to the end sees all that stay meanwhile, some perhaps twice. */
+const cbi_node *cbi_index_look(const cbi_index *index, uint64_t *place);
 
 #endif

@@ -361,6 +361,59 @@ test_redis_directory__an_older_one_is_silent_while_a_newer_one_has_its_name(void
     server_kill(server);
 }
 
+/* Once it took the name back when it was a report that heard of the newer one. */
+static void test_redis_directory__a_report_in_vain_does_not_take_a_name_back(void **state) {
+    (void)state;
+    static const char newer[] =
+        "local g = redis.call('HGET', 'cb:exec:a', 'generation')\n"
+        "if not g then return 0 end\n"
+        "redis.call('HSET', 'cb:exec:a', 'generation', string.format('%.0f', g + 1))\n"
+        "redis.call('SET', 'newer', string.format('%.0f', g + 1))\n"
+        "redis.call('PEXPIRE', 'cb:exec:a', 3600000)\n"
+        "return 1\n";
+    static const char stays[] =
+        "local g = redis.call('HGET', 'cb:exec:a', 'generation')\n"
+        "if g == redis.call('GET', 'newer') then return 1 else return 0 end\n";
+    pid_t server = server_start();
+    store *a = store_open("a", LEASE_MS);
+    set(a, 5, true);
+    wait_located(&a->d, 5, 1);
+    while (script(newer, NULL, 0) == 0) { /* its lease was over just then */
+        usleep(10000);
+    }
+    for (int i = 0; i < 300 || stats_of(a).entered; i++) {
+        set(a, 6, i % 2 == 0);
+        assert_int_equal(script(stays, NULL, 0), 1);
+        usleep(5000);
+    }
+    set(a, 6, true);
+    (void)script("return redis.call('DEL', 'cb:exec:a')", NULL, 0);
+    wait_located(&a->d, 5, 1);
+    wait_located(&a->d, 6, 1);
+    store_close(a);
+    server_kill(server);
+}
+
+/* Once a scan that began among what had been cleaned found nothing, for ever. */
+static void test_redis_directory__large_lives_are_cleaned_to_the_end(void **state) {
+    (void)state;
+    static const char make[] = "for i = 1, 40000 do\n"
+                               "  redis.call('HSET', 'cb:have:77:dead', 'b' .. i, '4 1 0 1 1')\n"
+                               "  redis.call('SADD', 'cb:where:b' .. i, '77:dead')\n"
+                               "end\n"
+                               "return redis.call('SADD', 'cb:lives', '77:dead')\n";
+    const char *const at_a_time[] = {"500"};
+    pid_t server = server_start();
+    assert_int_equal(script(make, NULL, 0), 1);
+    int64_t done = 0;
+    for (int64_t n = 1; n > 0; done += n) {
+        n = script(CBI_REDIS_CLEAN, at_a_time, 1);
+    }
+    assert_int_equal(done, 40000);
+    assert_int_equal(script("return redis.call('DBSIZE')", NULL, 0), 0);
+    server_kill(server);
+}
+
 static void test_redis_directory__one_claims_a_block_that_nobody_has(void **state) {
     (void)state;
     const uint64_t hour_ns = UINT64_C(1000000) * HOUR_MS;
@@ -632,6 +685,8 @@ int main(void) {
         cmocka_unit_test(test_redis_directory__late_words_of_an_older_life_change_nothing),
         cmocka_unit_test(
             test_redis_directory__an_older_one_is_silent_while_a_newer_one_has_its_name),
+        cmocka_unit_test(test_redis_directory__a_report_in_vain_does_not_take_a_name_back),
+        cmocka_unit_test(test_redis_directory__large_lives_are_cleaned_to_the_end),
         cmocka_unit_test(test_redis_directory__one_claims_a_block_that_nobody_has),
         cmocka_unit_test(test_redis_directory__a_killed_executor_is_gone_and_cleaned_away),
     };

@@ -34,7 +34,8 @@ static world open_world(uint64_t memory, uint32_t shares, bool disk) {
                                  .manager = w.manager,
                                  .folder = disk ? test_folder() : NULL,
                                  .share_bytes_min = SHARE,
-                                 .shares_max = shares};
+                                 .shares_max = shares,
+                                 .identities = true};
     assert_ok(cb_blocks_create(&o, &w.blocks, NULL));
     assert_ok(cb_block_task_create(w.blocks, 1, 0, &w.task, NULL));
     return w;
@@ -209,6 +210,42 @@ static void test_fill__takes_the_place_of_another(void **state) {
     close_world(&w);
 }
 
+static void note_generation(void *ctx, const cb_block_status *status, cb_level level,
+                            uint32_t readers) {
+    (void)level;
+    (void)readers;
+    *(uint64_t *)ctx = status->generation;
+}
+
+static cb_status replace(world *w, uint64_t generation, bool handed_over) {
+    static cbi_fill f;
+    assert_ok(cbi_fill_begin_over(w->task, "a", SER, 10, &f, NULL));
+    assert_ok(feed(&f, 10));
+    f.identity = (cbi_identity){.generation = generation};
+    f.handed_over = handed_over;
+    cb_status status = cbi_fill_replace(&f, false, NULL);
+    cbi_fill_cancel(&f);
+    return status;
+}
+
+static void test_fill__generations_of_a_name_only_grow(void **state) {
+    (void)state;
+    world w = open_world(16 << 20, 100, false);
+    uint64_t generation = 0;
+    assert_ok(replace(&w, 100, true));
+    assert_status(replace(&w, 99, true), CB_EINVAL); /* somebody else's older one */
+    check(&w, "a", 10);
+    assert_ok(cbi_blocks_look(w.blocks, "a", note_generation, &generation, NULL));
+    assert_int_equal(generation, 100);
+    assert_ok(replace(&w, 7, false)); /* a new one of ours, whose clock is behind */
+    assert_ok(cbi_blocks_look(w.blocks, "a", note_generation, &generation, NULL));
+    assert_int_equal(generation, 101);
+    assert_ok(replace(&w, 200, false));
+    assert_ok(cbi_blocks_look(w.blocks, "a", note_generation, &generation, NULL));
+    assert_int_equal(generation, 200);
+    close_world(&w);
+}
+
 static void test_fill__who_sends_nothing_takes_nothing(void **state) {
     (void)state;
     world w = open_world(16 << 20, 100, false);
@@ -318,16 +355,60 @@ static void test_walk__sees_each_once(void **state) {
     close_world(&w);
 }
 
+typedef struct seen_blocks {
+    bool each[4000];
+} seen_blocks;
+
+static void see_which(void *ctx, const cb_block_status *status, cb_level level, uint32_t readers) {
+    (void)level;
+    (void)readers;
+    int i = -1;
+    assert_int_equal(sscanf(status->name, "block-%d", &i), 1);
+    ((seen_blocks *)ctx)->each[i] = true;
+}
+
+/* Once buckets that were joined took blocks behind the walk. */
+static void test_walk__misses_none_that_stays_whatever_goes_meanwhile(void **state) {
+    enum { ALL = 4000, STAY = 10 };
+    (void)state;
+    for (int begin = 1; begin < 12; begin++) {
+        world w = open_world(64 << 20, 2, false);
+        seen_blocks s = {0};
+        char name[16];
+        for (int i = 0; i < ALL; i++) {
+            (void)snprintf(name, sizeof name, "block-%d", i);
+            assert_ok(put(&w, name, SER, 10));
+        }
+        uint64_t at = 0;
+        int turn = 0;
+        do {
+            cbi_blocks_walk(w.blocks, &at, 10, UINT32_MAX, see_which, &s);
+            if (++turn == begin) {
+                for (int i = 0; i < ALL; i++) {
+                    (void)snprintf(name, sizeof name, "block-%d", i);
+                    assert_ok(i % STAY ? cb_blocks_remove(w.blocks, w.task, name, NULL) : CB_OK);
+                }
+            }
+        } while (at != 0);
+        for (int i = 0; i < ALL; i += STAY) {
+            assert_true(s.each[i]);
+        }
+        close_world(&w);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fill__what_came_is_there),
         cmocka_unit_test(test_fill__nobody_sees_one_that_is_not_whole),
         cmocka_unit_test(test_fill__takes_the_place_of_another),
+        cmocka_unit_test(test_fill__generations_of_a_name_only_grow),
         cmocka_unit_test(test_fill__who_sends_nothing_takes_nothing),
         cmocka_unit_test(test_fill__refused_half_way_it_goes_to_disk_or_away),
         cmocka_unit_test(test_share__is_sealed_and_the_same_bytes),
         cmocka_unit_test(test_share__without_descriptors_it_is_a_page),
         cmocka_unit_test(test_walk__sees_each_once),
+        cmocka_unit_test(test_walk__misses_none_that_stays_whatever_goes_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
