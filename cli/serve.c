@@ -13,6 +13,7 @@
 #include "cli.h"
 #include "host.h"
 #include "options.h"
+#include "serve_web.h"
 #include "text.h"
 
 #ifdef CARBIDE_HAVE_NET
@@ -38,6 +39,7 @@ enum {
     SERVE_HOST,
     SERVE_RACK,
     SERVE_STATUS,
+    SERVE_WEB,
     SERVE_QUIET,
     SERVE_HELP
 };
@@ -143,6 +145,12 @@ static const cli_option options[] = {
      .meta = "FILE",
      .values = "@file",
      .help = "publish who holds the memory in FILE, for carbide top"},
+    {.id = SERVE_WEB,
+     .name = "web",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "ADDRESS:PORT",
+     .help = "web pages there: executors, blocks, who holds the memory;\n"
+             "as 127.0.0.1:8080, port 0 for one that is free"},
     {.id = SERVE_QUIET, .letter = 'q', .name = "quiet", .help = "errors only"},
     {.id = SERVE_HELP, .letter = 'h', .name = "help", .help = "this"},
 };
@@ -164,7 +172,7 @@ const cli_verb cli_verb_serve = {
 };
 
 static cb_server *volatile serving; /* for the signal handler */
-static const char *directory_url;
+static const char *directory_url, *web_listen;
 
 static void on_signal(int number) {
     (void)number;
@@ -197,7 +205,7 @@ static void tell_end(const cb_server_stats *s) {
                  cli_size_text(peak_rss(), e));
 }
 
-static int run(const cb_server_options *o, bool quiet) {
+static int run_server(const cb_server_options *o, bool quiet) {
     char budget[CLI_FIGURE_MAX], blocks[CLI_FIGURE_MAX], where[128] = "";
     cb_error err;
     cb_server_stats stats;
@@ -224,8 +232,14 @@ static int run(const cb_server_options *o, bool quiet) {
         if (o->listen != NULL && first != where)
             cli_complain("speaking RESP at %s", where);
     }
+    cli_serve_web_show(server,
+                       o->name != NULL     ? o->name
+                       : o->listen != NULL ? where
+                                           : o->socket,
+                       quiet);
     status = cb_server_run(server, &err);
     cb_server_stats_get(server, &stats);
+    cli_serve_web_hide();
     serving = NULL; /* another signal may come while the end takes its time */
     cb_server_destroy(server);
     if (status != CB_OK)
@@ -233,6 +247,15 @@ static int run(const cb_server_options *o, bool quiet) {
     else if (!quiet)
         tell_end(&stats);
     return cli_exit_code(status);
+}
+
+/** With its web pages, if they are wanted. */
+static int run(cb_server_options *o, struct cb_redis_directory *redis, bool quiet) {
+    int code = web_listen != NULL ? cli_serve_web_begin(web_listen, redis, o) : 0;
+    if (code == 0)
+        code = run_server(o, quiet);
+    cli_serve_web_end();
+    return code;
 }
 
 #ifdef CARBIDE_HAVE_NET
@@ -251,7 +274,7 @@ static int run_executor(cb_server_options *o, bool quiet) {
         o->host = host;
     const cb_directory directory = cb_redis_directory_interface(redis);
     o->directory = &directory;
-    int code = run(o, quiet);
+    int code = run(o, redis, quiet);
     o->directory = NULL;
     cb_redis_directory_destroy(redis);
     return code;
@@ -336,6 +359,7 @@ static bool take_option(cli_parser *parser, int id, const char *value, cb_server
         case SERVE_HOST: o->host = value; return true;
         case SERVE_RACK: o->rack = value; return true;
         case SERVE_STATUS: o->status = value; return true;
+        case SERVE_WEB: web_listen = value; return true;
         default: *quiet = true; return id == SERVE_QUIET;
     }
 }
@@ -347,7 +371,7 @@ static bool check_options(cb_server_options *o) {
         o->socket = NULL;
     if (o->socket == NULL && o->listen == NULL)
         missing = "where shall it listen? (--socket PATH, --listen ADDRESS:PORT)";
-    else if (o->password != NULL && o->listen == NULL)
+    else if (o->password != NULL && o->listen == NULL && web_listen == NULL)
         missing = "a password is for those who connect by TCP (--listen ADDRESS:PORT)";
     else if (directory_url != NULL && o->listen == NULL)
         missing = "where do other executors reach it? (--listen ADDRESS:PORT)";
@@ -390,5 +414,5 @@ int cli_serve_main(int argc, char **argv) {
         (o.password != NULL && !read_password(o.password, password, sizeof password)))
         return CLI_EXIT_TROUBLE;
     o.password = o.password != NULL ? password : NULL;
-    return directory_url != NULL ? run_executor(&o, quiet) : run(&o, quiet);
+    return directory_url != NULL ? run_executor(&o, quiet) : run(&o, NULL, quiet);
 }

@@ -69,3 +69,22 @@ if(CARBIDE_WITH_HIREDIS)
         endif()
     endif()
 endif()
+
+# Pages of figures by HTTP (carbide/web.h), a part of libcarbide-net where libmicrohttpd is too.
+option(CARBIDE_WITH_MICROHTTPD "Build web pages into libcarbide-net where libmicrohttpd is" ON)
+set(CARBIDE_HAVE_WEB OFF)
+if(CARBIDE_WITH_MICROHTTPD AND CARBIDE_HAVE_HIREDIS)
+    find_path(CARBIDE_microhttpd_INCLUDE_DIR microhttpd.h)
+    find_library(CARBIDE_microhttpd_ARCHIVE NAMES libmicrohttpd.a)
+    find_library(CARBIDE_microhttpd_LIBRARY NAMES microhttpd)
+    mark_as_advanced(CARBIDE_microhttpd_INCLUDE_DIR CARBIDE_microhttpd_ARCHIVE CARBIDE_microhttpd_LIBRARY)
+    if(CARBIDE_microhttpd_INCLUDE_DIR AND CARBIDE_microhttpd_LIBRARY)
+        set(CARBIDE_HAVE_WEB ON)
+        if(NOT TARGET carbide::microhttpd)
+            add_library(carbide::microhttpd UNKNOWN IMPORTED)
+            set_target_properties(carbide::microhttpd PROPERTIES
+                IMPORTED_LOCATION "${CARBIDE_microhttpd_LIBRARY}"
+                INTERFACE_INCLUDE_DIRECTORIES "${CARBIDE_microhttpd_INCLUDE_DIR}")
+        endif()
+    endif()
+endif()

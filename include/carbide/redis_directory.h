@@ -48,6 +48,14 @@ CB_API void cb_redis_directory_destroy(cb_redis_directory *directory);
  * server does. locate, peers and claim: CB_EIO when it does not answer. */
 CB_API cb_directory cb_redis_directory_interface(cb_redis_directory *directory);
 
+/** Tells some blocks of an executor, whose name and generation `peers` has said, from place *at on
+ *  (0: the first); *at moves on, and is 0 at the end. What changes meanwhile is told or not; a
+ * block may be told twice. `tell` calls nothing of the directory. Waits as locate does. CB_EIO. */
+CB_API CB_MUST_USE cb_status cb_redis_directory_list(cb_redis_directory *directory,
+                                                     const char *executor, uint64_t generation,
+                                                     uint64_t *at, cb_place_fn tell, void *tell_ctx,
+                                                     cb_error *err);
+
 typedef struct cb_redis_directory_stats {
     uint64_t bytes;     /**< what it takes, all of it, from its beginning to its end */
     uint64_t connects;  /**< connections that were made for reports */

@@ -60,6 +60,7 @@ typedef struct cb_server_options {
     const char *rack;
     const char *status; /**< figures are published in that file (carbide/monitor.h), twice a second;
                            NULL: they are not */
+    uint64_t beside_bytes; /**< of the budget, kept for what else the process will take */
 } cb_server_options;
 
 /**
@@ -121,6 +122,10 @@ typedef struct cb_server_stats {
 
 /** Who holds its memory, and which blocks, for a status page. Any thread. */
 CB_API void cb_server_figures(const cb_server *server, cb_figures *figures);
+
+/** Tells its blocks, as cb_executor_list_fn says. Any thread. */
+CB_API void cb_server_list(const cb_server *server, uint64_t *at, size_t each, size_t room,
+                           cb_place_fn tell, void *tell_ctx);
 
 /** After cb_server_run has ended, or in its thread. Others ask by cb_client_stats. */
 CB_API void cb_server_stats_get(cb_server *server, cb_server_stats *stats);

@@ -599,6 +599,53 @@ static cb_status peers(void *ctx, const char *name, cb_executor_view *views, siz
     return status;
 }
 
+/** [look_mutex] Fields and values of a part of a hash; CB_EIO. */
+static cb_status scan_blocks(cb_redis_directory *d, const char *executor, uint64_t generation,
+                             uint64_t at, uint64_t some, const cbi_redis_value **reply,
+                             cb_error *err) {
+    char key[CB_EXECUTOR_NAME_MAX + 64];
+    (void)snprintf(key, sizeof key, "cb:have:%llu:%.63s", (unsigned long long)generation, executor);
+    CB_TRY(open_look(d, err));
+    cbi_redis_begin(&d->look, 5);
+    cbi_redis_text(&d->look, "HSCAN");
+    cbi_redis_text(&d->look, key);
+    cbi_redis_number(&d->look, at);
+    cbi_redis_text(&d->look, "COUNT");
+    cbi_redis_number(&d->look, some);
+    return look(d, reply, err);
+}
+
+cb_status cb_redis_directory_list(cb_redis_directory *d, const char *executor, uint64_t generation,
+                                  uint64_t *at, cb_place_fn fn, void *ctx, cb_error *err) {
+    enum { SOME = 64, FEW = 4 }; /* names of 255 bytes, or buckets of many, may not fit otherwise */
+    const cbi_redis_value *reply = NULL;
+    uint64_t next = 0;
+    cbi_mutex_lock(&d->look_mutex);
+    cb_status status = scan_blocks(d, executor, generation, *at, SOME, &reply, err);
+    if (status != CB_OK && d->look.full) {
+        status = scan_blocks(d, executor, generation, *at, FEW, &reply, err);
+    }
+    if (status == CB_OK && (reply->count != 2 || !take_number(&reply->items[0], &next) ||
+                            reply->items[1].kind != CBI_REDIS_ARRAY)) {
+        cbi_redis_link_close(&d->look);
+        status = cbi_fail(err, CB_EIO, "The directory's server answers something else.");
+    }
+    if (status == CB_OK) {
+        const cbi_redis_value *all = &reply->items[1];
+        for (uint32_t i = 0; i + 2 <= all->count; i += 2) {
+            char name[CB_BLOCK_NAME_MAX + 1];
+            cb_place place;
+            if (take_text(&all->items[i], name, sizeof name) &&
+                take_place(&all->items[i + 1], &place)) {
+                fn(ctx, name, &place);
+            }
+        }
+        *at = next;
+    }
+    cbi_mutex_unlock(&d->look_mutex);
+    return status;
+}
+
 /* ---- claims ---- */
 
 /** What a script answers for the life that the server knows; CB_ENOTFOUND: it knows none. */

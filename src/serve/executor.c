@@ -53,11 +53,15 @@ static void list_one(void *ctx, const cb_block_status *b, cb_level level, uint32
     l->tell(l->ctx, b->name, &place);
 }
 
-static void list(void *ctx, uint64_t *at, size_t each, size_t room, cb_place_fn tell,
-                 void *tell_ctx) {
-    const cb_server *s = ctx;
+void cb_server_list(const cb_server *s, uint64_t *at, size_t each, size_t room, cb_place_fn tell,
+                    void *tell_ctx) {
     listing l = {.tell = tell, .ctx = tell_ctx};
     cbi_blocks_walk(s->blocks, at, each, room, list_one, &l);
+}
+
+static void list(void *ctx, uint64_t *at, size_t each, size_t room, cb_place_fn tell,
+                 void *tell_ctx) {
+    cb_server_list(ctx, at, each, room, tell, tell_ctx);
 }
 
 cb_status cbi_executor_prepare(cb_server *s, const cb_server_options *o, cb_error *err) {

@@ -87,7 +87,8 @@ static uint64_t fixed_bytes(const cb_server *s, uint64_t memory_bytes) {
 }
 
 static cb_status charge(cb_server *s, const cb_server_options *o, cb_error *err) {
-    uint64_t process = cbi_sys_rss(), fixed = fixed_bytes(s, o->memory_bytes);
+    uint64_t process = cbi_sys_rss();
+    uint64_t fixed = fixed_bytes(s, o->memory_bytes) + cbi_min(o->beside_bytes, o->memory_bytes);
     uint64_t least = process + fixed + storage_least;
     if (least > o->memory_bytes) {
         return cbi_fail_bytes(err, CB_EBUDGET, o->memory_bytes, least,
