@@ -70,17 +70,21 @@ static void drop_all(void *ctx) {
     }
 }
 
-enum { HELPERS = 2 };
+enum { HELPERS_MAX = 5 };
 
-/** Whether so much leaves that threads are worth their start. */
-static bool is_worth_helpers(const cbi_accounts *a, const cbi_lru_entry *victims) {
-    enum { BYTES_MIN = 4 * 1024 * 1024 };
+/** How many threads beside this one are worth their start for what leaves: a request of a block's
+ *  size is short, and the disk is busy when some are on their way (256 KiB: 0.9 GB/s with three
+ *  threads, 1.2 with six). */
+static int helpers_for(const cbi_accounts *a, const cbi_lru_entry *victims) {
+    enum { TWO_BYTES = 4 * 1024 * 1024, ALL_BYTES = 16 * 1024 * 1024 };
     uint64_t bytes = 0;
-    for (const cbi_lru_entry *e = victims; a->overhead != NULL && e != NULL && bytes < BYTES_MIN;
-         e = e->next_victim) {
+    int others = -1;
+    for (const cbi_lru_entry *e = victims; a->overhead != NULL && e != NULL; e = e->next_victim) {
         bytes += e->bytes;
+        others++;
     }
-    return bytes >= BYTES_MIN && victims->next_victim != NULL;
+    int most = bytes < TWO_BYTES ? 0 : bytes < ALL_BYTES ? 2 : HELPERS_MAX;
+    return others < most ? (others > 0 ? others : 0) : most;
 }
 
 static void count_stacks(cbi_accounts *a, int64_t bytes) {
@@ -91,15 +95,16 @@ static void count_stacks(cbi_accounts *a, int64_t bytes) {
 
 static uint64_t drop(void *ctx, void *victims) {
     dropping d = {.accounts = ctx, .next = victims};
-    cbi_thread helpers[HELPERS] = {{.running = false}};
-    bool helped = is_worth_helpers(d.accounts, victims);
-    int64_t stacks = helped ? (int64_t)HELPERS * CBI_STACK_TOUCHED_BYTES : 0;
+    cbi_thread helpers[HELPERS_MAX] = {{.running = false}};
+    int count = helpers_for(d.accounts, victims);
+    int64_t stacks = (int64_t)count * CBI_STACK_TOUCHED_BYTES;
     count_stacks(d.accounts, stacks);
-    for (int i = 0; i < HELPERS && helped; i++) {
-        helped = cbi_thread_start(&helpers[i], drop_all, &d, "carbide-drop", NULL) == CB_OK;
+    bool started = true;
+    for (int i = 0; i < count && started; i++) {
+        started = cbi_thread_start(&helpers[i], drop_all, &d, "carbide-drop", NULL) == CB_OK;
     }
     drop_all(&d);
-    for (int i = 0; i < HELPERS; i++) {
+    for (int i = 0; i < HELPERS_MAX; i++) {
         cbi_thread_join(&helpers[i]);
     }
     count_stacks(d.accounts, -stacks);

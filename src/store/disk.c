@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks on disk, but for small ones that nobody keeps, compresses or seals (disk_pack.c).
+ * Blocks on disk, but for those of up to 2 MiB that nobody keeps, compresses or seals
+ * (disk_pack.c).
  *
  * A block is a file in one of some sub-folders, so that no folder grows too long. The file's name
  * is 128 bits of hash of the block's name, which may hold anything; the name itself is in the
@@ -128,7 +129,8 @@ static cb_status open_named(cbi_disk *d, const cb_blocks_options *o, cb_error *e
 
 cb_status cbi_disk_init(cbi_disk *d, const cb_blocks_options *o, cbi_home *home, cb_error *err) {
     *d = (cbi_disk){.parent = -1, .home = home, .folder = {.fd = -1, .owner_fd = -1}};
-    cbi_pack_init(&d->pack, home);
+    cbi_pack_init(&d->pack, CBI_PACK_UNIT, home);
+    cbi_pack_init(&d->large, CBI_SYSTEM_PAGE_BYTES, home);
     if (o->folder == NULL) {
         return CB_OK;
     }
@@ -180,6 +182,7 @@ void cbi_disk_fini(cbi_disk *d) {
         stage_free(d, atomic_exchange(&d->spare[i], NULL), CBI_DISK_OUT_BYTES);
     }
     cbi_pack_fini(&d->pack);
+    cbi_pack_fini(&d->large);
     if (d->stays) {
         (void)cbi_sys_close(d->folder.owner_fd);
         (void)cbi_sys_close(d->folder.fd);
@@ -262,7 +265,7 @@ static uint8_t *stage_spare(const cbi_disk *d, size_t bytes, int64_t most) {
 
 /** A buffer for a large file; NULL where the system has none: then it goes through the page cache.
  */
-static uint8_t *out_new(cbi_disk *d) {
+uint8_t *cbi_disk_buffer(cbi_disk *d) {
     uint8_t *buffer = NULL;
     for (int i = 0; i < CBI_DISK_SPARES && buffer == NULL; i++) {
         buffer = atomic_exchange(&d->spare[i], NULL);
@@ -273,7 +276,7 @@ static uint8_t *out_new(cbi_disk *d) {
     return buffer;
 }
 
-static void out_free(cbi_disk *d, uint8_t *buffer) {
+void cbi_disk_buffer_free(cbi_disk *d, uint8_t *buffer) {
     for (int i = 0; i < CBI_DISK_SPARES && buffer != NULL; i++) {
         uint8_t *none = NULL;
         if (atomic_compare_exchange_strong(&d->spare[i], &none, buffer)) {
@@ -405,7 +408,7 @@ static int put_frame(cbi_disk_writer *w, const uint8_t header[FRAME_HEADER], con
 static cb_status write_frame(cbi_disk_writer *w, const void *bytes, size_t count, cb_error *err) {
     size_t packed = 0;
     if (w->frames == 0 && count == FRAME_BYTES && w->disk->direct) {
-        uint8_t *buffer = out_new(w->disk);
+        uint8_t *buffer = cbi_disk_buffer(w->disk);
         if (buffer != NULL) {
             cbi_disk_out_begin(&w->out, w->fd, buffer);
         }
@@ -484,7 +487,7 @@ cb_status cbi_disk_append_run(cbi_disk_writer *w, const void *bytes, size_t coun
 
 static void writer_end(cbi_disk_writer *w) {
     stage_free(w->disk, w->stage, w->stage_bytes);
-    out_free(w->disk, w->out.bytes);
+    cbi_disk_buffer_free(w->disk, w->out.bytes);
     (void)ZSTD_freeCCtx(w->zstd);
     if (w->cipher != NULL) {
         w->disk->cipher->end(w->cipher);
@@ -558,8 +561,7 @@ void cbi_disk_writer_cancel(cbi_disk_writer *w) {
 void cbi_disk_remove(cbi_disk *d, const char *name, cbi_on_disk on_disk) {
     uint64_t taken = on_disk.bytes;
     if (on_disk.place != 0) {
-        cbi_pack_give(&d->pack, on_disk.place, on_disk.bytes);
-        taken = cbi_pack_takes(on_disk.bytes);
+        taken = cbi_disk_unpack(d, on_disk);
     } else {
         char path[CBI_DISK_PATH_BYTES];
         path_of(d, name, path);
@@ -811,40 +813,57 @@ static cb_status frame_header(cbi_disk_reader *r, uint8_t header[FRAME_HEADER], 
     return CB_OK;
 }
 
-static cb_status read_packed(cbi_disk_reader *r, void *bytes, size_t *got, cb_error *err) {
-    int result = cbi_disk_pack_read(r, bytes);
-    if (result != 0) {
-        return result < 0 ? unread(r, result, "read", err)
-                          : corrupt(r, "does not match its checksum", err);
+static cb_status read_packed(cbi_disk_reader *r, void *bytes, size_t count, cb_error *err) {
+    int result = cbi_disk_pack_read(r, bytes, count);
+    return result == 0  ? CB_OK
+           : result < 0 ? unread(r, result, "read", err)
+                        : corrupt(r, "does not match its checksum", err);
+}
+
+/** The next frame, to the stage. */
+static cb_status fill_stage(cbi_disk_reader *r, const uint8_t header[FRAME_HEADER], uint32_t raw,
+                            cb_error *err) {
+    r->at = 0;
+    r->filled = 0;
+    if (r->large) {
+        CB_TRY(read_packed(r, r->stage, raw, err));
+    } else {
+        CB_TRY(read_frame(r, header, r->stage, err));
     }
-    *got = (size_t)r->raw_bytes;
+    r->filled = raw;
     return CB_OK;
 }
 
 cb_status cbi_disk_read(cbi_disk_reader *r, void *bytes, size_t count, size_t *got, cb_error *err) {
-    if (r->packed && r->read == 0 && count >= r->raw_bytes) {
-        return read_packed(r, bytes, got, err);
-    }
     if (r->at == r->filled) {
         uint8_t header[FRAME_HEADER];
         if (r->read == r->raw_bytes) {
             return CB_EEND;
         }
-        CB_TRY(frame_header(r, header, err));
-        uint32_t raw = cbi_load_u32(header);
-        bool straight = raw <= count;
+        size_t fits =
+            r->packed && (r->large || r->read == 0) ? cbi_disk_pack_fits(r, bytes, count) : 0;
+        if (fits > 0) {
+            CB_TRY(read_packed(r, bytes, fits, err));
+            *got = fits;
+            return CB_OK;
+        }
+        uint32_t raw = (uint32_t)cbi_min(r->raw_bytes - r->read, FRAME_BYTES);
+        if (!r->large) {
+            CB_TRY(frame_header(r, header, err));
+            raw = cbi_load_u32(header);
+        }
+        bool straight = raw <= count && !r->large;
         if (r->stage == NULL &&
             (!straight || r->codec != CB_BLOCK_CODEC_NONE || r->cipher != NULL)) {
             r->stage_bytes = stage_size(r->codec, r->cipher != NULL);
             CB_TRY(stage_new(r->disk, r->stage_bytes, &r->stage, err));
         }
-        CB_TRY(read_frame(r, header, straight ? bytes : r->stage, err));
         if (straight) {
+            CB_TRY(read_frame(r, header, bytes, err));
             *got = raw;
             return CB_OK;
         }
-        r->at = 0;
-        r->filled = raw;
+        CB_TRY(fill_stage(r, header, raw, err));
     }
     size_t part = cbi_min(count, r->filled - r->at);
     memcpy(bytes, r->stage + r->at, part);

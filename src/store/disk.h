@@ -27,8 +27,8 @@ typedef struct cbi_disk {
     const cb_cipher *cipher; /* NULL: none */
     uint64_t limit;          /* UINT64_MAX: none */
     cbi_home *home;
-    bool direct;                               /* large files go past the page cache */
-    cbi_pack pack;                             /* small blocks, if its file is there */
+    bool direct;          /* large files go past the page cache */
+    cbi_pack pack, large; /* small blocks, and larger ones, if these files are there */
     _Atomic(uint8_t *) spare[CBI_DISK_SPARES]; /* buffers of writers that have ended */
     _Atomic uint64_t used;                     /* bytes of files, or promised to writers */
     _Atomic uint32_t serials;
@@ -87,7 +87,8 @@ typedef struct cbi_disk_reader {
     const char *name;
     uint64_t seed;
     int fd;
-    bool packed;        /* the fd is the pack's */
+    bool packed, large; /* the fd is a pack's, */
+    uint32_t place;     /* and where it lies there */
     uint64_t raw_bytes; /* of the block */
     uint64_t file_bytes;
     cb_block_codec codec; /* of the file */
@@ -126,8 +127,15 @@ uint64_t cbi_disk_sum_avx2(const void *stored, size_t bytes, uint64_t seed);
 
 void cbi_disk_pack_open(cbi_disk *disk);
 void cbi_disk_pack_reader(cbi_disk_reader *reader, cbi_on_disk on_disk);
-/** All of a packed block at once, verified; -errno, or 1: it is not what was written. */
-int cbi_disk_pack_read(cbi_disk_reader *reader, void *bytes);
+/** How much of a packed block can be read straight there at once; 0: not even a frame. */
+size_t cbi_disk_pack_fits(const cbi_disk_reader *reader, const void *bytes, size_t count);
+/** So much, verified; -errno, or 1: it is not what was written. */
+int cbi_disk_pack_read(cbi_disk_reader *reader, void *bytes, size_t count);
+/** The place is anybody's; answers what it took. */
+uint64_t cbi_disk_unpack(cbi_disk *disk, cbi_on_disk on_disk);
+/** CBI_DISK_OUT_BYTES of whole pages; NULL where there are none to spare. */
+uint8_t *cbi_disk_buffer(cbi_disk *disk);
+void cbi_disk_buffer_free(cbi_disk *disk, uint8_t *buffer);
 bool cbi_disk_reserve(cbi_disk *disk, uint64_t bytes);
 
 #endif

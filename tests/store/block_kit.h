@@ -178,6 +178,7 @@ static inline void kit_open(kit *k, kit_options o) {
     }
     if (o.files) {
         cbi_pack_fini(&k->blocks->disk.pack);
+        cbi_pack_fini(&k->blocks->disk.large);
     }
     assert_ok(cb_block_task_create(k->blocks, 0, 0, &k->task, &err));
 }
