@@ -126,7 +126,7 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
         entries[count] =
             (cbi_entry){.prefix = prefix_of(&row), .ref = cbi_ref(0, (uint64_t)(at - base))};
     cb_assert(count <= job->sizes.entries);
-    cbi_order(entries, count, &cbi_record_layout, base);
+    cbi_order_within(entries, count, job->sizes.entries, &cbi_record_layout, base);
     bool terminated = overhead(job) > 0;
     uint8_t end = terminator(job);
     bool given = gives_rows(job);

@@ -36,6 +36,11 @@ static inline uint64_t cbi_entry_prefix(const cbi_layout *layout, const cbi_stor
  */
 void cbi_order(cbi_entry *entries, size_t count, const cbi_layout *layout, const uint8_t *base);
 
+/** The same in less than half the time where there is memory for more than twice as many: `room`
+ * entries from `entries` on, of which those behind the first `count` are scratch. */
+void cbi_order_within(cbi_entry *entries, size_t count, size_t room, const cbi_layout *layout,
+                      const uint8_t *base);
+
 /** By prefix alone, not stable: a plain sort of numbers with a companion. */
 void cbi_order_by_prefix(cbi_entry *entries, size_t count);
 

@@ -268,7 +268,8 @@ static cb_status do_range(sort_worker *w, uint32_t range, cb_error *err) {
     cbi_partition_get_info(s->parts, range, &work.info);
     work.bytes = work.info.row_bytes + work.info.rows * cbi_row_overhead(s);
     work.count = make_entries(w, segments, &work);
-    cbi_order(w->entries, work.count, &s->layout, cb_segment_pool_base(s->ground.pool));
+    cbi_order_within(w->entries, work.count, s->sizes.entries, &s->layout,
+                     cb_segment_pool_base(s->ground.pool));
     if (s->o.unique)
         keep_unique(w, &work);
     CB_TRY(write_range(w, range, &work, err));
