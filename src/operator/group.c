@@ -458,7 +458,7 @@ static cb_status do_work(cb_group *g, cb_error *err) {
     CB_TRY(group_bind(g, err));
     CB_TRY(cbi_job_make_memory(job, err));
     g->places = !g->aggs->lists && g->key_count > 0 && group_late_possible(g);
-    double each = g->aggs->lists ? 96 : 36 + (double)g->aggs->state_bytes;
+    double each = g->aggs->lists ? 96 : 36 + (double)g->aggs->state_bytes / 2;
     CB_TRY(group_make_plan(g, each, (double)g->aggs->count * 8, err));
     CB_TRY(cbi_job_make_ready(job, err));
     CB_TRY(group_late_begin(g, err));

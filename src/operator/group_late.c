@@ -166,7 +166,9 @@ void group_result_place(const cb_group *g, uint64_t first, const uint8_t *key, u
 bool group_result_leave(group_result *r, uint64_t first, size_t shown) {
     if ((first & 1) != 0 || shown > GROUP_LATE_MAX)
         return false;
-    r->position[PLACE_BYTES - 1] &= 0xfe;
+    /* as one word: it is read as one right after this */
+    uint64_t mask = ~((uint64_t)1 << (8 * (PLACE_BYTES - 1)));
+    cbi_store_u64(r->position, cbi_load_u64(r->position) & mask);
     return true;
 }
 

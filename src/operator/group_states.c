@@ -5,6 +5,12 @@
  * The work pass for aggregates of a fixed size: a partition comes back, its records are added up in
  * a table that fits in the cache, and each group becomes a row of the result.
  *
+ * Where groups are many most of them are alone: one row, or one state that the read pass has made.
+ * Such a group needs no state here; its entry says where the record is, and only when another one
+ * of the same key comes do both of them go into a state, from the other end of the table's memory.
+ * There are half as many states as records at most. A row that has stayed alone is its own sum,
+ * smallest and largest number: it is written down from its record.
+ *
  * A partition that does not fit is read in parts, through the same table. If its groups are few
  * (one key that fills half the input) that is all; otherwise the table's states go into sorted runs
  * each time it is full, and equal keys meet again in the merge.
@@ -19,6 +25,7 @@ typedef struct states_work {
     uint64_t *state; /* one, aligned */
     cbi_value *values;
     bool late;     /* key columns need not be kept with results */
+    bool as_it_is; /* of a row that is alone results are its numbers, or how many there are */
     uint8_t *rest; /* memory for the table */
     size_t rest_bytes;
 } states_work;
@@ -45,15 +52,17 @@ static void lay_out(states_work *s, cb_group *g, cbi_job_worker *w) {
     at += cbi_round_up(g->aggs->text_bytes + 1, 16);
     s->rest = at;
     s->rest_bytes = (size_t)(end - at) & ~(size_t)15;
+    s->as_it_is = !g->guarded && cbi_aggregates_as_is(g->aggs, s->scales);
 }
 
 static bool states_fit(cbi_job *job, void *ctx, uint32_t index, const cbi_partition_info *info) {
     (void)index;
     const cb_group *g = ctx;
-    uint64_t slots = 16, each = sizeof(group_entry) + g->aggs->state_bytes;
+    uint64_t slots = 16, states = info->rows / 2 * g->aggs->state_bytes;
     while (slots < info->rows + info->rows / 2)
         slots *= 2;
-    return slots * 8 + (info->rows + 1) * each + overhead_bytes(g) <= job->sizes.work;
+    return slots * 8 + (info->rows + 1) * sizeof(group_entry) + states + overhead_bytes(g) <=
+           job->sizes.work;
 }
 
 cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes, size_t column,
@@ -144,8 +153,9 @@ static double mean_display(const states_work *s) {
     return (double)sum / (n + (n == 0));
 }
 
+enum { AHEAD = 8 };
+
 static cb_status put_results(states_work *s, cb_error *err) {
-    enum { AHEAD = 8 };
     s->late = group_late_worth(s->g, s->table.count, mean_display(s));
     for (uint32_t i = 0; i < s->table.count; i++) {
         const group_entry *e = group_table_at(&s->table, i);
@@ -185,37 +195,32 @@ static cb_status add_record(states_work *s, const waiting *r, uint64_t *state, c
     return CB_OK;
 }
 
-/* `copy`: keys do not stay where they are. *full: nothing was added. */
-static cb_status add_to_table(states_work *s, const waiting *r, bool copy, bool *full,
-                              cb_error *err) {
+/* Keys do not stay where they are. *full: nothing was added. */
+static cb_status add_to_table(states_work *s, const waiting *r, bool *full, cb_error *err) {
     const cbi_stored *k = &r->record;
-    size_t place = 0, kept = 0;
+    size_t place = 0, kept = k->key_bytes;
     group_entry *e = group_table_find(&s->table, r->hash, k->key, k->key_bytes, &place);
     *full = false;
-    if (copy)
-        kept =
-            k->key_bytes +
-            (!s->g->display ? 0 : (size_t)(r->payload.display - k->row) + r->payload.display_bytes);
+    if (s->g->display)
+        kept += (size_t)(r->payload.display - k->row) + r->payload.display_bytes;
     if (e == NULL) {
         e = group_table_add(&s->table, r->hash, k->key, k->key_bytes, kept, place);
         *full = e == NULL;
         if (*full)
             return CB_OK;
         e->first = r->payload.position;
-        if (kept > 0)
-            memcpy(s->table.keys, k->key, kept); /* the row begins where the key ends */
+        memcpy(s->table.keys, k->key, kept);     /* the row begins where the key ends */
     } else if (r->payload.position < e->first) { /* its key columns are the ones to show */
-        if (copy && s->g->display) {
+        if (s->g->display) {
             uint8_t *used = (uint8_t *)group_table_at(&s->table, s->table.count);
             *full = (size_t)(s->table.keys - used) < kept;
             if (*full)
                 return CB_OK;
             s->table.keys -= kept;
             memcpy(s->table.keys, k->key, kept);
+            e->key = s->table.keys;
         }
         e->first = r->payload.position;
-        if (!copy || s->g->display)
-            e->key = copy ? s->table.keys : k->key;
     }
     return add_record(s, r, e->state, err);
 }
@@ -236,6 +241,119 @@ static uint32_t next_batch(states_work *s, cbi_record_reader *reader, waiting *b
     return n;
 }
 
+/* ---- groups that are alone, and others ---- */
+
+static uint64_t *state_of(const states_work *s, const group_entry *e) {
+    return (uint64_t *)(void *)s->table.limit - e->rows;
+}
+
+/* The record that an entry without a state is for. */
+static waiting lone_record(const states_work *s, const group_entry *e) {
+    waiting r = {
+        .record = {.key = e->key, .key_bytes = e->key_bytes, .row = e->key + e->key_bytes}};
+    group_payload_get(s->g, &r.record, 0, &r.payload);
+    return r;
+}
+
+static cb_status give_state(states_work *s, group_entry *e, cb_error *err) {
+    size_t bytes = s->g->aggs->state_bytes;
+    waiting r = lone_record(s, e);
+    s->table.keys -= bytes;
+    cb_assert(s->table.keys >= (uint8_t *)group_table_at(&s->table, s->table.count));
+    memset(s->table.keys, 0, bytes);
+    e->rows = (uint32_t)((size_t)(s->table.limit - s->table.keys) / sizeof(uint64_t));
+    return add_record(s, &r, state_of(s, e), err);
+}
+
+static cb_status add_where_they_lie(states_work *s, const waiting *r, cb_error *err) {
+    const cbi_stored *k = &r->record;
+    size_t place = 0;
+    group_entry *e = group_table_find(&s->table, r->hash, k->key, k->key_bytes, &place);
+    if (e == NULL) {
+        e = group_table_add(&s->table, r->hash, k->key, k->key_bytes, 0, place);
+        cb_assert(e != NULL);
+        e->first = r->payload.position;
+        return CB_OK;
+    }
+    if (e->rows == 0)
+        CB_TRY(give_state(s, e, err));
+    if (r->payload.position < e->first) { /* its key columns are the ones to show */
+        e->first = r->payload.position;
+        e->key = k->key;
+    }
+    return add_record(s, r, state_of(s, e), err);
+}
+
+/* The result of a row that is alone, from its numbers; false: it is too long for that. */
+static bool put_numbers(states_work *s, const group_entry *e, cb_status *status, cb_error *err) {
+    const cb_group *g = s->g;
+    uint32_t display_bytes;
+    const uint8_t *display = display_of(g, e->key, e->key_bytes, &display_bytes);
+    group_result r;
+    group_result_place(g, e->first, e->key, e->key_bytes, &r);
+    bool left = s->late && group_result_leave(&r, e->first, display_bytes);
+    size_t kept = left ? cbi_varint_bytes(display_bytes) : display_bytes;
+    size_t most = kept + g->aggs->count * (1 + CBI_AS_IS_MAX);
+    if (most >= 0x80 || r.order_bytes >= 0x80) /* sizes would be more than a byte */
+        return false;
+    uint8_t *start, *row, *p;
+    *status = cbi_batch_begin(&s->w->batch, r.range, 2 + r.order_bytes + most + CBI_AS_IS_SLACK,
+                              &start, err);
+    if (*status != CB_OK)
+        return true;
+    start[1] = (uint8_t)r.order_bytes;
+    cbi_copy_short(start + 2, r.order, r.order_bytes);
+    row = start + 2 + r.order_bytes;
+    if (left)
+        (void)cbi_varint_put(row, display_bytes);
+    else if (!g->brief)
+        cbi_copy_short(row, display, display_bytes);
+    else
+        cbi_brief_get(&g->alphabet, e->key, e->key_bytes, row);
+    p = row + kept;
+    for (size_t i = 0; i < g->aggs->count; i++) {
+        if (i > 0 || g->key_count > 0)
+            *p++ = g->separator;
+        p = cbi_as_is_format(&g->aggs->items[i], s->values, p);
+    }
+    start[0] = (uint8_t)(p - row);
+    group_result_count(g, s->w, r.range, display_bytes + (uint64_t)(p - row) - kept);
+    *status = cbi_batch_end(&s->w->batch, p, err);
+    return true;
+}
+
+static cb_status put_lone(states_work *s, const group_entry *e, cb_error *err) {
+    const cb_group *g = s->g;
+    waiting r = lone_record(s, e);
+    cb_status status;
+    if (s->as_it_is && !r.payload.state) {
+        (void)group_values_get(g, r.payload.body, s->values);
+        if (cbi_values_are_short(g->aggs, s->values) && put_numbers(s, e, &status, err))
+            return status;
+    }
+    if (r.payload.state) {
+        CB_TRY(open_state(s, &r, err));
+    } else {
+        memset(s->state, 0, g->aggs->state_bytes);
+        CB_TRY(add_record(s, &r, s->state, err));
+    }
+    return put_result(s, e->first, e->key, e->key_bytes, s->state, err);
+}
+
+static cb_status put_all(states_work *s, cb_error *err) {
+    s->late = group_late_worth(s->g, s->table.count, mean_display(s));
+    for (uint32_t i = 0; i < s->table.count; i++) {
+        const group_entry *e = group_table_at(&s->table, i);
+        if (i + AHEAD < s->table.count)
+            __builtin_prefetch(group_table_at(&s->table, i + AHEAD)->key);
+        if (e->rows == 0)
+            CB_TRY(put_lone(s, e, err));
+        else
+            CB_TRY(put_result(s, e->first, e->key, e->key_bytes, state_of(s, e), err));
+    }
+    return CB_OK;
+}
+
 static cb_status states_work_on(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
                                 cb_error *err) {
     cb_group *g = ctx;
@@ -245,21 +363,17 @@ static cb_status states_work_on(cbi_job_worker *w, void *ctx, uint32_t index, cb
     cbi_partition_get_info(w->job->parts, index, &info);
     if (info.rows == 0)
         return CB_OK;
-    (void)group_table_init(&s.table, s.rest, s.rest_bytes, g->aggs->state_bytes, (size_t)info.rows,
-                           0);
+    (void)group_table_init(&s.table, s.rest, s.rest_bytes, 0, (size_t)info.rows, 0);
     cbi_record_reader reader;
     cbi_record_reader_init(&reader, list);
     waiting batch[GROUP_BATCH];
     for (uint32_t n; (n = next_batch(&s, &reader, batch)) > 0;) {
-        for (uint32_t i = 0; i < n; i++) {
-            bool full;
-            CB_TRY(add_to_table(&s, &batch[i], false, &full, err));
-            cb_assert(!full);
-        }
+        for (uint32_t i = 0; i < n; i++)
+            CB_TRY(add_where_they_lie(&s, &batch[i], err));
         if (cbi_job_stopped(w->job))
             return cbi_fail(err, CB_ECANCELED, "cancelled");
     }
-    return put_results(&s, err);
+    return put_all(&s, err);
 }
 
 /* ---- a partition that does not fit ---- */
@@ -339,12 +453,12 @@ static cb_status add_part(big_states *b, uint32_t index, cbi_segment *list, cb_e
     for (uint32_t n; (n = next_batch(&b->s, &reader, batch)) > 0;) {
         for (uint32_t i = 0; i < n; i++) {
             bool full;
-            CB_TRY(add_to_table(&b->s, &batch[i], true, &full, err));
+            CB_TRY(add_to_table(&b->s, &batch[i], &full, err));
             if (!full)
                 continue;
             CB_TRY(open_runs(b, index, err));
             CB_TRY(flush_to_runs(b, err));
-            CB_TRY(add_to_table(&b->s, &batch[i], true, &full, err));
+            CB_TRY(add_to_table(&b->s, &batch[i], &full, err));
             if (full)
                 CB_TRY(record_to_runs(b, &batch[i], err));
         }

@@ -16,7 +16,7 @@ typedef struct group_entry {
     const uint8_t *key; /* what is written out lies behind it (group_private.h) */
     uint64_t first;     /* position */
     uint32_t key_bytes;
-    uint32_t rows; /* lists: how many; else unused */
+    uint32_t rows; /* lists: how many; states: where the state is, 0 none (group_states.c) */
     uint64_t state[];
 } group_entry;
 
@@ -65,16 +65,22 @@ static inline void group_table_prefetch(const group_table *t, uint64_t hash) {
     __builtin_prefetch(&t->slots[hash & t->mask]);
 }
 
-static inline void group_table_prefetch_entry(const group_table *t, uint64_t hash) {
+/* The first slot of a hash, if that is probably its own; 0 otherwise. */
+static inline uint64_t group_table_own_slot(const group_table *t, uint64_t hash) {
     uint64_t slot = t->slots[hash & t->mask];
-    if (slot != 0)
+    return (slot ^ hash) >> 32 == 0 ? slot : 0;
+}
+
+static inline void group_table_prefetch_entry(const group_table *t, uint64_t hash) {
+    uint64_t slot = group_table_own_slot(t, hash);
+    if ((uint32_t)slot != 0)
         __builtin_prefetch(group_table_at(t, (uint32_t)slot - 1));
 }
 
 /** After that: the entry is near, its key and the rest of its state may not be. */
 static inline void group_table_prefetch_key(const group_table *t, uint64_t hash) {
-    uint64_t slot = t->slots[hash & t->mask];
-    if (slot != 0) {
+    uint64_t slot = group_table_own_slot(t, hash);
+    if ((uint32_t)slot != 0) {
         const group_entry *e = group_table_at(t, (uint32_t)slot - 1);
         __builtin_prefetch((const uint8_t *)e + 64);
         __builtin_prefetch(e->key);

@@ -371,3 +371,39 @@ cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
     }
     return CBI_RESULT_OK;
 }
+
+/* ---- groups of one row ---- */
+
+/* 63 bits at such a scale and at another one are less than 2^127. */
+enum { AS_IS_SCALE_MAX = 18 };
+
+bool cbi_aggregates_as_is(const cbi_aggregates *a, const uint8_t *scales) {
+    for (size_t i = 0; i < a->count; i++) {
+        cbi_aggregate_kind kind = a->items[i].kind;
+        if (kind != CBI_AGG_COUNT && kind != CBI_AGG_SUM && kind != CBI_AGG_MIN &&
+            kind != CBI_AGG_MAX)
+            return false;
+    }
+    for (size_t i = 0; i < a->column_count; i++)
+        if (!a->columns[i].packed || scales[i] > AS_IS_SCALE_MAX)
+            return false;
+    return true;
+}
+
+bool cbi_values_are_short(const cbi_aggregates *a, const cbi_value *values) {
+    for (size_t i = 0; i < a->column_count; i++)
+        if (!values[i].null && (int64_t)values[i].number.value != values[i].number.value)
+            return false;
+    return true;
+}
+
+uint8_t *cbi_as_is_format(const cbi_aggregate *item, const cbi_value *values, uint8_t *p) {
+    bool null = item->a != NONE && values[item->a].null;
+    if (item->kind == CBI_AGG_COUNT) {
+        *p = null ? '0' : '1';
+        return p + 1;
+    }
+    return null ? p
+                : cbi_decimal_format_short(p, (int64_t)values[item->a].number.value,
+                                           values[item->a].number.scale);
+}

@@ -119,6 +119,15 @@ cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
                             const uint8_t *scales, const uint64_t *state, uint8_t *p,
                             uint8_t **end);
 
+/** Groups of one row: are all results its numbers as they are, or counts? If numbers are short
+ * enough, that is; such ones cannot overflow at these scales. */
+bool cbi_aggregates_as_is(const cbi_aggregates *a, const uint8_t *scales);
+bool cbi_values_are_short(const cbi_aggregates *a, const cbi_value *values);
+/** The same text as that of a state of this one row: at most CBI_AS_IS_MAX bytes. Some
+ * CBI_AS_IS_SLACK behind it may be written. */
+enum { CBI_AS_IS_MAX = 24, CBI_AS_IS_SLACK = 8 };
+uint8_t *cbi_as_is_format(const cbi_aggregate *item, const cbi_value *values, uint8_t *p);
+
 /** The n largest or smallest numbers, n being small. */
 static inline bool cbi_aggregate_best(const cbi_aggregate *item) {
     return (item->kind == CBI_AGG_TOP || item->kind == CBI_AGG_BOTTOM) &&

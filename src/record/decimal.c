@@ -355,6 +355,52 @@ uint8_t *cbi_decimal_format(uint8_t *p, cbi_i128 value, unsigned scale) {
     return put_point(p, negative, at, (size_t)(end - at), scale);
 }
 
+/* The eight digits of v < 10^8 as bytes of 0 to 9, the first one lowest: halved three times. */
+static inline uint64_t eight_digits(uint64_t v) {
+    uint64_t high = v / 10000, x = high | (v - high * 10000) << 32;
+    uint64_t q = (x * 10486 >> 20) & UINT64_C(0x0000007f0000007f); /* x / 100 */
+    x = q | (x - q * 100) << 16;
+    q = (x * 103 >> 10) & UINT64_C(0x000f000f000f000f); /* x / 10 */
+    return q | (x - q * 10) << 8;
+}
+
+static const uint64_t EIGHT = 100000000, ZEROS = UINT64_C(0x3030303030303030);
+
+/* As text without zeros before it. */
+static uint8_t *put_whole(uint8_t *p, uint64_t v) {
+    if (v >= EIGHT)
+        return cbi_u64_format(p, v);
+    uint64_t digits = eight_digits(v);
+    unsigned zeros = v == 0 ? 7 : (unsigned)__builtin_ctzll(digits) / 8;
+    cbi_store_u64(p, (digits | ZEROS) >> (8 * zeros));
+    return p + 8 - zeros;
+}
+
+uint8_t *cbi_decimal_format_short(uint8_t *p, int64_t value, unsigned scale) {
+    uint64_t magnitude = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    if (value == 0)
+        scale = 0;
+    if (value < 0)
+        *p++ = '-';
+    while (scale > 0 && magnitude % 10 == 0) {
+        magnitude /= 10;
+        scale--;
+    }
+    uint64_t unit = (uint64_t)cbi_pow10_64[scale], whole = magnitude / unit;
+    p = put_whole(p, whole);
+    if (scale == 0)
+        return p;
+    uint64_t part = magnitude - whole * unit;
+    *p++ = '.';
+    for (; scale > 8; scale -= 8, p += 8) {
+        unit = (uint64_t)cbi_pow10_64[scale - 8];
+        cbi_store_u64(p, eight_digits(part / unit) | ZEROS);
+        part %= unit;
+    }
+    cbi_store_u64(p, eight_digits(part * (uint64_t)cbi_pow10_64[8 - scale]) | ZEROS);
+    return p + scale;
+}
+
 enum { SIGNIFICANT = 17 };
 
 /* Decimal digits of a magnitude of n words, at most 10 * 20 of them, before `end`. */

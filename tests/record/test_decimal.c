@@ -45,6 +45,41 @@ static void numbers_are_read_exactly(void **state) {
     reads_as("1.00000000000000000000000000000000000000000000000000000", "1");
 }
 
+/* The quick way for short numbers beside the one for all. */
+static void same_text(int64_t value, unsigned scale) {
+    uint8_t want[CBI_DECIMAL_TEXT_MAX + 1], got[64];
+    *cbi_decimal_format(want, value, scale) = 0;
+    memset(got, 'x', sizeof got);
+    uint8_t *end = cbi_decimal_format_short(got, value, scale);
+    assert_true(end <= got + 22);
+    assert_int_equal(got[31], 'x');
+    *end = 0;
+    assert_string_equal((char *)got, (char *)want);
+}
+
+static void short_numbers_have_the_same_text(void **state) {
+    (void)state;
+    uint64_t seed = 17;
+    for (unsigned scale = 0; scale <= 18; scale++) {
+        for (int64_t power = 1;; power *= 10) {
+            for (int64_t v = power - 3; v <= power + 3; v++) {
+                same_text(v, scale);
+                same_text(-v, scale);
+            }
+            if (power == INT64_C(1000000000000000000))
+                break;
+        }
+        same_text(INT64_MAX, scale);
+        same_text(INT64_MIN, scale);
+        for (unsigned i = 0; i < 20000; i++) {
+            seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+            int64_t v = (int64_t)(seed ^ seed >> 29) >> (seed >> 58);
+            same_text(v, scale);
+            same_text(v / 1000 * 1000, scale);
+        }
+    }
+}
+
 static void what_is_no_number_or_too_wide_is_told_apart(void **state) {
     (void)state;
     cbi_decimal d;
@@ -171,6 +206,7 @@ static void products_are_exact(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_are_read_exactly),
+        cmocka_unit_test(short_numbers_have_the_same_text),
         cmocka_unit_test(what_is_no_number_or_too_wide_is_told_apart),
         cmocka_unit_test(packed_numbers_come_back),
         cmocka_unit_test(quotients_have_17_digits_rounded_half_to_even),
