@@ -22,7 +22,8 @@ CB_EXTERN_C_BEGIN
 /*
  * With `directory` and `listen` it is an executor: it enters the directory, reports each change of
  * its blocks there, and leaves at its end. Its blocks have generations then, and others ask for one
- * of them by CARBIDE.GET and hand one over by CARBIDE.PUT.
+ * of them by CARBIDE.GET and hand one over by CARBIDE.PUT. Blocks of levels with several replicas
+ * are copied to other executors (docs/cluster.md).
  */
 
 /*

@@ -74,6 +74,7 @@ typedef struct cb_block_status {
     /** Which of the blocks that have had this name, and the XXH3 (64 bits, seed 0) of its bytes; 0:
      *  it was put by who does not say so. A server that is an executor does. */
     uint64_t generation, checksum;
+    cb_level asked; /**< the level it was put at: how many copies there shall be, among others */
 } cb_block_status;
 
 /** Told of each change, in order for each block; for different blocks at the same time, by any

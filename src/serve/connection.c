@@ -170,6 +170,9 @@ void cbi_connection_end(cb_server *s, cbi_connection *c) {
         c->fd = -1;
         c->generation++;
     }
+    if (c->state == CBI_BUSY && c->resp != NULL && c->resp->wait.listed) {
+        cbi_copies_give_up(s->copies, &c->resp->wait);
+    }
     if (c->state == CBI_BUSY || c->state == CBI_FREE) {
         return;
     }

@@ -2,7 +2,7 @@
 /*
  * A server as one of many: what the directory hears of its blocks. It is told by whoever changes a
  * block, in the store's listener, which waits for nobody; a directory that lost what it was told
- * asks for all of it (cb_executor_entry.list).
+ * asks for all of it (cb_executor_entry.list). The same listener tells copies.c.
  */
 #include <stdio.h>
 #include <string.h>
@@ -20,8 +20,16 @@ uint64_t cbi_server_generation(cb_server *s) {
     return next;
 }
 
+void cbi_server_heard_of(cb_server *s, uint64_t generation) {
+    uint64_t last = atomic_load(&s->last_generation);
+    while (generation > last && generation < INT64_MAX / 2 &&
+           !atomic_compare_exchange_weak(&s->last_generation, &last, generation)) {
+    }
+}
+
 static cb_place place_of(const cb_block_status *b) {
-    return (cb_place){.level = b->level,
+    unsigned copies = b->level != CB_LEVEL_NONE ? cb_level_replicas(b->asked) : 1;
+    return (cb_place){.level = CB_LEVEL(b->level & CB_LEVEL_FLAGS, copies),
                       .memory_bytes = b->memory_bytes,
                       .disk_bytes = b->disk_bytes,
                       .block_generation = b->generation,
@@ -31,6 +39,9 @@ static cb_place place_of(const cb_block_status *b) {
 void cbi_executor_note(void *ctx, const cb_block_status *b) {
     const cb_server *s = ctx;
     const cb_place place = place_of(b);
+    if (s->copies != NULL) {
+        cbi_copies_note(s->copies, b);
+    }
     if (s->me.generation == 0) {
         return; /* what was kept is told when it enters */
     }
@@ -98,8 +109,10 @@ cb_status cbi_executor_enter(cb_server *s, const cb_server_options *o, cb_error 
     uint64_t generation = 0;
     CB_TRY(s->directory.enter(s->directory.ctx, &entry, &generation, err));
     (void)snprintf(s->me.name, sizeof s->me.name, "%s", entry.name);
+    (void)snprintf(s->me.address, sizeof s->me.address, "%s", entry.address);
     s->me.generation = generation;
-    return CB_OK;
+    CB_TRY(cbi_copies_create(s, &entry, &s->copies, err));
+    return cbi_copies_start(s->copies, err);
 }
 
 void cbi_executor_leave(cb_server *s) {

@@ -231,6 +231,49 @@ static cb_status finish_set(const cb_server *s, cbi_connection *c, cb_error *err
     return cbi_fill_replace(&c->fill, c->patient && s->worker_count > 0, err);
 }
 
+/** A copy that was offered. */
+static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *err) {
+    cbi_copy_arrival *arrival = &c->resp->arrival;
+    cb_status status = CB_OK;
+    switch (cbi_copies_arrived(s->copies, arrival, c->name, c->fill.identity.checksum)) {
+        case CBI_REPLICA_OK: break;
+        case CBI_REPLICA_CORRUPT: status = CB_ECORRUPT; break;
+        case CBI_REPLICA_CONFLICT: status = CB_EEXISTS; break;
+        case CBI_REPLICA_IS_BURIED: status = CB_ENOTFOUND; break;
+        case CBI_REPLICA_FULL:
+        case CBI_REPLICA_IS_BUSY:
+        case CBI_REPLICA_FAILED:
+        default: status = CB_EBUDGET; break;
+    }
+    if (status != CB_OK) {
+        status = cbi_fail(err, status, "Block %s is not taken as it was offered.", c->name);
+    } else {
+        status = finish_set(s, c, err);
+    }
+    if (status == CB_OK && arrival->status != CB_OK) { /* removed meanwhile, or not to be tracked */
+        (void)cbi_copies_drop(s->copies, c->task, c->name, c->resp->generation, NULL);
+        status = cbi_fail(err, CB_EBUDGET, "Block %s cannot be looked after here.", c->name);
+    }
+    if (status != CB_EAGAIN || c->patient) {
+        cbi_copies_arrival_end(s->copies, arrival);
+    }
+    return status;
+}
+
+/** A SET here, which waits for its copies later. */
+static cb_status finish_own(const cb_server *s, cbi_connection *c, cb_error *err) {
+    bool waits = s->copies != NULL && cb_level_replicas((cb_level)c->head.code) > 1;
+    if (waits) {
+        cbi_copies_expect(s->copies, &c->resp->wait, c);
+    }
+    cb_status status = finish_set(s, c, err);
+    if (waits) {
+        cbi_copies_known(s->copies, &c->resp->wait,
+                         status == CB_OK ? c->fill.identity.generation : 0);
+    }
+    return status;
+}
+
 static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {
     bool puts = c->resp != NULL && c->resp->puts;
     if (c->summed) {
@@ -250,8 +293,11 @@ static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {
             return CB_OK;
         }
         CB_TRY(status);
+        const cbi_copy_arrival *a = &c->resp->arrival;
+        bool offered = a->ticket != 0 && a->generation == c->resp->generation;
+        return offered ? finish_copy(s, c, err) : finish_set(s, c, err);
     }
-    return c->resp != NULL ? finish_set(s, c, err) : cbi_fill_finish(&c->fill, err);
+    return c->resp != NULL ? finish_own(s, c, err) : cbi_fill_finish(&c->fill, err);
 }
 
 static void note_disk(void *ctx, const cb_block_status *status, cb_level level, uint32_t readers) {
@@ -351,6 +397,7 @@ void cbi_request_stream(cb_server *s, cbi_connection *c) {
 static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
     cb_block_ref ref;
     bool wait = c->resp != NULL && s->worker_count > 0; /* a DEL counts on it */
+    uint64_t generation = s->copies != NULL ? cbi_copies_generation(s->copies, c->name) : 0;
     if (wait) {
         be_brief(c);
     }
@@ -361,6 +408,19 @@ static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
     }
     CB_TRY(status);
     cbi_blocks_end_locked(&ref);
+    if (generation != 0) {
+        cbi_copies_removed(s->copies, c->name, generation);
+    }
+    return CB_OK;
+}
+
+/** What others say was removed, or what a newer block takes the name from. */
+static cb_status bury(const cb_server *s, cbi_connection *c, cb_error *err) {
+    const cbi_copy_grave *g = &c->resp->grave;
+    CB_TRY(cbi_copies_bury(s->copies, g, c->name, c->resp->offers, err));
+    if (g->kind == CBI_GRAVE_BLOCK) { /* at once, if nobody reads it; else soon */
+        (void)cbi_copies_drop(s->copies, c->task, c->name, g->generation, NULL);
+    }
     return CB_OK;
 }
 
@@ -467,6 +527,7 @@ static cb_status work(cb_server *s, cbi_connection *c, cb_error *err) {
         case CBI_JOB_REMOVE: return remove_block(s, c, err);
         case CBI_JOB_KEEP: return cb_blocks_keep(s->blocks, c->task, c->name, err);
         case CBI_JOB_CANCEL: cbi_fill_cancel(&c->fill); return CB_OK;
+        case CBI_JOB_BURY: return bury(s, c, err);
         case CBI_JOB_CLOSE:
             cbi_fill_cancel(&c->fill);
             cb_block_reader_close(c->reader);
@@ -475,6 +536,7 @@ static cb_status work(cb_server *s, cbi_connection *c, cb_error *err) {
             c->task = NULL;
             return CB_OK;
         case CBI_JOB_NONE:
+        case CBI_JOB_COPIES:
         default: return CB_OK;
     }
 }
@@ -497,6 +559,9 @@ void cbi_request_work(cb_server *s, cbi_connection *c) {
     bool failed_put = status != CB_OK && c->job >= CBI_JOB_BEGIN && c->job <= CBI_JOB_FINISH;
     if (failed_put) {
         cbi_fill_cancel(&c->fill);
+    }
+    if (failed_put && c->resp != NULL && c->resp->arrival.ticket != 0) {
+        cbi_copies_arrival_end(s->copies, &c->resp->arrival);
     }
     if (c->resp != NULL) {
         cbi_resp_note(c, status, &err);
@@ -539,6 +604,8 @@ void cbi_request_done(cb_server *s, cbi_connection *c, cbi_job job) {
         case CBI_JOB_KEEP: go(s, c, 0); break;
         case CBI_JOB_NONE:
         case CBI_JOB_CANCEL:
+        case CBI_JOB_COPIES:
+        case CBI_JOB_BURY:
         case CBI_JOB_CLOSE:
         default: break;
     }

@@ -65,17 +65,18 @@ void cbi_resp_say_failed(cbi_connection *c) {
     bool full = status == CB_EBUDGET || status == CB_ENOMEM || status == CB_ENOSPC;
     bool busy = status == CB_EAGAIN || status == CB_EDEADLINE;
     const char *kind = full ? "OOM" : busy ? "BUSY" : "ERR";
+    if (c->resp->puts) { /* who sends copies tells these apart */
+        kind = status == CB_ECORRUPT    ? "CORRUPT"
+               : status == CB_EEXISTS   ? "CONFLICT"
+               : status == CB_ENOTFOUND ? "BURIED"
+                                        : kind;
+    }
     cbi_resp_say_error(c, kind, c->resp->text);
 }
 
 /* ---- names ---- */
 
-/** A request's arguments, one after the other. */
-typedef struct args {
-    const uint8_t *bytes;
-    const cbi_resp_request *request;
-    size_t at;
-} args;
+typedef cbi_resp_args args;
 
 static cbi_resp_word next(args *a) {
     return cbi_resp_next(a->bytes, a->request, &a->at);
@@ -280,7 +281,12 @@ static void do_set(cb_server *s, cbi_connection *c, args *a) {
     take_value(s, c, a, good);
 }
 
-static bool take_level(cbi_resp_word w, cb_level *level) {
+bool cbi_resp_take_level(cbi_resp_word w, cb_level *level) {
+    uint64_t number = 0;
+    if (cbi_resp_take_number(w, &number)) {
+        *level = (cb_level)number;
+        return number <= UINT16_MAX && cb_level_check(*level, NULL) == CB_OK;
+    }
     char text[CB_LEVEL_TEXT_MAX] = {0};
     for (size_t i = 0; i < w.count && i < sizeof text - 1; i++) {
         uint8_t byte = w.bytes[i];
@@ -289,8 +295,7 @@ static bool take_level(cbi_resp_word w, cb_level *level) {
     return w.count < sizeof text && cb_level_parse(text, level, NULL) == CB_OK;
 }
 
-/** A number of 64 bits without a sign, not 0. */
-static bool take_number(cbi_resp_word w, uint64_t *number) {
+bool cbi_resp_take_number(cbi_resp_word w, uint64_t *number) {
     uint64_t value = 0;
     for (size_t i = 0; i < w.count; i++) {
         uint64_t digit = (uint64_t)(w.bytes[i] - '0');
@@ -306,7 +311,7 @@ static bool take_number(cbi_resp_word w, uint64_t *number) {
 static void do_carbide_get(cb_server *s, cbi_connection *c, args *a) {
     uint64_t generation = 0;
     cbi_resp_word name = next(a);
-    if (!take_number(next(a), &generation) || generation == 0) {
+    if (!cbi_resp_take_number(next(a), &generation) || generation == 0) {
         say_error(c, "a generation is a number from 1 on");
         finished(c);
         return;
@@ -325,9 +330,9 @@ static void do_carbide_put(cb_server *s, cbi_connection *c, args *a) {
     cbi_resp_word name = next(a), generation = next(a), as = next(a), sum = next(a);
     c->head = (cbi_head){.op = CBI_OP_PUT, .flags = CBI_FLAG_SUM};
     bool good = cbi_server_is_executor(s) && can_be_name(name) && !r->request.is_line &&
-                take_level(as, &level) && take_number(generation, &r->generation) &&
-                r->generation != 0 && r->generation <= INT64_MAX &&
-                take_number(sum, &c->head.value);
+                cbi_resp_take_level(as, &level) &&
+                cbi_resp_take_number(generation, &r->generation) && r->generation != 0 &&
+                r->generation <= INT64_MAX && cbi_resp_take_number(sum, &c->head.value);
     if (good) {
         take_name(c, name);
         c->head.code = plain(level);
@@ -350,7 +355,7 @@ bool cbi_resp_set_options(cb_server *s, cbi_connection *c, const uint8_t *bytes,
             c->resp->only_new = true;
         } else if (cbi_resp_is(w, "LEVEL") && i + 1 < rest->count) {
             i++;
-            if (!take_level(next(&a), &level)) {
+            if (!cbi_resp_take_level(next(&a), &level)) {
                 say_error(c, "this is no storage level; MEMORY_ONLY_SER, MEMORY_AND_DISK_SER and "
                              "DISK_ONLY are some");
                 return false;
@@ -672,9 +677,14 @@ static void do_info(cb_server *s, cbi_connection *c, args *a) {
     enum { TEXT = 1536 };
     char text[TEXT];
     cb_server_stats t;
+    cbi_replica_figures f = {0};
     (void)a;
     cbi_server_stats(s, &t);
+    if (s->copies != NULL) {
+        f = cbi_copies_figures(s->copies);
+    }
 #define N(field) ((unsigned long long)t.field)
+#define F(field) ((unsigned long long)f.field)
     int length = snprintf(
         text, sizeof text,
         "# Server\r\nserver_name:carbide\r\ncarbide_version:%s\r\nredis_mode:standalone\r\n"
@@ -684,13 +694,16 @@ static void do_info(cb_server *s, cbi_connection *c, args *a) {
         "blocks_memory:%llu\r\nblocks_memory_max:%llu\r\nblocks_disk:%llu\r\n\r\n"
         "# Stats\r\ntotal_commands_processed:%llu\r\nkeyspace_hits:%llu\r\n"
         "keyspace_misses:%llu\r\nevicted_keys:%llu\r\nrejected_connections:%llu\r\n\r\n"
-        "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n"
+        "# Replication\r\nrole:master\r\nconnected_slaves:%llu\r\ncopies_here:%llu\r\n"
+        "copies_short:%llu\r\ncopies_sent:%llu\r\ncopies_mended:%llu\r\n\r\n"
         "# Keyspace\r\ndb0:keys=%llu,expires=0,avg_ttl=0\r\n",
         CARBIDE_VERSION, (unsigned)s->address.port,
         (unsigned long long)((cbi_sys_clock_ns() - s->started_ns) / 1000000000), N(connections),
         (unsigned)s->connections_max, N(accounted_bytes), N(accounted_peak_bytes), N(budget_bytes),
         N(memory_bytes), N(storage_max_bytes), N(disk_bytes), N(requests), N(hits), N(misses),
-        N(evicted), N(connections_refused), N(blocks));
+        N(evicted), N(connections_refused), F(peers), F(blocks), F(watched), F(sent), F(mended),
+        N(blocks));
+#undef F
 #undef N
     say_bulk(c, text, cbi_min((size_t)length, sizeof text - 1));
     finished(c);
@@ -710,6 +723,9 @@ typedef struct command {
 static const command commands[] = {
     {"CARBIDE.GET", do_carbide_get, 2, 2, false},
     {"CARBIDE.PUT", do_carbide_put, 5, 5, false},
+    {"CARBIDE.OFFER", cbi_resp_offer, 6, 6, false},
+    {"CARBIDE.BURY", cbi_resp_bury, 3, 3, false},
+    {"WAIT", cbi_resp_wait, 2, 2, false},
     {"GET", do_get, 1, 1, false},
     {"SET", do_set, 2, 8, false},
     {"GETRANGE", do_range, 3, 3, false},

@@ -109,6 +109,7 @@ static bool serve_one(cb_server *s, cbi_connection *c) {
     cbi_idle_remove(s, c);
     s->stats.requests++;
     r->status = CB_OK;
+    r->puts = false;
     cbi_resp_execute(s, c);
     return true;
 }
@@ -173,12 +174,38 @@ static void drop_value(cb_server *s, cbi_connection *c) {
     }
 }
 
+/** Whether its answer has to wait for copies at others; then who brings them hands it back. */
+static bool waits_for_copies(cb_server *s, cbi_connection *c) {
+    cbi_resp *r = c->resp;
+    r->copies = 0;
+    c->job = CBI_JOB_COPIES;
+    c->state = CBI_BUSY;
+    c->busy_ns = cbi_sys_clock_ns();
+    if (r->wait.listed && cbi_copies_wait(s->copies, &r->wait, &r->copies)) {
+        return true;
+    }
+    c->job = CBI_JOB_NONE;
+    c->state = CBI_HEAD;
+    c->busy_ns = 0;
+    return false;
+}
+
+/** All copies are there, or nobody else takes one. */
+static void copies_done(cb_server *s, cbi_connection *c) {
+    (void)cbi_copies_wait(s->copies, &c->resp->wait, &c->resp->copies);
+    cbi_resp_say(c, "OK");
+    cbi_resp_go_on(c);
+}
+
 static void set_done(cb_server *s, cbi_connection *c, bool failed) {
     const cbi_resp *r = c->resp;
     cbi_stream_give(s, c);
+    if (!failed && waits_for_copies(s, c)) {
+        return;
+    }
     if (!failed) {
         cbi_resp_say(c, "OK");
-    } else if (r->status == CB_EEXISTS) {
+    } else if (r->status == CB_EEXISTS && !r->puts) {
         cbi_resp_say_nil(c);
     } else {
         cbi_resp_say_failed(c);
@@ -225,6 +252,8 @@ void cbi_resp_done(cb_server *s, cbi_connection *c, cbi_job job, bool failed) {
             cbi_resp_go_on(c);
             break;
         case CBI_JOB_REMOVE: remove_done(s, c, failed); break;
+        case CBI_JOB_COPIES: copies_done(s, c); break;
+        case CBI_JOB_BURY: cbi_resp_buried(s, c); break;
         case CBI_JOB_NONE:
         case CBI_JOB_KEEP:
         case CBI_JOB_CLOSE:

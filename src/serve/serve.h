@@ -8,6 +8,7 @@
 #include "base/sys.h"
 #include "carbide/directory.h"
 #include "carbide/server.h"
+#include "serve/copies.h"
 #include "serve/protocol.h"
 #include "serve/resp.h"
 #include "store/blocks.h"
@@ -57,6 +58,8 @@ typedef enum cbi_job {
     CBI_JOB_REMOVE,
     CBI_JOB_KEEP,
     CBI_JOB_CANCEL, /* a put, whose bytes have all come */
+    CBI_JOB_COPIES, /* nobody's: its put waits for copies elsewhere */
+    CBI_JOB_BURY,   /* a block was removed everywhere */
     CBI_JOB_CLOSE
 } cbi_job;
 
@@ -78,20 +81,25 @@ typedef struct cbi_lease {
 /** What a connection that speaks RESP has besides. */
 typedef struct cbi_resp {
     cbi_resp_request request;
-    uint64_t login_ns;   /* until then it must say the password; 0: it has */
-    bool serving;        /* requests that are there are being served: the loop goes on with them */
-    bool in_rest;        /* a SET's value has come; what follows it is next */
-    bool only_new;       /* SET NX */
-    bool puts;           /* CARBIDE.PUT: a SET that says what the block is */
-    uint64_t generation; /* CARBIDE.PUT, CARBIDE.GET: of the block; else 0 */
-    uint32_t line_left;  /* of a SET in a line, after its value */
-    uint8_t asks;        /* GET, GETRANGE or STRLEN */
-    uint8_t wrong;       /* passwords */
-    int64_t first, last; /* GETRANGE */
-    size_t at;           /* DEL: the next name, */
-    uint32_t left;       /* how many there are, */
-    int64_t removed;     /* how many are gone, */
-    cb_status status;    /* what a job answered, or why a SET's value is not taken */
+    uint64_t login_ns;    /* until then it must say the password; 0: it has */
+    bool serving;         /* requests that are there are being served: the loop goes on with them */
+    bool in_rest;         /* a SET's value has come; what follows it is next */
+    bool only_new;        /* SET NX */
+    bool puts;            /* CARBIDE.PUT: a SET that says what the block is */
+    uint64_t generation;  /* CARBIDE.PUT, CARBIDE.GET: of the block; else 0 */
+    uint32_t line_left;   /* of a SET in a line, after its value */
+    uint8_t asks;         /* GET, GETRANGE or STRLEN */
+    bool offers;          /* CBI_JOB_BURY makes room for an offer */
+    uint8_t wrong;        /* passwords */
+    int64_t first, last;  /* GETRANGE */
+    size_t at;            /* DEL: the next name, */
+    uint32_t left;        /* how many there are, */
+    int64_t removed;      /* how many are gone, */
+    cb_status status;     /* what a job answered, or why a SET's value is not taken */
+    uint32_t copies;      /* of the last SET's block, elsewhere */
+    cbi_copy_wait wait;   /* for them */
+    cbi_copy_grave grave; /* CBI_JOB_BURY */
+    cbi_copy_arrival arrival; /* a copy that was offered on this connection */
     char text[CBI_RESP_TEXT_MAX];
     uint8_t in[CBI_RESP_IN_BYTES], out[CBI_RESP_OUT_BYTES];
 } cbi_resp;
@@ -157,6 +165,7 @@ struct cb_server {
     char *password;                     /* NULL: none is needed */
     struct stat socket_id;
     cb_level level;
+    uint64_t disk_bytes; /* for blocks, at most */
     bool others, tcp_wanted;
     uint32_t connections_max, leases_max, worker_count;
     uint64_t timeout_ns;
@@ -165,6 +174,7 @@ struct cb_server {
     cb_status_page *page;   /* NULL: nobody watches */
     cb_directory directory; /* .ctx and functions NULL: it is no executor */
     cb_executor_view me;    /* in it; name "": it has not entered */
+    cbi_copies *copies;     /* NULL: it is no executor */
     _Atomic uint64_t last_generation;
     void *tables;
     size_t table_bytes;
@@ -221,8 +231,12 @@ bool cbi_server_adopt(cb_server *server, int fd, bool trusted, bool resp);
 static inline bool cbi_server_is_executor(const cb_server *server) {
     return server->directory.enter != NULL;
 }
-/** A generation for a block that is put here. */
+/** A generation for a block that is put here: larger than all that were heard of. */
 uint64_t cbi_server_generation(cb_server *server);
+/** A generation that others have. */
+void cbi_server_heard_of(cb_server *server, uint64_t generation);
+/** A connection that is CBI_BUSY goes on with what comes after its job. Any thread. */
+void cbi_server_hand_back(cb_server *server, cbi_connection *c);
 /** It has said the password. */
 void cbi_server_trust(cb_server *server, cbi_connection *c);
 void cbi_server_stats(cb_server *server, cb_server_stats *stats);
@@ -275,6 +289,17 @@ void cbi_executor_leave(cb_server *server);
 
 /* ---- resp_commands.c ---- */
 
+/** A request's arguments, one after the other. */
+typedef struct cbi_resp_args {
+    const uint8_t *bytes;
+    const cbi_resp_request *request;
+    size_t at;
+} cbi_resp_args;
+/** A number of 64 bits without a sign. */
+bool cbi_resp_take_number(cbi_resp_word word, uint64_t *number);
+/** A level's name, or number. */
+bool cbi_resp_take_level(cbi_resp_word word, cb_level *level);
+
 /** The request in c->resp->request, at c->in + c->in_at; moves in_at on when it is done with it. */
 void cbi_resp_execute(cb_server *server, cbi_connection *c);
 /** It continues, when what it waited for has happened. */
@@ -294,6 +319,14 @@ void cbi_resp_say_error(cbi_connection *c, const char *kind, const char *sentenc
 void cbi_resp_say_failed(cbi_connection *c);
 /** The next request, or the reply to those that were served. */
 void cbi_resp_go_on(cbi_connection *c);
+
+/* ---- resp_copies.c: what executors ask of each other ---- */
+
+void cbi_resp_offer(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+void cbi_resp_bury(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+void cbi_resp_wait(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+/** After CBI_JOB_BURY. */
+void cbi_resp_buried(cb_server *server, cbi_connection *c);
 
 /* ---- request.c ---- */
 

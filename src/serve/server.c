@@ -26,6 +26,17 @@ static void enqueue(cbi_connection **first, cbi_connection **last, cbi_connectio
     *last = c;
 }
 
+void cbi_server_hand_back(cb_server *s, cbi_connection *c) {
+    cbi_mutex_lock(&s->mutex);
+    bool ring = s->done == NULL;
+    c->next_job = s->done;
+    s->done = c;
+    if (ring) {
+        cbi_sys_bell_ring(s->bell);
+    }
+    cbi_mutex_unlock(&s->mutex);
+}
+
 void cbi_server_work(void *ctx) {
     cb_server *s = ((cbi_worker *)ctx)->server;
     cbi_mutex_lock(&s->mutex);
@@ -42,13 +53,8 @@ void cbi_server_work(void *ctx) {
         s->jobs_last = s->jobs_first != NULL ? s->jobs_last : NULL;
         cbi_mutex_unlock(&s->mutex);
         cbi_request_work(s, c);
+        cbi_server_hand_back(s, c);
         cbi_mutex_lock(&s->mutex);
-        bool ring = s->done == NULL;
-        c->next_job = s->done;
-        s->done = c;
-        if (ring) {
-            cbi_sys_bell_ring(s->bell);
-        }
     }
     cbi_mutex_unlock(&s->mutex);
 }
@@ -61,6 +67,10 @@ static void closed(cb_server *s, cbi_connection *c) {
     }
     s->strangers -= !c->trusted;
     c->ending = true;
+    if (s->copies != NULL && c->resp != NULL) {
+        cbi_copies_known(s->copies, &c->resp->wait, 0);
+        cbi_copies_arrival_end(s->copies, &c->resp->arrival);
+    }
     cbi_connection_let_go(s, c);
     c->state = CBI_FREE;
     c->next = s->free;
@@ -175,7 +185,8 @@ static void equip(const cb_server *s, cbi_connection *c, bool resp) {
     }
     c->resp = &s->resps[c - s->connections];
     c->resp->login_ns = c->trusted ? 0 : cbi_sys_clock_ns() + s->timeout_ns;
-    c->resp->in_rest = c->resp->serving = false;
+    c->resp->in_rest = c->resp->serving = c->resp->offers = false;
+    c->resp->copies = 0;
     c->resp->wrong = 0;
     c->in = c->resp->in;
     c->in_max = sizeof c->resp->in;

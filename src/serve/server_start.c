@@ -22,8 +22,9 @@ enum {
     WORKERS = 2,
     CONNECTIONS_LEAST = 16,
     CONNECTIONS_MOST = 1024,
-    DIRECTORY_BYTES = 256 * 1024, /* replies on their way, and the stack of who waits for them */
-    DESCRIPTORS_ELSE = 64,        /* files of blocks, the library's own */
+    /* replies on their way, the stack of who waits for them, and of those who send copies */
+    DIRECTORY_BYTES = 256 * 1024 + CBI_COPIES_THREADS * STACK_BYTES,
+    DESCRIPTORS_ELSE = 64, /* files of blocks, the library's own */
     STAGING_MOST = 12 * 1024 * 1024,
     LOCK_TURNS = 200,
     LOCK_PAUSE_NS = 10 * 1000 * 1000
@@ -71,6 +72,7 @@ static void plan(cb_server *s, const cb_server_options *o) {
     s->others = o->others;
     s->uid = cbi_sys_uid();
     s->level = o->folder != NULL ? CB_LEVEL_MEMORY_AND_DISK_SER : CB_LEVEL_MEMORY_ONLY_SER;
+    s->disk_bytes = o->folder == NULL ? 0 : o->disk_max > 0 ? o->disk_max : UINT64_MAX / 4;
     s->table_bytes = tables_size(s);
 }
 
@@ -407,6 +409,7 @@ void cb_server_destroy(cb_server *s) {
         return;
     }
     cb_status_page_destroy(s->page);
+    cbi_copies_stop(s->copies);
     cbi_executor_leave(s);
     drop_socket(s);  /* nobody new */
     stop_workers(s); /* they do first what is in the queue */
@@ -415,6 +418,7 @@ void cb_server_destroy(cb_server *s) {
         end_connections(s);
     }
     cb_blocks_destroy(s->blocks);
+    cbi_copies_destroy(s->copies);
     cb_ledger_remove(s->small);
     cb_ledger_remove(s->fixed);
     cb_ledger_remove(s->process);

@@ -134,6 +134,19 @@ cb_status cb_blocks_get(cb_blocks *b, cb_block_task *task, const char *name, cb_
     return status;
 }
 
+cb_status cbi_blocks_get_as_is(cb_blocks *b, cb_block_task *task, const char *name,
+                               cb_block_ref *ref, cb_error *err) {
+    cbi_node *n = NULL;
+    CB_TRY(cbi_node_acquire(b, task, name, false, true, false, ref, &n, err));
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    cb_status status = ref->in_memory ? CB_OK : check_file(b, n, ref, err);
+    if (status != CB_OK) {
+        give_up(b, n, status);
+        cb_block_release(ref);
+    }
+    return status;
+}
+
 /* ---- bytes ---- */
 
 struct cb_block_reader {

@@ -217,7 +217,8 @@ cb_block_status cbi_node_status(const cbi_node *n) {
                              .memory_bytes = n->kind != CBI_ABSENT ? n->entry.bytes : 0,
                              .disk_bytes = n->disk.bytes,
                              .generation = identity.generation,
-                             .checksum = identity.checksum};
+                             .checksum = identity.checksum,
+                             .asked = n->level};
 }
 
 void cbi_blocks_report(cb_blocks *b, const cbi_node *n, bool gone) {

@@ -208,6 +208,9 @@ void cbi_fill_cancel(cbi_fill *fill);
 /** As cb_blocks_get, but CB_EAGAIN where that would wait or read a disk. */
 cb_status cbi_blocks_get_now(cb_blocks *blocks, cb_block_task *task, const char *name,
                              cb_block_ref *ref, cb_error *err);
+/** As cb_blocks_get, but the block stays where it lies, and is not used by that. */
+cb_status cbi_blocks_get_as_is(cb_blocks *blocks, cb_block_task *task, const char *name,
+                               cb_block_ref *ref, cb_error *err);
 /** Calls `fn` for some blocks from place *at on, under the store's lock: so many that `each` bytes
  *  and the name of each fit into `room`. *at moves on, and is 0 at the end. */
 typedef void (*cbi_blocks_visit_fn)(void *ctx, const cb_block_status *status, cb_level level,

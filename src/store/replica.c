@@ -673,6 +673,11 @@ bool cbi_replica_holds(const cbi_replica *r, const char *name, uint64_t generati
     return true;
 }
 
+uint64_t cbi_replica_generation_of(const cbi_replica *r, const char *name) {
+    const cbi_tracked *b = cbi_tracked_find(r, name);
+    return b != NULL && b->present ? b->place.block_generation : 0;
+}
+
 void cbi_replica_room(cbi_replica *r, uint64_t room_bytes) {
     r->options.room_bytes = room_bytes;
 }

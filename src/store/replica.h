@@ -160,6 +160,9 @@ uint64_t cbi_replica_generation(const cbi_replica *replica);
 bool cbi_replica_holds(const cbi_replica *replica, const char *name, uint64_t generation,
                        uint64_t *generation_out);
 
+/** The generation of the block by that name that is here, or is still to be dropped; 0: none. */
+uint64_t cbi_replica_generation_of(const cbi_replica *replica, const char *name);
+
 /**
  * Where to read: indices of those locations that have this generation and checksum (0: any), the
  * nearest first, this executor itself left out; answers how many. `order` has room for `count`.

@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import harness as h
 
 MEMORY = "64M" if h.PLAIN else "800M"
-PATIENCE = 120
+PATIENCE = int(os.environ.get("CARBIDE_TEST_PATIENCE", "120"))
 
 
 def request(*words):
@@ -199,6 +199,22 @@ class Cluster(unittest.TestCase):
                       ("CARBIDE.PUT", "", "1", "DISK_ONLY", "5", "v"), ("CARBIDE.PUT", "x", "1", "DISK_ONLY", "5"),
                       ("CARBIDE.PUT", "x", "q", "DISK_ONLY", "5", "v" * 5000)):
             self.assertEqual(a.peer.ask(*words)[:4], b"-ERR", words)
+        for words in (("CARBIDE.OFFER", "x", "1", "DISK_ONLY", "5", "6"), ("CARBIDE.OFFER", "x", "0", "DISK_ONLY", "5", "6", "b"),
+                      ("CARBIDE.OFFER", "x", "1", "0", "5", "6", "b"), ("CARBIDE.OFFER", "", "1", "4", "5", "6", "b"),
+                      ("CARBIDE.OFFER", "x", "1", "260", "5", "6", "b" * 64), ("CARBIDE.BURY", "CAT", "x", "1"),
+                      ("CARBIDE.BURY", "BLOCK", "", "1"), ("CARBIDE.BURY", "DATASET", "x", "1"), ("CARBIDE.BURY", "BLOCK", "x", "0")):
+            self.assertEqual(a.peer.ask(*words)[:4], b"-ERR", words)
+        # An offer whose bytes never come, come otherwise, or come twice.
+        offer = ("CARBIDE.OFFER", "x", "7", "MEMORY_ONLY_SER_2", "5", "1", "nobody")
+        self.assertEqual(a.peer.ask(*offer), b"+SEND")
+        other = Peer(("127.0.0.1", a.port))
+        self.assertEqual(other.ask(*offer)[:5], b"-BUSY")
+        self.assertIn(b"did not arrive", a.peer.ask("CARBIDE.PUT", "x", "7", "MEMORY_ONLY_SER_2", "5", "v"))
+        self.assertEqual(other.ask(*offer), b"+SEND")
+        other.close()
+        self.wait("the offer is forgotten", lambda: a.peer.ask(*offer) == b"+SEND")
+        self.assertEqual(a.peer.ask("CARBIDE.BURY", "BLOCK", "x", "8"), b"+OK")
+        self.assertEqual(a.peer.ask(*offer)[:7], b"-BURIED")
         self.assertEqual(a.peer.ask("DBSIZE"), 0)
         long = Peer(("127.0.0.1", a.port))
         self.addCleanup(long.close)
@@ -232,6 +248,71 @@ class Cluster(unittest.TestCase):
         self.unknown("x", "a")
         self.wait("b has cleaned up", lambda: len(self.directory("SMEMBERS", "cb:where:x") or []) == 1)
         self.known("x", "b")
+
+    def sees(self, executor, count):
+        """Until it knows so many others."""
+        words = b"connected_slaves:%d\r\n" % count
+        self.wait(f"{count} others are seen", lambda: words in executor.peer.ask("INFO"))
+
+    def put(self, executor, name, value, level="MEMORY_ONLY_SER_2", copies=1):
+        """Until so many others have it: one that was without its processor for long is nobody's peer for a while."""
+        def done():
+            self.assertEqual(executor.peer.ask("SET", name, value, "LEVEL", level), b"+OK")
+            return executor.peer.ask("WAIT", copies, 0) == copies
+        self.wait(f"{name} has {copies} copies elsewhere", done)
+
+    def test_copies_go_to_other_hosts_and_are_verified(self):
+        a, b = self.executor("a", "--host", "h1"), self.executor("b", "--host", "h1")
+        c = self.executor("c", "--host", "h2")
+        for p in (a, b, c):
+            self.sees(p, 2)
+        for size in (0, 1, 1000, 70_000, 3_000_001):
+            for level in ("MEMORY_ONLY_SER_2", "DISK_ONLY_2", "MEMORY_AND_DISK_SER_2"):
+                name, value = f"x{size}{level}", self.random.randbytes(size)
+                self.put(a, name, value, level)
+                self.assertEqual(self.known(name, "c")[3:], self.known(name, "a")[3:])
+                self.assertEqual(self.known(name, "a")[0] >> 8, 2)
+                self.assertEqual(c.peer.ask("CARBIDE.GET", name, self.known(name, "c")[3]), value)
+        self.put(a, "three", b"v" * 50_000, "772", 2)  # 4 + 3 * 256
+        self.assertEqual((b.peer.ask("EXISTS", "three"), c.peer.ask("EXISTS", "three")), (1, 1))
+        # Another block takes the name, here and there; and a block that is removed is removed everywhere.
+        self.put(a, "three", b"w", "MEMORY_ONLY_SER_2")
+        self.wait("the first is gone", lambda: b.peer.ask("EXISTS", "three") + c.peer.ask("EXISTS", "three") == 1)
+        self.assertEqual(a.peer.ask("DEL", "three"), 1)
+        self.wait("it is removed", lambda: b.peer.ask("EXISTS", "three") + c.peer.ask("EXISTS", "three") == 0)
+        # Put where a copy lies of another block by that name, which makes room.
+        self.put(a, "y", b"v")
+        self.put(c, "y", b"w")
+        self.wait("the first is gone", lambda: a.peer.ask("GET", "y") in (b"w", None))
+        # Without anybody else it is put all the same, and said.
+        for p in (b, c):
+            self.end(p)
+        self.sees(a, 0)
+        self.assertEqual(a.peer.ask("SET", "z", b"v", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")
+        self.assertEqual(a.peer.ask("WAIT", 1, 0), 0)
+
+    def test_what_a_death_took_is_copied_again(self):
+        executors = {name: self.executor(name) for name in ("a", "b", "c")}
+        for p in executors.values():
+            self.sees(p, 2)
+        blocks = {}
+        for i in range(30):
+            for name in ("a", "b"):
+                blocks[f"{name}{i}"] = self.random.randbytes(20_000)
+                self.put(executors[name], f"{name}{i}", blocks[f"{name}{i}"])
+        a = executors.pop("a")
+        a.send_signal(signal.SIGKILL)
+        a.wait()
+        for block, value in blocks.items():
+            self.assertEqual(self.known(block, "b")[3:], self.known(block, "c")[3:])
+            self.assertEqual(executors["b"].peer.ask("GET", block), value)
+            self.assertEqual(executors["c"].peer.ask("GET", block), value)
+        # Who returns has nothing; what he puts is newer than what others have by the same name.
+        a = self.executor("a")
+        self.sees(a, 2)
+        self.put(a, "a0", b"new")
+        self.assertEqual(a.peer.ask("GET", "a0"), b"new")
+        self.wait("the new one is the only one", lambda: {p.peer.ask("GET", "a0") for p in executors.values()} <= {None, b"new"})
 
     def test_what_makes_no_executor_is_said(self):
         base = ["serve", "--memory", MEMORY]

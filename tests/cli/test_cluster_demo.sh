@@ -18,3 +18,4 @@ fi
 out=$("$CARBIDE_SOURCE/scripts/cluster-demo" "$CARBIDE")
 echo "$out"
 grep -q "read at b: the same bytes" <<<"$out"
+grep -q "read at b and at c: the same bytes" <<<"$out"

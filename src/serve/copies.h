@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CBI_COPIES_H
+#define CBI_COPIES_H
+
+#include "carbide/directory.h"
+#include "store/replica.h"
+
+/*
+ * The machine of src/store/replica.h in a server that is an executor: who tells it what happens,
+ * and who does what it wants. One lock is around it, which is held for steps and never while
+ * anything is waited for; it may be taken with a block's lock held, and the server's is taken
+ * within it.
+ */
+
+typedef struct cbi_copies cbi_copies;
+struct cb_server;
+struct cbi_connection;
+
+/** A connection whose SET is to be answered when its copies are there. Zeroed: of none. */
+typedef struct cbi_copy_wait {
+    struct cbi_copy_wait *next;
+    struct cbi_connection *connection;
+    uint64_t generation;      /* of the block; 0: not known yet */
+    uint64_t seen_generation; /* of the last block by that name whose put is done, */
+    uint32_t seen_copies;     /* and what came of it */
+    bool listed, parked;
+} cbi_copy_wait;
+
+/** A copy that was accepted and is coming by a connection. Zeroed: of none. */
+typedef struct cbi_copy_arrival {
+    struct cbi_copy_arrival *next;
+    uint64_t ticket, generation; /* ticket 0: none */
+    const char *name;            /* while it is being stored */
+    cb_status status;            /* what the machine said of it then */
+} cbi_copy_arrival;
+
+/** What was removed everywhere. */
+typedef struct cbi_copy_grave {
+    cbi_grave_kind kind;
+    uint64_t number, generation;
+} cbi_copy_grave;
+
+/** Of what a sender says. */
+typedef struct cbi_copy_offer {
+    const char *name, *sender;
+    uint64_t generation, checksum, bytes;
+    uint32_t copies;
+} cbi_copy_offer;
+
+enum { CBI_COPIES_THREADS = 4, CBI_COPIES_LINE = 256 };
+
+/** Before the server has blocks. CB_ENOMEM, CB_EINVAL: a name that cannot be. */
+cb_status cbi_copies_create(struct cb_server *server, const cb_executor_entry *entry,
+                            cbi_copies **copies, cb_error *err);
+/** The server is in the directory: threads begin. CB_ETHREAD, CB_ENOMEM. */
+cb_status cbi_copies_start(cbi_copies *copies, cb_error *err);
+/** Threads end; who waits is answered with what there is. */
+void cbi_copies_stop(cbi_copies *copies);
+/** After the blocks. NULL is fine. */
+void cbi_copies_destroy(cbi_copies *copies);
+
+/** The store's listener. */
+void cbi_copies_note(cbi_copies *copies, const cb_block_status *status);
+/** A block was removed here by who wanted it removed: everywhere. `generation` as it was. */
+void cbi_copies_removed(cbi_copies *copies, const char *name, uint64_t generation);
+/** The generation of the block by that name that has copies elsewhere, or shall; 0: none. */
+uint64_t cbi_copies_generation(cbi_copies *copies, const char *name);
+
+/* A put: expect before it is done, known after (generation 0: it failed), and then wait, by the
+ * loop: false, its copies are there, *count of them, or nobody will take one. */
+void cbi_copies_expect(cbi_copies *copies, cbi_copy_wait *wait, struct cbi_connection *c);
+void cbi_copies_known(cbi_copies *copies, cbi_copy_wait *wait, uint64_t generation);
+bool cbi_copies_wait(cbi_copies *copies, cbi_copy_wait *wait, uint32_t *count);
+/** Its connection is to end: it waits no more, and is handed back if it is parked. */
+void cbi_copies_give_up(cbi_copies *copies, cbi_copy_wait *wait);
+
+/** Somebody would send a copy. FAILED: he shall, and the arrival has its ticket. *older: CONFLICT
+ *  with a block of that older generation, which goes when that is buried; else 0. */
+cbi_replica_answer cbi_copies_offered(cbi_copies *copies, const cbi_copy_offer *offer,
+                                      cbi_copy_arrival *arrival, uint64_t *older);
+/** Its bytes are here; OK: they are to be stored, and arrival->status says then what came of it. */
+cbi_replica_answer cbi_copies_arrived(cbi_copies *copies, cbi_copy_arrival *arrival,
+                                      const char *name, uint64_t checksum);
+/** They will not come, could not be stored, or are stored: it is over. */
+void cbi_copies_arrival_end(cbi_copies *copies, cbi_copy_arrival *arrival);
+
+/** Somebody says that it was removed everywhere; `name` where it is a block. CB_ENOMEM. */
+cb_status cbi_copies_bury(cbi_copies *copies, const cbi_copy_grave *grave, const char *name,
+                          bool is_mine, cb_error *err);
+/** Ends the block if it is not newer than that. CB_EAGAIN, CB_EDEADLINE: it is being read. */
+cb_status cbi_copies_drop(cbi_copies *copies, cb_block_task *task, const char *name,
+                          uint64_t generation, cb_error *err);
+
+cbi_replica_figures cbi_copies_figures(cbi_copies *copies);
+
+#endif
