@@ -112,6 +112,7 @@ static cb_status create_source(cb_shuffle *s, cb_error *err) {
     cb_manager_options manager = cb_manager_options_native((uint64_t)1 << 50);
     manager.parent = &parent;
     manager.page_bytes = s->page_bytes;
+    manager.huge_pages = true;
     CB_TRY(cb_manager_create(&manager, &s->manager, err));
     cb_task_options task = {.struct_size = sizeof task, .name = "shuffle"};
     CB_TRY(cb_task_create(s->manager, &task, &s->task, err));
