@@ -10,12 +10,13 @@
  * That is worth it once there is more than the blocks take: a small task keeps its few raw pieces
  * (shuffle.c), and so does one with so many partitions that blocks would be tens of megabytes, or
  * one whose codec has frames that are longer than blocks. A spill takes the blocks along; what
- * comes after it begins with raw pieces again. The bytes of the file are the same either way.
+ * comes after it begins with raw pieces again. What the file's readers see is the same either way.
  */
 #include <string.h>
 
 #include "operator/shuffle_private.h"
 
+enum { SMALL_RECORDS = 8 }; /* of so many in a block none is cut */
 static const size_t BLOCKS_BYTES_MAX = 32 * CBI_MIB;
 
 size_t cbi_shuffle_blocks_size(cb_shuffle_codec codec, uint32_t block_bytes, uint32_t partitions) {
@@ -34,10 +35,10 @@ static size_t cost(const cb_shuffle *s, const cbi_chain *c, size_t bytes) {
 }
 
 /** [locked] */
-static void pack(cb_shuffle *s, cbi_chain *c, const uint8_t *block) {
+static void pack(cb_shuffle *s, cbi_chain *c, const uint8_t *block, uint32_t count) {
     cbi_piece *p = (cbi_piece *)(void *)s->packed.at;
     p->next = NULL;
-    p->bytes = cbi_encoder_block(&s->encoder, (uint8_t *)(p + 1), block, s->encoder.block_bytes);
+    p->bytes = cbi_encoder_block(&s->encoder, (uint8_t *)(p + 1), block, count);
     *(c->packed_last != NULL ? &c->packed_last->next : &c->packed_first) = p;
     c->packed_last = p;
     s->packed.at += cbi_round_up(sizeof *p + p->bytes, CBI_PIECE_ALIGN);
@@ -48,16 +49,20 @@ static void put(cb_shuffle *s, uint32_t partition, const uint8_t *bytes, size_t 
     cbi_chain *c = &s->chains[partition];
     uint32_t block_bytes = s->encoder.block_bytes;
     uint8_t *block = s->blocks + (size_t)partition * block_bytes;
+    if (c->filled + count > block_bytes && count <= block_bytes / SMALL_RECORDS) {
+        pack(s, c, block, c->filled);
+        c->filled = 0;
+    }
     while (count > 0) {
         size_t piece = cbi_min(count, block_bytes - c->filled);
         if (piece == block_bytes) { /* as it lies */
-            pack(s, c, bytes);
+            pack(s, c, bytes, block_bytes);
         } else {
             memcpy(block + c->filled, bytes, piece);
             c->filled += (uint32_t)piece;
             if (c->filled == block_bytes) {
                 c->filled = 0;
-                pack(s, c, block);
+                pack(s, c, block, block_bytes);
             }
         }
         bytes += piece;

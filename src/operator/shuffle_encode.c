@@ -21,7 +21,11 @@ enum {
     LZ4_METHOD_LZ4 = 0x20,
     LZ4_LEVEL_BASE = 10,
     RAW_CHUNK_BYTES = 64 * 1024,
-    ZSTD_CHUNK_BYTES = 64 * 1024
+    ZSTD_CHUNK_BYTES = 64 * 1024,
+    TRIALS_FIRST = 2,
+    TRIALS_EVERY = 128,
+    TRIALS_KEPT = 4,
+    ROW_END_SAVES = 256
 };
 
 static const uint8_t LZ4_MAGIC[8] = {'L', 'Z', '4', 'B', 'l', 'o', 'c', 'k'};
@@ -52,13 +56,14 @@ static bool init_zstd(cbi_encoder *e, int level) {
 
 cb_status cbi_encoder_init(cbi_encoder *e, cb_shuffle_codec codec, uint32_t block_bytes, int level,
                            cb_error *err) {
-    *e = (cbi_encoder){.codec = codec, .block_bytes = block_bytes};
+    *e = (cbi_encoder){.codec = codec, .block_bytes = block_bytes, .way = CBI_WAY_LZ4};
     bool ready = true;
     if (codec == CB_SHUFFLE_LZ4_BLOCK) {
         e->state_bytes = (size_t)LZ4_sizeofState();
         e->state = cbi_alloc(e->state_bytes);
         e->block = cbi_alloc(block_bytes);
-        ready = e->state != NULL && e->block != NULL;
+        e->rows = cbi_alloc(cbi_rows_state_bytes());
+        ready = e->state != NULL && e->block != NULL && e->rows != NULL;
     } else if (codec == CB_SHUFFLE_ZSTD) {
         ready = init_zstd(e, level);
     }
@@ -71,6 +76,7 @@ cb_status cbi_encoder_init(cbi_encoder *e, cb_shuffle_codec codec, uint32_t bloc
 }
 
 void cbi_encoder_fini(cbi_encoder *e) {
+    cbi_free(e->rows);
     cbi_free(e->block);
     cbi_free(e->state);
     *e = (cbi_encoder){0};
@@ -89,20 +95,57 @@ static void lz4_header(uint8_t *to, uint8_t method, uint32_t block_bytes, uint32
     cbi_store_u32(to + 17, hash);
 }
 
+/** Compressed one way; its size, or 0. */
+static size_t compress_way(cbi_encoder *e, unsigned way, uint8_t *to, const uint8_t *bytes,
+                           uint32_t count) {
+    static const uint32_t PERIODS[] = {
+        [CBI_WAY_ROWS] = 0, [CBI_WAY_ROWS_HALF] = 2, [CBI_WAY_ROWS_ALL] = 1};
+    if (way != CBI_WAY_LZ4) {
+        return cbi_rows_encode(e->rows, PERIODS[way], to, bytes, count);
+    }
+    int stored = LZ4_compress_fast_extState(e->state, (const char *)bytes, (char *)to, (int)count,
+                                            LZ4_compressBound((int)count), 1);
+    return stored > 0 ? (size_t)stored : 0;
+}
+
+/**
+ * Goes all ways with a block, and chooses the cheapest from now on that does not take more than
+ * LZ4's own search, or hardly more: a block that ends where a row does saves as much.
+ */
+static size_t compress_and_choose(cbi_encoder *e, uint8_t *to, const uint8_t *bytes,
+                                  uint32_t count) {
+    for (unsigned way = 0; way < CBI_WAYS; way++) {
+        size_t stored = compress_way(e, way, to, bytes, count);
+        e->tried[way] += (stored > 0 ? stored : count) - e->tried[way] / TRIALS_KEPT;
+    }
+    uint64_t most = e->tried[CBI_WAY_LZ4] + e->tried[CBI_WAY_LZ4] / ROW_END_SAVES;
+    for (e->way = 0; e->way < CBI_WAY_LZ4 && e->tried[e->way] > most;) {
+        e->way++;
+    }
+    return compress_way(e, e->way, to, bytes, count);
+}
+
+static size_t compress_block(cbi_encoder *e, uint8_t *to, const uint8_t *bytes, uint32_t count) {
+    bool tries = count >= CBI_ROWS_BYTES_MIN && count <= UINT16_MAX &&
+                 (e->blocks < TRIALS_FIRST || e->blocks % TRIALS_EVERY == 0);
+    e->blocks++;
+    size_t stored = tries ? compress_and_choose(e, to, bytes, count)
+                          : compress_way(e, e->way, to, bytes, count);
+    return stored > 0 ? stored : compress_way(e, CBI_WAY_LZ4, to, bytes, count);
+}
+
 size_t cbi_encoder_block(cbi_encoder *e, uint8_t *to, const uint8_t *bytes, uint32_t count) {
     cb_assert(bytes != NULL);
-    int stored =
-        LZ4_compress_fast_extState(e->state, (const char *)bytes, (char *)to + LZ4_HEADER_BYTES,
-                                   (int)count, LZ4_compressBound((int)count), 1);
+    size_t stored = compress_block(e, to + LZ4_HEADER_BYTES, bytes, count);
     uint8_t method = LZ4_METHOD_LZ4;
-    if (stored <= 0 || (uint32_t)stored >= count) {
+    if (stored == 0 || stored >= count) {
         method = LZ4_METHOD_RAW;
-        stored = (int)count;
+        stored = count;
         memcpy(to + LZ4_HEADER_BYTES, bytes, count);
     }
     uint32_t hash = XXH32(bytes, count, LZ4_HASH_SEED) & LZ4_HASH_MASK;
     lz4_header(to, method, e->block_bytes, (uint32_t)stored, count, hash);
-    return LZ4_HEADER_BYTES + (size_t)stored;
+    return LZ4_HEADER_BYTES + stored;
 }
 
 static cb_status lz4_block(cbi_encoder *e, cbi_out *out, const uint8_t *bytes, uint32_t count,

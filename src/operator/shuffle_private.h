@@ -45,6 +45,9 @@ uint32_t cbi_checksum_update(cb_shuffle_checksum algorithm, uint32_t checksum, c
 
 /* ---- codecs (shuffle_encode.c) ---- */
 
+/** Ways to search a block for what LZ4 can leave out, the cheapest first. */
+enum { CBI_WAY_ROWS, CBI_WAY_ROWS_HALF, CBI_WAY_ROWS_ALL, CBI_WAY_LZ4, CBI_WAYS };
+
 typedef struct cbi_encoder {
     cb_shuffle_codec codec;
     uint32_t block_bytes;
@@ -52,6 +55,10 @@ typedef struct cbi_encoder {
     uint8_t *block;  /* lz4: what is not a block yet */
     void *state;     /* lz4: its table; zstd: its context lives in it */
     size_t state_bytes;
+    void *rows;               /* lz4: tables of rows */
+    uint64_t tried[CBI_WAYS]; /* lz4: what blocks took each way, the latest most */
+    uint32_t blocks;
+    unsigned way;
     void *zstd;
     bool open; /* zstd: a frame has begun */
 } cbi_encoder;
@@ -69,6 +76,16 @@ cb_status cbi_encoder_put(cbi_encoder *encoder, cbi_out *out, const uint8_t *byt
 cb_status cbi_encoder_flush(cbi_encoder *encoder, cbi_out *out, cb_error *err);
 /** Behind a partition's last byte in the file, when it has any. */
 cb_status cbi_encoder_end(cbi_encoder *encoder, cbi_out *out, cb_error *err);
+
+/* ---- rows as LZ4 (shuffle_rows.c) ---- */
+
+enum { CBI_ROWS_BYTES_MIN = 256 };
+
+size_t cbi_rows_state_bytes(void);
+/** Rows framed by their sizes as an LZ4 block of at most LZ4_compressBound(count) bytes: its size;
+ * 0: these are not rows, or no 256 to 65,535 bytes. Every `period`th row is searched better. */
+size_t cbi_rows_encode(void *state, uint32_t period, uint8_t *to, const uint8_t *bytes,
+                       uint32_t count);
 
 /* ---- spilled runs (shuffle_runs.c) ---- */
 

@@ -2,7 +2,8 @@
 /*
  * Any bytes are batches of a shuffle, in any framing, with any memory: what cannot be is refused,
  * and what was taken is in the file, partition by partition, as it came. The first bytes choose
- * options; then come commands: records that are right, bytes as they are, spills.
+ * options; then come commands: records that are right, bytes as they are, spills. And any bytes
+ * are rows to be compressed, out of memory that ends where they do.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include "../operator/shuffle_kit.h"
 #include "base/alloc.h"
 #include "carbide/shuffle.h"
+#include "operator/shuffle_private.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -87,10 +89,29 @@ static void check(const cb_shuffle_options *o, const int64_t *lengths) {
     cb_assert(at == (size_t)bytes);
 }
 
+static void compress_rows(const uint8_t *data, size_t size) {
+    size_t room = (size_t)LZ4_compressBound((int)size);
+    uint8_t *in = malloc(size), *packed = malloc(room), *back = malloc(size);
+    void *tables = malloc(cbi_rows_state_bytes());
+    cb_assert(in != NULL && packed != NULL && back != NULL && tables != NULL);
+    memcpy(in, data, size);
+    size_t stored = cbi_rows_encode(tables, data[0] % 3, packed, in, (uint32_t)size);
+    if (stored > 0) {
+        int got = LZ4_decompress_safe((const char *)packed, (char *)back, (int)stored, (int)size);
+        cb_assert(stored <= room && got >= 0 && (size_t)got == size);
+        cb_assert(memcmp(back, data, size) == 0);
+    }
+    free(tables);
+    free(back);
+    free(packed);
+    free(in);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 5) {
         return 0;
     }
+    compress_rows(data, size);
     name_file();
     memset(counts, 0, sizeof counts);
     size_t before = cbi_alloc_bytes();
