@@ -7,6 +7,7 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "operator/shuffle_private.h"
 #include "shuffle_kit.h"
 #include "support/test.h"
 
@@ -257,6 +258,26 @@ static void crc32c_is_the_one_of_the_books(void **state) {
     cb_shuffle_destroy(s);
 }
 
+static void adler32_is_that_of_zlib(void **state) {
+    (void)state;
+    enum { BYTES = 20000 };
+    static uint8_t bytes[BYTES];
+    for (int full = 0; full < 2; full++) {
+        for (size_t i = 0; i < sizeof bytes; i++) {
+            bytes[i] = full ? UINT8_MAX : (uint8_t)mix(i);
+        }
+        for (size_t count = 0; count < sizeof bytes; count += 1 + count / 16) {
+            const uint8_t *from = bytes + count % 16;
+            size_t length = count - count % 16;
+            uint32_t start = (uint32_t)adler32(1, bytes, (uInt)(count / 2));
+            assert_int_equal(cbi_checksum_update(CB_CHECKSUM_ADLER32, start, from, length),
+                             adler32(start, from, (uInt)length));
+            assert_int_equal(cbi_checksum_update(CB_CHECKSUM_ADLER32, 1, bytes, count),
+                             adler32(1, bytes, (uInt)count));
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back_from_memory_in_every_framing),
@@ -267,6 +288,7 @@ int main(void) {
         cmocka_unit_test(a_parent_with_nothing_is_a_refusal),
         cmocka_unit_test(what_cannot_be_in_a_batch_is_refused),
         cmocka_unit_test(another_thread_may_spill_at_any_moment),
+        cmocka_unit_test(adler32_is_that_of_zlib),
         cmocka_unit_test(crc32c_is_the_one_of_the_books),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
