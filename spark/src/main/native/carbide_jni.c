@@ -10,6 +10,7 @@
  */
 #include <jni.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,6 +170,57 @@ static void leave(JNIEnv *env, slot *s) {
 
 /* ---- the calls ---- */
 
+/* ---- names ---- */
+
+/** A part of a character beyond the first 65,536: the JVM has it in two, each in three bytes. */
+static bool is_half(const uint8_t *bytes, uint8_t kind) {
+    return bytes[0] == 0xed && (bytes[1] & 0xf0) == kind && (bytes[2] & 0xc0) == 0x80;
+}
+
+static uint32_t half_of(const uint8_t *bytes) {
+    return (bytes[1] & 0x0fu) << 6 | (bytes[2] & 0x3fu);
+}
+
+/** From the JVM's own UTF-8 to the system's, in place; false: there is a NUL in it. */
+static bool to_utf8(uint8_t *name) {
+    uint8_t *to = name;
+    for (const uint8_t *from = name; *from != 0;) {
+        if (from[0] == 0xc0 && from[1] == 0x80) {
+            return false;
+        }
+        if (is_half(from, 0xa0) && is_half(from + 3, 0xb0)) {
+            uint32_t c = 0x10000 + (half_of(from) << 10 | half_of(from + 3));
+            *to++ = (uint8_t)(0xf0 | c >> 18);
+            *to++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
+            *to++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+            *to++ = (uint8_t)(0x80 | (c & 0x3f));
+            from += 6;
+        } else {
+            *to++ = *from++;
+        }
+    }
+    *to = 0;
+    return true;
+}
+
+/** Freed by the caller; NULL with an exception pending. */
+static char *copy_name(JNIEnv *env, jstring name) {
+    const char *text = name != NULL ? (*env)->GetStringUTFChars(env, name, NULL) : NULL;
+    char *copy = text != NULL ? strdup(text) : NULL;
+    if (text != NULL) {
+        (*env)->ReleaseStringUTFChars(env, name, text);
+    }
+    if (copy != NULL && !to_utf8((uint8_t *)copy)) {
+        free(copy);
+        copy = NULL;
+    }
+    if (copy == NULL && !(*env)->ExceptionCheck(env)) {
+        throw_new(env, "java/lang/IllegalArgumentException",
+                  "A name of a file or a folder is missing, or cannot be one.");
+    }
+    return copy;
+}
+
 static void free_folders(char **folders, jsize count) {
     for (jsize i = 0; folders != NULL && i < count; i++) {
         free(folders[i]);
@@ -179,23 +231,18 @@ static void free_folders(char **folders, jsize count) {
 /** NULL with an exception pending. */
 static char **copy_folders(JNIEnv *env, jobjectArray array, jsize count) {
     char **folders = calloc((size_t)count + 1, sizeof *folders);
-    bool ok = folders != NULL;
-    for (jsize i = 0; ok && i < count; i++) {
-        jstring name = (*env)->GetObjectArrayElement(env, array, i);
-        const char *text = name != NULL ? (*env)->GetStringUTFChars(env, name, NULL) : NULL;
-        folders[i] = text != NULL ? strdup(text) : NULL;
-        ok = folders[i] != NULL;
-        if (text != NULL) {
-            (*env)->ReleaseStringUTFChars(env, name, text);
-        }
-        (*env)->DeleteLocalRef(env, name);
-    }
-    if (!ok) {
-        free_folders(folders, count);
-        if (!(*env)->ExceptionCheck(env)) {
-            throw_new(env, "java/lang/IllegalArgumentException", "A folder's name is missing.");
-        }
+    if (folders == NULL) {
+        throw_new(env, "java/lang/OutOfMemoryError", "There is no memory for a native writer.");
         return NULL;
+    }
+    for (jsize i = 0; i < count; i++) {
+        jstring name = (*env)->GetObjectArrayElement(env, array, i);
+        folders[i] = copy_name(env, name);
+        (*env)->DeleteLocalRef(env, name);
+        if (folders[i] == NULL) {
+            free_folders(folders, count);
+            return NULL;
+        }
     }
     return folders;
 }
@@ -343,11 +390,7 @@ static cb_status write_file(JNIEnv *env, const slot *s, const char *path, jlongA
 static void native_write(JNIEnv *env, jclass type, jlong handle, jstring file, jlongArray lengths,
                          jlongArray checksums) {
     (void)type;
-    if (file == NULL) {
-        throw_new(env, "java/lang/IllegalArgumentException", "The file has no name.");
-        return;
-    }
-    const char *path = (*env)->GetStringUTFChars(env, file, NULL);
+    char *path = copy_name(env, file);
     if (path == NULL) {
         return;
     }
@@ -358,7 +401,7 @@ static void native_write(JNIEnv *env, jclass type, jlong handle, jstring file, j
         leave(env, s);
         finish(env, status, &err);
     }
-    (*env)->ReleaseStringUTFChars(env, file, path);
+    free(path);
 }
 
 static void native_figures(JNIEnv *env, jclass type, jlong handle, jlongArray figures) {

@@ -76,6 +76,7 @@ public final class Calls {
         Cases.same(null, failure, "why the library cannot be loaded");
         File folder = Files.createTempDirectory("calls").toFile();
         ofLevels(folder);
+        ofNames(folder);
         int threw = 0;
         int worked = 0;
         for (int round = 0; round < ROUNDS; round++) {
@@ -106,6 +107,35 @@ public final class Calls {
             } catch (SparkOutOfMemoryError e) {
                 Cases.that(level > 0, "no memory at level " + level); // the highest takes much
             }
+        }
+    }
+
+    /** What Java calls a file C calls the same, and a NUL ends no name. */
+    private static void ofNames(File folder) throws IOException {
+        Calls calls = new Calls(0, folder, MEMORY_BYTES);
+        String[] names = System.getProperty("sun.jnu.encoding").equals("UTF-8")
+            ? new String[] {"plain", "gr\u00fc\u00df", "\u65e5\u672c", "\ud83d\ude00", "a\ud834\udd1eb\udbff\udfff"}
+            : new String[] {"plain"};
+        for (String name : names) {
+            File below = new File(folder, name);
+            Cases.that(below.mkdir(), "a folder is made");
+            long handle = CarbideNative.open(new String[] {below.getPath()}, 1, CarbideNative.CODEC_LZ4, 0, 0, 0, 0, calls.memory);
+            CarbideNative.write(handle, new File(below, name).getPath(), new long[1], null);
+            CarbideNative.close(handle);
+            Cases.that(new File(below, name).delete() && below.delete(), name + " is where Java looks for it");
+        }
+        for (String wrong : new String[] {null, "a\0b", folder.getPath() + "\0"}) {
+            Cases.that(refuses(() -> CarbideNative.open(new String[] {wrong}, 1, CarbideNative.CODEC_LZ4, 0, 0, 0, 0, calls.memory)),
+                "a folder's name that cannot be is refused");
+        }
+    }
+
+    private static boolean refuses(Call call) throws IOException {
+        try {
+            call.run();
+            return false;
+        } catch (IllegalArgumentException e) {
+            return true;
         }
     }
 
