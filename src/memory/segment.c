@@ -258,8 +258,9 @@ static void mark_taken(cb_segment_pool *p, uint32_t first, uint32_t count) {
         }
     }
     if (first + count > p->frontier) {
-        cb_assert(first <=
-                  p->frontier); /* first fit leaves no gap: all behind the frontier is free */
+        for (uint32_t i = p->frontier; i < first; i++) { /* a run from the top */
+            stack_push(p, i);
+        }
         p->frontier = first + count;
     }
     cbi_segment_count_free(p, -(int64_t)count);
@@ -285,6 +286,18 @@ static uint32_t find_run(const cb_segment_pool *p, uint32_t count) {
     return NONE;
 }
 
+/** Last fit. */
+static uint32_t find_highest_run(const cb_segment_pool *p, uint32_t count) {
+    uint32_t length = 0;
+    for (uint32_t i = p->count; i-- > 0;) {
+        length = bit_get(p->free_bits, i) ? length + 1 : 0;
+        if (length == count) {
+            return i;
+        }
+    }
+    return NONE;
+}
+
 /** Any free one in a step that is paid for. */
 static uint32_t find_paid(const cb_segment_pool *p) {
     uint32_t steps = steps_of(p);
@@ -305,9 +318,9 @@ static uint32_t find_paid(const cb_segment_pool *p) {
  * or the parent, which may come back to this pool's spill function. What was got meanwhile is in
  * *credit, whatever the pool looks like by then.
  */
-static uint32_t find_and_pay(cb_segment_pool *p, uint32_t count, uint64_t *credit) {
+static uint32_t find_and_pay(cb_segment_pool *p, uint32_t count, bool highest, uint64_t *credit) {
     for (;;) {
-        uint32_t i = find_run(p, count);
+        uint32_t i = highest ? find_highest_run(p, count) : find_run(p, count);
         uint64_t due = i != NONE ? unpaid(p, i, count, false) : 0;
         if (CBI_LIKELY(due <= *credit)) {
             if (i != NONE && due > 0) {
@@ -332,7 +345,7 @@ void cbi_segment_pool_lowest_first(cb_segment_pool *p) {
 }
 
 uint32_t cbi_segment_take_one(cb_segment_pool *p, uint64_t *credit) {
-    uint32_t i = find_and_pay(p, 1, credit);
+    uint32_t i = find_and_pay(p, 1, false, credit);
     if (CBI_LIKELY(i != NONE)) {
         mark_taken(p, i, 1);
     }
@@ -346,13 +359,13 @@ void cbi_segment_put(cb_segment_pool *p, uint32_t i) {
     cbi_segment_count_free(p, 1);
 }
 
-void *cb_segment_pool_take(cb_segment_pool *p, size_t count) {
+static void *take(cb_segment_pool *p, size_t count, bool highest) {
     if (count == 0 || count > p->count) {
         return NULL;
     }
     uint64_t credit = 0;
     cbi_lock_take(&p->lock);
-    uint32_t i = find_and_pay(p, (uint32_t)count, &credit);
+    uint32_t i = find_and_pay(p, (uint32_t)count, highest, &credit);
     if (i != NONE) {
         mark_taken(p, i, (uint32_t)count);
     }
@@ -361,6 +374,15 @@ void *cb_segment_pool_take(cb_segment_pool *p, size_t count) {
         cb_consumer_release(p->consumer, credit);
     }
     return i != NONE ? p->base + ((size_t)i << p->shift) : NULL;
+}
+
+void *cb_segment_pool_take(cb_segment_pool *p, size_t count) {
+    return take(p, count, false);
+}
+
+void *cbi_segment_pool_take_highest(cb_segment_pool *p, size_t count) {
+    cb_assert(p->preallocated); /* the stack would get segments that nobody has paid for */
+    return take(p, count, true);
 }
 
 void cb_segment_pool_give(cb_segment_pool *p, void *base, size_t count) {

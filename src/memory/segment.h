@@ -59,6 +59,9 @@ struct cb_segment_pool {
 /** From now on single segments are taken from the bottom, not as they were last given: then what is
  * free stays in large pieces for those who need many in one. A search through the map each time. */
 void cbi_segment_pool_lowest_first(cb_segment_pool *pool);
+/** As cb_segment_pool_take, the highest run that fits: for what stays taken for long beside runs
+ * that come and go, so that it does not lie between them. Preallocated pools only. */
+void *cbi_segment_pool_take_highest(cb_segment_pool *pool, size_t count);
 
 /** [pool's lock held] Segments on the stack, which are taken first. */
 static inline uint32_t cbi_segment_stacked(const cb_segment_pool *p) {

@@ -165,6 +165,11 @@ cb_status cbi_ground_build(cbi_ground *g, const cbi_ground_sizes *z, cbi_spill_o
     spill.segment_bytes = z->segment;
     spill.staging = g->scratch + z->worker * z->threads;
     spill.staging_bytes = z->staging;
+    if (z->tier > 0) {
+        spill.tier = cb_segment_pool_take(g->pool, z->tier);
+        cb_assert(spill.tier != NULL);
+        spill.tier_bytes = z->tier * z->segment;
+    }
     return cbi_spill_open(&spill, &g->spill, err);
 }
 

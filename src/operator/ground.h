@@ -35,6 +35,7 @@ typedef struct cbi_ground_sizes {
     uint64_t budget;
     unsigned threads, io_threads;
     size_t worker, shared, staging, segment, segments;
+    size_t tier; /* of the segments: memory for what is spilled (cbi_spill_options.tier) */
     bool in_memory;
     bool huge_always; /* large pages though everything fits */
 } cbi_ground_sizes;

@@ -46,6 +46,9 @@ cb_status cbi_partitions_create(const cbi_partitions_options *o, cbi_partitions 
         cbi_free(p);
         return cbi_fail(err, CB_ENOMEM, "no memory for %u partitions", o->count);
     }
+    atomic_init(&p->tier, o->tier);
+    atomic_init(&p->low_water, o->low_water);
+    cbi_mutex_init(&p->ending_tier);
     cbi_mutex_init(&p->mutex);
     cbi_cond_init(&p->changed);
     for (uint32_t i = 0; i < o->count; i++)
@@ -93,6 +96,7 @@ void cbi_partitions_destroy(cbi_partitions *p) {
     cbi_extent_slab_fini(&p->slab);
     cbi_cond_fini(&p->changed);
     cbi_mutex_fini(&p->mutex);
+    cbi_mutex_fini(&p->ending_tier);
     cbi_free(p->request_segments);
     cbi_free(p->requests);
     cbi_free(p->parts);
@@ -353,17 +357,38 @@ cb_status parts_stopped(cbi_partitions *p, cb_error *err) {
 }
 
 void cbi_partitions_keep_free(cbi_partitions *p, size_t segments) {
-    p->o.low_water = segments;
+    atomic_store(&p->low_water, segments);
+}
+
+size_t cbi_partitions_tier(const cbi_partitions *p) {
+    return atomic_load_explicit(&p->tier, memory_order_relaxed);
+}
+
+cb_status cbi_partitions_end_tier(cbi_partitions *p, cb_error *err) {
+    if (cbi_partitions_tier(p) == 0)
+        return CB_OK;
+    cbi_mutex_lock(&p->ending_tier);
+    uint8_t *base;
+    cb_status status = cbi_spill_give_back(p->o.spill, &base, err);
+    if (status == CB_OK && base != NULL) {
+        size_t tier = atomic_load(&p->tier);
+        cb_segment_pool_give(p->o.pool, base, tier);
+        atomic_fetch_add(&p->low_water, tier);
+        atomic_store(&p->tier, 0);
+    }
+    cbi_mutex_unlock(&p->ending_tier);
+    return status;
 }
 
 cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err) {
-    if (p->o.spill == NULL || cb_segment_pool_free_count(p->o.pool) >= p->o.low_water)
+    size_t low_water = atomic_load_explicit(&p->low_water, memory_order_relaxed);
+    if (p->o.spill == NULL || cb_segment_pool_free_count(p->o.pool) >= low_water)
         return CB_OK;
     unsigned worth = (unsigned)p->o.batch_segments_max / 2;
     cbi_mutex_lock(&p->mutex);
     cb_status status = parts_stopped(p, err);
     while (status == CB_OK && p->idle != NULL &&
-           cb_segment_pool_free_count(p->o.pool) + p->leaving < p->o.low_water) {
+           cb_segment_pool_free_count(p->o.pool) + p->leaving < low_water) {
         uint32_t victim = choose_victim(p, worth);
         if (victim == UINT32_MAX)
             break;
@@ -409,6 +434,8 @@ static cb_status gain_memory(cbi_partitions *p, size_t units, cb_error *err) {
  */
 cb_status parts_wait_for_memory(cbi_partitions *p, size_t units, bool for_partition, void **base,
                                 cb_error *err) {
+    if (units > 1)
+        CB_TRY(cbi_partitions_end_tier(p, err));
     cbi_mutex_lock(&p->mutex);
     cb_status status = parts_stopped(p, err);
     while (status == CB_OK && p->claimed) {
@@ -421,7 +448,10 @@ cb_status parts_wait_for_memory(cbi_partitions *p, size_t units, bool for_partit
         atomic_store(&p->claim, true);
     }
     *base = NULL;
-    while (status == CB_OK && (*base = cb_segment_pool_take(p->o.pool, units)) == NULL) {
+    while (status == CB_OK &&
+           (*base = for_partition || units == 1
+                        ? cb_segment_pool_take(p->o.pool, units)
+                        : cbi_segment_pool_take_highest(p->o.pool, units)) == NULL) {
         status = gain_memory(p, units, err);
         if (status == CB_OK)
             status = parts_stopped(p, err);
@@ -533,7 +563,9 @@ cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_grou
                 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
         if (units > 1) /* more will come, here or when it is read again */
             cbi_segment_pool_lowest_first(p->o.pool);
-        void *base = parts_take_quickly(p, units);
+        void *base = NULL;
+        if (units == 1 || cbi_partitions_tier(p) == 0)
+            base = parts_take_quickly(p, units);
         bool waited = base == NULL;
         if (waited) {
             cbi_mutex_unlock(&part->lock);

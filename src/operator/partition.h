@@ -36,6 +36,7 @@ typedef struct cbi_partitions_options {
     size_t batch_segments_max; /* most segments a spill request takes */
     bool populate;             /* segments are new memory every time */
     size_t low_water; /* segments that should be free or on their way out while rows come in */
+    size_t tier;      /* pool segments that the spill has for what it keeps in memory */
     const atomic_bool *cancelled; /* borrowed */
     /* Others from the same pool, whose rows leave when there is no memory to read ours back; NULL.
      * Only where nobody else works on them. Borrowed. */
@@ -73,6 +74,14 @@ cb_status cbi_partitions_take(cbi_partitions *p, size_t units, void **base, cb_e
 /** Starts writing when fewer segments than the low water mark are free. Any thread; seldom blocks.
  */
 cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err);
+
+/** Ends the tier: the spill writes out what it holds, its segments go to the pool, from then
+ * on as so many more that should be free. For who needs many of them, in one piece or at all; who
+ * takes more than one at a time does so by itself. Any thread, no lock held; blocks. Once that is
+ * done, or where there is none, it costs a look. */
+cb_status cbi_partitions_end_tier(cbi_partitions *p, cb_error *err);
+/** Segments in it now. */
+size_t cbi_partitions_tier(const cbi_partitions *p);
 
 /** Another low water mark from now on; nobody else may be in the partitions. */
 void cbi_partitions_keep_free(cbi_partitions *p, size_t segments);

@@ -327,6 +327,13 @@ static cb_status wait_until_written(cbi_partitions *p, const partition *part, cb
     return status;
 }
 
+/* A giant row that comes early may take the place that the one before it needs on its way out. */
+static bool may_come_early(const cbi_partitions *p, uint32_t shape) {
+    enum { TIMES = 3 };
+    return (shape & EXTENT_JUMBO) == 0 ||
+           cb_segment_pool_free_count(p->o.pool) >= (size_t)TIMES * (shape & EXTENT_UNITS);
+}
+
 cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t depth, cb_error *err) {
     partition *part = &p->parts[index];
     cb_status status = CB_OK;
@@ -334,7 +341,9 @@ cb_status cbi_partition_prefetch(cbi_partitions *p, uint32_t index, uint32_t dep
     while (status == CB_OK && part->loading < depth && (depth > 1 || part->back == NULL) &&
            part->next_extent < part->extents.count &&
            cbi_extent_at(&part->extents, part->next_extent)->blocks > 0 &&
-           (part->loading == 0 || cb_segment_pool_free_count(p->o.pool) > p->o.low_water)) {
+           may_come_early(p, cbi_extent_at(&part->extents, part->next_extent)->segments) &&
+           (part->loading == 0 ||
+            cb_segment_pool_free_count(p->o.pool) > atomic_load(&p->low_water))) {
         status = load_extent(p, index, part->next_extent, true, err);
         if (status == CB_OK)
             part->next_extent++;
@@ -428,7 +437,9 @@ cb_status cbi_partition_put(cbi_partitions *p, uint32_t index, const cbi_stored 
                 : (need + CBI_FRAME_HEADER_BYTES + p->o.segment_bytes - 1) / p->o.segment_bytes;
         if (units > 1)
             cbi_segment_pool_lowest_first(p->o.pool);
-        void *base = parts_take_quickly(p, units);
+        void *base = NULL;
+        if (units == 1 || cbi_partitions_tier(p) == 0)
+            base = parts_take_quickly(p, units);
         bool waited = base == NULL;
         if (waited) {
             cbi_mutex_unlock(&part->lock);

@@ -56,6 +56,8 @@ struct cbi_partitions {
     request *requests;
     cbi_spill_segment *request_segments;
 
+    cbi_mutex ending_tier; /* before all others: held while the tier goes to disk */
+    atomic_size_t tier, low_water;
     atomic_bool claim; /* the same for those who look without the lock */
     cbi_mutex mutex;   /* guards all below */
     cbi_cond changed;

@@ -166,11 +166,13 @@ static cb_status make_ready(cb_sort *s, cb_error *err) {
                               .staging = z->staging,
                               .segment = z->segment,
                               .segments = z->segments,
+                              .tier = z->tier,
                               .in_memory = z->in_memory};
     cbi_spill_options spill = {.dirs = s->o.temp_dirs,
                                .dir_count = s->o.temp_dir_count,
                                .limit_bytes = s->o.temp_limit_bytes,
                                .codec = s->o.spill_codec,
+                               .tier_first = s->enough_bytes != 0,
                                .allow_memory_fs = z->in_memory || s->o.action == CB_SORT_CHECK};
     CB_TRY(cbi_ground_build(&s->ground, &sizes, spill, err));
     s->workers = cbi_calloc(z->threads, sizeof *s->workers);

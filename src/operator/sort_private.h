@@ -33,6 +33,7 @@ typedef struct sort_sizes {
     size_t segment;
     size_t segments;
     size_t spare;          /* of these, left untouched while there is no need (sort_plan.c) */
+    size_t tier;           /* of the spare ones: for what is spilled, until a giant comes */
     size_t batch_segments; /* of one spill request */
     size_t run_batch;      /* the same for runs: smaller, so that many can be merged at once */
     uint32_t ranges;
@@ -120,6 +121,8 @@ struct cb_sort {
     cb_sort_stats stats;
     cb_sort_plan plan;
     bool prepared, ran;
+    uint64_t enough_bytes; /* tests: the plan's memory, and the rest is used whatever the disk does;
+                              0: as sort_plan.c finds */
 };
 
 /* sort_plan.c */

@@ -122,10 +122,13 @@ static inline cbi_entry *piece_entries(const cb_sort *s, const uint8_t *base, co
                                        uint64_t ordinal, cbi_entry *out) {
     uint32_t rows = cbi_load_u32(piece + 8);
     const uint8_t *at = piece + CBI_PIECE_HEADER_BYTES;
+    enum { AHEAD = 10 };
     for (uint32_t i = 0; i < rows; i++) {
         cbi_stored row;
         uint64_t ref = cbi_ref(ordinal, (uint64_t)(at - base));
-        at = cbi_stored_get(&s->layout, at, &row);
+        const uint8_t *next = cbi_stored_get(&s->layout, at, &row);
+        __builtin_prefetch(at + AHEAD * (next - at)); /* rows are often of one length */
+        at = next;
         *out++ = (cbi_entry){.prefix = cbi_entry_prefix(&s->layout, &row), .ref = ref};
     }
     return out;
@@ -184,11 +187,13 @@ static cb_status write_rows(sort_worker *w, const range_work *work, cb_error *er
     const uint8_t *base = cb_segment_pool_base(s->ground.pool);
     bool terminated = cbi_row_overhead(s) > 0;
     uint8_t terminator = s->format.terminator;
+    size_t last = cbi_min((size_t)s->sample.stored_bytes, 192); /* byte of a usual row */
     for (size_t i = 0; i < work->count; i++) {
         if (i + AHEAD < work->count) {
             const uint8_t *soon = cbi_ref_row(base, w->entries[i + AHEAD].ref);
             __builtin_prefetch(soon);
             __builtin_prefetch(soon + 64);
+            __builtin_prefetch(soon + last);
         }
         cbi_stored row;
         cbi_stored_get(&s->layout, cbi_ref_row(base, w->entries[i].ref), &row);
@@ -288,11 +293,12 @@ static bool range_fits(const cb_sort *s, uint32_t range) {
 
 /* Would the next range take memory that is better left alone? Not if all wait for it. */
 static bool wants_spare(const cb_sort *s) {
-    if (s->sizes.spare == 0 || s->next_range == s->next_load)
+    size_t spare = s->sizes.spare - cbi_partitions_tier(s->parts);
+    if (spare == 0 || s->next_range == s->next_load)
         return false;
     cbi_partition_info info;
     cbi_partition_get_info(s->parts, s->next_load, &info);
-    return info.segments_out + s->sizes.spare > cb_segment_pool_free_count(s->ground.pool);
+    return info.segments_out + spare > cb_segment_pool_free_count(s->ground.pool);
 }
 
 /* Starts reading the next ranges as far as memory allows. s->mutex held. */
@@ -338,6 +344,9 @@ static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *
                 true; /* or another worker would come here for the same range meanwhile */
             cbi_mutex_unlock(&s->mutex);
             cb_status status = cbi_partitions_make_room(s->parts, want, info.segments_out + 1, err);
+            if (status == CB_OK &&
+                cb_segment_pool_free_count(s->ground.pool) < info.segments_out + 1)
+                status = cbi_partitions_end_tier(s->parts, err);
             cbi_mutex_lock(&s->mutex);
             s->exclusive = false;
             cbi_cond_broadcast(&s->changed);
@@ -362,6 +371,7 @@ static cb_status next_range(cb_sort *s, uint32_t *range, bool *alone, cb_error *
 
 static cb_status do_big_range(sort_worker *w, uint32_t range, cb_error *err) {
     cb_sort *s = w->sort;
+    CB_TRY(cbi_partitions_end_tier(s->parts, err));
     if ((s->split == NULL || takes_turns(s)) && !wait_turn(s, range))
         return CB_ECANCELED;
     if (s->split != NULL) {
@@ -473,7 +483,8 @@ cb_status cbi_sort_ranges(cb_sort *s, cb_error *err) {
         .spill = s->ground.spill,
         .batch_segments_max = s->sizes.batch_segments,
         .populate = s->sizes.in_memory && s->sizes.segment >= 32 * CBI_KIB,
-        .low_water = s->sizes.spare + (s->sizes.segments - s->sizes.spare) / 8,
+        .low_water = s->sizes.spare - s->sizes.tier + (s->sizes.segments - s->sizes.spare) / 8,
+        .tier = s->sizes.tier,
         .cancelled = &s->stop};
     CB_TRY(cbi_partitions_create(&options, &s->parts, err));
     cbi_sort_phase(s, CB_PHASE_READ);

@@ -115,7 +115,7 @@ static cb_status open_folder(cbi_places *places, uint32_t index, const cbi_spill
 /* Zeroed descriptors would be somebody else's: each table is usable for cbi_places_fini as soon as
  * it is there. */
 static cb_status make_tables(cbi_places *places, cb_error *err) {
-    uint32_t file_count = places->folder_count * places->groups;
+    uint32_t file_count = places->folder_count * places->groups + 1;
     places->folders = cbi_calloc(places->folder_count, sizeof *places->folders);
     for (uint32_t i = 0; places->folders != NULL && i < places->folder_count; i++) {
         places->folders[i].fd = -1;
@@ -124,7 +124,7 @@ static cb_status make_tables(cbi_places *places, cb_error *err) {
     places->files = cbi_calloc(file_count, sizeof *places->files);
     for (uint32_t i = 0; places->files != NULL && i < file_count; i++) {
         places->files[i].fd = -1;
-        places->files[i].folder = i / places->groups;
+        places->files[i].folder = i + 1 < file_count ? i / places->groups : 0;
     }
     if (places->folders == NULL || places->files == NULL) {
         return cbi_fail(err, CB_ENOMEM, "no memory for the tables of temporary files");
@@ -135,11 +135,13 @@ static cb_status make_tables(cbi_places *places, cb_error *err) {
 cb_status cbi_places_init(cbi_places *places, const cbi_spill_options *options, cb_error *err) {
     *places = (cbi_places){
         .folder_count = (uint32_t)options->dir_count,
-        .groups = (uint32_t)cbi_min(CBI_SPILL_FILES_MAX / options->dir_count, CBI_SPILL_GROUPS_MAX),
+        .groups =
+            (uint32_t)cbi_min((CBI_SPILL_FILES_MAX - 1) / options->dir_count, CBI_SPILL_GROUPS_MAX),
         .limit_blocks =
             options->limit_bytes == 0 ? UINT64_MAX : options->limit_bytes / CBI_SPILL_ALIGN,
         .named = options->named_files,
         .buffered = options->buffered,
+        .tier = {.memory = options->tier, .blocks = options->tier_bytes / CBI_SPILL_ALIGN},
     };
     cbi_mutex_init(&places->lock);
     cbi_cond_init(&places->idle);

@@ -60,13 +60,26 @@ typedef struct cbi_hole {
     uint64_t blocks;
 } cbi_hole;
 
+/**
+ * Memory that is left over: extents lie there as they would in a file (tier.c). It is the last of
+ * the files, has no folder, and goes to a stretch of one that has when the memory is wanted.
+ */
+typedef struct cbi_tier {
+    uint8_t *memory; /* NULL: none, or it has gone */
+    uint64_t blocks;
+    unsigned users; /* who copies from or to it just now */
+    bool leaving;   /* somebody writes it out; nobody new comes */
+    uint64_t moved; /* where it begins on disk, once it has gone */
+} cbi_tier;
+
 /** Folders, their files and who lies where. Its own lock, held over nothing slower than a look at a
  * table: whoever calls the file system marks the file busy meanwhile. */
 typedef struct cbi_places {
     cbi_folder *folders; /* all but `full` and `written_blocks` immutable after init */
     uint32_t folder_count;
     uint32_t groups;       /* files a folder */
-    cbi_spill_file *files; /* folder_count * groups; file = folder * groups + group */
+    cbi_spill_file *files; /* folder_count * groups; file = folder * groups + group; then that in
+                              memory */
     uint64_t limit_blocks; /* UINT64_MAX: none */
     bool named;            /* no O_TMPFILE, by order or by need */
     bool buffered;         /* by order */
@@ -78,6 +91,7 @@ typedef struct cbi_places {
     uint64_t allocated_blocks, live_blocks, live_peak_blocks;
     uint32_t hole_count;
     uint32_t empty_count; /* files that hold nothing alive and much space */
+    cbi_tier tier;
     cbi_hole holes[CBI_SPILL_HOLES_MAX];
 } cbi_places;
 
@@ -88,10 +102,10 @@ bool cbi_places_close_next(cbi_places *places);
 /** Everything; zeroed is fine. */
 void cbi_places_fini(cbi_places *places);
 
-/** A place for `blocks` blocks; `blocks` of extent and the flag are the caller's. May extend a
- * file. CB_ENOSPC. */
-cb_status cbi_places_reserve(cbi_places *places, uint32_t owner, uint64_t blocks, uint64_t *place,
-                             cb_error *err);
+/** A place for `blocks` blocks, with `tier` in memory if there is room; `blocks` of extent and the
+ * flag are the caller's. May extend a file. CB_ENOSPC. */
+cb_status cbi_places_reserve(cbi_places *places, uint32_t owner, uint64_t blocks, bool tier,
+                             uint64_t *place, cb_error *err);
 /** True: its file holds nothing alive any more and is worth emptying. */
 bool cbi_places_free(cbi_places *places, uint64_t place, uint64_t blocks);
 /** A write there failed: the place is given back; when the disk is full, that folder is kept away
@@ -100,6 +114,23 @@ bool cbi_places_refused(cbi_places *places, uint64_t place, uint64_t blocks, boo
 /** Gives the space of one file that holds nothing alive back to the disk. False: there was none.
  * For quiet moments. */
 bool cbi_places_empty_one(cbi_places *places);
+
+/** The memory that a place lies in, which stays there until unpin; NULL: it lies on disk, at
+ * `where`. Waits while the memory is being written out. */
+uint8_t *cbi_places_pin(cbi_places *places, uint64_t place);
+void cbi_places_unpin(cbi_places *places);
+/** A place on disk for one on disk or in memory that has gone there. */
+uint64_t cbi_places_where(cbi_places *places, uint64_t place);
+/** A place in memory; false when there is no room. places->lock held. */
+bool cbi_tier_take(cbi_places *places, uint64_t blocks, uint64_t *place);
+bool cbi_tier_is(const cbi_places *places, uint64_t place);
+
+/** Begins to write the memory out: nobody comes to it any more and it answers how many blocks are
+ * to be written. False: there is none (any more). Waits for others who do the same. End it with
+ * left (its blocks lie at `moved` now) or stayed. */
+bool cbi_tier_leave(cbi_places *places, uint64_t *blocks);
+void cbi_tier_left(cbi_places *places, uint64_t moved);
+void cbi_tier_stayed(cbi_places *places);
 
 /** Transfers for files of ours: direct where it works, else written out and dropped from the page
  * cache behind us. The iovec is consumed. 0 or -errno. */

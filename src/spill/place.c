@@ -197,14 +197,15 @@ static bool reserve_leftover(cbi_places *places, uint64_t blocks, uint64_t *plac
     return false;
 }
 
-cb_status cbi_places_reserve(cbi_places *places, uint32_t owner, uint64_t blocks, uint64_t *place,
-                             cb_error *err) {
+cb_status cbi_places_reserve(cbi_places *places, uint32_t owner, uint64_t blocks, bool tier,
+                             uint64_t *place, cb_error *err) {
     cb_assert(blocks > 0);
     cbi_mutex_lock(&places->lock);
     uint32_t first = places->next_folder++;
     uint32_t tried = first % places->folder_count;
     bool limit = false;
-    bool found = take_hole(places, blocks, true, place);
+    bool found =
+        (tier && cbi_tier_take(places, blocks, place)) || take_hole(places, blocks, true, place);
     int result = -ENOSPC;
     for (uint32_t i = 0; i < places->folder_count && !found; i++) {
         uint32_t folder = (first + i) % places->folder_count;
@@ -214,7 +215,8 @@ cb_status cbi_places_reserve(cbi_places *places, uint32_t owner, uint64_t blocks
             found = result == 0;
         }
     }
-    found = found || reserve_leftover(places, blocks, place);
+    found =
+        found || reserve_leftover(places, blocks, place) || cbi_tier_take(places, blocks, place);
     cbi_mutex_unlock(&places->lock);
     if (found) {
         return CB_OK;
@@ -233,10 +235,16 @@ bool cbi_places_free(cbi_places *places, uint64_t place, uint64_t blocks) {
     place &= ~CBI_PLACE_PACKED;
     uint32_t index = cbi_place_file(place);
     cbi_mutex_lock(&places->lock);
-    cb_assert(index < file_count(places));
+    cb_assert(index <= file_count(places));
     cbi_spill_file *file = &places->files[index];
     cb_assert(file->live_blocks >= blocks && cbi_place_block(place) + blocks <= file->tail_blocks);
     file->live_blocks -= blocks;
+    if (index == file_count(places)) { /* kept in memory, or it was */
+        bool last = cbi_place_block(place) + blocks == file->tail_blocks;
+        file->tail_blocks = file->live_blocks == 0 ? 0 : file->tail_blocks - (last ? blocks : 0);
+        cbi_mutex_unlock(&places->lock);
+        return false;
+    }
     places->live_blocks -= blocks;
     if (file->live_blocks == 0) {
         forget_holes_of(places, index);
@@ -256,6 +264,10 @@ bool cbi_places_refused(cbi_places *places, uint64_t place, uint64_t blocks, boo
     bool another = false;
     cbi_mutex_lock(&places->lock);
     places->files[index].live_blocks -= blocks; /* and no hole: the disk does not have it */
+    if (cbi_tier_is(places, place)) {           /* it lies where all of that memory went */
+        cbi_mutex_unlock(&places->lock);
+        return false;
+    }
     places->live_blocks -= blocks;
     if (full) {
         places->folders[places->files[index].folder].full = true;

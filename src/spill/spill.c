@@ -33,7 +33,7 @@ struct cbi_spill {
     cbi_io io;
     uint8_t *staging; /* staging_slice bytes for each I/O thread: buffer, then the state of lz4 */
     size_t staging_slice; /* 0: none */
-    bool direct;
+    bool direct, tier_first;
 
     cbi_mutex lock; /* guards the rest */
     bool ready;
@@ -185,12 +185,20 @@ typedef struct stretch {
     cbi_spill_file *file;
     uint64_t at;    /* of what is not written yet */
     uint64_t bytes; /* sealed and not written yet */
+    uint8_t *tier;  /* of `at`, in memory */
     int count;
     struct iovec iov[CBI_SPILL_VECTOR_MAX];
 } stretch;
 
 static int stretch_flush(cbi_spill *spill, stretch *s) {
-    int result = s->count == 0 ? 0 : write_piece(spill, s->file, s->iov, s->count, s->at, s->bytes);
+    int result = 0;
+    for (int i = 0; s->tier != NULL && i < s->count; i++) {
+        memcpy(s->tier, s->iov[i].iov_base, s->iov[i].iov_len);
+        s->tier += s->iov[i].iov_len;
+    }
+    if (s->tier == NULL && s->count > 0) {
+        result = write_piece(spill, s->file, s->iov, s->count, s->at, s->bytes);
+    }
     s->at += s->bytes;
     s->bytes = 0;
     s->count = 0;
@@ -215,10 +223,12 @@ static int write_raw_one(cbi_spill *spill, const cbi_request *request, uint64_t 
     return 0;
 }
 
-/* The whole list, one batch behind the other. */
-static int write_raw(cbi_spill *spill, const cbi_request *request, uint64_t place) {
-    stretch s = {.file = &spill->places.files[cbi_place_file(place)],
-                 .at = cbi_place_block(place) * CBI_SPILL_ALIGN};
+/* The whole list, one batch behind the other. `tier`: where it goes in memory, NULL: to disk. */
+static int write_raw(cbi_spill *spill, const cbi_request *request, uint64_t place, uint8_t *tier) {
+    uint64_t where = cbi_places_where(&spill->places, place);
+    stretch s = {.file = &spill->places.files[cbi_place_file(where)],
+                 .at = cbi_place_block(where) * CBI_SPILL_ALIGN,
+                 .tier = tier};
     for (; request != NULL; request = request->next) {
         int result = write_raw_one(spill, request, place, &s);
         if (result < 0) {
@@ -342,26 +352,48 @@ static group make_group(cbi_spill *spill, unsigned thread, const cbi_request *fi
 }
 
 static int write_packed(cbi_spill *spill, unsigned thread, const cbi_request *request,
-                        uint64_t place, const group *g) {
+                        uint64_t place, uint8_t *tier, const group *g) {
     uint8_t *staging = staging_of(spill, thread);
     struct iovec iov = {staging, g->blocks * CBI_SPILL_ALIGN};
-    uint64_t start = cbi_place_block(place) * CBI_SPILL_ALIGN;
-    cbi_spill_file *file = &spill->places.files[cbi_place_file(place)];
+    uint64_t where = cbi_places_where(&spill->places, place);
+    cbi_spill_file *file = &spill->places.files[cbi_place_file(where)];
     for (unsigned i = 0; i < g->count; i++, request = request->next) {
         cbi_frame_origin origin = origin_of(spill, request, place);
         staging += cbi_frames_seal_packed(staging, g->packed_bytes[i], &origin);
         place += g->each[i];
     }
-    return write_piece(spill, file, &iov, 1, start, iov.iov_len);
+    if (tier != NULL) {
+        memcpy(tier, iov.iov_base, iov.iov_len);
+        return 0;
+    }
+    return write_piece(spill, file, &iov, 1, cbi_place_block(where) * CBI_SPILL_ALIGN, iov.iov_len);
+}
+
+/* Only when the disk cannot follow, which is when nearly all threads wait for it: see tier.c. */
+static bool wants_tier(cbi_spill *spill) {
+    if (spill->places.tier.blocks == 0) {
+        return false;
+    }
+    cbi_mutex_lock(&spill->lock);
+    bool busy = spill->transfers * 4 >= spill->io.thread_count * 3;
+    cbi_mutex_unlock(&spill->lock);
+    return busy || spill->tier_first;
 }
 
 /* All of the group lies in one stretch; answers where it begins. */
 static cb_status write_group(cbi_spill *spill, unsigned thread, const cbi_request *first,
                              const group *g, uint64_t *place, cb_error *err) {
+    bool in_memory;
     for (;;) {
-        CB_TRY(cbi_places_reserve(&spill->places, first->owner, g->blocks, place, err));
-        int result = g->packed ? write_packed(spill, thread, first, *place, g)
-                               : write_raw(spill, first, *place);
+        CB_TRY(cbi_places_reserve(&spill->places, first->owner, g->blocks, wants_tier(spill), place,
+                                  err));
+        uint8_t *tier = cbi_places_pin(&spill->places, *place);
+        in_memory = tier != NULL;
+        int result = g->packed ? write_packed(spill, thread, first, *place, tier, g)
+                               : write_raw(spill, first, *place, tier);
+        if (in_memory) {
+            cbi_places_unpin(&spill->places);
+        }
         if (result >= 0) {
             break;
         }
@@ -372,7 +404,7 @@ static cb_status write_group(cbi_spill *spill, unsigned thread, const cbi_reques
                                    g->blocks * CBI_SPILL_ALIGN, err);
         }
     }
-    note_written(spill, g->payload, g->blocks * CBI_SPILL_ALIGN);
+    note_written(spill, g->payload, in_memory ? 0 : g->blocks * CBI_SPILL_ALIGN);
     return CB_OK;
 }
 
@@ -483,6 +515,12 @@ static cb_status fail_read(cbi_spill *spill, uint64_t place, uint64_t bytes, int
 
 static cb_status fail_damaged(const cbi_spill *spill, uint64_t place, const cb_error *what,
                               cb_error *err) {
+    if (cbi_tier_is(&spill->places, place)) {
+        return cbi_fail(err, CB_ECORRUPT,
+                        "what was kept in memory is not what was put there: %.300s. The memory is "
+                        "at fault. Nothing wrong was given out; run again",
+                        what->message);
+    }
     const cbi_spill_file *file = &spill->places.files[cbi_place_file(place)];
     return cbi_fail(err, CB_ECORRUPT,
                     "what came back from temporary file %u in %s at byte %" PRIu64
@@ -493,13 +531,27 @@ static cb_status fail_damaged(const cbi_spill *spill, uint64_t place, const cb_e
                     cbi_place_block(place) * CBI_SPILL_ALIGN, what->message);
 }
 
-static cb_status read_batch(cbi_spill *spill, unsigned thread, const cbi_request *request,
-                            cb_error *err) {
-    uint64_t place = request->extent.place;
-    uint64_t bytes = (uint64_t)request->extent.blocks * CBI_SPILL_ALIGN;
+/* What lies in memory, packed there and then or laid out as segments to their capacity. */
+static cb_status read_tier(const cbi_request *request, const uint8_t *tier, uint64_t bytes,
+                           const cbi_frame_origin *origin, cb_error *what) {
+    if (cbi_place_packed(request->extent.place)) {
+        return cbi_frames_unpack(tier, bytes, request->in, request->count, origin, what);
+    }
+    uint64_t done = 0;
+    for (uint32_t i = 0; i < request->count && done < bytes; i++) {
+        size_t length = cbi_min(request->in[i].capacity, bytes - done);
+        memcpy(request->in[i].base, tier + done, length);
+        done += length;
+    }
+    return cbi_frames_settle(request->in, request->count, bytes, origin, what);
+}
+
+static cb_status read_disk(cbi_spill *spill, unsigned thread, const cbi_request *request,
+                           uint64_t place, uint64_t bytes, const cbi_frame_origin *origin,
+                           cb_error *what, cb_error *err) {
     uint64_t start = cbi_place_block(place) * CBI_SPILL_ALIGN;
     cbi_spill_file *file = &spill->places.files[cbi_place_file(place)];
-    bool packed = cbi_place_packed(place);
+    bool packed = cbi_place_packed(request->extent.place);
     uint8_t *staging = packed ? staging_of(spill, thread) : NULL;
     struct iovec whole = {staging, bytes};
     int result = packed ? read_piece(spill, file, &whole, 1, start, bytes)
@@ -507,18 +559,32 @@ static cb_status read_batch(cbi_spill *spill, unsigned thread, const cbi_request
     if (result < 0) {
         return fail_read(spill, place, bytes, result, err);
     }
-    cbi_frame_origin origin = origin_of(spill, request, place);
-    cb_error what = {.status = CB_OK};
-    cb_status status =
-        packed ? cbi_frames_unpack(staging, bytes, request->in, request->count, &origin, &what)
-               : cbi_frames_settle(request->in, request->count, bytes, &origin, &what);
-    if (status != CB_OK) {
-        return fail_damaged(spill, place, &what, err);
-    }
     cbi_mutex_lock(&spill->lock);
     spill->stats.read_bytes += bytes;
     cbi_mutex_unlock(&spill->lock);
-    return CB_OK;
+    return packed ? cbi_frames_unpack(staging, bytes, request->in, request->count, origin, what)
+                  : cbi_frames_settle(request->in, request->count, bytes, origin, what);
+}
+
+static cb_status read_batch(cbi_spill *spill, unsigned thread, const cbi_request *request,
+                            cb_error *err) {
+    uint64_t place = request->extent.place;
+    uint64_t bytes = (uint64_t)request->extent.blocks * CBI_SPILL_ALIGN;
+    cbi_frame_origin origin = origin_of(spill, request, place);
+    cb_error what = {.status = CB_OK};
+    const uint8_t *tier = cbi_places_pin(&spill->places, place);
+    cb_status status;
+    if (tier != NULL) {
+        status = read_tier(request, tier, bytes, &origin, &what);
+        cbi_places_unpin(&spill->places);
+    } else {
+        place = cbi_places_where(&spill->places, place);
+        status = read_disk(spill, thread, request, place, bytes, &origin, &what, err);
+    }
+    if (status == CB_OK || what.status == CB_OK) { /* a failed transfer has told already */
+        return status;
+    }
+    return fail_damaged(spill, place, &what, err);
 }
 
 static void perform_read(cbi_spill *spill, unsigned thread, const cbi_request *request) {
@@ -585,6 +651,7 @@ static cb_status open_parts(cbi_spill *spill, const cbi_spill_options *options, 
         spill->staging = options->staging;
         spill->staging_slice = slice_bytes(options->segment_bytes);
     }
+    spill->tier_first = options->tier_first;
     cbi_codec_init(&spill->codec, options->codec, cbi_sys_cpus());
     CB_TRY(cbi_places_init(&spill->places, options, err));
     spill->direct = true;
@@ -676,7 +743,7 @@ cb_status cbi_spill_read(cbi_spill *spill, uint32_t owner, uint32_t sequence,
     uint64_t bytes = (uint64_t)extent->blocks * CBI_SPILL_ALIGN;
     bool packed = cbi_place_packed(extent->place);
     bool known =
-        cbi_place_file(extent->place) < spill->places.folder_count * spill->places.groups &&
+        cbi_place_file(extent->place) <= spill->places.folder_count * spill->places.groups &&
         bytes > 0 && (packed ? bytes <= staging_capacity(spill) : bytes <= capacity);
     if (count != extent->segments || !known) {
         return cbi_fail(err, CB_EMISUSE,
@@ -691,6 +758,48 @@ cb_status cbi_spill_read(cbi_spill *spill, uint32_t owner, uint32_t sequence,
                            .done = done,
                            .ctx = ctx};
     return cbi_io_submit(&spill->io, &request, err);
+}
+
+static int write_tier(cbi_spill *spill, uint64_t place, uint64_t blocks) {
+    enum { PIECE_BLOCKS = 256 };
+    cbi_spill_file *file = &spill->places.files[cbi_place_file(place)];
+    uint64_t start = cbi_place_block(place);
+    for (uint64_t at = 0; at < blocks; at += PIECE_BLOCKS) {
+        size_t bytes = (size_t)cbi_min(blocks - at, PIECE_BLOCKS) * CBI_SPILL_ALIGN;
+        struct iovec iov = {spill->places.tier.memory + at * CBI_SPILL_ALIGN, bytes};
+        int result = write_piece(spill, file, &iov, 1, (start + at) * CBI_SPILL_ALIGN, bytes);
+        if (result < 0) {
+            return result;
+        }
+    }
+    return 0;
+}
+
+cb_status cbi_spill_give_back(cbi_spill *spill, uint8_t **base, cb_error *err) {
+    uint64_t blocks, place = 0;
+    *base = NULL;
+    if (!cbi_tier_leave(&spill->places, &blocks)) {
+        return CB_OK;
+    }
+    uint8_t *memory = spill->places.tier.memory;
+    cb_status status =
+        blocks > 0 ? cbi_places_reserve(&spill->places, 0, blocks, false, &place, err) : CB_OK;
+    int result = status == CB_OK && blocks > 0 ? write_tier(spill, place, blocks) : 0;
+    if (result < 0) {
+        (void)cbi_places_free(&spill->places, place, blocks);
+        status = cbi_places_fail(&spill->places, place, result, "writing", blocks * CBI_SPILL_ALIGN,
+                                 err);
+    }
+    if (status != CB_OK) {
+        cbi_tier_stayed(&spill->places);
+        return status;
+    }
+    cbi_tier_left(&spill->places, place);
+    cbi_mutex_lock(&spill->lock);
+    spill->stats.stored_bytes += blocks * CBI_SPILL_ALIGN;
+    cbi_mutex_unlock(&spill->lock);
+    *base = memory;
+    return CB_OK;
 }
 
 void cbi_spill_free(cbi_spill *spill, const cbi_extent *extent) {

@@ -40,10 +40,14 @@ typedef struct cbi_spill_options {
     uint8_t *staging; /* caller's memory for direct I/O and lz4: cbi_spill_staging_bytes(), aligned
                          to 4 KiB */
     size_t staging_bytes;
+    uint8_t *tier; /* caller's memory where extents lie as they would on disk, when the disk cannot
+                      follow (tier.c); NULL: none. Aligned to 4 KiB. See cbi_spill_give_back */
+    size_t tier_bytes;
     bool allow_memory_fs; /* temporary space on tmpfs is refused otherwise (CB_EUNSUPPORTED) */
     /* For tests: what happens by itself where the file system lacks O_TMPFILE or O_DIRECT. */
     bool named_files;
     bool buffered;
+    bool tier_first; /* what happens where the disk is slow */
 } cbi_spill_options;
 
 enum { CBI_IO_THREADS_LEAST = 2 };
@@ -114,13 +118,21 @@ cb_status cbi_spill_read(cbi_spill *spill, uint32_t owner, uint32_t sequence,
 /** The place may be used again by later writes. Nothing is punched: see docs/spill-format.md. */
 void cbi_spill_free(cbi_spill *spill, const cbi_extent *extent);
 
+/**
+ * Writes out what lies in the memory that was given as `tier`, which is the caller's again then:
+ * *base, once; NULL when it was given back before or there was none. Extents stay where they are
+ * for all who read them. Blocks for as long as that takes, also when another thread does it. Not
+ * on a thread of the spill. On failure (CB_ENOSPC, CB_EIO) nothing has changed.
+ */
+cb_status cbi_spill_give_back(cbi_spill *spill, uint8_t **base, cb_error *err);
+
 /** General write-behind for output files, by the same threads: `done` as above (extent NULL).
  * Alignment is the caller's care. */
 cb_status cbi_spill_pwrite(cbi_spill *spill, int fd, const uint8_t *buf, size_t bytes,
                            uint64_t offset, cbi_spill_done_fn done, void *ctx, cb_error *err);
 
 typedef struct cbi_spill_stats {
-    uint64_t raw_bytes, stored_bytes, read_bytes;
+    uint64_t raw_bytes, stored_bytes, read_bytes; /* stored, read: on disk */
     uint64_t live_bytes, live_peak_bytes;
     bool direct;                             /* O_DIRECT took */
     cb_codec codec;                          /* what pays now */

@@ -85,6 +85,28 @@ static void test_lowest_first_leaves_large_pieces_free(void **state) {
     finish(&f);
 }
 
+static void test_highest_run_leaves_what_lies_below_in_one_piece(void **state) {
+    (void)state;
+    fixture f = make(4096, 100, true, MIB);
+    void *low = cb_segment_pool_take(f.pool, 2);
+    void *high = cbi_segment_pool_take_highest(f.pool, 30);
+    assert_int_equal(index_of(&f, high), 70);
+    assert_int_equal(index_of(&f, cbi_segment_pool_take_highest(f.pool, 5)), 65);
+    cb_segment_pool_give(f.pool, high, 30);
+    assert_int_equal(index_of(&f, cbi_segment_pool_take_highest(f.pool, 10)), 90);
+    cb_segment_pool_give(f.pool, low, 2);
+    assert_int_equal(index_of(&f, cb_segment_pool_take(f.pool, 65)), 0);
+    assert_null(cbi_segment_pool_take_highest(f.pool, 21));
+    assert_int_equal(cb_segment_pool_free_count(f.pool), 20);
+    uint8_t taken[100] = {0};
+    for (int i = 0; i < 20; i++) { /* each of the others once, though none was ever taken */
+        size_t index = index_of(&f, cb_segment_pool_take(f.pool, 1));
+        assert_true(index >= 70 && index < 90 && taken[index]++ == 0);
+    }
+    assert_null(cb_segment_pool_take(f.pool, 1));
+    finish(&f);
+}
+
 static void test_run_is_the_first_that_fits(void **state) {
     (void)state;
     fixture f = make(4096, 200, true, MIB);
@@ -322,6 +344,7 @@ int main(void) {
         cmocka_unit_test(test_preallocated_pool_takes_all_its_bytes_at_once),
         cmocka_unit_test(test_last_given_segment_is_taken_first),
         cmocka_unit_test(test_lowest_first_leaves_large_pieces_free),
+        cmocka_unit_test(test_highest_run_leaves_what_lies_below_in_one_piece),
         cmocka_unit_test(test_run_is_the_first_that_fits),
         cmocka_unit_test(test_singles_and_runs_never_overlap),
         cmocka_unit_test(test_lazy_pool_pays_in_steps_as_segments_are_touched),

@@ -52,6 +52,13 @@ static cb_status put_and_get(cbi_spill *spill, cb_error *err) {
     for (uint32_t i = 0; i < EXTENTS; i++) {
         CB_TRY(write_and_wait(spill, i * 16, i, &contents[i], &extents[i], err));
     }
+    uint8_t *given; /* with a tier: if it cannot be written out everything stays as it was */
+    cb_error refusal;
+    cb_status left = cbi_spill_give_back(spill, &given, &refusal);
+    if (left != CB_OK) {
+        assert_true(cbi_fault_fired());
+        assert_null(given);
+    }
     for (uint32_t i = 0; i < EXTENTS; i++) {
         CB_TRY(read_and_wait(spill, i * 16, i, &extents[i], &back, err));
         assert_same_payload(&contents[i], &back);
@@ -155,6 +162,19 @@ static void test_raw_and_buffered(void **state) {
     fail_all_kinds(options);
 }
 
+static void test_through_a_tier_that_is_given_back(void **state) {
+    (void)state;
+    enum { TIER_BYTES = 192 * 1024 };
+    cbi_spill_options options = options_with(CB_CODEC_LZ4);
+    void *tier = NULL;
+    assert_int_equal(posix_memalign(&tier, CBI_SPILL_ALIGN, TIER_BYTES), 0);
+    options.tier = tier;
+    options.tier_bytes = TIER_BYTES;
+    options.tier_first = true;
+    fail_all_kinds(options);
+    free(tier);
+}
+
 static void test_short_and_interrupted_transfers_change_nothing(void **state) {
     (void)state;
     cb_error err;
@@ -200,6 +220,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_raw_in_files_without_names, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_packed_in_files_with_names, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_raw_and_buffered, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_through_a_tier_that_is_given_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_short_and_interrupted_transfers_change_nothing, set_up,
                                         tear_down),
     };

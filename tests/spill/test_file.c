@@ -30,7 +30,7 @@ static void places_free(cbi_places *p) {
 
 static uint64_t reserve(cbi_places *p, uint32_t owner, uint64_t blocks) {
     uint64_t place = 0;
-    assert_ok(cbi_places_reserve(p, owner, blocks, &place, NULL));
+    assert_ok(cbi_places_reserve(p, owner, blocks, false, &place, NULL));
     return place;
 }
 
@@ -112,13 +112,13 @@ static void test_at_the_limit_every_hole_and_tail_is_used(void **state) {
     }
     cb_error err;
     uint64_t place = 0;
-    assert_status(cbi_places_reserve(p, 0, 1, &place, &err), CB_ENOSPC);
+    assert_status(cbi_places_reserve(p, 0, 1, false, &place, &err), CB_ENOSPC);
     assert_non_null(strstr(err.message, "24.0 MiB"));
     assert_non_null(strstr(err.message, "--temp-limit"));
     (void)cbi_places_free(p, first, 2 * MIB_BLOCKS);
     (void)reserve(p, 77, MIB_BLOCKS); /* a part of the hole */
     (void)reserve(p, 77, MIB_BLOCKS);
-    assert_status(cbi_places_reserve(p, 0, 1, &place, &err), CB_ENOSPC);
+    assert_status(cbi_places_reserve(p, 0, 1, false, &place, &err), CB_ENOSPC);
     assert_int_equal(err.bytes_asked, CBI_SPILL_ALIGN);
     places_free(p);
 }
