@@ -2,6 +2,7 @@
 #include "store/accounts.h"
 
 #include "base/sys.h"
+#include "memory/manager.h"
 
 static uint64_t choose(void *ctx, cb_mode mode, uint64_t bytes, const void *block, void **victims) {
     cbi_accounts *a = ctx;
@@ -40,7 +41,9 @@ static void keep(cbi_accounts *a, cbi_lru_entry *e) {
  *  the disk another gets the next file ready. */
 typedef struct dropping {
     cbi_accounts *accounts;
-    cbi_lru_entry *next; /* guarded by the accounts' lock, as is what follows */
+    bool many;                    /* several threads are at it */
+    uint64_t idle[CB_MODE_COUNT]; /* bytes of each mode that lay idle before; set once */
+    cbi_lru_entry *next;          /* guarded by the accounts' lock, as is what follows */
     uint64_t gone;
 } dropping;
 
@@ -54,15 +57,25 @@ static cbi_lru_entry *next_victim(dropping *d) {
     return e;
 }
 
+/** What many leave behind is of no use as it is to who needed it, and giving it back takes time: it
+ *  is done here, where time is spent waiting for the disk. */
+static void give_back(const dropping *d, cb_mode mode) {
+    if (d->many) {
+        (void)cb_allocator_trim(d->accounts->manager->allocators[mode], d->idle[mode]);
+    }
+}
+
 static void drop_all(void *ctx) {
     dropping *d = ctx;
     cbi_accounts *a = d->accounts;
     for (cbi_lru_entry *e = NULL; (e = next_victim(d)) != NULL;) {
         uint64_t bytes = e->bytes; /* before it is the callee's */
+        cb_mode mode = e->mode;
         if (!a->drop(a->ctx, e)) {
             keep(a, e);
             continue;
         }
+        give_back(d, mode);
         cbi_lock_take(&a->lock);
         d->gone += bytes;
         a->evicted++;
@@ -99,6 +112,10 @@ static uint64_t drop(void *ctx, void *victims) {
     int count = helpers_for(d.accounts, victims);
     int64_t stacks = (int64_t)count * CBI_STACK_TOUCHED_BYTES;
     count_stacks(d.accounts, stacks);
+    d.many = count > 0;
+    for (int mode = 0; mode < CB_MODE_COUNT && d.many; mode++) {
+        d.idle[mode] = cb_allocator_idle(d.accounts->manager->allocators[mode]);
+    }
     bool started = true;
     for (int i = 0; i < count && started; i++) {
         started = cbi_thread_start(&helpers[i], drop_all, &d, "carbide-drop", NULL) == CB_OK;
