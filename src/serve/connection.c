@@ -170,7 +170,7 @@ void cbi_connection_end(cb_server *s, cbi_connection *c) {
         c->fd = -1;
         c->generation++;
     }
-    if (c->state == CBI_BUSY && c->resp != NULL && c->resp->wait.listed) {
+    if (c->state == CBI_BUSY && c->job == CBI_JOB_COPIES) {
         cbi_copies_give_up(s->copies, &c->resp->wait);
     }
     if (c->state == CBI_BUSY || c->state == CBI_FREE) {

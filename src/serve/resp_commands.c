@@ -243,6 +243,7 @@ static void do_type(cb_server *s, cbi_connection *c, args *a) {
  *  before it. */
 static void take_value(cb_server *s, cbi_connection *c, args *a, bool good) {
     cbi_resp *r = c->resp;
+    r->copies = 0;
     bool is_long = r->request.whole < r->request.count;
     cbi_resp_word value = {c->in + c->in_at + r->request.taken, 0};
     if (!is_long) {
