@@ -26,7 +26,7 @@
 #include "base/alloc.h"
 
 static const uint64_t ms = 1000000;
-enum { TICK_MS = 100, BEAT_MS = 500, AGAIN_MS = 200, BRIEFLY_MS = 500 };
+enum { TICK_MS = 100, BEAT_MS = 500, AGAIN_MS = 200, BRIEFLY_MS = 500, WISHES_MAX = 512 };
 
 /* ---- wishes ---- */
 
@@ -62,6 +62,7 @@ static void wish(cbi_copies *cp, cbi_wishes *list, const cbi_replica_action *a) 
     copy_text(w->peer, sizeof w->peer, a->peer);
     copy_text(w->address, sizeof w->address, a->peer_address);
     append(list, w);
+    cp->wish_count++;
     cbi_cond_signal(list == &cp->local ? &cp->wake_keeper : &cp->wake_senders);
 }
 
@@ -172,10 +173,11 @@ static void carry(cbi_copies *cp, const cbi_replica_action *a) {
  *  more steps are made. */
 static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_action *first,
                       cb_error *err) {
-    enum { MAX = sizeof cp->actions / sizeof *cp->actions };
-    size_t count = 0;
+    enum { MOST = sizeof cp->actions / sizeof *cp->actions };
+    bool busy = cp->wish_count > WISHES_MAX; /* the machine keeps the rest */
+    size_t count = 0, max = busy ? CBI_REPLICA_ACTIONS_MIN : MOST;
     event.now_ns = cbi_sys_clock_ns();
-    cb_status status = cbi_replica_step(cp->machine, &event, cp->actions, MAX, &count, err);
+    cb_status status = cbi_replica_step(cp->machine, &event, cp->actions, max, &count, err);
     if (first != NULL && count > 0) {
         *first = cp->actions[0];
     }
@@ -183,11 +185,11 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
         for (size_t i = 0; i < count; i++) {
             carry(cp, &cp->actions[i]);
         }
-        if (count < MAX) {
+        if (count < max || busy) {
             break;
         }
         const cbi_replica_event more = {.kind = CBI_REPLICA_TICK, .now_ns = event.now_ns};
-        (void)cbi_replica_step(cp->machine, &more, cp->actions, MAX, &count, NULL);
+        (void)cbi_replica_step(cp->machine, &more, cp->actions, max, &count, NULL);
     }
     return status;
 }
@@ -509,10 +511,10 @@ static void beat(cbi_copies *cp) {
     size_t count = 0;
     const cb_executor_view *me = NULL;
     cb_status status =
-        s->directory.peers(s->directory.ctx, "", cp->views, CBI_COPY_VIEWS, &count, NULL);
+        s->directory.peers(s->directory.ctx, "", cp->new_views, CBI_COPY_VIEWS, &count, NULL);
     count = status == CB_OK ? cbi_min(count, CBI_COPY_VIEWS) : 0;
     for (size_t i = 0; i < count; i++) {
-        const cb_executor_view *v = &cp->views[i];
+        const cb_executor_view *v = &cp->new_views[i];
         if (strcmp(v->name, s->me.name) == 0 && v->generation >= s->me.generation &&
             strcmp(v->address, s->me.address) == 0) {
             me = v;
@@ -530,6 +532,8 @@ static void beat(cbi_copies *cp) {
     cp->entered = me != NULL ? me->generation : 0;
     if (me != NULL) {
         set_room(cp, whole, used);
+        memcpy(cp->views, cp->new_views, count * sizeof *cp->views);
+        cp->view_count = count;
         (void)step(
             cp, (cbi_replica_event){.kind = CBI_REPLICA_PEERS, .views = cp->views, .count = count},
             NULL, NULL);
@@ -567,13 +571,14 @@ static void carry_out(cbi_copies *cp, cbi_wish *w) {
         case CBI_REPLICA_MOVED_OUT:
         default: break;
     }
-    if (done) {
-        cbi_free(w);
-        return;
-    }
     w->due_ns = cbi_sys_clock_ns() + AGAIN_MS * ms;
     cbi_mutex_lock(&cp->mutex);
-    append(&cp->local, w);
+    if (done) {
+        cp->wish_count--;
+        cbi_free(w);
+    } else {
+        append(&cp->local, w);
+    }
     cbi_mutex_unlock(&cp->mutex);
 }
 
@@ -620,8 +625,12 @@ cb_status cbi_copies_create(cb_server *s, const cb_executor_entry *entry, cbi_co
     cbi_mutex_init(&cp->mutex);
     cbi_cond_init(&cp->wake_keeper);
     cbi_cond_init(&cp->wake_senders);
+    cbi_cond_init(&cp->wake_fetchers);
     for (size_t i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
         cp->links[i].fd = -1;
+    }
+    for (size_t i = 0; i < CBI_COPY_FETCHERS; i++) {
+        cp->fetchers[i].fd = -1;
     }
     const cbi_replica_options o = {.name = entry->name,
                                    .host = entry->host,
@@ -647,6 +656,11 @@ cb_status cbi_copies_start(cbi_copies *cp, cb_error *err) {
         CB_TRY(cb_block_task_create(cp->server->blocks, 0, 0, &x->task, err));
         CB_TRY(cbi_thread_start(&x->thread, cbi_copies_send, x, "carbide-send", err));
     }
+    for (size_t i = 0; i < CBI_COPY_FETCHERS; i++) {
+        cbi_copy_fetcher *f = &cp->fetchers[i];
+        f->copies = cp;
+        CB_TRY(cbi_thread_start(&f->thread, cbi_copies_fetch_all, f, "carbide-fetch", err));
+    }
     return CB_OK;
 }
 
@@ -658,11 +672,16 @@ void cbi_copies_stop(cbi_copies *cp) {
     atomic_store(&cp->quit, true);
     cbi_cond_broadcast(&cp->wake_keeper);
     cbi_cond_broadcast(&cp->wake_senders);
+    cbi_cond_broadcast(&cp->wake_fetchers);
     cbi_mutex_unlock(&cp->mutex);
     cbi_thread_join(&cp->keeper);
     for (size_t i = 0; i < CBI_COPY_SENDERS; i++) {
         cbi_thread_join(&cp->senders[i].thread);
     }
+    for (size_t i = 0; i < CBI_COPY_FETCHERS; i++) {
+        cbi_thread_join(&cp->fetchers[i].thread);
+    }
+    cbi_copies_fetch_none(cp);
     cbi_mutex_lock(&cp->mutex);
     cp->stopped = true;
     for (cbi_copy_wait *w = cp->waits, *next = NULL; w != NULL; w = next) {
@@ -693,9 +712,15 @@ void cbi_copies_destroy(cbi_copies *cp) {
             (void)cbi_sys_close(cp->links[i].fd);
         }
     }
+    for (size_t i = 0; i < CBI_COPY_FETCHERS; i++) {
+        if (cp->fetchers[i].fd >= 0) {
+            (void)cbi_sys_close(cp->fetchers[i].fd);
+        }
+    }
     forget_wishes(&cp->local);
     forget_wishes(&cp->remote);
     cbi_replica_destroy(cp->machine);
+    cbi_cond_fini(&cp->wake_fetchers);
     cbi_cond_fini(&cp->wake_senders);
     cbi_cond_fini(&cp->wake_keeper);
     cbi_mutex_fini(&cp->mutex);

@@ -6,7 +6,11 @@
 
 /* What the files of the machine's owner share; see the essay in copies.c. */
 
-enum { CBI_COPY_SENDERS = CBI_COPIES_THREADS - 1, CBI_COPY_VIEWS = 128 };
+enum {
+    CBI_COPY_SENDERS = 3,
+    CBI_COPY_FETCHERS = CBI_COPIES_THREADS - CBI_COPY_SENDERS - 1,
+    CBI_COPY_VIEWS = 128
+};
 
 /** Something that the machine wants: with what was borrowed turned into what lasts. */
 typedef struct cbi_wish {
@@ -31,12 +35,40 @@ typedef struct cbi_copy_link {
     uint64_t used_ns;
 } cbi_copy_link;
 
+/** A connection to another executor, and how long it has stood still. */
+typedef struct cbi_wire {
+    cbi_copies *copies;
+    int fd;                         /* -1: none */
+    uint64_t moved_ns, deadline_ns; /* whatever moves, it is over then; 0: never */
+} cbi_wire;
+
+/** A request of words; the bytes of its last one may come behind it. */
+typedef struct cbi_wire_request {
+    char bytes[1024];
+    size_t count;
+} cbi_wire_request;
+
 typedef struct cbi_copy_sender {
     cbi_copies *copies;
     cbi_thread thread;
     cb_block_task *task;
     uint8_t buffer[CBI_STREAM_BYTES]; /* of blocks that lie on disk */
 } cbi_copy_sender;
+
+/** Where a block is to be had. */
+typedef struct cbi_copy_source {
+    char address[CB_EXECUTOR_ADDRESS_MAX + 1];
+    cb_place place;
+} cbi_copy_source;
+
+typedef struct cbi_copy_fetcher {
+    cbi_copies *copies;
+    cbi_thread thread;
+    int fd; /* -1; to the one asked last */
+    char address[CB_EXECUTOR_ADDRESS_MAX + 1];
+    cb_location locations[CBI_COPY_VIEWS];
+    cbi_copy_source sources[CBI_COPY_VIEWS];
+} cbi_copy_fetcher;
 
 struct cbi_copies {
     /* immutable */
@@ -47,27 +79,56 @@ struct cbi_copies {
     _Atomic uint64_t tracked; /* blocks of the machine: without any, nobody needs to ask it */
     /* guarded by mutex */
     cbi_mutex mutex;
-    cbi_cond wake_keeper, wake_senders;
+    cbi_cond wake_keeper, wake_senders, wake_fetchers;
     cbi_replica *machine;
     bool stopped;
     uint64_t entered; /* the life that the directory knows; 0: none */
     uint64_t beat_ns; /* when the directory is asked next who is there */
     cbi_wishes local, remote;
+    size_t wish_count; /* in both, and in hand */
+    cbi_connection *fetch_first, *fetch_last;
+    size_t view_count;
+    cb_executor_view views[CBI_COPY_VIEWS]; /* who is there */
     cbi_copy_wait *waits;
     cbi_copy_arrival *arrivals;
     cbi_copy_link links[CBI_REPLICA_PEERS_MAX];
     cbi_replica_action actions[32];
     /* the keeper's */
-    cb_executor_view views[CBI_COPY_VIEWS];
+    cb_executor_view new_views[CBI_COPY_VIEWS];
     cb_location locations[CBI_COPY_VIEWS];
     /* the senders' */
     cbi_copy_sender senders[CBI_COPY_SENDERS];
+    cbi_copy_fetcher fetchers[CBI_COPY_FETCHERS];
 };
 
 /** [mutex] */
 cb_status cbi_copies_step(cbi_copies *copies, cbi_replica_event event, cb_error *err);
 /** The same, taking the mutex. */
 void cbi_copies_tell(cbi_copies *copies, cbi_replica_event event);
+
+/* copies_wire.c: false is the end of the connection, which is closed by who has it */
+
+/** Connects, and says the password. false: it is closed. */
+bool cbi_wire_open(cbi_copies *copies, const char *address, cbi_wire *wire);
+void cbi_wire_close(cbi_wire *wire);
+/** Nothing has come that was not asked for, its end for one. */
+bool cbi_wire_is_alive(const cbi_wire *wire);
+bool cbi_wire_send(cbi_wire *wire, const void *bytes, size_t count);
+/** At least one byte. */
+bool cbi_wire_receive(cbi_wire *wire, void *to, size_t most, size_t *got);
+/** A reply of one line, without its end. */
+bool cbi_wire_line(cbi_wire *wire, char line[CBI_COPIES_LINE]);
+void cbi_wire_begin(cbi_wire_request *request, unsigned words);
+void cbi_wire_word(cbi_wire_request *request, const char *word);
+void cbi_wire_number(cbi_wire_request *request, uint64_t number);
+bool cbi_wire_ask(cbi_wire *wire, const cbi_wire_request *request, char line[CBI_COPIES_LINE]);
+
+/* copies_fetch.c */
+
+/** A fetcher's thread; ctx is its cbi_copy_fetcher. */
+void cbi_copies_fetch_all(void *ctx);
+/** After their end: who waits is told so. */
+void cbi_copies_fetch_none(cbi_copies *copies);
 
 /* copies_send.c */
 

@@ -169,6 +169,7 @@ void cbi_request_sent(cb_server *s, cbi_connection *c) {
         c->job = CBI_JOB_READ;
         cbi_server_submit(s, c);
     } else {
+        cbi_fill_cancel(&c->fill); /* what was another executor's */
         cbi_connection_rest(s, c);
     }
 }
@@ -537,6 +538,7 @@ static cb_status work(cb_server *s, cbi_connection *c, cb_error *err) {
             return CB_OK;
         case CBI_JOB_NONE:
         case CBI_JOB_COPIES:
+        case CBI_JOB_FETCH:
         default: return CB_OK;
     }
 }
@@ -606,6 +608,7 @@ void cbi_request_done(cb_server *s, cbi_connection *c, cbi_job job) {
         case CBI_JOB_CANCEL:
         case CBI_JOB_COPIES:
         case CBI_JOB_BURY:
+        case CBI_JOB_FETCH:
         case CBI_JOB_CLOSE:
         default: break;
     }

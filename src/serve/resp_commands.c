@@ -144,12 +144,57 @@ void cbi_resp_got_block(cb_server *s, cbi_connection *c) {
     }
 }
 
+void cbi_resp_fetched_block(cb_server *s, cbi_connection *c) {
+    uint64_t from = 0, count = c->fill.bytes;
+    if (c->resp->asks == ASKS_RANGE) {
+        count = range_of(c->resp, c->fill.bytes, &from);
+    }
+    if (count <= COPY_MAX) {
+        say_bulk(c, count > 0 ? c->fill.first + from : (const uint8_t *)"", (size_t)count);
+        cbi_fill_cancel(&c->fill);
+        cbi_resp_go_on(c);
+        return;
+    }
+    c->out_end += cbi_resp_put_number(out_of(c), '$', (int64_t)count);
+    c->body = c->fill.first + from;
+    c->body_left = count;
+    c->trailer = 2;
+    c->state = CBI_REPLY;
+    s->stats.copies++;
+    cbi_connection_hurry(s, c, count);
+}
+
+/** What is not here, or cannot be read here, may be elsewhere. Who names a generation asks this
+ *  executor and no other. */
+static bool fetches(cb_server *s, cbi_connection *c) {
+    cbi_resp *r = c->resp;
+    bool bad = r->status == CB_ECORRUPT || r->status == CB_EIO;
+    if (s->copies == NULL || r->fetched || r->generation != 0 || r->asks == ASKS_LENGTH ||
+        (r->status != CB_ENOTFOUND && !bad)) {
+        return false;
+    }
+    r->fetched = true;
+    c->job = CBI_JOB_FETCH;
+    c->state = CBI_BUSY;
+    c->busy_ns = cbi_sys_clock_ns();
+    if (cbi_copies_fetch(s->copies, c)) {
+        return true;
+    }
+    c->job = CBI_JOB_NONE;
+    c->state = CBI_HEAD;
+    c->busy_ns = 0;
+    return false;
+}
+
 void cbi_resp_missed_block(cb_server *s, cbi_connection *c) {
     cbi_resp *r = c->resp;
     cb_block_reader_close(c->reader);
     c->reader = NULL;
     cb_block_release(&c->own);
     cbi_stream_give(s, c);
+    if (fetches(s, c)) {
+        return;
+    }
     if (r->status != CB_ENOTFOUND) {
         cbi_resp_say_failed(c);
     } else if (r->asks == ASKS_ALL) {
@@ -166,6 +211,7 @@ static void read_block(cb_server *s, cbi_connection *c, cbi_resp_word name, uint
                        uint64_t generation) {
     cb_error err;
     c->resp->asks = asks;
+    c->resp->fetched = !can_be_name(name);
     c->resp->generation = generation;
     c->in_at += (uint32_t)c->resp->request.taken; /* what is needed of it is copied */
     if (!can_be_name(name)) {

@@ -254,6 +254,9 @@ void cbi_resp_done(cb_server *s, cbi_connection *c, cbi_job job, bool failed) {
         case CBI_JOB_REMOVE: remove_done(s, c, failed); break;
         case CBI_JOB_COPIES: copies_done(s, c); break;
         case CBI_JOB_BURY: cbi_resp_buried(s, c); break;
+        case CBI_JOB_FETCH:
+            failed ? cbi_resp_missed_block(s, c) : cbi_resp_fetched_block(s, c);
+            break;
         case CBI_JOB_NONE:
         case CBI_JOB_KEEP:
         case CBI_JOB_CLOSE:

@@ -60,6 +60,7 @@ typedef enum cbi_job {
     CBI_JOB_CANCEL, /* a put, whose bytes have all come */
     CBI_JOB_COPIES, /* nobody's: its put waits for copies elsewhere */
     CBI_JOB_BURY,   /* a block was removed everywhere */
+    CBI_JOB_FETCH,  /* a fetcher's: a get, from another executor */
     CBI_JOB_CLOSE
 } cbi_job;
 
@@ -89,6 +90,7 @@ typedef struct cbi_resp {
     uint64_t generation;  /* CARBIDE.PUT, CARBIDE.GET: of the block; else 0 */
     uint32_t line_left;   /* of a SET in a line, after its value */
     uint8_t asks;         /* GET, GETRANGE or STRLEN */
+    bool fetched;         /* it was asked of others */
     bool offers;          /* CBI_JOB_BURY makes room for an offer */
     uint8_t wrong;        /* passwords */
     int64_t first, last;  /* GETRANGE */
@@ -305,6 +307,8 @@ void cbi_resp_execute(cb_server *server, cbi_connection *c);
 /** It continues, when what it waited for has happened. */
 void cbi_resp_got_block(cb_server *server, cbi_connection *c);
 void cbi_resp_missed_block(cb_server *server, cbi_connection *c);
+/** c->fill has it. */
+void cbi_resp_fetched_block(cb_server *server, cbi_connection *c);
 void cbi_resp_remove_next(cb_server *server, cbi_connection *c);
 /** A SET's options, in the request that follows its value. false: an error was said. */
 bool cbi_resp_set_options(cb_server *server, cbi_connection *c, const uint8_t *bytes,

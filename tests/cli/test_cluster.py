@@ -168,7 +168,7 @@ class Cluster(unittest.TestCase):
         put = ("CARBIDE.PUT", "x", generation, "MEMORY_ONLY_SER")
         self.assertIn(b"did not arrive", b.peer.ask(*put, checksum ^ 1, value))
         self.assertIn(b"did not arrive", b.peer.ask(*put, checksum, value[:-1] + b"?"))
-        self.assertIsNone(b.peer.ask("GET", "x"))
+        self.assertEqual(b.peer.ask("EXISTS", "x"), 0)
         self.assertEqual(b.peer.ask(*put, checksum, value), b"+OK")
         self.assertEqual(b.peer.ask(*put, checksum, value), b"+OK")  # it is here already
         self.assertEqual(b.peer.ask("CARBIDE.GET", "x", generation), value)
@@ -293,6 +293,36 @@ class Cluster(unittest.TestCase):
         self.sees(a, 0)
         self.assertEqual(a.peer.ask("SET", "z", b"v", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")
         self.assertEqual(a.peer.ask("WAIT", 1, 0), 0)
+
+    def test_what_is_elsewhere_is_read_there(self):
+        a, b, c = self.executor("a", "--host", "h1"), self.executor("b", "--host", "h2"), self.executor("c", "--host", "h1")
+        for p in (a, b, c):
+            self.sees(p, 2)
+        blocks = {}
+        for size in (0, 1, 1024, 1025, 70_000, 3_000_001):
+            for level in ("MEMORY_ONLY_SER_2", "DISK_ONLY_2"):
+                blocks[f"x{size}{level}"] = self.random.randbytes(size)
+                self.put(a, f"x{size}{level}", blocks[f"x{size}{level}"], level)
+        for name, value in blocks.items():
+            self.known(name, "a")
+            self.known(name, "b")
+            self.assertEqual(c.peer.ask("EXISTS", name), 0)
+            self.assertEqual(c.peer.ask("GET", name), value)
+            self.assertEqual(c.peer.ask("GETRANGE", name, 1, 1500), value[1:1501])
+            self.assertEqual(c.peer.ask("EXISTS", name), 0)  # no copy stays
+        self.assertIsNone(c.peer.ask("GET", "nobody's"))
+        self.assertIsNone(c.peer.ask("CARBIDE.GET", "x1MEMORY_ONLY_SER_2", self.known("x1MEMORY_ONLY_SER_2", "a")[3]))
+        # The next one is asked when the first is dead, whoever was the nearer.
+        c.peer.socket.sendall(b"".join(request("GET", name) for name in blocks))
+        a.send_signal(signal.SIGKILL)
+        for value in blocks.values():
+            self.assertEqual(c.peer.reply(), value)
+        a.wait()
+        for name, value in blocks.items():
+            self.assertEqual(c.peer.ask("GET", name), value)
+        # Who asks for the directory, which has gone, is told that, and not that there is no such block.
+        self.redis_kill()
+        self.assertEqual(c.peer.ask("GET", "nobody's")[:5], b"-BUSY")
 
     def test_what_a_death_took_is_copied_again(self):
         executors = {name: self.executor(name) for name in ("a", "b", "c")}

@@ -99,7 +99,7 @@ class Kill(cluster.Cluster):
         for block, digest in kept.items():
             self.wait(f"{block} is at two", lambda block=block: len(set(self.holders(block))) >= 2)
             for name in sorted(set(self.holders(block))):
-                value = self.executors[name].peer.ask("GET", block)
+                value = self.executors[name].peer.ask("CARBIDE.GET", block, self.known(block, name)[3])
                 self.assertIsNotNone(value, f"{block} at {name}")
                 self.assertEqual(hashlib.sha256(value).digest(), digest, f"{block} at {name}")
         return len(kept)

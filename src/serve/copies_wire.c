@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection to another executor, in RESP as anybody speaks it to a server: small requests that
+ * are made up in one piece, replies of one line, and bytes as they are. A peer that moves nothing
+ * for a few seconds has failed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "serve/copies_private.h"
+
+enum { CONNECT_MS = 2000, STILL_MS = 5000, LOOK_MS = 200 };
+
+static const uint64_t ms = 1000000;
+
+/* ---- bytes ---- */
+
+/** Waits until the socket is ready; false: it has been too long, or we are to end. */
+static bool wait_for(const cbi_wire *w, bool writable) {
+    for (;;) {
+        uint64_t now = cbi_sys_clock_ns();
+        if (atomic_load(&w->copies->quit) || now > w->moved_ns + STILL_MS * ms ||
+            (w->deadline_ns > 0 && now > w->deadline_ns)) {
+            return false;
+        }
+        int ready = cbi_sys_wait_for(w->fd, writable, LOOK_MS);
+        if (ready != 0) {
+            return ready > 0;
+        }
+    }
+}
+
+bool cbi_wire_send(cbi_wire *w, const void *bytes, size_t count) {
+    const uint8_t *at = bytes;
+    w->moved_ns = cbi_sys_clock_ns();
+    while (count > 0) {
+        const struct iovec piece = {(void *)(uintptr_t)at, count};
+        ssize_t sent = cbi_sys_send(w->fd, &piece, 1, -1);
+        if (sent == -EAGAIN) {
+            if (!wait_for(w, true)) {
+                return false;
+            }
+            continue;
+        }
+        if (sent <= 0) {
+            return false;
+        }
+        at += sent;
+        count -= (size_t)sent;
+        w->moved_ns = cbi_sys_clock_ns();
+    }
+    return true;
+}
+
+bool cbi_wire_receive(cbi_wire *w, void *to, size_t most, size_t *got) {
+    w->moved_ns = cbi_sys_clock_ns();
+    ssize_t count = cbi_sys_receive(w->fd, to, most);
+    while (count == -EAGAIN && wait_for(w, false)) {
+        count = cbi_sys_receive(w->fd, to, most);
+    }
+    *got = count > 0 ? (size_t)count : 0;
+    return count > 0;
+}
+
+bool cbi_wire_line(cbi_wire *w, char line[CBI_COPIES_LINE]) {
+    size_t length = 0, got = 0;
+    while (length < CBI_COPIES_LINE - 1 &&
+           cbi_wire_receive(w, line + length, CBI_COPIES_LINE - 1 - length, &got)) {
+        length += got;
+        if (length >= 2 && line[length - 2] == '\r' && line[length - 1] == '\n') {
+            line[length - 2] = '\0';
+            return true;
+        }
+    }
+    return false; /* nobody of ours says more */
+}
+
+void cbi_wire_begin(cbi_wire_request *r, unsigned words) {
+    r->count = (size_t)snprintf(r->bytes, sizeof r->bytes, "*%u\r\n", words);
+}
+
+void cbi_wire_word(cbi_wire_request *r, const char *word) {
+    size_t length = strlen(word);
+    r->count +=
+        (size_t)snprintf(r->bytes + r->count, sizeof r->bytes - r->count, "$%zu\r\n", length);
+    cb_assert(r->count + length + 2 < sizeof r->bytes);
+    memcpy(r->bytes + r->count, word, length);
+    memcpy(r->bytes + r->count + length, "\r\n", 2);
+    r->count += length + 2;
+}
+
+void cbi_wire_number(cbi_wire_request *r, uint64_t number) {
+    char text[24];
+    (void)snprintf(text, sizeof text, "%llu", (unsigned long long)number);
+    cbi_wire_word(r, text);
+}
+
+bool cbi_wire_ask(cbi_wire *w, const cbi_wire_request *r, char line[CBI_COPIES_LINE]) {
+    return cbi_wire_send(w, r->bytes, r->count) && cbi_wire_line(w, line);
+}
+
+/* ---- connections ---- */
+
+static bool log_in(cbi_wire *w, const char *password) {
+    enum { LONGEST = CBI_RESP_ARG_MAX };
+    char line[CBI_COPIES_LINE], head[64];
+    size_t length = strlen(password);
+    int bytes = snprintf(head, sizeof head, "*2\r\n$4\r\nAUTH\r\n$%zu\r\n", length);
+    return length <= LONGEST && cbi_wire_send(w, head, (size_t)bytes) &&
+           cbi_wire_send(w, password, length) && cbi_wire_send(w, "\r\n", 2) &&
+           cbi_wire_line(w, line) && line[0] == '+';
+}
+
+bool cbi_wire_open(cbi_copies *cp, const char *address, cbi_wire *w) {
+    cbi_sys_address a;
+    *w = (cbi_wire){.copies = cp, .fd = -1, .moved_ns = cbi_sys_clock_ns()};
+    if (cbi_sys_address_parse(address, &a) < 0) {
+        return false;
+    }
+    w->fd = cbi_sys_connect_tcp(&a, CONNECT_MS);
+    if (w->fd < 0) {
+        return false;
+    }
+    if (cp->server->password != NULL && !log_in(w, cp->server->password)) {
+        (void)cbi_sys_close(w->fd);
+        w->fd = -1;
+        return false;
+    }
+    return true;
+}
+
+void cbi_wire_close(cbi_wire *w) {
+    if (w->fd >= 0) {
+        (void)cbi_sys_close(w->fd);
+        w->fd = -1;
+    }
+}
+
+bool cbi_wire_is_alive(const cbi_wire *w) {
+    return cbi_sys_wait_for(w->fd, false, 0) == 0;
+}
