@@ -15,6 +15,8 @@
  * A SET of a level with several copies parks its connection: it is the loop's again when the
  * machine says that the put is done. The loop itself never waits.
  *
+ * What is asked for here and lies elsewhere is a fetcher's work (copies_fetch.c).
+ *
  * The directory is told by the store's listener (executor.c), not by the machine's reports: those
  * are dropped here. In what life it knows this executor is seen in its list of executors, twice a
  * second; a list without it is not believed.
