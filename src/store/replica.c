@@ -84,6 +84,16 @@ static uint32_t copies_of(const cbi_replica *r, const cbi_tracked *b) {
     return (r->draining ? 0u : 1u) + (uint32_t)__builtin_popcountll(b->held) + b->elsewhere;
 }
 
+/** There are copies enough. One at an executor that is not in the list is nobody's whose end would
+ * be noticed: it is looked for again until it is, or has gone. */
+static void rest_or_settle(cbi_replica *r, cbi_tracked *b) {
+    if (b->elsewhere > 0 && !r->draining) {
+        cbi_tracked_back_off(r, b);
+    } else {
+        cbi_tracked_settle(r, b);
+    }
+}
+
 /* ---- emitting ---- */
 
 static void put_done(cbi_replica *r, cbi_tracked *b, uint32_t copies) {
@@ -133,7 +143,7 @@ static bool serve_sending(cbi_replica *r, cbi_tracked *b) {
         return false;
     }
     if (have >= b->copies) {
-        cbi_tracked_settle(r, b);
+        rest_or_settle(r, b);
     } else {
         cbi_tracked_back_off(r, b);
     }
@@ -391,7 +401,7 @@ static void located(cbi_replica *r, const cbi_replica_event *e) {
     b->held = c.held;
     b->elsewhere = c.elsewhere;
     if (copies_of(r, b) >= b->copies) {
-        cbi_tracked_settle(r, b);
+        rest_or_settle(r, b);
     } else if (r->draining || b->rounds >= c.before_me * ROUNDS_A_RANK) {
         cbi_tracked_send(r, b, true);
     } else {
