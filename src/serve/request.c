@@ -169,7 +169,10 @@ void cbi_request_sent(cb_server *s, cbi_connection *c) {
         c->job = CBI_JOB_READ;
         cbi_server_submit(s, c);
     } else {
-        cbi_fill_cancel(&c->fill); /* what was another executor's */
+        if (c->resp != NULL && c->resp->lent) { /* else it may be the next request's already */
+            c->resp->lent = false;
+            cbi_fill_cancel(&c->fill);
+        }
         cbi_connection_rest(s, c);
     }
 }

@@ -155,6 +155,7 @@ void cbi_resp_fetched_block(cb_server *s, cbi_connection *c) {
         cbi_resp_go_on(c);
         return;
     }
+    c->resp->lent = true;
     c->out_end += cbi_resp_put_number(out_of(c), '$', (int64_t)count);
     c->body = c->fill.first + from;
     c->body_left = count;

@@ -91,6 +91,7 @@ typedef struct cbi_resp {
     uint32_t line_left;   /* of a SET in a line, after its value */
     uint8_t asks;         /* GET, GETRANGE or STRLEN */
     bool fetched;         /* it was asked of others */
+    bool lent;            /* what is being sent are bytes of the fill, another executor's */
     bool offers;          /* CBI_JOB_BURY makes room for an offer */
     uint8_t wrong;        /* passwords */
     int64_t first, last;  /* GETRANGE */

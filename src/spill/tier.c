@@ -11,9 +11,9 @@
  * But memory is not free, either: a page that is touched for the first time has to be found, by the
  * system and often by a host below it, while a disk that keeps up works for nothing. 2 GB at 1 GiB
  * took 3.5 to 5.6 s with rows in all the memory, 3.0 to 4.4 with all that leaves in the tier, and
- * 3.0 to 3.3 with what the disk could not take at that moment. So the tier is for when the disk does
- * not follow: when most of the I/O threads wait for it. A slow disk sees little, a full one nothing
- * any more.
+ * 3.0 to 3.3 with what the disk could not take at that moment. So the tier is for when the disk
+ * does not follow: when most of the I/O threads wait for it. A slow disk sees little, a full one
+ * nothing any more.
  *
  * It looks like one more file to everyone but the last step of a transfer. Who has use for the
  * memory (a giant row) gets it back: all of it is written to one stretch of a real file then, and
