@@ -46,8 +46,22 @@ static void copy_text(char *to, size_t room, const char *from) {
     to[bytes] = '\0';
 }
 
+/** [mutex] It waits already, or is better left out: the machine tells of a removal until it is
+ *  answered, and finds that a copy is lacking. */
+static bool is_too_much(const cbi_copies *cp, const cbi_wishes *list, const cbi_replica_action *a) {
+    bool told = false;
+    for (const cbi_wish *w = list->first; a->kind == CBI_REPLICA_TELL && w != NULL && !told;
+         w = w->next) {
+        told = w->kind == CBI_REPLICA_TELL && strcmp(w->peer, a->peer) == 0;
+    }
+    return told || (a->kind == CBI_REPLICA_SEND && cp->wish_count > (size_t)4 * WISHES_MAX);
+}
+
 /** [mutex] What cannot be noted is found lacking again. */
 static void wish(cbi_copies *cp, cbi_wishes *list, const cbi_replica_action *a) {
+    if (is_too_much(cp, list, a)) {
+        return;
+    }
     cbi_wish *w = cbi_alloc(sizeof *w);
     if (w == NULL) {
         return;
@@ -187,6 +201,7 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
         for (size_t i = 0; i < count; i++) {
             carry(cp, &cp->actions[i]);
         }
+        busy = busy || cp->wish_count > WISHES_MAX;
         if (count < max || busy) {
             break;
         }
@@ -403,10 +418,10 @@ cb_status cbi_copies_bury(cbi_copies *cp, const cbi_copy_grave *g, const char *n
 }
 
 cb_status cbi_copies_drop(cbi_copies *cp, cb_block_task *task, const char *name,
-                          uint64_t generation, cb_error *err) {
+                          uint64_t generation, bool wait, cb_error *err) {
     cb_block_ref ref;
     task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_MS * ms;
-    cb_status status = cb_blocks_lock(cp->server->blocks, task, name, true, true, &ref, err);
+    cb_status status = cb_blocks_lock(cp->server->blocks, task, name, true, wait, &ref, err);
     task->deadline_ns = 0;
     if (status != CB_OK) {
         return status;
@@ -423,7 +438,7 @@ cb_status cbi_copies_drop(cbi_copies *cp, cb_block_task *task, const char *name,
 
 /** false: once more, later. */
 static bool drop(cbi_copies *cp, const cbi_wish *w) {
-    cb_status status = cbi_copies_drop(cp, cp->task, w->name, w->generation, NULL);
+    cb_status status = cbi_copies_drop(cp, cp->task, w->name, w->generation, true, NULL);
     if (status == CB_ENOTFOUND) {
         cbi_copies_tell(cp, (cbi_replica_event){.kind = CBI_REPLICA_GONE,
                                                 .name = w->name,
@@ -464,7 +479,7 @@ static void verify(cbi_copies *cp, const cbi_wish *w) {
         status = same ? sum_of(&ref, buffer, &sum, NULL) : CB_ENOTFOUND;
         cb_block_release(&ref);
         if (status == CB_OK && sum != w->checksum) {
-            (void)cbi_copies_drop(cp, cp->task, w->name, w->generation, NULL);
+            (void)cbi_copies_drop(cp, cp->task, w->name, w->generation, true, NULL);
         }
     }
     cbi_free(buffer);
@@ -476,6 +491,7 @@ static void locate(cbi_copies *cp, const cbi_wish *w) {
     cb_status status = d->locate(d->ctx, w->name, cp->locations, CBI_COPY_VIEWS, &count, NULL);
     if (status != CB_OK) {
         cbi_mutex_lock(&cp->mutex);
+        cp->answers = false;
         cp->entered = 0;
         (void)step(cp, (cbi_replica_event){.kind = CBI_REPLICA_LOST}, NULL, NULL);
         cbi_mutex_unlock(&cp->mutex);
@@ -524,6 +540,7 @@ static void beat(cbi_copies *cp) {
     }
     uint64_t used = 0, whole = whole_room(s, &used);
     cbi_mutex_lock(&cp->mutex);
+    cp->answers = status == CB_OK;
     if (me == NULL && cp->entered != 0) {
         (void)step(cp, (cbi_replica_event){.kind = CBI_REPLICA_LOST}, NULL, NULL);
     } else if (me != NULL && me->generation != cp->entered) {
@@ -624,6 +641,7 @@ cb_status cbi_copies_create(cb_server *s, const cb_executor_entry *entry, cbi_co
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for an executor's copies.");
     }
     cp->server = s;
+    cp->answers = true;
     cbi_mutex_init(&cp->mutex);
     cbi_cond_init(&cp->wake_keeper);
     cbi_cond_init(&cp->wake_senders);

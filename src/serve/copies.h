@@ -47,7 +47,7 @@ typedef struct cbi_copy_offer {
     uint32_t copies;
 } cbi_copy_offer;
 
-enum { CBI_COPIES_THREADS = 6, CBI_COPIES_LINE = 256 };
+enum { CBI_COPIES_THREADS = 6, CBI_COPIES_LINE = 512 };
 
 /** Before the server has blocks. CB_ENOMEM, CB_EINVAL: a name that cannot be. */
 cb_status cbi_copies_create(struct cb_server *server, const cb_executor_entry *entry,
@@ -87,9 +87,10 @@ void cbi_copies_arrival_end(cbi_copies *copies, cbi_copy_arrival *arrival);
 /** Somebody says that it was removed everywhere; `name` where it is a block. CB_ENOMEM. */
 cb_status cbi_copies_bury(cbi_copies *copies, const cbi_copy_grave *grave, const char *name,
                           bool is_mine, cb_error *err);
-/** Ends the block if it is not newer than that. CB_EAGAIN, CB_EDEADLINE: it is being read. */
+/** Ends the block if it is not newer than that. CB_EAGAIN, CB_EDEADLINE: it is being read; with
+ *  `wait` only after half a second. */
 cb_status cbi_copies_drop(cbi_copies *copies, cb_block_task *task, const char *name,
-                          uint64_t generation, cb_error *err);
+                          uint64_t generation, bool wait, cb_error *err);
 
 /** A block that is not here is read where it is, into c->fill, while the connection is CBI_BUSY
  * with CBI_JOB_FETCH; then it is handed back. false: not any more. */

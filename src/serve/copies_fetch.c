@@ -101,14 +101,14 @@ static cb_status fetch_from(cbi_copy_fetcher *f, cbi_connection *c, const char *
 }
 
 /** Who has the newest, the nearest first, each with its address ("": not known); how many. */
-static size_t find_sources(cbi_copies *cp, cbi_copy_fetcher *f, size_t count) {
+static size_t find_sources(cbi_copies *cp, cbi_copy_fetcher *f, const char *name, size_t count) {
     size_t order[CBI_COPY_VIEWS], found = 0;
     uint64_t newest = 0;
     for (size_t i = 0; i < count; i++) {
         newest = cbi_max(newest, f->locations[i].place.block_generation);
     }
     cbi_mutex_lock(&cp->mutex);
-    if (newest > 0) {
+    if (newest > 0 && !cbi_replica_is_buried(cp->machine, name, newest)) {
         found = cbi_replica_sources(cp->machine, f->locations, count, newest, 0, order);
     }
     for (size_t i = 0; i < found; i++) {
@@ -126,15 +126,30 @@ static size_t find_sources(cbi_copies *cp, cbi_copy_fetcher *f, size_t count) {
     return found;
 }
 
+static bool directory_answers(cbi_copies *cp) {
+    cbi_mutex_lock(&cp->mutex);
+    bool answers = cp->answers;
+    cbi_mutex_unlock(&cp->mutex);
+    return answers;
+}
+
 static cb_status fetch(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connection *c, cb_error *err) {
     const cb_directory *d = &cp->server->directory;
     size_t count = 0;
-    if (d->locate(d->ctx, c->name, f->locations, CBI_COPY_VIEWS, &count, NULL) != CB_OK) {
+    /* One that hangs is not waited for by each: the keeper asks it twice a second. */
+    bool answers = directory_answers(cp);
+    if (answers &&
+        d->locate(d->ctx, c->name, f->locations, CBI_COPY_VIEWS, &count, NULL) != CB_OK) {
+        cbi_mutex_lock(&cp->mutex);
+        answers = cp->answers = false;
+        cbi_mutex_unlock(&cp->mutex);
+    }
+    if (!answers) {
         return cbi_fail(err, CB_EAGAIN,
                         "Block %s is not here, and the directory does not say where it is.",
                         c->name);
     }
-    count = find_sources(cp, f, cbi_min(count, CBI_COPY_VIEWS));
+    count = find_sources(cp, f, c->name, cbi_min(count, CBI_COPY_VIEWS));
     cb_status status =
         count == 0 ? cbi_fail(err, CB_ENOTFOUND, "Nobody has block %s.", c->name) : CB_EIO;
     for (size_t i = 0; i < count && status == CB_EIO && !atomic_load(&cp->quit); i++) {

@@ -82,6 +82,7 @@ struct cbi_copies {
     cbi_cond wake_keeper, wake_senders, wake_fetchers;
     cbi_replica *machine;
     bool stopped;
+    bool answers;     /* the directory did, when it was last asked */
     uint64_t entered; /* the life that the directory knows; 0: none */
     uint64_t beat_ns; /* when the directory is asked next who is there */
     cbi_wishes local, remote;

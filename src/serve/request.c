@@ -255,7 +255,7 @@ static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *er
         status = finish_set(s, c, err);
     }
     if (status == CB_OK && arrival->status != CB_OK) { /* removed meanwhile, or not to be tracked */
-        (void)cbi_copies_drop(s->copies, c->task, c->name, c->resp->generation, NULL);
+        (void)cbi_copies_drop(s->copies, c->task, c->name, c->resp->generation, true, NULL);
         status = cbi_fail(err, CB_EBUDGET, "Block %s cannot be looked after here.", c->name);
     }
     if (status != CB_EAGAIN || c->patient) {
@@ -401,7 +401,6 @@ void cbi_request_stream(cb_server *s, cbi_connection *c) {
 static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
     cb_block_ref ref;
     bool wait = c->resp != NULL && s->worker_count > 0; /* a DEL counts on it */
-    uint64_t generation = s->copies != NULL ? cbi_copies_generation(s->copies, c->name) : 0;
     if (wait) {
         be_brief(c);
     }
@@ -411,6 +410,8 @@ static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
                         c->name);
     }
     CB_TRY(status);
+    /* with the lock: of this block, and not of one that it has taken the name from meanwhile */
+    uint64_t generation = s->copies != NULL ? cbi_copies_generation(s->copies, c->name) : 0;
     cbi_blocks_end_locked(&ref);
     if (generation != 0) {
         cbi_copies_removed(s->copies, c->name, generation);
@@ -423,7 +424,7 @@ static cb_status bury(const cb_server *s, cbi_connection *c, cb_error *err) {
     const cbi_copy_grave *g = &c->resp->grave;
     CB_TRY(cbi_copies_bury(s->copies, g, c->name, c->resp->offers, err));
     if (g->kind == CBI_GRAVE_BLOCK) { /* at once, if nobody reads it; else soon */
-        (void)cbi_copies_drop(s->copies, c->task, c->name, g->generation, NULL);
+        (void)cbi_copies_drop(s->copies, c->task, c->name, g->generation, c->resp->offers, NULL);
     }
     return CB_OK;
 }

@@ -160,6 +160,9 @@ uint64_t cbi_replica_generation(const cbi_replica *replica);
 bool cbi_replica_holds(const cbi_replica *replica, const char *name, uint64_t generation,
                        uint64_t *generation_out);
 
+/** Was it removed everywhere, as far as this one has heard? */
+bool cbi_replica_is_buried(const cbi_replica *r, const char *name, uint64_t generation);
+
 /** The generation of the block by that name that is here, or is still to be dropped; 0: none. */
 uint64_t cbi_replica_generation_of(const cbi_replica *replica, const char *name);
 

@@ -65,6 +65,10 @@ bool cbi_graves_cover(const cbi_replica *r, const char *name, uint64_t generatio
     return g != NULL && g->generation >= generation;
 }
 
+bool cbi_replica_is_buried(const cbi_replica *r, const char *name, uint64_t generation) {
+    return cbi_graves_cover(r, name, generation);
+}
+
 static void remove_grave(cbi_replica *r, cbi_grave *g) {
     *find(r, g->kind, g->number, g->name) = g->chain;
     r->ring[g->sequence % r->options.graves_max] = NULL;

@@ -182,6 +182,10 @@ class Resp(unittest.TestCase):
         p.socket.sendall(b"".join(request("GET", f"k{i}") for i in range(3000)))
         for i in range(3000):
             self.assertEqual(p.reply(), (f"v{i}" * (i % 300)).encode())
+        for size in (1000, 2000, 100_000, 300_000):  # the answer to the first goes out while the value of the second comes in
+            p.socket.sendall(b"PING\r\n" + request("SET", "large", b"z" * size) + b"PING\r\n")
+            self.assertEqual([p.reply() for _ in range(3)], [b"+PONG", b"+OK", b"+PONG"])
+            self.assertEqual(p.ask("GET", "large"), b"z" * size)
         text = request("SET", "a", b"z" * 2000, "LEVEL", "DISK_ONLY") + request("GET", "a") + b"PING\r\n\r\nget k7\n"
         for i in range(len(text)):
             p.socket.sendall(text[i:i + 1])
