@@ -258,8 +258,8 @@ static void mark_taken(cb_segment_pool *p, uint32_t first, uint32_t count) {
         }
     }
     if (first + count > p->frontier) {
-        for (uint32_t i = p->frontier; i < first; i++) { /* a run from the top */
-            stack_push(p, i);
+        for (uint32_t i = first; i-- > p->frontier;) { /* a run from the top */
+            stack_push(p, i);                          /* the lowest is taken next */
         }
         p->frontier = first + count;
     }

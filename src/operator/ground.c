@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "memory/manager.h"
+#include "memory/segment.h"
 #include "spill/codec.h"
 
 /*
@@ -166,7 +167,8 @@ cb_status cbi_ground_build(cbi_ground *g, const cbi_ground_sizes *z, cbi_spill_o
     spill.staging = g->scratch + z->worker * z->threads;
     spill.staging_bytes = z->staging;
     if (z->tier > 0) {
-        spill.tier = cb_segment_pool_take(g->pool, z->tier);
+        /* at the top, so that what is left of it, once it has ended, is in one piece */
+        spill.tier = cbi_segment_pool_take_highest(g->pool, z->tier);
         cb_assert(spill.tier != NULL);
         spill.tier_bytes = z->tier * z->segment;
     }

@@ -117,7 +117,8 @@ static void scatter(cbi_entry *e, size_t n, uint64_t differ, cbi_entry *other, u
     }
 }
 
-static void scatter_on_stack(cbi_entry *e, size_t n, uint64_t differ) {
+/* Not inlined: its arrays would be in every frame of the recursion. */
+__attribute__((noinline)) static void scatter_on_stack(cbi_entry *e, size_t n, uint64_t differ) {
     cbi_entry other[SCATTER_ON_STACK];
     uint32_t counters[SCATTER_ON_STACK / 2];
     scatter(e, n, differ, other, counters, 62 - (unsigned)__builtin_clzll(n), false);

@@ -434,8 +434,15 @@ static cb_status gain_memory(cbi_partitions *p, size_t units, cb_error *err) {
  */
 cb_status parts_wait_for_memory(cbi_partitions *p, size_t units, bool for_partition, void **base,
                                 cb_error *err) {
-    if (units > 1)
-        CB_TRY(cbi_partitions_end_tier(p, err));
+    if (units > 1) { /* where the disk has no room for the tier it stays, and this may fit beside */
+        cb_error why;
+        cb_status ended = cbi_partitions_end_tier(p, &why);
+        if (ended != CB_OK && ended != CB_ENOSPC) {
+            if (err != NULL)
+                *err = why;
+            return ended;
+        }
+    }
     cbi_mutex_lock(&p->mutex);
     cb_status status = parts_stopped(p, err);
     while (status == CB_OK && p->claimed) {

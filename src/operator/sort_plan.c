@@ -25,12 +25,13 @@
  * disk. Touching memory for the first time costs as well, and more than that saves where the disk
  * keeps up and the host of a virtual machine has to find each page: 2 GB at 256 MiB take a twelfth
  * less time with a plan for 124; at 1 GiB 3.0 to 3.3 s instead of 3.5 to 5.6, and at 4 GiB, where
- * they would fit, 2.6 to 3.0 instead of 2.9 to 6.1. So from an input of 1 GiB on, and before that where most of it has to leave anyway, the
- * plan is made for what is enough. The rest of the budget is the spill's tier (spill/tier.c): it
- * stays untouched while the disk keeps up, takes packed rows as soon as it does not, and is there
- * for rows that turn out to be giants.
+ * they would fit, 2.6 to 3.0 instead of 2.9 to 6.1. So from an input of 1 GiB on, and before that
+ * where most of it has to leave anyway, the plan is made for what is enough. The rest of the budget
+ * is the spill's tier (spill/tier.c): it stays untouched while the disk keeps up, takes packed rows
+ * as soon as it does not, and is there for rows that turn out to be giants.
  *
- * What fits in memory stays there all the same where the temporary folders would not hold it.
+ * Where the temporary folders would not hold all of it beside the output, as much as can be stays
+ * in memory all the same.
  */
 
 enum {
@@ -264,7 +265,7 @@ static void add_spare(const cb_sort *s, uint64_t budget, sort_sizes *z) {
     z->tier = tier * z->segment >= TIER_MIN ? tier : 0;
 }
 
-/* Can everything leave? */
+/* Can everything leave, and the output be written, which may lie in the same place? */
 static bool disk_has_room(const cb_sort *s) {
     uint64_t bytes_free = 0;
     bool in_memory = true;
@@ -272,19 +273,23 @@ static bool disk_has_room(const cb_sort *s) {
             CB_OK ||
         in_memory)
         return false;
-    if (s->o.temp_limit_bytes != 0)
-        bytes_free = cbi_min(bytes_free, s->o.temp_limit_bytes);
-    return stored_total(s) * 1.1 < (double)bytes_free;
+    double temp = stored_total(s) * 1.1;
+    if (s->o.temp_limit_bytes != 0 && temp >= (double)s->o.temp_limit_bytes)
+        return false;
+    return temp + (double)cbi_input_bytes(s->input) < (double)bytes_free;
 }
 
 /* The plan for z->budget. */
 static bool plan_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     uint64_t budget = z->budget;
     z->budget = enough(s, budget);
-    if (z->budget < budget && stored_total(s) < (double)budget && !disk_has_room(s)) {
+    bool much = stored_total(s) >= (double)budget * ENOUGH_FACTOR; /* nearly all leaves anyway */
+    if (z->budget < budget && s->enough_bytes == 0 && !much && !disk_has_room(s)) {
         z->budget = budget;
-        if (size_for(s, threads, z) && z->in_memory)
+        if (size_for(s, threads, z)) {
+            z->spare = z->tier = 0;
             return true;
+        }
         z->budget = enough(s, budget);
     }
     bool fits = size_for(s, threads, z);

@@ -67,9 +67,10 @@ typedef struct cbi_hole {
 typedef struct cbi_tier {
     uint8_t *memory; /* NULL: none, or it has gone */
     uint64_t blocks;
-    unsigned users; /* who copies from or to it just now */
-    bool leaving;   /* somebody writes it out; nobody new comes */
-    uint64_t moved; /* where it begins on disk, once it has gone */
+    unsigned users;        /* who copies from or to it just now */
+    bool leaving;          /* somebody writes it out; nobody new comes */
+    uint64_t moved;        /* where it begins on disk, once it has gone, */
+    uint64_t moved_blocks; /* and how much of that is still taken */
 } cbi_tier;
 
 /** Folders, their files and who lies where. Its own lock, held over nothing slower than a look at a
@@ -129,7 +130,7 @@ bool cbi_tier_is(const cbi_places *places, uint64_t place);
  * to be written. False: there is none (any more). Waits for others who do the same. End it with
  * left (its blocks lie at `moved` now) or stayed. */
 bool cbi_tier_leave(cbi_places *places, uint64_t *blocks);
-void cbi_tier_left(cbi_places *places, uint64_t moved);
+void cbi_tier_left(cbi_places *places, uint64_t moved, uint64_t blocks);
 void cbi_tier_stayed(cbi_places *places);
 
 /** Transfers for files of ours: direct where it works, else written out and dropped from the page

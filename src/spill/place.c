@@ -175,7 +175,8 @@ static int reserve_in(cbi_places *places, uint32_t folder, uint32_t owner, uint6
                                                     there in any case */
                 continue;
             }
-            if (is_full(result) && !*limit) {
+            if (is_full(result) && !*limit &&
+                blocks <= STEP_MAX_BLOCKS) { /* not for a whole tier */
                 places->folders[folder].full = true;
             }
             return result;
@@ -242,8 +243,13 @@ bool cbi_places_free(cbi_places *places, uint64_t place, uint64_t blocks) {
     if (index == file_count(places)) { /* kept in memory, or it was */
         bool last = cbi_place_block(place) + blocks == file->tail_blocks;
         file->tail_blocks = file->live_blocks == 0 ? 0 : file->tail_blocks - (last ? blocks : 0);
+        uint64_t moved = places->tier.moved, all = 0;
+        if (file->live_blocks == 0) { /* and where it went, if it did */
+            all = places->tier.moved_blocks;
+            places->tier.moved_blocks = 0;
+        }
         cbi_mutex_unlock(&places->lock);
-        return false;
+        return all > 0 && cbi_places_free(places, moved, all);
     }
     places->live_blocks -= blocks;
     if (file->live_blocks == 0) {
@@ -265,10 +271,10 @@ bool cbi_places_refused(cbi_places *places, uint64_t place, uint64_t blocks, boo
     cbi_mutex_lock(&places->lock);
     places->files[index].live_blocks -= blocks; /* and no hole: the disk does not have it */
     if (cbi_tier_is(places, place)) {           /* it lies where all of that memory went */
-        cbi_mutex_unlock(&places->lock);
-        return false;
+        index = cbi_place_file(places->tier.moved);
+    } else {
+        places->live_blocks -= blocks;
     }
-    places->live_blocks -= blocks;
     if (full) {
         places->folders[places->files[index].folder].full = true;
     }

@@ -794,7 +794,7 @@ cb_status cbi_spill_give_back(cbi_spill *spill, uint8_t **base, cb_error *err) {
         cbi_tier_stayed(&spill->places);
         return status;
     }
-    cbi_tier_left(&spill->places, place);
+    cbi_tier_left(&spill->places, place, blocks);
     cbi_mutex_lock(&spill->lock);
     spill->stats.stored_bytes += blocks * CBI_SPILL_ALIGN;
     cbi_mutex_unlock(&spill->lock);

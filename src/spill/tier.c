@@ -100,10 +100,11 @@ static void end_leaving(cbi_places *places) {
     cbi_cond_broadcast(&places->idle);
 }
 
-void cbi_tier_left(cbi_places *places, uint64_t moved) {
+void cbi_tier_left(cbi_places *places, uint64_t moved, uint64_t blocks) {
     cbi_mutex_lock(&places->lock);
     places->tier.memory = NULL;
     places->tier.moved = moved;
+    places->tier.moved_blocks = blocks;
     end_leaving(places);
     cbi_mutex_unlock(&places->lock);
 }
