@@ -193,9 +193,9 @@ class Loop(h.Case):
         """Right rows of one key that leave, and a result that is written as it comes."""
         self.verb = "join"
         left = b"".join(b"%06d,%s\n" % (n // 3, b"x" * 30) for n in range(6000)) + b"7,l\n" * 3
-        right = b"".join(b"%06d,%d\n" % (n // 2, n) for n in range(6000)) + b"7,%s\n" % (b"y" * 5000) * 400
+        right = b"".join(b"%06d,%d\n" % (n // 2, n) for n in range(6000)) + b"7,%s\n" % (b"y" * 5000) * 800
         self.write("right.csv", b"b,d\n" + right)
-        self.loop(["--memory", "6M", "-k", "b", "--how", "full", "--sorted", self.write("in.csv", b"b,c\n" + left), self.path("right.csv")])
+        self.loop(["--memory", "8M", "-k", "b", "--how", "full", "--sorted", self.write("in.csv", b"b,c\n" + left), self.path("right.csv")])
 
     def test_a_join_of_one_giant_key(self):
         self.verb = "join"
