@@ -192,6 +192,15 @@ static unsigned count_executors(const cbi_cluster_set *set) {
     return count;
 }
 
+/** A name in a row's first cell, which leads to the copies of that set or executor. */
+static void put_link(cbi_html *h, const char *argument, const char *name) {
+    cbi_html_put(h, "<tr><td><a href=\"/storage?%s=", argument);
+    cbi_html_url(h, name);
+    cbi_html_put(h, "\">");
+    cbi_html_text(h, name);
+    cbi_html_put(h, "</a>");
+}
+
 static void put_sets(cbi_html *h, const cbi_cluster *c) {
     size_t shown = 0;
     cbi_html_put(h,
@@ -201,11 +210,8 @@ static void put_sets(cbi_html *h, const cbi_cluster *c) {
                  "</thead><tbody>");
     for (; shown < c->set_count && has_row(h); shown++) {
         const cbi_cluster_set *set = &c->sets[shown];
-        cbi_html_put(h, "<tr><td><a href=\"/storage?set=");
-        cbi_html_url(h, set->name);
-        cbi_html_put(h, "\">");
-        cbi_html_text(h, set->name);
-        cbi_html_put(h, "</a></td><td>");
+        put_link(h, "set", set->name);
+        cbi_html_put(h, "</td><td>");
         put_level(h, set->level);
         cbi_html_put(h, "</td>");
         put_number(h, set->sum.copies);
@@ -308,11 +314,8 @@ static void put_summary(cbi_html *h, const cbi_cluster *c) {
 
 static void put_executor(cbi_html *h, const cbi_cluster *c, size_t i) {
     const cb_executor_view *e = &c->executors[i];
-    cbi_html_put(h, "<tr><td><a href=\"/storage?executor=");
-    cbi_html_url(h, e->name);
-    cbi_html_put(h, "\">");
-    cbi_html_text(h, e->name);
-    cbi_html_put(h, "</a>%s</td><td>", i == c->self ? " <b>(this one)</b>" : "");
+    put_link(h, "executor", e->name);
+    cbi_html_put(h, "%s</td><td>", i == c->self ? " <b>(this one)</b>" : "");
     cbi_html_text(h, e->address);
     cbi_html_put(h, "</td><td>");
     cbi_html_text(h, e->host);

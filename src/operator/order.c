@@ -49,9 +49,10 @@ static inline void swap_entries(cbi_entry *a, cbi_entry *b) {
     *b = t;
 }
 
-static void insertion_by_prefix(cbi_entry *e, size_t n) {
-    for (size_t i = 1; i < n; i++) {
-        cbi_entry x = e[i];
+/* From where they lie, which may be `e` itself. */
+static inline void insertion_from(cbi_entry *e, const cbi_entry *from, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        cbi_entry x = from[i];
         size_t j = i;
         for (; j > 0 && e[j - 1].prefix > x.prefix; j--)
             e[j] = e[j - 1];
@@ -107,14 +108,7 @@ static void scatter(cbi_entry *e, size_t n, uint64_t differ, cbi_entry *other, u
                 order_in_place(e + from, counters[b] - from, again);
         return;
     }
-    e[0] = other[0];
-    for (size_t i = 1; i < n; i++) {
-        cbi_entry x = other[i];
-        size_t j = i;
-        for (; j > 0 && e[j - 1].prefix > x.prefix; j--)
-            e[j] = e[j - 1];
-        e[j] = x;
-    }
+    insertion_from(e, other, n);
 }
 
 /* Not inlined: its arrays would be in every frame of the recursion. */
@@ -127,7 +121,7 @@ __attribute__((noinline)) static void scatter_on_stack(cbi_entry *e, size_t n, u
 /* `scatters`: this may take more of the stack, which is done once in a recursion. */
 static void order_in_place(cbi_entry *e, size_t n, bool scatters) {
     if (n <= INSERTION_MAX) {
-        insertion_by_prefix(e, n);
+        insertion_from(e, e, n);
         return;
     }
     uint64_t differ = differing_bits(e, n);

@@ -216,10 +216,15 @@ static void note_generation(void *ctx, const cb_block_status *status, cb_level l
     *(uint64_t *)ctx = status->generation;
 }
 
+uint64_t cbi_request_generation(const cb_server *s, const char *name) {
+    uint64_t generation = 0;
+    (void)cbi_blocks_look(s->blocks, name, note_generation, &generation, NULL);
+    return generation;
+}
+
 /** What a CARBIDE.PUT finds by its name. CB_EEXISTS: the same, so nothing is to be done. */
 static cb_status compare(const cb_server *s, const cbi_connection *c, cb_error *err) {
-    uint64_t there = 0, sent = c->resp->generation;
-    (void)cbi_blocks_look(s->blocks, c->name, note_generation, &there, NULL);
+    uint64_t there = cbi_request_generation(s, c->name), sent = c->resp->generation;
     return there == sent  ? CB_EEXISTS
            : there > sent ? cbi_fail(err, CB_EINVAL, "There is a newer block %s here.", c->name)
                           : CB_OK;

@@ -107,6 +107,17 @@ static uint64_t range_of(const cbi_resp *r, uint64_t bytes, uint64_t *from) {
     return none ? 0 : (uint64_t)(last - first) + 1;
 }
 
+/** An answer whose bytes are sent from where they lie. */
+static void send_body(cb_server *s, cbi_connection *c, const uint8_t *bytes, uint64_t count) {
+    c->out_end += cbi_resp_put_number(out_of(c), '$', (int64_t)count);
+    c->body = bytes;
+    c->body_left = count;
+    c->trailer = 2;
+    c->state = CBI_REPLY;
+    s->stats.copies++;
+    cbi_connection_hurry(s, c, count);
+}
+
 void cbi_resp_got_block(cb_server *s, cbi_connection *c) {
     cbi_resp *r = c->resp;
     if (r->generation != 0 && cbi_node_identity(c->own.block).generation != r->generation) {
@@ -128,13 +139,7 @@ void cbi_resp_got_block(cb_server *s, cbi_connection *c) {
         cb_block_release(&c->own);
         cbi_resp_go_on(c);
     } else if (here) {
-        c->out_end += cbi_resp_put_number(out_of(c), '$', (int64_t)count);
-        c->body = c->own.data + from;
-        c->body_left = count;
-        c->trailer = 2;
-        c->state = CBI_REPLY;
-        s->stats.copies++;
-        cbi_connection_hurry(s, c, count);
+        send_body(s, c, c->own.data + from, count);
     } else if (cbi_stream_take(s, c)) {
         c->skip = from;
         c->want = count;
@@ -156,13 +161,7 @@ void cbi_resp_fetched_block(cb_server *s, cbi_connection *c) {
         return;
     }
     c->resp->lent = true;
-    c->out_end += cbi_resp_put_number(out_of(c), '$', (int64_t)count);
-    c->body = c->fill.first + from;
-    c->body_left = count;
-    c->trailer = 2;
-    c->state = CBI_REPLY;
-    s->stats.copies++;
-    cbi_connection_hurry(s, c, count);
+    send_body(s, c, c->fill.first + from, count);
 }
 
 /** What is not here, or cannot be read here, may be elsewhere. Who names a generation asks this

@@ -50,13 +50,6 @@ static bool take_name(cbi_resp_word w, size_t most, char *to) {
     return true;
 }
 
-static void note_generation(void *ctx, const cb_block_status *status, cb_level level,
-                            uint32_t readers) {
-    (void)level;
-    (void)readers;
-    *(uint64_t *)ctx = status->generation;
-}
-
 void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     cbi_resp *r = c->resp;
     char sender[CB_EXECUTOR_NAME_MAX + 1];
@@ -75,9 +68,8 @@ void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     }
     o.copies = cb_level_replicas(level);
     cbi_copies_arrival_end(s->copies, &r->arrival);
-    uint64_t there = 0; /* also of those that have one copy and no more, which nobody tracks */
-    (void)cbi_blocks_look(s->blocks, c->name, note_generation, &there, NULL);
-    if (there > o.generation) {
+    /* also one that has a single copy, which nobody tracks */
+    if (cbi_request_generation(s, c->name) > o.generation) {
         r->offers = false;
         say_answer(c, CBI_REPLICA_CONFLICT);
         finished(c);

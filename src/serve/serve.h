@@ -354,5 +354,7 @@ void cbi_request_body(cb_server *server, cbi_connection *c);
 void cbi_request_stream(cb_server *server, cbi_connection *c);
 /** The reply's bytes at c->body are sent. */
 void cbi_request_sent(cb_server *server, cbi_connection *c);
+/** Of the block by that name here, tracked or not; 0: there is none. */
+uint64_t cbi_request_generation(const cb_server *server, const char *name);
 
 #endif

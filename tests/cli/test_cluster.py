@@ -378,14 +378,8 @@ class Cluster(unittest.TestCase):
 def can_run():
     if shutil.which("redis-server") is None:
         return "redis-server is not installed"
-    done = subprocess.run([h.CARBIDE, "serve", "--listen", "127.0.0.1:0", "--memory", "1G", "--directory", "x"],
-                          stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
-    return "carbide was built without hiredis" if "without hiredis" in done.stderr else None
+    return h.built_without("hiredis", "--directory", "x")
 
 
 if __name__ == "__main__":
-    why = can_run()
-    if why is not None:
-        print("skipped: " + why)
-        sys.exit(77)
-    h.main()
+    h.main(skip=can_run())

@@ -157,14 +157,8 @@ def can_run():
         return "stunnel is not installed"
     if b"--tls" not in subprocess.run(["redis-cli", "--help"], capture_output=True).stdout:
         return "redis-cli was built without TLS"
-    done = subprocess.run([h.CARBIDE, "serve", "--listen", "127.0.0.1:0", "--memory", "1G", "--directory", "x"],
-                          stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
-    return "carbide was built without hiredis" if "without hiredis" in done.stderr else None
+    return h.built_without("hiredis", "--directory", "x")
 
 
 if __name__ == "__main__":
-    why = can_run()
-    if why is not None:
-        print("skipped: " + why)
-        sys.exit(77)
-    h.main()
+    h.main(skip=can_run())

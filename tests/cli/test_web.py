@@ -326,15 +326,5 @@ class Web(unittest.TestCase):
         self.assertEqual(a.page("/executors").column("executors"), ["a (this one)"])
 
 
-def can_run():
-    done = subprocess.run([h.CARBIDE, "serve", "--listen", "127.0.0.1:0", "--memory", "1G", "--web", "x"], stderr=subprocess.PIPE,
-                          text=True, timeout=PATIENCE, env=h.C_LOCALE)
-    return "carbide was built without libmicrohttpd" if "without libmicrohttpd" in done.stderr else None
-
-
 if __name__ == "__main__":
-    why = can_run()
-    if why is not None:
-        print("skipped: " + why)
-        sys.exit(77)
-    h.main()
+    h.main(skip=h.built_without("libmicrohttpd", "--web", "x"))

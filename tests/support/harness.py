@@ -278,8 +278,19 @@ def records(rows, seed=1, shape="lines"):
     return b"".join(out)
 
 
-def main():
+def built_without(library, *options):
+    """Why a server with these options cannot be had in this build; None: it can."""
+    done = subprocess.run([CARBIDE, "serve", "--listen", "127.0.0.1:0", "--memory", "1G", *options], stderr=subprocess.PIPE,
+                          text=True, timeout=120, env=C_LOCALE)
+    return "carbide was built without " + library if "without " + library in done.stderr else None
+
+
+def main(skip=None):
+    """`skip`: why nothing here can run."""
     global LONG, SEED
+    if skip is not None:
+        print("skipped: " + skip)
+        sys.exit(77)
     arguments = sys.argv[1:]
     if "--long" in arguments:
         arguments.remove("--long")
