@@ -78,7 +78,8 @@ cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err);
 /** Ends the tier: the spill writes out what it holds, its segments go to the pool, from then
  * on as so many more that should be free. For who needs many of them, in one piece or at all; who
  * takes more than one at a time does so by itself. Any thread, no lock held; blocks. Once that is
- * done, or where there is none, it costs a look. */
+ * done, or where there is none, it costs a look. CB_ENOSPC: the disk had no room, it stays where it
+ * is and holds what it held. */
 cb_status cbi_partitions_end_tier(cbi_partitions *p, cb_error *err);
 /** Segments in it now. */
 size_t cbi_partitions_tier(const cbi_partitions *p);

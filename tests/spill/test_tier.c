@@ -110,6 +110,7 @@ static void test_memory_is_given_back_once_and_extents_stay_readable(void **stat
         for (uint32_t i = 0; i < 20; i++) {
             cbi_spill_free(s.t.spill, &s.extents[i]);
         }
+        assert_int_equal(stats_of(&s).live_bytes, 0); /* also what moved is free again on disk */
         scene_close(&s);
     }
 }
