@@ -194,7 +194,7 @@ static void load_some(void *ctx) {
     load loads[AHEAD];
     uint32_t started = 0, finished = 0;
     for (unsigned i = 0; i < AHEAD; i++) {
-        cbi_mutex_init(&loads[i].lock);
+        cbi_mutex_init(&loads[i].lock, CBI_RANK_INNER);
         cbi_cond_init(&loads[i].arrived);
     }
     bool more = true;
@@ -335,7 +335,7 @@ int main(int argc, char **argv) {
         die("no memory");
     }
     fill_source(b.source, 256 * 1024);
-    cbi_mutex_init(&b.lock);
+    cbi_mutex_init(&b.lock, CBI_RANK_INNER);
     cbi_cond_init(&b.freed);
     for (unsigned i = 0; i < BATCHES; i++) {
         slot *s = &b.slots[i];

@@ -4,7 +4,7 @@
 
 #include <stdatomic.h>
 
-#include "base/base.h"
+#include "base/rank.h"
 
 /*
  * A lock of four bytes for sections of a few dozen instructions, and a parker for those who must
@@ -13,17 +13,34 @@
  * and _unlock take. The accounts of memory live under such a lock (40 ns for an acquire and a
  * release together leave no room for more).
  *
- * Not recursive. A zeroed lock is a free one; nothing to destroy.
+ * Not recursive. A zeroed lock is a free one that only lacks its rank (cbi_lock_init); nothing to
+ * destroy.
  */
 typedef struct cbi_lock {
     _Atomic uint32_t word; /* 0 free, 1 held, more: held or spoken for, and somebody sleeps */
+#ifdef CARBIDE_DEBUG
+    cbi_rank rank;
+#endif
 } cbi_lock;
+
+/** Of a zeroed one. */
+static inline void cbi_lock_init(cbi_lock *lock, cbi_rank rank) {
+#ifdef CARBIDE_DEBUG
+    lock->rank = rank;
+#else
+    (void)lock;
+    (void)rank;
+#endif
+}
 
 void cbi_lock_take_slow(cbi_lock *lock);
 /** It is free now; `was` more than 1. */
 void cbi_lock_give_slow(cbi_lock *lock, uint32_t was);
 
 static inline void cbi_lock_take(cbi_lock *lock) {
+#ifdef CARBIDE_DEBUG
+    cbi_rank_take(lock, lock->rank);
+#endif
     uint32_t is_free = 0;
     if (CBI_UNLIKELY(!atomic_compare_exchange_strong_explicit(
             &lock->word, &is_free, 1, memory_order_acquire, memory_order_relaxed))) {
@@ -32,6 +49,9 @@ static inline void cbi_lock_take(cbi_lock *lock) {
 }
 
 static inline void cbi_lock_give(cbi_lock *lock) {
+#ifdef CARBIDE_DEBUG
+    cbi_rank_give(lock); /* before: it may be gone after */
+#endif
     uint32_t was = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
     if (CBI_UNLIKELY(was > 1)) {
         cbi_lock_give_slow(lock, was);

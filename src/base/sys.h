@@ -9,7 +9,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#include "base/base.h"
+#include "base/rank.h"
 
 /*
  * The only place that talks to the operating system. Everything here can be made to fail by a test:
@@ -192,9 +192,14 @@ cb_status cbi_thread_start(cbi_thread *thread, cbi_thread_fn fn, void *ctx, cons
                            cb_error *err);
 void cbi_thread_join(cbi_thread *thread); /* nothing when it never ran */
 
-typedef pthread_mutex_t cbi_mutex;
+typedef struct cbi_mutex {
+    pthread_mutex_t system;
+#ifdef CARBIDE_DEBUG
+    cbi_rank rank;
+#endif
+} cbi_mutex;
 typedef pthread_cond_t cbi_cond; /* on the monotonic clock */
-void cbi_mutex_init(cbi_mutex *m);
+void cbi_mutex_init(cbi_mutex *m, cbi_rank rank);
 void cbi_mutex_fini(cbi_mutex *m);
 void cbi_mutex_lock(cbi_mutex *m);
 void cbi_mutex_unlock(cbi_mutex *m);

@@ -67,6 +67,9 @@ static void *run_thread(void *arg) {
     cbi_free(arg);
     (void)pthread_setname_np(pthread_self(), start.name);
     start.fn(start.ctx);
+#ifdef CARBIDE_DEBUG
+    cb_assert(cbi_rank_held() == 0);
+#endif
     return NULL;
 }
 
@@ -124,23 +127,34 @@ void cbi_thread_join(cbi_thread *thread) {
 
 /* ---- locks: what can fail here are broken invariants only ---- */
 
-void cbi_mutex_init(cbi_mutex *m) {
-    int failed = pthread_mutex_init(m, NULL);
+void cbi_mutex_init(cbi_mutex *m, cbi_rank rank) {
+    int failed = pthread_mutex_init(&m->system, NULL);
     cb_assert(failed == 0);
+#ifdef CARBIDE_DEBUG
+    m->rank = rank;
+#else
+    (void)rank;
+#endif
 }
 
 void cbi_mutex_fini(cbi_mutex *m) {
-    int failed = pthread_mutex_destroy(m);
+    int failed = pthread_mutex_destroy(&m->system);
     cb_assert(failed == 0); /* EBUSY: somebody still holds it */
 }
 
 void cbi_mutex_lock(cbi_mutex *m) {
-    int failed = pthread_mutex_lock(m);
+#ifdef CARBIDE_DEBUG
+    cbi_rank_take(m, m->rank);
+#endif
+    int failed = pthread_mutex_lock(&m->system);
     cb_assert(failed == 0);
 }
 
 void cbi_mutex_unlock(cbi_mutex *m) {
-    int failed = pthread_mutex_unlock(m);
+#ifdef CARBIDE_DEBUG
+    cbi_rank_give(m);
+#endif
+    int failed = pthread_mutex_unlock(&m->system);
     cb_assert(failed == 0);
 }
 
@@ -159,13 +173,13 @@ void cbi_cond_fini(cbi_cond *c) {
 }
 
 void cbi_cond_wait(cbi_cond *c, cbi_mutex *m) {
-    int failed = pthread_cond_wait(c, m);
+    int failed = pthread_cond_wait(c, &m->system);
     cb_assert(failed == 0);
 }
 
 bool cbi_cond_wait_until(cbi_cond *c, cbi_mutex *m, uint64_t deadline_ns) {
     struct timespec until = timespec_of(deadline_ns);
-    int result = pthread_cond_timedwait(c, m, &until);
+    int result = pthread_cond_timedwait(c, &m->system, &until);
     cb_assert(result == 0 || result == ETIMEDOUT);
     return result == 0;
 }

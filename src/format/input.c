@@ -147,8 +147,8 @@ cb_status cbi_input_open(const cbi_input_options *options, cbi_input **input, cb
         return cbi_fail(err, CB_ENOMEM, "no memory for %zu inputs", options->path_count);
     }
     in->files = files;
-    cbi_mutex_init(&in->lock);
-    cbi_mutex_init(&in->slow_lock);
+    cbi_mutex_init(&in->lock, CBI_RANK_INPUT);
+    cbi_mutex_init(&in->slow_lock, CBI_RANK_BAD_ROWS);
     cbi_cond_init(&in->changed);
     in->direct_cold = options->direct_cold;
     in->bad_rows = options->bad_rows;

@@ -36,6 +36,7 @@ cb_status cbi_allocator_create(const cb_allocator_options *options, cbi_lock *lo
     if (a == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for an allocator.");
     }
+    cbi_lock_init(&a->own_lock, CBI_RANK_ALLOCATOR);
     a->lock = lock != NULL ? lock : &a->own_lock;
     a->mode = options->mode;
     a->debug_fill = options->debug_fill || fill_always;

@@ -158,6 +158,7 @@ cb_status cb_manager_create(const cb_manager_options *o, cb_manager **manager, c
     if (m == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a manager.");
     }
+    cbi_lock_init(&m->lock, CBI_RANK_MANAGER);
     m->mode = o->mode;
     m->rules = o->rules;
     m->no_off_heap_storage = o->policy == CB_POLICY_STATIC && o->rules == CB_RULES_SPARK;

@@ -138,6 +138,7 @@ cb_status cb_segment_pool_create(const cb_segment_pool_options *options, cb_segm
     if (p == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a segment pool.");
     }
+    cbi_lock_init(&p->lock, CBI_RANK_SEGMENTS);
     p->count = (uint32_t)o->segments_max;
     p->bytes = o->segments_max * o->segment_bytes;
     p->shift = (uint32_t)__builtin_ctzll(o->segment_bytes);

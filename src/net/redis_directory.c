@@ -728,8 +728,8 @@ cb_status cb_redis_directory_create(const cb_redis_directory_options *o,
     cbi_redis_link_init(&d->link, timeout_ns);
     cbi_redis_link_init(&d->look, timeout_ns);
     d->stats.bytes = sizeof *d + 2 * (uint64_t)CBI_REDIS_REPLY_BYTES_MAX + CBI_STACK_TOUCHED_BYTES;
-    cbi_mutex_init(&d->mutex);
-    cbi_mutex_init(&d->look_mutex);
+    cbi_mutex_init(&d->mutex, CBI_RANK_REPORT);
+    cbi_mutex_init(&d->look_mutex, CBI_RANK_LOOK);
     cbi_cond_init(&d->wake);
     cbi_cond_init(&d->left);
     cb_status status = cbi_thread_start(&d->thread, work, d, "carbide-redis", err);

@@ -357,7 +357,7 @@ cb_status cb_web_create(const cb_web_options *o, cb_web **web, cb_error *err) {
         return cbi_fail_bytes(err, CB_ENOMEM, sizeof *w, 0,
                               "The system refused %zu bytes for web pages.", sizeof *w);
     }
-    cbi_mutex_init(&w->mutex);
+    cbi_mutex_init(&w->mutex, CBI_RANK_WEB);
     w->address = address;
     w->directory = o->directory;
     w->listener = w->bell = w->poll = -1;

@@ -13,7 +13,7 @@
 
 enum { CBI_EXTENTS_A_BLOCK = 32 };
 
-/** Where blocks come from and go back to. Zero-initialise. Any thread. */
+/** Where blocks come from and go back to. Zeroed, and its lock initialised. Any thread. */
 typedef struct cbi_extent_slab {
     cbi_lock lock;
     void *chunks; /* all memory, linked */

@@ -67,7 +67,7 @@ cb_status cbi_job_init(cbi_job *job, const cb_job_options *o, const char *name, 
     CB_TRY(check_options(o, err));
     CB_TRY(copy_options(job, o, err));
     cbi_given_init(&job->given[0], o->read, o->read_ctx, o->format, o->zero_terminated);
-    cbi_mutex_init(&job->mutex);
+    cbi_mutex_init(&job->mutex, CBI_RANK_JOB);
     cbi_cond_init(&job->changed);
     job->ground.baseline = o->baseline_bytes != 0 ? o->baseline_bytes : cbi_sys_rss();
     if (job->o.memory_bytes == 0)

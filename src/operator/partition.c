@@ -48,11 +48,12 @@ cb_status cbi_partitions_create(const cbi_partitions_options *o, cbi_partitions 
     }
     atomic_init(&p->tier, o->tier);
     atomic_init(&p->low_water, o->low_water);
-    cbi_mutex_init(&p->ending_tier);
-    cbi_mutex_init(&p->mutex);
+    cbi_mutex_init(&p->ending_tier, CBI_RANK_TIER_END);
+    cbi_mutex_init(&p->mutex, CBI_RANK_PARTITIONS);
     cbi_cond_init(&p->changed);
+    cbi_lock_init(&p->slab.lock, CBI_RANK_EXTENTS);
     for (uint32_t i = 0; i < o->count; i++)
-        cbi_mutex_init(&p->parts[i].lock);
+        cbi_mutex_init(&p->parts[i].lock, CBI_RANK_PARTITION);
     for (unsigned i = 0; i < REQUESTS; i++) {
         request *r = &p->requests[i];
         r->p = p;

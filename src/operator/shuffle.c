@@ -127,7 +127,7 @@ cb_status cb_shuffle_create(const cb_shuffle_options *o, cb_shuffle **shuffle, c
     if (s == NULL) {
         return no_memory(err, sizeof *s);
     }
-    cbi_mutex_init(&s->lock);
+    cbi_mutex_init(&s->lock, CBI_RANK_SHUFFLE);
     cbi_cond_init(&s->freed);
     s->partitions = o->partitions;
     s->page_bytes = o->page_bytes != 0 ? o->page_bytes : PAGE_BYTES_DEFAULT;

@@ -164,7 +164,7 @@ cb_status cbi_sink_open(const cbi_sink_options *o, cbi_sink **out, cb_error *err
     s->o = *o;
     s->fd = -1;
     s->failed = CB_OK;
-    cbi_mutex_init(&s->mutex);
+    cbi_mutex_init(&s->mutex, CBI_RANK_SINK);
     cbi_cond_init(&s->changed);
     cb_status status = CB_OK;
     bool standard = o->path == NULL || strcmp(o->path, "-") == 0;

@@ -79,7 +79,7 @@ cb_status cb_sort_create(const cb_sort_options *o, cb_sort **sort, cb_error *err
     if (s == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for a sort");
     s->failed = CB_OK;
-    cbi_mutex_init(&s->mutex);
+    cbi_mutex_init(&s->mutex, CBI_RANK_SORT);
     cbi_cond_init(&s->changed);
     cb_status status = copy_options(s, o, err);
     s->ground.baseline =

@@ -642,7 +642,7 @@ cb_status cbi_copies_create(cb_server *s, const cb_executor_entry *entry, cbi_co
     }
     cp->server = s;
     cp->answers = true;
-    cbi_mutex_init(&cp->mutex);
+    cbi_mutex_init(&cp->mutex, CBI_RANK_COPIES);
     cbi_cond_init(&cp->wake_keeper);
     cbi_cond_init(&cp->wake_senders);
     cbi_cond_init(&cp->wake_fetchers);

@@ -355,7 +355,7 @@ cb_status cb_server_create(const cb_server_options *o, cb_server **server, cb_er
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a server.");
     }
     s->dir = s->listener = s->tcp = s->poll = s->bell = s->spare = -1;
-    cbi_mutex_init(&s->mutex);
+    cbi_mutex_init(&s->mutex, CBI_RANK_SERVER);
     cbi_cond_init(&s->wake);
     plan(s, o);
     cb_status status = cbi_executor_prepare(s, o, err);

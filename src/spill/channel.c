@@ -243,7 +243,7 @@ static cb_status ring_create(const cb_channel *channel, bool writes, const cb_se
     r->channel = (cb_channel *)channel; /* a reader does not change it */
     r->writes = writes;
     r->count = (uint32_t)count;
-    cbi_mutex_init(&r->lock);
+    cbi_mutex_init(&r->lock, CBI_RANK_CHANNEL);
     cbi_cond_init(&r->idle);
     for (uint32_t i = 0; i < r->count; i++) {
         r->slots[i] = (slot){.ring = r,

@@ -143,7 +143,7 @@ cb_status cbi_places_init(cbi_places *places, const cbi_spill_options *options, 
         .buffered = options->buffered,
         .tier = {.memory = options->tier, .blocks = options->tier_bytes / CBI_SPILL_ALIGN},
     };
-    cbi_mutex_init(&places->lock);
+    cbi_mutex_init(&places->lock, CBI_RANK_PLACES);
     cbi_cond_init(&places->idle);
     places->ready = true;
     CB_TRY(make_tables(places, err));

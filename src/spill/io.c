@@ -131,7 +131,7 @@ static void run_thread(void *ctx) {
 cb_status cbi_io_init(cbi_io *io, unsigned threads, cbi_io_work work, cb_error *err) {
     cb_assert(threads >= 1 && threads <= CBI_IO_THREADS_MAX);
     *io = (cbi_io){.work = work};
-    cbi_mutex_init(&io->lock);
+    cbi_mutex_init(&io->lock, CBI_RANK_IO);
     cbi_cond_init(&io->wanted);
     cbi_cond_init(&io->room);
     io->ready = true;

@@ -645,7 +645,7 @@ static uint64_t make_salt(const cbi_spill *spill) {
 static cb_status open_parts(cbi_spill *spill, const cbi_spill_options *options, cb_error *err) {
     cb_assert(LZ4_sizeofState() <= LZ4_STATE_BYTES);
     spill->salt = make_salt(spill);
-    cbi_mutex_init(&spill->lock);
+    cbi_mutex_init(&spill->lock, CBI_RANK_SPILL);
     spill->ready = true;
     if (options->codec != CB_CODEC_NONE) {
         spill->staging = options->staging;

@@ -138,6 +138,7 @@ static void undo(void *ctx, void *victims) {
 void cbi_accounts_init(cbi_accounts *a, cb_manager *manager, cbi_accounts_drop_fn drop_fn,
                        void *ctx) {
     *a = (cbi_accounts){.manager = manager, .drop = drop_fn, .ctx = ctx};
+    cbi_lock_init(&a->lock, CBI_RANK_STORE);
     const cb_store store = {.choose = choose, .drop = drop, .undo = undo, .ctx = a};
     cb_manager_set_store(manager, &store);
 }

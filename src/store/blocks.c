@@ -110,7 +110,7 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     b->listener = o->listener;
     b->listener_ctx = o->listener_ctx;
     b->charges = o->manager->rules == CB_RULES_NATIVE;
-    cbi_mutex_init(&b->charge_mutex);
+    cbi_mutex_init(&b->charge_mutex, CBI_RANK_CHARGE);
     cbi_accounts_init(&b->accounts, o->manager, cbi_blocks_drop, b);
     b->accounts.stay = stay;
     b->accounts.overhead = o->folder != NULL ? &b->home.staging : NULL;

@@ -516,6 +516,7 @@ cb_status cb_local_directory_create(uint64_t lease_ns, cb_directory_watch_fn wat
     if (d == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a directory.");
     }
+    cbi_lock_init(&d->lock, CBI_RANK_DIRECTORY);
     d->lease_ns = lease_ns;
     d->watch = watch;
     d->watch_ctx = watch_ctx;

@@ -169,7 +169,7 @@ static cb_status rewrite(cb_blocks *b, cb_error *err) {
 
 cb_status cbi_keep_open(cb_blocks *b, const cb_blocks_options *o, cb_error *err) {
     b->keep.manifest.fd = -1;
-    cbi_mutex_init(&b->keep.mutex);
+    cbi_mutex_init(&b->keep.mutex, CBI_RANK_KEEP);
     b->keep.ready = true;
     if (o->keep == NULL) {
         return CB_OK;

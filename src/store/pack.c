@@ -83,6 +83,7 @@ size_t cbi_pack_bytes_max(const cbi_pack *p) {
 
 void cbi_pack_init(cbi_pack *p, uint32_t unit, cbi_home *home) {
     *p = (cbi_pack){.fd = -1, .unit = unit, .home = home};
+    cbi_lock_init(&p->lock, CBI_RANK_PACK);
 }
 
 static int64_t held(const cbi_pack *p) {

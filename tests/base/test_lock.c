@@ -30,6 +30,7 @@ static void *add(void *ctx) {
 static void test_one_at_a_time_has_the_lock(void **state) {
     (void)state;
     static shared s;
+    cbi_lock_init(&s.lock, CBI_RANK_INNER);
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, add, &s), 0);
@@ -56,6 +57,7 @@ static void *hog(void *ctx) {
 static void test_nobody_waits_for_ever_beside_one_who_comes_back_at_once(void **state) {
     (void)state;
     static shared s;
+    cbi_lock_init(&s.lock, CBI_RANK_INNER);
     pthread_t hogs[2];
     for (int i = 0; i < 2; i++) {
         assert_int_equal(pthread_create(&hogs[i], NULL, hog, &s), 0);

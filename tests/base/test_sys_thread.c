@@ -72,7 +72,7 @@ static void pass_through(void *ctx) {
 static void test_a_broadcast_wakes_all_who_wait(void **state) {
     (void)state;
     gate g = {.open = false};
-    cbi_mutex_init(&g.lock);
+    cbi_mutex_init(&g.lock, CBI_RANK_OUTER);
     cbi_cond_init(&g.changed);
     cbi_thread threads[3];
     for (int i = 0; i < 3; i++) {
@@ -97,7 +97,7 @@ static void test_a_wait_ends_at_its_deadline_and_not_before(void **state) {
     (void)state;
     cbi_mutex lock;
     cbi_cond cond;
-    cbi_mutex_init(&lock);
+    cbi_mutex_init(&lock, CBI_RANK_OUTER);
     cbi_cond_init(&cond);
     cbi_mutex_lock(&lock);
     uint64_t deadline = cbi_sys_clock_ns() + 20000000;

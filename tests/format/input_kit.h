@@ -237,7 +237,7 @@ static inline int kit_by_sequence(const void *a, const void *b) {
 /* Everything in order; threads 0: in this one. */
 static inline cb_status kit_read(kit_reading *r, unsigned threads, kit_text *out) {
     cbi_thread workers[8];
-    cbi_mutex_init(&r->lock);
+    cbi_mutex_init(&r->lock, CBI_RANK_INNER);
     r->pieces = NULL;
     r->piece_count = 0;
     r->rows = 0;

@@ -95,7 +95,7 @@ typedef struct answer {
 
 static inline void answer_init(answer *a) {
     memset(a, 0, sizeof *a);
-    cbi_mutex_init(&a->lock);
+    cbi_mutex_init(&a->lock, CBI_RANK_INNER);
     cbi_cond_init(&a->arrived);
 }
 

@@ -70,7 +70,7 @@ static void farewell(void *ctx) {
 
 static void scene_init(scene *s, unsigned threads, bool open) {
     memset(s, 0, sizeof *s);
-    cbi_mutex_init(&s->lock);
+    cbi_mutex_init(&s->lock, CBI_RANK_INNER);
     cbi_cond_init(&s->changed);
     s->open = open;
     s->io = calloc(1, sizeof *s->io);
