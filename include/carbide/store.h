@@ -4,6 +4,7 @@
 
 #include "carbide/block.h"
 #include "carbide/cipher.h"
+#include "carbide/directory.h"
 #include "carbide/manager.h"
 
 CB_EXTERN_C_BEGIN
@@ -108,6 +109,14 @@ typedef struct cb_blocks_options {
     cb_block_listener_fn listener;
     void *listener_ctx;
     bool identities; /**< there is room (16 bytes a block) for generations and checksums */
+    /** The store is an executor of this directory (Spark: BlockManager and its master): it enters
+     *  when it is created, reports each change by itself, enters again and reports everything where
+     *  it is not known any more, and leaves when it is destroyed. NULL: it is in none. Watchers of
+     *  a directory in this process are told inside, as a listener is, and must not call the store.
+     */
+    const cb_directory *directory;
+    /** As whom; copied. Its list is the store's own. memory_max 0: all that blocks can have. */
+    const cb_executor_entry *executor;
     /** Serialised blocks of a known size, from so many bytes on, lie in sealed files of memory that
      *  can be handed to other processes (cb_block_descriptor); 64 KiB at least, 0 = none do. */
     uint64_t share_bytes_min;
@@ -145,6 +154,11 @@ typedef struct cb_blocks_stats {
 } cb_blocks_stats;
 
 CB_API void cb_blocks_stats_get(cb_blocks *blocks, cb_blocks_stats *stats);
+
+/** The store's lease in its directory begins anew: to be called several times a lease. Where it is
+ *  not known any more, or a report could not be taken, it enters again and reports everything.
+ * CB_OK without a directory. CB_EAGAIN: not all could be reported; what the directory answers. */
+CB_API CB_MUST_USE cb_status cb_blocks_renew(cb_blocks *blocks, cb_error *err);
 
 /* ---- tasks and locks ---- */
 

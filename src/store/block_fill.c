@@ -235,7 +235,8 @@ static size_t visit(const cbi_node *n, size_t each, size_t room, cbi_blocks_visi
                     void *ctx) {
     for (; n != NULL; n = n->next) {
         size_t needed = each + n->name_bytes;
-        if (n->writer == NULL && needed <= room) {
+        bool there = n->kind != CBI_ABSENT || n->disk.bytes > 0; /* else it is being put or ended */
+        if (there && needed <= room) {
             cb_block_status status = cbi_node_status(n);
             fn(ctx, &status, n->level, n->entry.pins);
             room -= needed;

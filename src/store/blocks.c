@@ -125,6 +125,9 @@ cb_status cb_blocks_create(const cb_blocks_options *o, cb_blocks **blocks, cb_er
     if (status == CB_OK) {
         status = cbi_keep_open(b, o, err);
     }
+    if (status == CB_OK) {
+        status = cbi_report_open(b, o, err);
+    }
     if (status != CB_OK) {
         cb_blocks_destroy(b);
         return status;
@@ -161,6 +164,7 @@ void cb_blocks_destroy(cb_blocks *b) {
         return;
     }
     cb_assert(b->task_count == 0);
+    cbi_report_close(b);
     cbi_keep_close(b);
     if (b->index.buckets != NULL) {
         free_all(b);
@@ -222,13 +226,17 @@ cb_block_status cbi_node_status(const cbi_node *n) {
 }
 
 void cbi_blocks_report(cb_blocks *b, const cbi_node *n, bool gone) {
+    if (b->listener == NULL && !b->reporting.on) {
+        return;
+    }
+    cb_block_status status = cbi_node_status(n);
+    if (gone) {
+        status = (cb_block_status){.name = n->name, .level = CB_LEVEL_NONE};
+    }
     if (b->listener != NULL) {
-        cb_block_status status = cbi_node_status(n);
-        if (gone) {
-            status = (cb_block_status){.name = n->name, .level = CB_LEVEL_NONE};
-        }
         b->listener(b->listener_ctx, &status);
     }
+    cbi_report_change(b, &status);
 }
 
 /* ---- to disk ---- */
@@ -306,7 +314,6 @@ static void count_out(cb_blocks *b, cbi_node *n) {
 
 /** [locked] It is nobody's any more; the caller gives its memory back without the lock. */
 static void leave_index(cb_blocks *b, cbi_node *n) {
-    count_out(b, n);
     cbi_index_leave(&b->index, n);
     cbi_node_wake(n);
 }
@@ -342,6 +349,7 @@ bool cbi_blocks_drop(void *ctx, cbi_lru_entry *entry) {
     cbi_lock_take(cbi_blocks_lock_of(b));
     entry->marked = false;
     if (gone) {
+        count_out(b, n);
         leave_index(b, n);
     } else {
         cbi_node_wake(n);
@@ -354,7 +362,8 @@ bool cbi_blocks_drop(void *ctx, cbi_lru_entry *entry) {
     return true;
 }
 
-/** Its memory and its file; the caller has it for himself. */
+/** Its memory and its file, and it counts no more; the caller has it for himself. From here on
+ *  nobody who looks finds anything of it: that it has gone is reported later. */
 static void drop_contents(cb_blocks *b, cbi_node *n) {
     cbi_contents contents = {0};
     cbi_lock_take(cbi_blocks_lock_of(b));
@@ -363,6 +372,10 @@ static void drop_contents(cb_blocks *b, cbi_node *n) {
         cbi_accounts_leave(&b->accounts, &n->entry);
         contents = take_contents(b, n);
     }
+    bool on_disk = n->disk.bytes > 0;
+    if (!on_disk) {
+        count_out(b, n);
+    }
     cbi_lock_give(cbi_blocks_lock_of(b));
     if (contents.kind != CBI_ABSENT) {
         cb_mode mode = contents.mode;
@@ -370,9 +383,13 @@ static void drop_contents(cb_blocks *b, cbi_node *n) {
         cbi_contents_free(&b->home, &contents);
         cb_manager_release_storage(b->manager, mode, bytes);
     }
-    if (n->disk.bytes > 0) {
+    if (on_disk) {
+        cbi_on_disk file = n->disk;
         cbi_keep_forget(b, n);
-        cbi_disk_remove(&b->disk, n->name, n->disk);
+        cbi_lock_take(cbi_blocks_lock_of(b));
+        count_out(b, n);
+        cbi_lock_give(cbi_blocks_lock_of(b));
+        cbi_disk_remove(&b->disk, n->name, file);
     }
 }
 
@@ -409,7 +426,6 @@ cb_status cbi_blocks_empty(cb_blocks *b, cb_block_task *task, const char *name, 
     cbi_lock_give(cbi_blocks_lock_of(b));
     drop_contents(b, n);
     cbi_lock_take(cbi_blocks_lock_of(b));
-    count_out(b, n);
     n->level = level;
     n->record_class = 0;
     n->entry.mode = cb_level_mode(level);

@@ -9,6 +9,7 @@
 #include "store/disk.h"
 #include "store/index.h"
 #include "store/manifest.h"
+#include "store/report.h"
 
 /*
  * The store from inside. accounts.lock is the one lock of index, locks of blocks, order of use,
@@ -40,6 +41,7 @@ struct cb_blocks {
     cbi_index index;
     cbi_disk disk;
     cbi_keep keep;
+    cbi_reporting reporting;
     /* immutable */
     uint64_t unroll_bytes;
     uint32_t unroll_period;
