@@ -18,11 +18,21 @@
 #include "base/alloc.h"
 #include "store/blocks.h"
 
+static uint64_t ask_size(void *ctx, uint64_t number) {
+    const cb_block_rest *r = ctx;
+    return r->class->size(r->class->ctx, cbi_records_at(&r->records, number));
+}
+
 cb_status cbi_rest_create(cb_block_task *task, const cbi_node *n, cb_level level,
                           const cb_record_class *class, const cb_record_source *records,
                           const cb_byte_source *bytes, cb_block_rest **rest, cb_error *err) {
+    bool as_records = bytes == NULL && (level & CB_LEVEL_IS_DESERIALISED) != 0;
+    bool sampled = as_records && class->sampled;
     cb_block_rest *r = cbi_calloc(1, sizeof *r);
-    if (r == NULL) {
+    cbi_sizes *sizes = sampled ? cbi_alloc(sizeof *sizes) : NULL;
+    if (r == NULL || (sampled && sizes == NULL)) {
+        cbi_free(sizes);
+        cbi_free(r);
         return cbi_fail(err, CB_ENOMEM, "The system has no memory to unroll a block.");
     }
     r->blocks = task->blocks;
@@ -31,7 +41,7 @@ cb_status cbi_rest_create(cb_block_task *task, const cbi_node *n, cb_level level
     r->mode = n->entry.mode;
     r->class = class;
     r->of_bytes = bytes != NULL;
-    r->as_records = !r->of_bytes && (level & CB_LEVEL_IS_DESERIALISED) != 0;
+    r->as_records = as_records;
     if (r->of_bytes) {
         r->bytes_source = *bytes;
     } else {
@@ -40,6 +50,10 @@ cb_status cbi_rest_create(cb_block_task *task, const cbi_node *n, cb_level level
     r->records.class = class;
     r->records.home = &r->blocks->home;
     r->builder = (cbi_builder){.home = &r->blocks->home, .mode = r->mode};
+    r->sizes = sizes;
+    if (sampled) {
+        cbi_sizes_init(sizes, ask_size, r);
+    }
     task->rests++;
     *rest = r;
     return CB_OK;
@@ -67,6 +81,7 @@ void cb_block_rest_close(cb_block_rest *r) {
         r->lineage.close(r->lineage.ctx, &r->records_source);
     }
     r->task->rests--;
+    cbi_free(r->sizes);
     cbi_free(r);
 }
 
@@ -103,6 +118,9 @@ static cb_status unroll_next(cb_block_rest *r, cb_error *err) {
     cb_status status = CB_OK;
     if (r->as_records) {
         status = cbi_records_append(&r->records, record, err);
+        if (status == CB_OK && r->sizes != NULL) {
+            cbi_sizes_add(r->sizes);
+        }
     } else {
         const cb_byte_sink sink = {.write = to_builder, .ctx = &r->builder};
         uint64_t before = cbi_builder_bytes(&r->builder);
@@ -118,7 +136,8 @@ static cb_status unroll_next(cb_block_rest *r, cb_error *err) {
 }
 
 static uint64_t unrolled_bytes(const cb_block_rest *r) {
-    return r->as_records ? r->records.bytes : cbi_builder_bytes(&r->builder);
+    uint64_t sampled = r->sizes != NULL ? cbi_sizes_estimate(r->sizes) : 0;
+    return r->as_records ? r->records.bytes + sampled : cbi_builder_bytes(&r->builder);
 }
 
 /** Reads the source to its end, reserving ahead of what has been read. */
@@ -160,6 +179,11 @@ static cb_status make_contents(cb_block_rest *r, cbi_contents *contents, cb_erro
 
 cb_status cbi_rest_unroll(cb_block_rest *r, cbi_contents *contents, cb_error *err) {
     cb_status status = unroll_all(r, err);
+    if (status == CB_OK && r->sizes != NULL) {
+        r->records.bytes += cbi_sizes_final(r->sizes);
+        cbi_free(r->sizes);
+        r->sizes = NULL; /* they are measured */
+    }
     uint64_t bytes = unrolled_bytes(r);
     if (status == CB_OK && bytes > r->reserved) {
         status = reserve(r, bytes - r->reserved, err);

@@ -10,6 +10,7 @@
 #include "store/index.h"
 #include "store/manifest.h"
 #include "store/report.h"
+#include "store/sizes.h"
 
 /*
  * The store from inside. accounts.lock is the one lock of index, locks of blocks, order of use,
@@ -243,6 +244,7 @@ struct cb_block_rest {
     cb_record_source records_source;
     cb_byte_source bytes_source;
     cbi_records records;
+    cbi_sizes *sizes; /* of these, where they are sampled; else NULL */
     cbi_builder builder;
     void *pending; /* read, but not unrolled: the system had no memory */
     cbi_rest_state state;

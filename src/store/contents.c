@@ -379,8 +379,20 @@ cb_status cbi_records_append(cbi_records *r, void *record, cb_error *err) {
     }
     last->items[last->count++] = record;
     r->count++;
-    r->bytes += r->class->size(r->class->ctx, record);
+    r->bytes += r->class->sampled ? 0 : r->class->size(r->class->ctx, record);
     return CB_OK;
+}
+
+void *cbi_records_at(const cbi_records *r, uint64_t number) {
+    const cbi_record_chunk *c = r->first;
+    if (number >= r->count - r->last->count) {
+        c = r->last;
+        number -= r->count - r->last->count;
+    }
+    for (; number >= c->count; c = c->next) {
+        number -= c->count;
+    }
+    return c->items[number];
 }
 
 void cbi_records_clear(cbi_records *r) {

@@ -103,8 +103,10 @@ static inline uint64_t cbi_builder_bytes(const cbi_builder *b) {
 cb_status cbi_builder_finish(cbi_builder *builder, cbi_contents *contents, cb_error *err);
 void cbi_builder_clear(cbi_builder *builder);
 
-/** The record becomes theirs, but on failure. */
+/** The record becomes theirs, but on failure. Its size is not added where it is sampled. */
 cb_status cbi_records_append(cbi_records *records, void *record, cb_error *err);
+/** One that is there; the last ones are found at once. */
+void *cbi_records_at(const cbi_records *records, uint64_t number);
 /** Gives the chunks back and ends the records that are still in them (NULL where none is). */
 void cbi_records_clear(cbi_records *records);
 

@@ -55,7 +55,7 @@ typedef struct world {
     cb_block_task *holder;
     cb_task *task;
     cb_consumer *consumers[CB_MODE_COUNT];
-    cb_record_class class;
+    cb_record_class class, sampled;
     cb_store store;
     cb_block_ref pins[PINS];
     cb_block_rest *rests[RESTS];
@@ -407,13 +407,16 @@ static void put_records(world *w) {
     recipe scratch;
     r = keep ? r : &scratch;
     uint64_t total = any_bytes(w), count = 1 + below(w, below(w, 4) == 0 ? 400 : 30);
+    bool sampled = below(w, 4) == 0;
+    count = sampled && below(w, 4) == 0 ? 1 + below(w, 3000) : count;
     *r = (recipe){.seed = below(w, 1 << 30), .base = 1 + total / count, .count = (uint32_t)count};
     recipe as_put = *r;
     source *s = &sources[keep ? slot : RESTS];
     *s = (source){.world = w, .recipe = r};
     const cb_record_source from = {.next = next_record, .ctx = s};
-    cb_status status = cb_blocks_put_records(w->blocks, w->holder, name, level, &w->class, &from,
-                                             NULL, keep ? &w->rests[slot] : NULL, NULL);
+    cb_status status =
+        cb_blocks_put_records(w->blocks, w->holder, name, level, sampled ? &w->sampled : &w->class,
+                              &from, NULL, keep ? &w->rests[slot] : NULL, NULL);
     if (keep && w->rests[slot] != NULL) {
         w->rest_of_records[slot] = level_word[3] == 'v';
     }
@@ -422,8 +425,8 @@ static void put_records(world *w) {
         memcpy(k->name, name, sizeof name);
     }
     result(w, "%s", where(w, name, status));
-    answer(w, "records %s %s %" PRIu64 " %" PRIu64 " %" PRIu64 " %d", name, level_word, count,
-           as_put.base, as_put.seed, keep ? (int)slot : -1);
+    answer(w, "%s %s %s %" PRIu64 " %" PRIu64 " %" PRIu64 " %d", sampled ? "sampled" : "records",
+           name, level_word, count, as_put.base, as_put.seed, keep ? (int)slot : -1);
 }
 
 static void check_records(const cb_block_ref *ref, const recipe *r) {
@@ -601,6 +604,8 @@ int main(int argc, char **argv) {
                                 .read = class_read,
                                 .destroy = class_destroy,
                                 .ctx = &w};
+    w.sampled = w.class;
+    w.sampled.sampled = true;
     uint64_t wanted = strtoull(argv[2], NULL, 10), next = 0;
     while (w.line < wanted) {
         if (w.line >= next) {

@@ -29,6 +29,9 @@ import org.apache.spark.storage.memory.MemoryStore;
 import org.apache.spark.storage.memory.PartiallyUnrolledIterator;
 import org.apache.spark.storage.memory.SerializedMemoryEntry;
 import org.apache.spark.storage.memory.ValuesHolder;
+import org.apache.spark.util.KnownSizeEstimation;
+import org.apache.spark.util.SizeEstimator;
+import org.apache.spark.util.collection.SizeTrackingVector;
 import org.apache.spark.util.io.ChunkedByteBuffer;
 import scala.Function0;
 import scala.Option;
@@ -44,7 +47,8 @@ import scala.util.Either;
  *
  * <p>Nothing has bytes. What a store of Spark learns of its values by estimating sizes of Java objects, it is told here: the
  * holder of what is unrolled adds up the sizes of the records, and for values those of the lists that point to them, which
- * are 14 long at first, then twice as long and three more, up to 8,190, with 24 bytes each (src/store/contents.c).
+ * are 14 long at first, then twice as long and three more, up to 8,190, with 24 bytes each (src/store/contents.c). Of records that
+ * are "sampled" it estimates the sizes by its own SizeTracker and SizeEstimator, from objects that say how large they are.
  */
 public final class StoreEngine implements Engine, BlockEvictionHandler {
     private static final ClassTag<Object> TAG = ClassTag$.MODULE$.apply(Object.class);
@@ -72,7 +76,7 @@ public final class StoreEngine implements Engine, BlockEvictionHandler {
     }
 
     /** What a block is made of: records by a formula, or just bytes. */
-    private record Made(StorageLevel level, long bytes, long count, long base, long seed) {
+    private record Made(StorageLevel level, long bytes, long count, long base, long seed, boolean sampled) {
         long recordBytes(long number) {
             long x = seed * 6364136223846793005L + (number + 1) * 1442695040888963407L;
             return (x >>> 33) % (2 * base);
@@ -130,15 +134,45 @@ public final class StoreEngine implements Engine, BlockEvictionHandler {
         }
     }
 
+    /** An object that says how large it is. */
+    private record Sized(long bytes) implements KnownSizeEstimation {
+        @Override
+        public long estimatedSize() {
+            return bytes;
+        }
+    }
+
+    /** What the array's elements take, as Spark estimates it: the array itself is left out. */
+    private static long elementBytes(Object[] array) {
+        return SizeEstimator.estimate(array) - SizeEstimator.estimate(new Object[array.length]);
+    }
+
+    private static final class Tracked extends SizeTrackingVector<Object> implements KnownSizeEstimation {
+        Tracked() {
+            super(TAG);
+        }
+
+        @Override
+        public long estimatedSize() {
+            return elementBytes((Object[]) array());
+        }
+
+        long exactly() {
+            return elementBytes(Arrays.copyOf((Object[]) array(), size()));
+        }
+    }
+
     private static final class Holder implements ValuesHolder<Object>, MemoryEntryBuilder<Object> {
         private final boolean values;
         private final MemoryMode mode;
+        private final Tracked tracked;
         private final List<Object> items = new ArrayList<>();
         private long total;
         private long room;
         private long used;
 
-        Holder(boolean values, MemoryMode mode) {
+        Holder(boolean values, boolean sampled, MemoryMode mode) {
+            this.tracked = values && sampled ? new Tracked() : null;
             this.values = values;
             this.mode = mode;
         }
@@ -152,12 +186,16 @@ public final class StoreEngine implements Engine, BlockEvictionHandler {
             }
             used++;
             items.add(size);
-            total += (Long) size + (values ? 0 : 8);
+            if (tracked != null) {
+                tracked.$plus$eq(new Sized((Long) size));
+            } else {
+                total += (Long) size + (values ? 0 : 8);
+            }
         }
 
         @Override
         public long estimatedSize() {
-            return total;
+            return total + (tracked != null ? tracked.estimateSize() : 0);
         }
 
         @Override
@@ -167,12 +205,12 @@ public final class StoreEngine implements Engine, BlockEvictionHandler {
 
         @Override
         public long preciseSize() {
-            return total;
+            return total + (tracked != null ? tracked.exactly() : 0);
         }
 
         @Override
         public MemoryEntry<Object> build() {
-            return values ? new DeserializedMemoryEntry<>(new Object[0], total, mode, TAG)
+            return values ? new DeserializedMemoryEntry<>(new Object[0], preciseSize(), mode, TAG)
                     : new SerializedMemoryEntry<>(new Claim(total), mode, TAG);
         }
     }
@@ -217,10 +255,11 @@ public final class StoreEngine implements Engine, BlockEvictionHandler {
         evicted.setLength(0);
         switch (words[0]) {
             case "put":
-                return put(BlockId.apply(words[1]), new Made(level(words[2]), Long.parseLong(words[3]), 0, 1, 0), -1);
+                return put(BlockId.apply(words[1]), new Made(level(words[2]), Long.parseLong(words[3]), 0, 1, 0, false), -1);
             case "records":
+            case "sampled":
                 return put(BlockId.apply(words[1]), new Made(level(words[2]), 0, Long.parseLong(words[3]), Long.parseLong(words[4]),
-                        Long.parseLong(words[5])), Integer.parseInt(words[6]));
+                        Long.parseLong(words[5]), words[0].equals("sampled")), Integer.parseInt(words[6]));
             case "get":
                 return get(BlockId.apply(words[1]));
             case "pin":
@@ -290,7 +329,7 @@ public final class StoreEngine implements Engine, BlockEvictionHandler {
     @SuppressWarnings("unchecked")
     private String unroll(BlockId block, Made what, int slot) throws ReflectiveOperationException {
         MemoryMode mode = what.level.memoryMode();
-        Holder holder = new Holder(what.level.deserialized(), mode);
+        Holder holder = new Holder(what.level.deserialized(), what.sampled, mode);
         Iterator<Object> values = what.iterator(0);
         Either<Object, Object> result;
         try {
