@@ -3,8 +3,11 @@ package org.apache.spark.shuffle.carbide;
 
 import com.sun.management.OperatingSystemMXBean;
 import java.io.BufferedReader;
+import java.io.File;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.lang.management.ManagementFactory;
+import java.nio.file.Files;
 import java.util.List;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.scheduler.SparkListener;
@@ -66,7 +69,17 @@ public final class Load {
         (what.equals("noop") ? rows : shuffled).write().format("noop").mode("overwrite").save();
         long wall = System.nanoTime() - start;
         cpu = system.getProcessCpuTime() - cpu;
-        return String.format("wall=%d process=%d %s %s", wall, cpu, stages.figures(), Writers.counted());
+        return String.format("wall=%d process=%d rss=%d %s %s", wall, cpu, peak(), stages.figures(), Writers.counted());
+    }
+
+    /** The most memory that this process ever had, by the kernel. */
+    private static long peak() throws IOException {
+        for (String line : Files.readAllLines(new File("/proc/self/status").toPath())) {
+            if (line.startsWith("VmHWM")) {
+                return Long.parseLong(line.replaceAll("[^0-9]", "")) << 10;
+            }
+        }
+        return 0;
     }
 
     /** Files of earlier shuffles go before a job begins, as do their pages in the kernel's cache: each job finds the machine alike. */
