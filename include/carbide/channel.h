@@ -31,6 +31,9 @@ typedef struct cb_channels_options {
     cb_codec codec;       /**< CB_CODEC_NONE needs no memory */
     unsigned io_threads;  /**< at most 8; 0 = 2 */
     bool allow_memory_fs; /**< temporary space on a memory file system is refused otherwise */
+    bool page_cache;      /**< Files are written and read through the kernel's page cache and stay
+                             in it while there is room; otherwise past it, which memory that is
+                             measured from outside wants. */
 } cb_channels_options;
 
 /** CB_EINVAL; CB_EBUDGET: the pool has no run of segments for compressing; CB_ENOMEM; CB_ETHREAD;

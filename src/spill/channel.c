@@ -102,7 +102,8 @@ static cb_status open_spill(cb_channels *c, const cb_channels_options *o, cb_err
                                .segment_bytes = segment_bytes,
                                .staging = c->staging,
                                .staging_bytes = bytes,
-                               .allow_memory_fs = o->allow_memory_fs};
+                               .allow_memory_fs = o->allow_memory_fs,
+                               .page_cache = o->page_cache};
     return cbi_spill_open(&spill, &c->spill, err);
 }
 

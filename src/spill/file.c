@@ -22,6 +22,10 @@
  * several I/O threads the others go on meanwhile. For the same reason the kernel is told not to
  * read ahead, which it would do behind an extent's end and nobody would drop (measured in a memory
  * cgroup: 88 MiB of cache, 3 MiB without).
+ *
+ * By order (page_cache) none of that is done: files are written and read as any program's are. That
+ * is for those whose budget does not count the page cache and whose files live for seconds: what is
+ * freed before the kernel writes it out never costs the disk anything.
  */
 
 /* What open(O_TMPFILE) says where it does not exist: an old kernel sees a folder opened for
@@ -41,6 +45,10 @@ static int open_file(const cbi_places *places, const cbi_folder *folder, uint32_
         (void)snprintf(name, sizeof name, "spill.%" PRIu32, index);
         fd = cbi_sys_openat(folder->private_folder.fd, name,
                             O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0600);
+    }
+    if (places->page_cache) {
+        *direct = false;
+        return fd;
     }
     *direct = fd >= 0 && !places->buffered && cbi_sys_set_direct(fd, true) >= 0;
     if (fd >= 0 && !*direct) { /* whole extents are asked for; what lies behind one is another's */
@@ -125,6 +133,7 @@ static cb_status make_tables(cbi_places *places, cb_error *err) {
     for (uint32_t i = 0; places->files != NULL && i < file_count; i++) {
         places->files[i].fd = -1;
         places->files[i].folder = i + 1 < file_count ? i / places->groups : 0;
+        places->files[i].page_cache = places->page_cache;
     }
     if (places->folders == NULL || places->files == NULL) {
         return cbi_fail(err, CB_ENOMEM, "no memory for the tables of temporary files");
@@ -141,6 +150,7 @@ cb_status cbi_places_init(cbi_places *places, const cbi_spill_options *options, 
             options->limit_bytes == 0 ? UINT64_MAX : options->limit_bytes / CBI_SPILL_ALIGN,
         .named = options->named_files,
         .buffered = options->buffered,
+        .page_cache = options->page_cache,
         .tier = {.memory = options->tier, .blocks = options->tier_bytes / CBI_SPILL_ALIGN},
     };
     cbi_mutex_init(&places->lock, CBI_RANK_PLACES);
@@ -216,7 +226,7 @@ static int transfer(cbi_spill_file *file, transfer_fn fn, struct iovec *iov, int
 int cbi_spill_file_write(cbi_spill_file *file, struct iovec *iov, int count, uint64_t offset,
                          uint64_t bytes) {
     int result = transfer(file, cbi_sys_pwritev, iov, count, offset);
-    if (result >= 0 && !atomic_load(&file->direct)) {
+    if (result >= 0 && !atomic_load(&file->direct) && !file->page_cache) {
         cbi_sys_write_out(file->fd, offset, bytes);
     }
     return result;
@@ -225,7 +235,7 @@ int cbi_spill_file_write(cbi_spill_file *file, struct iovec *iov, int count, uin
 int cbi_spill_file_read(cbi_spill_file *file, struct iovec *iov, int count, uint64_t offset,
                         uint64_t bytes) {
     int result = transfer(file, cbi_sys_preadv, iov, count, offset);
-    if (!atomic_load(&file->direct)) {
+    if (!atomic_load(&file->direct) && !file->page_cache) {
         (void)cbi_sys_fadvise(file->fd, offset, bytes, POSIX_FADV_DONTNEED);
     }
     return result;

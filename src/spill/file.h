@@ -48,6 +48,7 @@ typedef struct cbi_folder {
 typedef struct cbi_spill_file {
     int fd;          /* -1: not open yet. Set once */
     uint32_t folder; /* immutable */
+    bool page_cache; /* immutable: it may keep what is transferred */
     bool busy;       /* somebody extends, opens or empties it just now */
     atomic_bool direct;
     uint64_t tail_blocks;      /* what lies before it was given out at some time */
@@ -84,6 +85,7 @@ typedef struct cbi_places {
     uint64_t limit_blocks; /* UINT64_MAX: none */
     bool named;            /* no O_TMPFILE, by order or by need */
     bool buffered;         /* by order */
+    bool page_cache;       /* buffered, and what was written or read stays in it */
     bool ready;            /* lock and condition exist */
 
     cbi_mutex lock; /* guards the rest, and the mutable parts of files and folders */

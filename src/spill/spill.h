@@ -44,6 +44,7 @@ typedef struct cbi_spill_options {
                       follow (tier.c); NULL: none. Aligned to 4 KiB. See cbi_spill_give_back */
     size_t tier_bytes;
     bool allow_memory_fs; /* temporary space on tmpfs is refused otherwise (CB_EUNSUPPORTED) */
+    bool page_cache;      /* files are the kernel's to keep: nothing waits for a disk */
     /* For tests: what happens by itself where the file system lacks O_TMPFILE or O_DIRECT. */
     bool named_files;
     bool buffered;

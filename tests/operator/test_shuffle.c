@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A map task's output comes back as it went in, whatever the parent gives, in any framing. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -170,6 +171,26 @@ static void comes_back_through_more_runs_than_are_read_at_once(void **state) {
     assert_true(round_trip(CB_SHUFFLE_LZ4_BLOCK, 9, 4000, 48 * 1024) > 32);
 }
 
+/** Spark's page cache takes its own writers' spills, and is not what its off-heap budget counts. */
+static void no_spill_goes_past_the_page_cache(void **state) {
+    (void)state;
+    enum { FILES_MAX = 1024 };
+    source parent = {.limit = CBI_MIB};
+    cb_shuffle_options o = options_of(&parent, 10, CB_SHUFFLE_LZ4_BLOCK);
+    cb_shuffle *s;
+    cb_error err;
+    uint64_t released;
+    assert_ok(cb_shuffle_create(&o, &s, &err));
+    assert_ok(append(s, 1000, 10, &err));
+    assert_ok(cb_shuffle_spill(s, &released, &err));
+    assert_true(released > 0);
+    for (int fd = 0; fd < FILES_MAX; fd++) {
+        int flags = fcntl(fd, F_GETFL);
+        assert_true(flags < 0 || (flags & O_PATH) != 0 || (flags & O_DIRECT) == 0);
+    }
+    cb_shuffle_destroy(s);
+}
+
 static void a_parent_with_nothing_is_a_refusal(void **state) {
     (void)state;
     source parent = {.limit = 0};
@@ -285,6 +306,7 @@ int main(void) {
         cmocka_unit_test(what_is_compressed_as_it_comes_need_not_leave),
         cmocka_unit_test(any_limit_gives_the_same_bytes),
         cmocka_unit_test(comes_back_through_more_runs_than_are_read_at_once),
+        cmocka_unit_test(no_spill_goes_past_the_page_cache),
         cmocka_unit_test(a_parent_with_nothing_is_a_refusal),
         cmocka_unit_test(what_cannot_be_in_a_batch_is_refused),
         cmocka_unit_test(another_thread_may_spill_at_any_moment),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Folders, files and places: who lies where, what is used again, and what a full disk says. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,6 +33,45 @@ static uint64_t reserve(cbi_places *p, uint32_t owner, uint64_t blocks) {
     uint64_t place = 0;
     assert_ok(cbi_places_reserve(p, owner, blocks, false, &place, NULL));
     return place;
+}
+
+/** Is what was written and read the kernel's to keep? */
+static bool stays_cached(bool page_cache) {
+    enum { BYTES = 64 * 1024 };
+    const char *dir = test_folder();
+    cbi_spill_options options = {
+        .dirs = &dir, .dir_count = 1, .allow_memory_fs = true, .page_cache = page_cache};
+    cbi_places p;
+    assert_ok(cbi_places_init(&p, &options, NULL));
+    uint8_t *bytes = aligned_alloc(CBI_SPILL_ALIGN, BYTES);
+    assert_non_null(bytes);
+    memset(bytes, 7, BYTES);
+    struct iovec iov = {bytes, BYTES};
+    assert_int_equal(cbi_spill_file_write(&p.files[0], &iov, 1, 0, BYTES), 0);
+    memset(bytes, 0, BYTES);
+    iov = (struct iovec){bytes, BYTES};
+    assert_int_equal(cbi_spill_file_read(&p.files[0], &iov, 1, 0, BYTES), 0);
+    assert_int_equal(bytes[BYTES - 1], 7);
+    bool cached = cbi_sys_cached(p.files[0].fd, BYTES / 2);
+    free(bytes);
+    cbi_places_fini(&p);
+    return cached;
+}
+
+static void test_only_by_order_files_stay_in_the_page_cache(void **state) {
+    (void)state;
+    char path[TEST_PATH_MAX];
+    test_path(path, test_folder(), "plain");
+    int fd = cbi_sys_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(cbi_sys_pwrite(fd, "plain", 5, 0), 0);
+    bool tells = cbi_sys_cached(fd, 0);
+    (void)cbi_sys_close(fd);
+    if (!tells) { /* this file system does not say */
+        skip();
+    }
+    assert_true(stays_cached(true));
+    assert_false(stays_cached(false));
 }
 
 static void test_places_do_not_overlap(void **state) {
@@ -296,6 +336,7 @@ static void test_the_file_size_limit_is_an_error_and_not_a_signal(void **state) 
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_only_by_order_files_stay_in_the_page_cache),
         cmocka_unit_test(test_places_do_not_overlap),
         cmocka_unit_test(test_neighbouring_owners_share_a_file),
         cmocka_unit_test(test_a_dead_file_gives_its_space_back_to_the_disk),
