@@ -8,9 +8,8 @@
  * The idea. A lock around the machine; each event is a step within it, and what comes out goes into
  * one of two lists. A keeper's thread has what concerns this executor and the directory: who is
  * there, who has a block, what is to be dropped or looked at. A few senders have what goes to
- * others; each peer has one connection and one sender at a time, and its wishes stay in order, so
- * that a peer hears of a removal before it is offered what took the name. A slow peer holds up one
- * sender, for as long as nothing moves at most.
+ * others (copies_send.c). A slow peer holds up one or two of them, for as long as nothing moves at
+ * most.
  *
  * A SET of a level with several copies parks its connection: it is the loop's again when the
  * machine says that the put is done. The loop itself never waits.
@@ -74,12 +73,13 @@ static void wish(cbi_copies *cp, cbi_wishes *list, const cbi_replica_action *a) 
     w->sequence = a->sequence;
     w->number = a->number;
     w->grave = a->grave;
+    w->large = a->kind == CBI_REPLICA_SEND && a->bytes >= CBI_COPY_LARGE;
     copy_text(w->name, sizeof w->name, a->name);
     copy_text(w->peer, sizeof w->peer, a->peer);
     copy_text(w->address, sizeof w->address, a->peer_address);
     append(list, w);
     cp->wish_count++;
-    cbi_cond_signal(list == &cp->local ? &cp->wake_keeper : &cp->wake_senders);
+    cbi_cond_broadcast(list == &cp->local ? &cp->wake_keeper : &cp->wake_senders);
 }
 
 static void forget_wishes(cbi_wishes *list) {
@@ -646,7 +646,7 @@ cb_status cbi_copies_create(cb_server *s, const cb_executor_entry *entry, cbi_co
     cbi_cond_init(&cp->wake_keeper);
     cbi_cond_init(&cp->wake_senders);
     cbi_cond_init(&cp->wake_fetchers);
-    for (size_t i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
+    for (size_t i = 0; i < CBI_COPY_LINKS; i++) {
         cp->links[i].fd = -1;
     }
     for (size_t i = 0; i < CBI_COPY_FETCHERS; i++) {
@@ -673,6 +673,7 @@ cb_status cbi_copies_start(cbi_copies *cp, cb_error *err) {
     for (size_t i = 0; i < CBI_COPY_SENDERS; i++) {
         cbi_copy_sender *x = &cp->senders[i];
         x->copies = cp;
+        x->small = i == 0;
         CB_TRY(cb_block_task_create(cp->server->blocks, 0, 0, &x->task, err));
         CB_TRY(cbi_thread_start(&x->thread, cbi_copies_send, x, "carbide-send", err));
     }
@@ -727,7 +728,7 @@ void cbi_copies_destroy(cbi_copies *cp) {
     if (cp == NULL) {
         return;
     }
-    for (size_t i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
+    for (size_t i = 0; i < CBI_COPY_LINKS; i++) {
         if (cp->links[i].fd >= 0) {
             (void)cbi_sys_close(cp->links[i].fd);
         }

@@ -47,7 +47,7 @@ typedef struct cbi_copy_offer {
     uint32_t copies;
 } cbi_copy_offer;
 
-enum { CBI_COPIES_THREADS = 6, CBI_COPIES_LINE = 512 };
+enum { CBI_COPIES_THREADS = 8, CBI_COPIES_LINE = 512 };
 
 /** Before the server has blocks. CB_ENOMEM, CB_EINVAL: a name that cannot be. */
 cb_status cbi_copies_create(struct cb_server *server, const cb_executor_entry *entry,

@@ -44,7 +44,8 @@ static cb_status receive_block(cbi_wire *w, cbi_connection *c, uint64_t checksum
     if (!receive_head(w, head, &at, &end, &bytes)) {
         return cbi_fail(err, CB_EIO, "Block %s did not come.", c->name);
     }
-    CB_TRY(cbi_fill_begin_over(c->task, c->name, CB_LEVEL_MEMORY_ONLY_SER, bytes, &c->fill, err));
+    CB_TRY(cbi_fill_begin_over(c->task, c->name, CB_LEVEL_MEMORY_ONLY_SER, bytes, true, &c->fill,
+                               err));
     (void)XXH3_64bits_reset(&sum);
     while (c->fill.filled < bytes) {
         uint8_t *to = NULL;
@@ -80,6 +81,7 @@ static cb_status fetch_from(cbi_copy_fetcher *f, cbi_connection *c, const char *
     if (w.fd >= 0 && (strcmp(f->address, address) != 0 || !cbi_wire_is_alive(&w))) {
         cbi_wire_close(&w);
     }
+    uint64_t begun_ns = cbi_sys_clock_ns();
     bool there = w.fd >= 0 || cbi_wire_open(f->copies, address, &w);
     cbi_wire_begin(&r, 3);
     cbi_wire_word(&r, "CARBIDE.GET");
@@ -95,6 +97,7 @@ static cb_status fetch_from(cbi_copy_fetcher *f, cbi_connection *c, const char *
         cbi_fill_cancel(&c->fill);
         cbi_wire_close(&w);
     }
+    cbi_wire_came_to(f->copies, address, begun_ns, status != CB_EIO);
     memcpy(f->address, address, strlen(address) + 1);
     f->fd = w.fd;
     return status;

@@ -7,7 +7,11 @@
 /* What the files of the machine's owner share; see the essay in copies.c. */
 
 enum {
-    CBI_COPY_SENDERS = 3,
+    CBI_COPY_SENDERS = 5, /* the first for small ones only */
+    CBI_COPY_LANES = 3,   /* connections to one peer: one for what is small, the others not */
+    CBI_COPY_LARGE = 256 * 1024,
+    CBI_COPY_LINKS = CBI_REPLICA_PEERS_MAX + 32, /* who was used last stays connected */
+    CBI_COPY_SILENCES = 32,
     CBI_COPY_FETCHERS = CBI_COPIES_THREADS - CBI_COPY_SENDERS - 1,
     CBI_COPY_VIEWS = 128
 };
@@ -19,6 +23,7 @@ typedef struct cbi_wish {
     uint64_t due_ns;
     uint64_t generation, checksum, peer_generation, sequence, number;
     cbi_grave_kind grave;
+    bool large; /* a block that is */
     char name[CB_BLOCK_NAME_MAX + 1];
     char peer[CB_EXECUTOR_NAME_MAX + 1], address[CB_EXECUTOR_ADDRESS_MAX + 1];
 } cbi_wish;
@@ -31,9 +36,17 @@ typedef struct cbi_wishes {
 typedef struct cbi_copy_link {
     char peer[CB_EXECUTOR_NAME_MAX + 1], address[CB_EXECUTOR_ADDRESS_MAX + 1];
     int fd; /* -1 */
-    bool busy;
+    bool large;
+    const cbi_wish *wish; /* a sender has it, for that; NULL: nobody */
     uint64_t used_ns;
 } cbi_copy_link;
+
+/** Who was waited for and did not answer: he is not waited for again for a while. */
+typedef struct cbi_copy_silence {
+    char address[CB_EXECUTOR_ADDRESS_MAX + 1];
+    uint64_t until_ns;
+    uint32_t times; /* in a row */
+} cbi_copy_silence;
 
 /** A connection to another executor, and how long it has stood still. */
 typedef struct cbi_wire {
@@ -51,6 +64,7 @@ typedef struct cbi_wire_request {
 typedef struct cbi_copy_sender {
     cbi_copies *copies;
     cbi_thread thread;
+    bool small; /* it takes what is small only */
     cb_block_task *task;
     uint8_t buffer[CBI_STREAM_BYTES]; /* of blocks that lie on disk */
 } cbi_copy_sender;
@@ -92,7 +106,8 @@ struct cbi_copies {
     cb_executor_view views[CBI_COPY_VIEWS]; /* who is there */
     cbi_copy_wait *waits;
     cbi_copy_arrival *arrivals;
-    cbi_copy_link links[CBI_REPLICA_PEERS_MAX];
+    cbi_copy_link links[CBI_COPY_LINKS];
+    cbi_copy_silence silences[CBI_COPY_SILENCES];
     cbi_replica_action actions[32];
     /* the keeper's */
     cb_executor_view new_views[CBI_COPY_VIEWS];
@@ -109,9 +124,12 @@ void cbi_copies_tell(cbi_copies *copies, cbi_replica_event event);
 
 /* copies_wire.c: false is the end of the connection, which is closed by who has it */
 
-/** Connects, and says the password. false: it is closed. */
+/** Connects, and says the password. false: it is closed, or its peer has not answered of late. */
 bool cbi_wire_open(cbi_copies *copies, const char *address, cbi_wire *wire);
 void cbi_wire_close(cbi_wire *wire);
+/** What came of asking there since `begun_ns`: who took long and failed is left alone, for a
+ *  second, then two, then four. Takes the mutex. */
+void cbi_wire_came_to(cbi_copies *copies, const char *address, uint64_t begun_ns, bool good);
 /** Nothing has come that was not asked for, its end for one. */
 bool cbi_wire_is_alive(const cbi_wire *wire);
 bool cbi_wire_send(cbi_wire *wire, const void *bytes, size_t count);

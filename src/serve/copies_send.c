@@ -4,6 +4,11 @@
  * to a server: CARBIDE.OFFER says what would come, so that a peer that has it, or no room, takes
  * nothing; CARBIDE.PUT brings it, from where the block lies to the socket. A block is locked for
  * reading meanwhile.
+ *
+ * A peer has up to three connections, each with one sender at a time. One is for small blocks and
+ * removals, so that none of them waits for a large block; large ones have two, so that one is on
+ * its way while the peer verifies the other. Nothing overtakes a removal that its peer is still to
+ * hear of, or a block of the same name.
  */
 #include <stdio.h>
 #include <string.h>
@@ -135,26 +140,54 @@ static bool tell_grave(cbi_wire *w, const cbi_wish *wish) {
 
 /* ---- the threads ---- */
 
-/** [mutex] Its connection, or a place for one; NULL: none is free now. */
-static cbi_copy_link *link_of(cbi_copies *cp, const char *peer) {
-    cbi_copy_link *best = NULL;
-    for (cbi_copy_link *l = cp->links; l < cp->links + CBI_REPLICA_PEERS_MAX; l++) {
-        if (strcmp(l->peer, peer) == 0) {
-            return l->busy ? NULL : l;
-        }
-        if (!l->busy && (best == NULL || l->used_ns < best->used_ns)) {
+/** [mutex] A connection to that peer for such wishes, or a place for one; NULL: none is free now.
+ */
+static cbi_copy_link *link_of(cbi_copies *cp, const cbi_wish *w) {
+    cbi_copy_link *best = NULL, *oldest = NULL;
+    size_t there = 0, large_senders = 0;
+    for (cbi_copy_link *l = cp->links; l < cp->links + CBI_COPY_LINKS; l++) {
+        large_senders += l->wish != NULL && l->large;
+        bool its = l->large == w->large && strcmp(l->peer, w->peer) == 0;
+        there += its && l->wish != NULL;
+        if (its && l->wish == NULL && (best == NULL || l->fd >= 0)) {
             best = l;
         }
+        if (l->wish == NULL && (oldest == NULL || l->used_ns < oldest->used_ns)) {
+            oldest = l;
+        }
     }
-    return best;
+    /* a peer's second one only as long as that leaves a sender for others */
+    size_t most = !w->large ? 1 : large_senders + 2 < CBI_COPY_SENDERS ? CBI_COPY_LANES - 1 : 1;
+    return there >= most ? NULL : best != NULL ? best : oldest;
 }
 
-/** [mutex] The first wish whose peer has no sender, taken out. */
-static cbi_wish *take_remote(cbi_copies *cp, cbi_copy_link **link) {
+/** Whether the one has to be over before the other. */
+static bool comes_before(const cbi_wish *first, const cbi_wish *w) {
+    return strcmp(first->peer, w->peer) == 0 &&
+           (first->kind == CBI_REPLICA_TELL || strcmp(first->name, w->name) == 0);
+}
+
+/** [mutex] Whether nothing that waits before it, or is on its way, has to be over first. */
+static bool is_next(const cbi_copies *cp, const cbi_wish *w) {
+    for (const cbi_copy_link *l = cp->links; l < cp->links + CBI_COPY_LINKS; l++) {
+        if (l->wish != NULL && comes_before(l->wish, w)) {
+            return false;
+        }
+    }
+    const cbi_wish *first = cp->remote.first;
+    while (first != w && !comes_before(first, w)) {
+        first = first->next;
+    }
+    return first == w;
+}
+
+/** [mutex] The first wish that this sender may take and whose peer has a connection for it, taken
+ *  out. */
+static cbi_wish *take_remote(cbi_copies *cp, const cbi_copy_sender *x, cbi_copy_link **link) {
     cbi_wish *before = NULL;
     for (cbi_wish *w = cp->remote.first; w != NULL; before = w, w = w->next) {
-        *link = link_of(cp, w->peer);
-        if (*link != NULL) {
+        *link = x->small && w->large ? NULL : link_of(cp, w);
+        if (*link != NULL && is_next(cp, w)) {
             *(before != NULL ? &before->next : &cp->remote.first) = w->next;
             cp->remote.last = cp->remote.last == w ? before : cp->remote.last;
             return w;
@@ -171,6 +204,7 @@ static void carry_out(cbi_copy_sender *x, cbi_copy_link *l, const cbi_wish *wish
     if (w.fd >= 0 && (!same || !cbi_wire_is_alive(&w))) {
         cbi_wire_close(&w);
     }
+    uint64_t begun_ns = cbi_sys_clock_ns();
     bool there = w.fd >= 0 || cbi_wire_open(cp, wish->address, &w);
     cbi_replica_event e = {.kind = CBI_REPLICA_SENT,
                            .name = wish->name,
@@ -186,11 +220,12 @@ static void carry_out(cbi_copy_sender *x, cbi_copy_link *l, const cbi_wish *wish
         bool told = there && tell_grave(&w, wish);
         e.kind = told ? CBI_REPLICA_TOLD : CBI_REPLICA_UNREACHED;
     }
+    cbi_wire_came_to(cp, wish->address, begun_ns, w.fd >= 0);
     cbi_mutex_lock(&cp->mutex);
     memcpy(l->address, wish->address, sizeof l->address);
     l->fd = w.fd;
     l->used_ns = cbi_sys_clock_ns();
-    l->busy = false;
+    l->wish = NULL;
     if (w.fd < 0) { /* who is there? */
         cp->beat_ns = 0;
         cbi_cond_signal(&cp->wake_keeper);
@@ -205,7 +240,7 @@ void cbi_copies_send(void *ctx) {
     cbi_mutex_lock(&cp->mutex);
     while (!atomic_load(&cp->quit)) {
         cbi_copy_link *link = NULL;
-        cbi_wish *w = take_remote(cp, &link);
+        cbi_wish *w = take_remote(cp, x, &link);
         if (w == NULL) {
             cbi_cond_wait(&cp->wake_senders, &cp->mutex);
             continue;
@@ -214,14 +249,15 @@ void cbi_copies_send(void *ctx) {
             memcpy(link->peer, w->peer, sizeof link->peer);
             link->address[0] = '\0';
         }
-        link->busy = true;
+        link->large = w->large;
+        link->wish = w;
         cbi_mutex_unlock(&cp->mutex);
         carry_out(x, link, w);
         cbi_free(w);
         cbi_mutex_lock(&cp->mutex);
         cp->wish_count--;
         if (cp->remote.first != NULL) { /* others may go on with that peer */
-            cbi_cond_signal(&cp->wake_senders);
+            cbi_cond_broadcast(&cp->wake_senders);
         }
     }
     cbi_mutex_unlock(&cp->mutex);

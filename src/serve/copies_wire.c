@@ -10,7 +10,7 @@
 
 #include "serve/copies_private.h"
 
-enum { CONNECT_MS = 2000, STILL_MS = 5000, LOOK_MS = 200 };
+enum { CONNECT_MS = 2000, STILL_MS = 5000, LOOK_MS = 200, SILENT_MS = 1000, TIMES_MAX = 3 };
 
 static const uint64_t ms = 1000000;
 
@@ -112,10 +112,51 @@ static bool log_in(cbi_wire *w, const char *password) {
            cbi_wire_line(w, line) && line[0] == '+';
 }
 
+/** [mutex] NULL: nothing is held against it. */
+static cbi_copy_silence *silence_of(cbi_copies *cp, const char *address) {
+    for (cbi_copy_silence *s = cp->silences; s < cp->silences + CBI_COPY_SILENCES; s++) {
+        if (s->times > 0 && strcmp(s->address, address) == 0) {
+            return s;
+        }
+    }
+    return NULL;
+}
+
+static bool is_left_alone(cbi_copies *cp, const char *address) {
+    cbi_mutex_lock(&cp->mutex);
+    const cbi_copy_silence *s = silence_of(cp, address);
+    bool alone = s != NULL && cbi_sys_clock_ns() < s->until_ns;
+    cbi_mutex_unlock(&cp->mutex);
+    return alone;
+}
+
+void cbi_wire_came_to(cbi_copies *cp, const char *address, uint64_t begun_ns, bool good) {
+    uint64_t now = cbi_sys_clock_ns();
+    if (!good && now - begun_ns < SILENT_MS * ms) {
+        return; /* it was refused, or had been left alone */
+    }
+    cbi_mutex_lock(&cp->mutex);
+    cbi_copy_silence *s = silence_of(cp, address);
+    if (good && s != NULL) {
+        s->times = 0;
+    } else if (!good) {
+        for (cbi_copy_silence *x = cp->silences; s == NULL && x < cp->silences + CBI_COPY_SILENCES;
+             x++) {
+            s = x->times == 0 ? x : NULL;
+        }
+        s = s != NULL ? s : &cp->silences[now % CBI_COPY_SILENCES];
+        bool more = s->times > 0 && strcmp(s->address, address) == 0;
+        s->times = !more ? 1 : s->times < TIMES_MAX ? s->times + 1 : TIMES_MAX;
+        s->until_ns = now + (SILENT_MS * ms << (s->times - 1));
+        memcpy(s->address, address, strlen(address) + 1);
+    }
+    cbi_mutex_unlock(&cp->mutex);
+}
+
 bool cbi_wire_open(cbi_copies *cp, const char *address, cbi_wire *w) {
     cbi_sys_address a;
     *w = (cbi_wire){.copies = cp, .fd = -1, .moved_ns = cbi_sys_clock_ns()};
-    if (cbi_sys_address_parse(address, &a) < 0) {
+    if (cbi_sys_address_parse(address, &a) < 0 || is_left_alone(cp, address)) {
         return false;
     }
     w->fd = cbi_sys_connect_tcp(&a, CONNECT_MS);

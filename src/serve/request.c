@@ -199,8 +199,9 @@ static cb_status begin_fill(const cb_server *s, cbi_connection *c, cb_error *err
     (void)XXH3_64bits_reset(&c->sum);
     c->hashed = 0;
     c->summed = (c->head.flags & CBI_FLAG_SUM) != 0 || cbi_server_is_executor(s);
-    CB_TRY((c->resp != NULL ? cbi_fill_begin_over : cbi_fill_begin)(c->task, c->name, level,
-                                                                    c->head.bytes, &c->fill, err));
+    CB_TRY(c->resp == NULL ? cbi_fill_begin(c->task, c->name, level, c->head.bytes, &c->fill, err)
+                           : cbi_fill_begin_over(c->task, c->name, level, c->head.bytes,
+                                                 c->resp->puts, &c->fill, err));
     return cbi_fill_room(&c->fill, &c->to, &c->room, err);
 }
 

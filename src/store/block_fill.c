@@ -23,6 +23,17 @@ static void release(cbi_fill *f) {
     f->first = NULL;
 }
 
+/** The room that was reserved is touched in one call: a fault a page takes longer than the bytes.
+ */
+static void touch(const cbi_fill *f) {
+    uintptr_t page = (uintptr_t)CBI_SYSTEM_PAGE_BYTES - 1;
+    uintptr_t first = (uintptr_t)(f->first + f->filled), end = (uintptr_t)(f->first + f->reserved);
+    if (f->bytes >= CBI_MAPPED_BYTES_MIN && end > first) {
+        first -= first & page;
+        cbi_sys_populate((void *)first, end - first);
+    }
+}
+
 /** What has come so far goes to disk, and so will the rest. */
 static cb_status go_to_disk(cbi_fill *f, cb_error *err) {
     f->on_disk = true;
@@ -53,8 +64,10 @@ static cb_status begin_in_memory(cbi_fill *f, cb_error *err) {
                               (unsigned long long)f->bytes, (unsigned long long)storage_max(f));
     }
     CB_TRY(reserve(f, err));
-    return cbi_contents_bytes(&f->blocks->home, f->mode, (size_t)f->bytes, &f->contents, &f->first,
-                              err);
+    CB_TRY((f->own ? cbi_contents_bytes_own : cbi_contents_bytes)(
+        &f->blocks->home, f->mode, (size_t)f->bytes, &f->contents, &f->first, err));
+    touch(f);
+    return CB_OK;
 }
 
 cb_status cbi_fill_begin(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
@@ -63,11 +76,11 @@ cb_status cbi_fill_begin(cb_block_task *task, const char *name, cb_level level, 
     if (cb_blocks_status(task->blocks, name, &there, NULL) == CB_OK) {
         return cbi_fail(err, CB_EEXISTS, "There is a block %.255s already.", name);
     }
-    return cbi_fill_begin_over(task, name, level, bytes, f, err);
+    return cbi_fill_begin_over(task, name, level, bytes, false, f, err);
 }
 
 cb_status cbi_fill_begin_over(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
-                              cbi_fill *f, cb_error *err) {
+                              bool own, cbi_fill *f, cb_error *err) {
     cb_blocks *b = task->blocks;
     size_t length = strlen(name);
     CB_TRY(cbi_put_check(b, level, NULL, err));
@@ -80,7 +93,8 @@ cb_status cbi_fill_begin_over(cb_block_task *task, const char *name, cb_level le
                     .data_set = cbi_block_data_set(name),
                     .mode = cb_level_mode(level),
                     .level = level,
-                    .bytes = bytes};
+                    .bytes = bytes,
+                    .own = own};
     memcpy(f->name, name, length + 1);
     f->writer.fd = -1;
     cb_status status = CB_EBUDGET;
@@ -102,7 +116,9 @@ cb_status cbi_fill_room(cbi_fill *f, uint8_t **to, size_t *room, cb_error *err) 
     *room = 0;
     if (!f->on_disk && f->filled == f->reserved && f->filled < f->bytes) {
         cb_status status = reserve(f, err);
-        if (cbi_is_refusal(status) && (f->level & CB_LEVEL_ON_DISK)) {
+        if (status == CB_OK) {
+            touch(f);
+        } else if (cbi_is_refusal(status) && (f->level & CB_LEVEL_ON_DISK)) {
             status = go_to_disk(f, err);
         }
         CB_TRY(status);

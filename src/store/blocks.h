@@ -172,7 +172,7 @@ typedef struct cbi_fill {
     int64_t data_set;
     cb_mode mode;
     cb_level level;
-    bool on_disk, sealed;
+    bool on_disk, sealed, own;
     uint64_t bytes, reserved, filled; /* reserved: unroll memory */
     cbi_contents contents;
     uint8_t *first;
@@ -186,9 +186,10 @@ typedef struct cbi_fill {
 /** CB_EEXISTS, CB_EINVAL, and as cbi_fill_room. On failure there is nothing to cancel. */
 cb_status cbi_fill_begin(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
                          cbi_fill *fill, cb_error *err);
-/** The same for a block that may take another's place: there is no CB_EEXISTS. */
+/** The same for a block that may take another's place: there is no CB_EEXISTS. `own`: in pages that
+ *  no other process will map, which may have been used before. */
 cb_status cbi_fill_begin_over(cb_block_task *task, const char *name, cb_level level, uint64_t bytes,
-                              cbi_fill *fill, cb_error *err);
+                              bool own, cbi_fill *fill, cb_error *err);
 /** Where the next bytes belong, at least one, when they are not all there; fill->on_disk: nowhere,
  *  see append. CB_EBUDGET, CB_ENOMEM; then, and after each failure, cancel. */
 cb_status cbi_fill_room(cbi_fill *fill, uint8_t **to, size_t *room, cb_error *err);

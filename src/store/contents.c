@@ -137,8 +137,9 @@ size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes) {
                : cbi_allocator_capacity(home->manager->allocators[mode], bytes);
 }
 
-cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
-                                cbi_contents *out, uint8_t **first, cb_error *err) {
+/** In `block`, or a new page; `may_share`: others may come to map it. */
+static cb_status bytes_new(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
+                           bool may_share, cbi_contents *out, uint8_t **first, cb_error *err) {
     size_t held = 0;
     cb_allocator *allocator = home->manager->allocators[mode];
     if (is_small(mode, bytes)) {
@@ -158,7 +159,7 @@ cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_
     *c = (cbi_chunks){.room = 1, .bytes = bytes};
     c->items[0] = (cbi_chunk){.page = page};
     cb_status status = CB_OK;
-    if (block == NULL && !share_new(home, bytes, &c->items[0])) {
+    if (block == NULL && !(may_share && share_new(home, bytes, &c->items[0]))) {
         status = page_new(home, mode, bytes, &c->items[0].page, err);
     }
     if (status != CB_OK) {
@@ -173,9 +174,19 @@ cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_
     return CB_OK;
 }
 
+cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
+                                cbi_contents *out, uint8_t **first, cb_error *err) {
+    return bytes_new(home, mode, bytes, block, true, out, first, err);
+}
+
 cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *out,
                              uint8_t **first, cb_error *err) {
-    return cbi_contents_bytes_in(home, mode, bytes, NULL, out, first, err);
+    return bytes_new(home, mode, bytes, NULL, true, out, first, err);
+}
+
+cb_status cbi_contents_bytes_own(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *out,
+                                 uint8_t **first, cb_error *err) {
+    return bytes_new(home, mode, bytes, NULL, false, out, first, err);
 }
 
 cb_status cbi_contents_seal(const cbi_contents *contents, cb_error *err) {

@@ -70,6 +70,10 @@ cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_con
  *  cbi_contents_capacity. */
 cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
                                 cbi_contents *contents, uint8_t **first, cb_error *err);
+/** The same in a page of the manager's, which may be one that was used before: nobody else is to
+ * map it. */
+cb_status cbi_contents_bytes_own(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *contents,
+                                 uint8_t **first, cb_error *err);
 /** Of the block that backs such a run; 0: none does. */
 size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes);
 /** All bytes are there. What others may see is sealed: nobody can change it any more, and *first of

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -361,6 +362,123 @@ class Cluster(unittest.TestCase):
         self.put(a, "a0", b"new")
         self.assertEqual(a.peer.ask("GET", "a0"), b"new")
         self.wait("the new one is the only one", lambda: {p.peer.ask("GET", "a0") for p in executors.values()} <= {None, b"new"})
+
+    def test_what_was_removed_here_is_not_read_elsewhere(self):
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b):
+            self.sees(p, 1)
+        for i in range(40):  # the directory and b hear of it later than the next request comes
+            self.put(a, f"x{i}", b"old" * 1000, at=b)
+            a.peer.socket.sendall(request("DEL", f"x{i}") + request("GET", f"x{i}"))
+            self.assertEqual(a.peer.reply(), 1)
+            self.assertIsNone(a.peer.reply())
+            self.assertEqual(a.peer.ask("SET", f"x{i}", b"new"), b"+OK")
+            self.assertEqual(a.peer.ask("GET", f"x{i}"), b"new")
+
+    def test_an_older_block_is_not_offered_a_newer_ones_place(self):
+        a = self.executor("a")
+        self.assertEqual(a.peer.ask("SET", "x", b"newer"), b"+OK")  # of one copy: none of the machine's blocks
+        generation, checksum = self.known("x", "a")[3:]
+        for older in (1, generation - 1):
+            self.assertEqual(a.peer.ask("CARBIDE.OFFER", "x", older, "MEMORY_ONLY_SER_2", checksum, 5, "nobody")[:9], b"-CONFLICT")
+        self.assertEqual(a.peer.ask("GET", "x"), b"newer")
+        self.assertEqual(a.peer.ask("CARBIDE.OFFER", "x", generation + 1, "MEMORY_ONLY_SER_2", checksum, 5, "nobody"), b"+SEND")
+
+    def enter(self, name, address):
+        """Somebody who is no executor of carbide's."""
+        entered = self.directory("HSET", "cb:exec:" + name, "generation", "7", "address", address, "host", name, "rack", "", "memory_max", 1 << 30,
+                                 "memory", "0", "disk", "0", "blocks", "0")
+        self.assertIsInstance(entered, int)
+        self.directory("PEXPIRE", "cb:exec:" + name, 1_000_000)
+        self.directory("SADD", "cb:execs", name)
+
+    def test_who_does_not_answer_is_not_waited_for_by_each(self):
+        a = self.executor("a")
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        self.enter("s", "127.0.0.1:%d" % silent.getsockname()[1])
+        self.directory("HSET", "cb:have:7:s", "x", "4 1 0 5 5")
+        self.directory("SADD", "cb:where:x", "7:s")
+        self.sees(a, 1)
+        a.peer.socket.sendall(request("GET", "x") * 12)
+        for _ in range(12):
+            self.assertEqual(a.peer.reply()[:5], b"-BUSY")
+        silent.setblocking(False)
+        asked = 0
+        try:
+            while True:
+                silent.accept()[0].close()
+                asked += 1
+        except BlockingIOError:
+            pass
+        self.assertIn(asked, range(1, 6))
+
+    def test_a_small_copy_does_not_wait_for_a_large_one(self):
+        a = self.executor("a")
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        address = "127.0.0.1:%d" % silent.getsockname()[1]
+        # Somebody who takes large blocks and says nothing, and answers all else: as a slow one does.
+        self.enter("s", address)
+        self.sees(a, 1)
+        held, heard, connections = {}, [], []
+
+        def waits(connection):
+            try:
+                connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except OSError:
+                pass
+            return False  # it was given up
+
+        def answer(connection):
+            with connection.makefile("rb") as f:
+                while True:
+                    line = f.readline()
+                    if not line:
+                        return
+                    words = [f.read(int(f.readline()[1:]) + 2)[:-2] for _ in range(int(line[1:]))]
+                    if words[0] == b"CARBIDE.OFFER" and int(words[5]) >= 1 << 18:
+                        held[words[1]] = connection  # and no answer
+                        return
+                    heard.append((words[1], {name for name, c in list(held.items()) if waits(c)}))
+                    connection.sendall(b"+SEND\r\n" if words[0] == b"CARBIDE.OFFER" else b"+OK\r\n")
+
+        def accept():
+            while True:
+                try:
+                    connections.append(silent.accept()[0])
+                except OSError:
+                    return
+                threads.append(threading.Thread(target=answer, args=(connections[-1],), daemon=True))
+                threads[-1].start()
+
+        threads = [threading.Thread(target=accept, daemon=True)]
+        threads[0].start()
+        turns = iter(range(1000))
+
+        def small_is_first():
+            turn = next(turns)
+            other = Peer(("127.0.0.1", a.port))
+            other.socket.sendall(request("SET", f"large{turn}", b"l" * (1 << 20), "LEVEL", "MEMORY_ONLY_SER_2"))
+            self.wait("the large one is offered", lambda: b"large%d" % turn in held)
+            self.assertEqual(a.peer.ask("SET", f"small{turn}", b"s", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")
+            other.close()
+            return any(name == b"small%d" % turn and b"large%d" % turn in waiting for name, waiting in heard)
+
+        try:  # again: when everything stood still for seconds the large one is given up before
+            self.wait("a small copy is taken while a large one is on its way", small_is_first)
+        finally:
+            silent.shutdown(socket.SHUT_RDWR)
+            for c in connections:
+                try:
+                    c.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+                c.close()
+            for t in threads:
+                t.join(PATIENCE)
 
     def test_what_makes_no_executor_is_said(self):
         base = ["serve", "--memory", MEMORY]

@@ -165,7 +165,7 @@ static void test_fill__nobody_sees_one_that_is_not_whole(void **state) {
 static cb_status put_over(world *w, const char *name, cb_level guess, cb_level level,
                           uint64_t bytes) {
     static cbi_fill f;
-    assert_ok(cbi_fill_begin_over(w->task, name, guess, bytes, &f, NULL));
+    assert_ok(cbi_fill_begin_over(w->task, name, guess, bytes, false, &f, NULL));
     assert_ok(feed(&f, bytes));
     cb_status status = cbi_fill_level(&f, level, NULL);
     if (status == CB_OK) {
@@ -219,7 +219,7 @@ static void note_generation(void *ctx, const cb_block_status *status, cb_level l
 
 static cb_status replace(world *w, uint64_t generation, bool handed_over) {
     static cbi_fill f;
-    assert_ok(cbi_fill_begin_over(w->task, "a", SER, 10, &f, NULL));
+    assert_ok(cbi_fill_begin_over(w->task, "a", SER, 10, true, &f, NULL));
     assert_ok(feed(&f, 10));
     f.identity = (cbi_identity){.generation = generation};
     f.handed_over = handed_over;

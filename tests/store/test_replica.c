@@ -431,6 +431,42 @@ static void test_replica__the_others_step_in_when_nothing_comes_of_it(void **sta
     cbi_replica_destroy(k.r);
 }
 
+static void test_replica__a_copy_at_somebody_unknown_is_looked_for_again(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 2));
+    char to[32];
+    (void)snprintf(to, sizeof to, "%s", want(&k, CBI_REPLICA_SEND)->peer);
+    sent(&k, to, want(&k, CBI_REPLICA_SEND)->peer_generation, 5, 7, CBI_REPLICA_OK);
+    pass(&k, 5 * SECOND);
+    const cb_executor_view all[] = {peer("a", "h1", "r0", 1), peer("b", "h2", "r0", 2),
+                                    peer("c", "h3", "r0", 3)};
+    cb_executor_view left[2];
+    size_t count = 0;
+    for (size_t i = 0; i < 3; i++) {
+        if (strcmp(all[i].name, to) != 0) {
+            left[count++] = all[i];
+        }
+    }
+    see(&k, left, 2); /* who had the copy has died; then somebody has it who is in no list */
+    want(&k, CBI_REPLICA_LOCATE);
+    const cb_location locations[] = {at("me", 10, 5), at("stranger", 4, 5)};
+    locate(&k, locations, 2);
+    want_none(&k, CBI_REPLICA_SEND); /* there are two */
+    for (int look = 0; look < 3; look++) {
+        int seconds = 0;
+        while (wanted(&k, CBI_REPLICA_LOCATE, 0) == NULL && seconds < 60) {
+            pass(&k, SECOND);
+            seconds++;
+        }
+        want(&k, CBI_REPLICA_LOCATE); /* no death would tell that it has gone */
+        locate(&k, locations, look < 2 ? 2 : 1);
+    }
+    want(&k, CBI_REPLICA_SEND);
+    cbi_replica_destroy(k.r);
+}
+
 /* ---- the directory ---- */
 
 static void test_replica__a_directory_that_came_back_is_told_everything(void **state) {
@@ -703,6 +739,7 @@ int main(void) {
         cmocka_unit_test(test_replica__only_what_was_offered_is_stored),
         cmocka_unit_test(test_replica__one_of_the_holders_mends),
         cmocka_unit_test(test_replica__the_others_step_in_when_nothing_comes_of_it),
+        cmocka_unit_test(test_replica__a_copy_at_somebody_unknown_is_looked_for_again),
         cmocka_unit_test(test_replica__a_directory_that_came_back_is_told_everything),
         cmocka_unit_test(test_replica__what_has_gone_is_reported_once),
         cmocka_unit_test(test_replica__what_was_removed_does_not_come_back),
