@@ -179,8 +179,8 @@ static void carry(cbi_copies *cp, const cbi_replica_action *a) {
         case CBI_REPLICA_REPORT: /* the listener does */
         case CBI_REPLICA_ACCEPT: /* these three are looked at by who offers and stores */
         case CBI_REPLICA_REFUSE:
-        case CBI_REPLICA_STORE:
-        case CBI_REPLICA_MOVED_OUT:
+        case CBI_REPLICA_STORE: break;
+        case CBI_REPLICA_MOVED_OUT: cb_server_stop(cp->server); break;
         default: break;
     }
 }
@@ -243,22 +243,25 @@ static cbi_copy_arrival *arrival_of(cbi_copies *cp, const cb_block_status *b) {
     return NULL;
 }
 
+cbi_replica_event cbi_copies_stored(const cb_block_status *b, uint64_t ticket, bool returned) {
+    return (cbi_replica_event){.kind = CBI_REPLICA_STORED,
+                               .ticket = ticket,
+                               .returned = returned,
+                               .name = b->name,
+                               .generation = b->generation,
+                               .checksum = b->checksum,
+                               .bytes = b->memory_bytes > 0 ? b->memory_bytes : b->disk_bytes,
+                               .memory_bytes = b->memory_bytes,
+                               .disk_bytes = b->disk_bytes,
+                               .level = b->level,
+                               .copies = cb_level_replicas(b->asked)};
+}
+
 /** [mutex] */
 static void note_new(cbi_copies *cp, const cb_block_status *b) {
     cbi_copy_arrival *arrival = arrival_of(cp, b);
-    cb_status status =
-        step(cp,
-             (cbi_replica_event){.kind = CBI_REPLICA_STORED,
-                                 .ticket = arrival != NULL ? arrival->ticket : 0,
-                                 .name = b->name,
-                                 .generation = b->generation,
-                                 .checksum = b->checksum,
-                                 .bytes = b->memory_bytes > 0 ? b->memory_bytes : b->disk_bytes,
-                                 .memory_bytes = b->memory_bytes,
-                                 .disk_bytes = b->disk_bytes,
-                                 .level = b->level,
-                                 .copies = cb_level_replicas(b->asked)},
-             NULL, NULL);
+    uint64_t ticket = arrival != NULL ? arrival->ticket : 0;
+    cb_status status = step(cp, cbi_copies_stored(b, ticket, false), NULL, NULL);
     if (arrival != NULL) {
         arrival->status = status;
         arrival->ticket = 0;
@@ -287,13 +290,15 @@ static void note(cbi_copies *cp, const cb_block_status *b) {
     if (had != 0) { /* another block has taken its name */
         bury_block(cp, b->name, had);
     }
-    if (cb_level_replicas(b->asked) > 1 && b->generation != 0) {
+    bool several = cb_level_replicas(b->asked) > 1 || atomic_load(&cp->leaving);
+    if (b->generation != 0 && (several || arrival_of(cp, b) != NULL)) {
         note_new(cp, b);
     }
 }
 
 void cbi_copies_note(cbi_copies *cp, const cb_block_status *b) {
-    if (cb_level_replicas(b->asked) <= 1 && atomic_load(&cp->tracked) == 0) {
+    if (cb_level_replicas(b->asked) <= 1 && atomic_load(&cp->tracked) == 0 &&
+        !atomic_load(&cp->leaving)) {
         return; /* nobody's concern */
     }
     cbi_mutex_lock(&cp->mutex);
@@ -368,6 +373,7 @@ cbi_replica_answer cbi_copies_arrived(cbi_copies *cp, cbi_copy_arrival *arrival,
     }
     bool stores = first.kind == CBI_REPLICA_STORE && strcmp(first.name, name) == 0;
     if (stores && arrival->name == NULL) {
+        atomic_fetch_add(&cp->tracked, 1); /* as good as: the listener is to look for it */
         arrival->next = cp->arrivals;
         cp->arrivals = arrival;
     }
@@ -435,6 +441,13 @@ cb_status cbi_copies_drop(cbi_copies *cp, cb_block_task *task, const char *name,
 }
 
 /* ---- the keeper ---- */
+
+void cbi_copies_drop_later(cbi_copies *cp, const char *name, uint64_t generation) {
+    const cbi_replica_action a = {.kind = CBI_REPLICA_DROP, .name = name, .generation = generation};
+    cbi_mutex_lock(&cp->mutex);
+    wish(cp, &cp->local, &a);
+    cbi_mutex_unlock(&cp->mutex);
+}
 
 /** false: once more, later. */
 static bool drop(cbi_copies *cp, const cbi_wish *w) {

@@ -92,6 +92,17 @@ cb_status cbi_copies_bury(cbi_copies *copies, const cbi_copy_grave *grave, const
 cb_status cbi_copies_drop(cbi_copies *copies, cb_block_task *task, const char *name,
                           uint64_t generation, bool wait, cb_error *err);
 
+/** The same at once, or soon, when it is being read. */
+void cbi_copies_end_block(cbi_copies *copies, cb_block_task *task, const char *name,
+                          uint64_t generation);
+/** All blocks here that a grave of a data set or a broadcast covers, those of one copy too.
+ *  CB_ENOMEM. */
+cb_status cbi_copies_sweep(cbi_copies *copies, cb_block_task *task, const cbi_copy_grave *grave,
+                           cb_error *err);
+/** No copies are taken any more, every block that nobody else has goes to another executor, and
+ *  when all have the server ends. CB_ENOMEM: not all of them. */
+cb_status cbi_copies_leave(cbi_copies *copies, cb_error *err);
+
 /** A block that is not here is read where it is, into c->fill, while the connection is CBI_BUSY
  * with CBI_JOB_FETCH; then it is handed back. false: not any more. */
 bool cbi_copies_fetch(cbi_copies *copies, struct cbi_connection *c);

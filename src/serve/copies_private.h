@@ -90,6 +90,7 @@ struct cbi_copies {
     cbi_thread keeper;
     cb_block_task *task;      /* the keeper's */
     _Atomic bool quit;        /* threads are to end; whatever is under way is given up */
+    _Atomic bool leaving;     /* the machine is to know every block */
     _Atomic uint64_t tracked; /* blocks of the machine: without any, nobody needs to ask it */
     /* guarded by mutex */
     cbi_mutex mutex;
@@ -121,6 +122,11 @@ struct cbi_copies {
 cb_status cbi_copies_step(cbi_copies *copies, cbi_replica_event event, cb_error *err);
 /** The same, taking the mutex. */
 void cbi_copies_tell(cbi_copies *copies, cbi_replica_event event);
+
+/** The event of a block that is here. */
+cbi_replica_event cbi_copies_stored(const cb_block_status *block, uint64_t ticket, bool returned);
+/** As cbi_copies_drop, by the keeper, as soon as nobody reads it. */
+void cbi_copies_drop_later(cbi_copies *copies, const char *name, uint64_t generation);
 
 /* copies_wire.c: false is the end of the connection, which is closed by who has it */
 

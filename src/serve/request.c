@@ -427,10 +427,19 @@ static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
 
 /** What others say was removed, or what a newer block takes the name from. */
 static cb_status bury(const cb_server *s, cbi_connection *c, cb_error *err) {
-    const cbi_copy_grave *g = &c->resp->grave;
-    CB_TRY(cbi_copies_bury(s->copies, g, c->name, c->resp->offers, err));
-    if (g->kind == CBI_GRAVE_BLOCK) { /* at once, if nobody reads it; else soon */
-        (void)cbi_copies_drop(s->copies, c->task, c->name, g->generation, c->resp->offers, NULL);
+    const cbi_resp *r = c->resp;
+    const cbi_copy_grave *g = &r->grave;
+    if (r->leaves) {
+        return cbi_copies_leave(s->copies, err);
+    }
+    CB_TRY(cbi_copies_bury(s->copies, g, c->name, r->offers || r->removes, err));
+    if (g->kind != CBI_GRAVE_BLOCK) {
+        return cbi_copies_sweep(s->copies, c->task, g, err);
+    }
+    if (r->offers) { /* its place is wanted */
+        (void)cbi_copies_drop(s->copies, c->task, c->name, g->generation, true, NULL);
+    } else {
+        cbi_copies_end_block(s->copies, c->task, c->name, g->generation);
     }
     return CB_OK;
 }

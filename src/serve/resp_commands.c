@@ -772,6 +772,8 @@ static const command commands[] = {
     {"CARBIDE.PUT", do_carbide_put, 5, 5, false},
     {"CARBIDE.OFFER", cbi_resp_offer, 6, 6, false},
     {"CARBIDE.BURY", cbi_resp_bury, 3, 3, false},
+    {"CARBIDE.REMOVE", cbi_resp_remove_all, 2, 2, false},
+    {"CARBIDE.DECOMMISSION", cbi_resp_decommission, 0, 0, false},
     {"WAIT", cbi_resp_wait, 2, 2, false},
     {"GET", do_get, 1, 1, false},
     {"SET", do_set, 2, 8, false},

@@ -79,6 +79,7 @@ void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     if (older != 0 &&
         !r->offers) { /* its name goes to this one, and the offer is looked at again */
         r->offers = true;
+        r->removes = r->leaves = false;
         r->grave = (cbi_copy_grave){.kind = CBI_GRAVE_BLOCK, .generation = older};
         c->job = CBI_JOB_BURY;
         cbi_server_submit(s, c);
@@ -89,25 +90,54 @@ void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     finished(c);
 }
 
-void cbi_resp_bury(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
-    cbi_resp *r = c->resp;
+/** What was, or is to be, removed: into the grave and the name. */
+static bool take_grave(cbi_connection *c, cbi_resp_args *a) {
     cbi_resp_word kind = next(a), what = next(a);
-    cbi_copy_grave *g = &r->grave;
+    cbi_copy_grave *g = &c->resp->grave;
     *g = (cbi_copy_grave){.kind = cbi_resp_is(kind, "BLOCK")     ? CBI_GRAVE_BLOCK
                                   : cbi_resp_is(kind, "DATASET") ? CBI_GRAVE_DATA_SET
                                                                  : CBI_GRAVE_BROADCAST};
     bool good = g->kind == CBI_GRAVE_BLOCK ? take_name(what, CB_BLOCK_NAME_MAX, c->name)
                                            : cbi_resp_take_number(what, &g->number);
-    good = good && (g->kind != CBI_GRAVE_BROADCAST || cbi_resp_is(kind, "BROADCAST"));
-    good = good && cbi_resp_take_number(next(a), &g->generation) && g->generation != 0 &&
-           g->generation <= INT64_MAX;
+    return good && (g->kind != CBI_GRAVE_BROADCAST || cbi_resp_is(kind, "BROADCAST"));
+}
+
+/** By a worker: it may have to look at all blocks. */
+static void submit(cb_server *s, cbi_connection *c, bool removes, bool leaves) {
+    c->resp->offers = false;
+    c->resp->removes = removes;
+    c->resp->leaves = leaves;
+    c->job = CBI_JOB_BURY;
+    cbi_server_submit(s, c);
+}
+
+void cbi_resp_bury(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
+    cbi_copy_grave *g = &c->resp->grave;
+    bool good = take_grave(c, a) && cbi_resp_take_number(next(a), &g->generation) &&
+                g->generation != 0 && g->generation <= INT64_MAX;
     if (!good || s->copies == NULL) {
         say_error(c, "CARBIDE.BURY BLOCK|DATASET|BROADCAST NAME|NUMBER GENERATION, at an executor");
         return;
     }
-    r->offers = false;
-    c->job = CBI_JOB_BURY;
-    cbi_server_submit(s, c);
+    submit(s, c, false, false);
+}
+
+void cbi_resp_remove_all(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
+    if (!take_grave(c, a) || s->copies == NULL) {
+        say_error(c, "CARBIDE.REMOVE BLOCK|DATASET|BROADCAST NAME|NUMBER, at an executor");
+        return;
+    }
+    c->resp->grave.generation = cbi_server_generation(s);
+    submit(s, c, true, false);
+}
+
+void cbi_resp_decommission(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
+    (void)a;
+    if (s->copies == NULL) {
+        say_error(c, "CARBIDE.DECOMMISSION is for an executor");
+        return;
+    }
+    submit(s, c, false, true);
 }
 
 void cbi_resp_buried(cb_server *s, cbi_connection *c) {

@@ -92,7 +92,8 @@ typedef struct cbi_resp {
     uint8_t asks;         /* GET, GETRANGE or STRLEN */
     bool fetched;         /* it was asked of others */
     bool lent;            /* what is being sent are bytes of the fill, another executor's */
-    bool offers;          /* CBI_JOB_BURY makes room for an offer */
+    bool offers;          /* CBI_JOB_BURY makes room for an offer, */
+    bool removes, leaves; /* removes what a client wants removed, or is for all blocks */
     uint8_t wrong;        /* passwords */
     int64_t first, last;  /* GETRANGE */
     size_t at;            /* DEL: the next name, */
@@ -329,6 +330,8 @@ void cbi_resp_go_on(cbi_connection *c);
 
 void cbi_resp_offer(cb_server *server, cbi_connection *c, cbi_resp_args *args);
 void cbi_resp_bury(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+void cbi_resp_remove_all(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+void cbi_resp_decommission(cb_server *server, cbi_connection *c, cbi_resp_args *args);
 void cbi_resp_wait(cb_server *server, cbi_connection *c, cbi_resp_args *args);
 /** After CBI_JOB_BURY. */
 void cbi_resp_buried(cb_server *server, cbi_connection *c);

@@ -39,6 +39,7 @@
 enum {
     BUCKETS_FIRST = 64, /* a power of two */
     ROUNDS_A_RANK = 6,  /* without success, until the next holder in order steps in */
+    ROUNDS_LEAVING = 3, /* the same, until who leaves leaves the rest of the copies to others */
     CLOCK_SHIFT = 20,
 };
 static const uint64_t CLOCK_MAX = UINT64_C(1) << 43; /* in milliseconds: the year 2248 */
@@ -142,7 +143,7 @@ static bool serve_sending(cbi_replica *r, cbi_tracked *b) {
     if (b->put_open) {
         return false;
     }
-    if (have >= b->copies) {
+    if (have >= b->copies || (r->draining && have > 0 && b->rounds >= ROUNDS_LEAVING)) {
         rest_or_settle(r, b);
     } else {
         cbi_tracked_back_off(r, b);

@@ -163,6 +163,10 @@ bool cbi_replica_holds(const cbi_replica *replica, const char *name, uint64_t ge
 /** Was it removed everywhere, as far as this one has heard? */
 bool cbi_replica_is_buried(const cbi_replica *r, const char *name, uint64_t generation);
 
+/** Whether such a grave, of a block by that name or of a number, covers the block. */
+bool cbi_grave_covers(cbi_grave_kind kind, uint64_t number, const char *grave_name,
+                      const char *name);
+
 /** The generation of the block by that name that is here, or is still to be dropped; 0: none. */
 uint64_t cbi_replica_generation_of(const cbi_replica *replica, const char *name);
 

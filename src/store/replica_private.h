@@ -171,9 +171,6 @@ cb_status cbi_graves_init(cbi_replica *r, cb_error *err);
 void cbi_graves_fini(cbi_replica *r);
 /** Whether that generation of the block was removed. */
 bool cbi_graves_cover(const cbi_replica *r, const char *name, uint64_t generation);
-/** Whether the grave covers it. */
-bool cbi_grave_covers(cbi_grave_kind kind, uint64_t number, const char *grave_name,
-                      const char *name);
 /** *added false: it, or a later one, is known. CB_ENOMEM. */
 cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *added,
                          cb_error *err);

@@ -384,6 +384,60 @@ class Cluster(unittest.TestCase):
         self.assertEqual(a.peer.ask("GET", "x"), b"newer")
         self.assertEqual(a.peer.ask("CARBIDE.OFFER", "x", generation + 1, "MEMORY_ONLY_SER_2", checksum, 5, "nobody"), b"+SEND")
 
+    def here(self, executor, *names):
+        return executor.peer.ask("EXISTS", *names)
+
+    def test_a_data_set_and_a_broadcast_are_removed_everywhere(self):
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b):
+            self.sees(p, 1)
+        for p, names in ((a, ("rdd_5_0", "rdd_55_0", "broadcast_3")), (b, ("rdd_5_1", "broadcast_3_piece0", "broadcast_33", "x"))):
+            for name in names:  # of one copy, which no executor looks after
+                self.assertEqual(p.peer.ask("SET", name, name.encode() * 100, "LEVEL", "MEMORY_AND_DISK_SER"), b"+OK")
+        self.assertEqual(b.peer.ask("SET", "rdd_5_3", b"on disk", "LEVEL", "DISK_ONLY"), b"+OK")
+        self.put(a, "rdd_5_2", b"two copies", at=b)
+        generation, checksum = self.known("rdd_5_2", "b")[3:]
+        b.send_signal(signal.SIGSTOP)  # it hears of it when it is back
+        try:
+            self.assertEqual(a.peer.ask("CARBIDE.REMOVE", "DATASET", 5), b"+OK")
+            self.assertEqual(self.here(a, "rdd_5_0", "rdd_5_2"), 0)
+        finally:
+            b.send_signal(signal.SIGCONT)
+        self.wait("the data set is gone", lambda: self.here(b, "rdd_5_1", "rdd_5_2", "rdd_5_3") == 0)
+        self.assertEqual(b.peer.ask("CARBIDE.REMOVE", "BROADCAST", 3), b"+OK")
+        self.assertEqual(self.here(b, "broadcast_3_piece0"), 0)
+        self.wait("the broadcast is gone", lambda: self.here(a, "broadcast_3") == 0)
+        self.assertEqual(a.peer.ask("CARBIDE.REMOVE", "BLOCK", "x"), b"+OK")
+        self.wait("the block is gone", lambda: self.here(b, "x") == 0)
+        self.assertEqual((self.here(a, "rdd_55_0"), self.here(b, "broadcast_33")), (1, 1))
+        # Nobody brings it back, and what is put now is not meant.
+        self.assertEqual(b.peer.ask("CARBIDE.OFFER", "rdd_5_2", generation, "MEMORY_ONLY_SER_2", checksum, 10, "a")[:7], b"-BURIED")
+        self.assertEqual(b.peer.ask("SET", "rdd_5_1", b"new"), b"+OK")
+        self.put(a, "rdd_5_2", b"new", at=b)
+        self.reads(a, "rdd_5_1", b"new")
+        for words in (("BLOCK", ""), ("DATASET", "x"), ("CAT", "1")):
+            self.assertEqual(a.peer.ask("CARBIDE.REMOVE", *words)[:4], b"-ERR", words)
+
+    def test_whoever_leaves_moves_his_blocks_first(self):
+        a = self.executor("a")
+        blocks = {}
+        for i in range(60):
+            blocks[f"x{i}"] = self.random.randbytes(self.random.choice((1, 3000, 400_000)))
+            level = self.random.choice(("MEMORY_ONLY_SER", "DISK_ONLY", "MEMORY_AND_DISK_SER_2"))
+            self.assertEqual(a.peer.ask("SET", f"x{i}", blocks[f"x{i}"], "LEVEL", level), b"+OK")
+        self.assertEqual(a.peer.ask("CARBIDE.DECOMMISSION"), b"+OK")
+        blocks["late"] = b"put while it waits for somebody"
+        self.assertEqual(a.peer.ask("SET", "late", blocks["late"]), b"+OK")
+        self.assertEqual(a.peer.ask("CARBIDE.OFFER", "y", 7, "MEMORY_ONLY_SER", 5, 5, "b")[:5], b"-FULL")
+        self.assertIsNone(a.poll())
+        b = self.executor("b")
+        self.sees(b, 1)
+        self.wait("a has left", lambda: a.poll() is not None)
+        self.assertEqual(a.returncode, 0)
+        for name, value in blocks.items():
+            self.assertEqual(b.peer.ask("GET", name), value, name)
+        self.assertEqual(self.directory("EXISTS", "cb:exec:a"), 0)
+
     def enter(self, name, address):
         """Somebody who is no executor of carbide's."""
         entered = self.directory("HSET", "cb:exec:" + name, "generation", "7", "address", address, "host", name, "rack", "", "memory_max", 1 << 30,

@@ -458,6 +458,9 @@ static void move_out_in_peace(world *w) {
     for (int i = 0; i < PEACE_STEPS && e->alive && w->failed[0] == 0; i++) {
         pass(w);
     }
+    if (!e->alive && w->failed[0] == 0) { /* others mend what was left to them */
+        settle_down(w, 250);
+    }
     for (int name = 0; name < NAMES && w->failed[0] == 0; name++) {
         const content *c = had[name].here ? content_of(w, name, had[name].generation) : NULL;
         if (c == NULL) {
@@ -468,7 +471,7 @@ static void move_out_in_peace(world *w) {
         for (int j = 0; j < w->count; j++) {
             could = could || could_take(&w->executors[j], c);
         }
-        if (left < (int)c->copies && (!e->alive || could)) {
+        if ((left == 0 && !e->alive) || (left < (int)c->copies && could)) {
             violate(w, "e%d moved out or did not, and %s is x%d of %u", e->index, names[name], left,
                     c->copies);
         }

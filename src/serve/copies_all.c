@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What concerns all blocks here, those of one copy too, of which the machine knows nothing: a data
+ * set that is removed everywhere, and an executor that leaves. They are looked at a few at a time,
+ * without any lock between; what comes meanwhile is the listener's business.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "serve/copies_private.h"
+
+enum { AT_A_TIME = 32 };
+
+typedef struct some_block {
+    cb_block_status status;
+    char name[CB_BLOCK_NAME_MAX + 1];
+} some_block;
+
+typedef struct some_blocks {
+    size_t count;
+    some_block blocks[AT_A_TIME];
+} some_blocks;
+
+static void take(void *ctx, const cb_block_status *b, cb_level level, uint32_t readers) {
+    some_blocks *some = ctx;
+    (void)level;
+    (void)readers;
+    if (some->count < AT_A_TIME) {
+        some_block *to = &some->blocks[some->count++];
+        to->status = *b;
+        memcpy(to->name, b->name, strlen(b->name) + 1);
+    }
+}
+
+typedef void (*each_fn)(cbi_copies *copies, void *ctx, const cb_block_status *block);
+
+static cb_status for_each(cbi_copies *cp, each_fn fn, void *ctx, cb_error *err) {
+    some_blocks *some = cbi_alloc(sizeof *some);
+    uint64_t at = 0;
+    if (some == NULL) {
+        return cbi_fail(err, CB_ENOMEM, "The system has no memory to look at all blocks.");
+    }
+    do {
+        some->count = 0;
+        cbi_blocks_walk(cp->server->blocks, &at, sizeof some->blocks[0], sizeof some->blocks, take,
+                        some);
+        for (size_t i = 0; i < some->count; i++) {
+            some->blocks[i].status.name = some->blocks[i].name;
+            fn(cp, ctx, &some->blocks[i].status);
+        }
+    } while (at != 0 && !atomic_load(&cp->quit));
+    cbi_free(some);
+    return CB_OK;
+}
+
+/* ---- removed everywhere ---- */
+
+typedef struct sweep {
+    cb_block_task *task;
+    const cbi_copy_grave *grave;
+} sweep;
+
+void cbi_copies_end_block(cbi_copies *cp, cb_block_task *task, const char *name,
+                          uint64_t generation) {
+    cb_status status = cbi_copies_drop(cp, task, name, generation, false, NULL);
+    if (status != CB_OK && status != CB_ENOTFOUND) { /* somebody reads it: soon */
+        cbi_copies_drop_later(cp, name, generation);
+    }
+}
+
+static void sweep_one(cbi_copies *cp, void *ctx, const cb_block_status *b) {
+    const sweep *s = ctx;
+    if (b->generation <= s->grave->generation &&
+        cbi_grave_covers(s->grave->kind, s->grave->number, "", b->name)) {
+        cbi_copies_end_block(cp, s->task, b->name, s->grave->generation);
+    }
+}
+
+cb_status cbi_copies_sweep(cbi_copies *cp, cb_block_task *task, const cbi_copy_grave *grave,
+                           cb_error *err) {
+    sweep s = {task, grave};
+    return for_each(cp, sweep_one, &s, err);
+}
+
+/* ---- leaving ---- */
+
+static void note_generation(void *ctx, const cb_block_status *b, cb_level level, uint32_t readers) {
+    (void)level;
+    (void)readers;
+    *(uint64_t *)ctx = b->generation;
+}
+
+/** The machine is to know it: it moves what it knows. What nobody gave a generation stays. */
+static void track_one(cbi_copies *cp, void *ctx, const cb_block_status *b) {
+    uint64_t there = 0;
+    (void)ctx;
+    if (b->generation == 0) {
+        return;
+    }
+    cbi_mutex_lock(&cp->mutex);
+    bool known = cp->stopped || cbi_replica_generation_of(cp->machine, b->name) != 0;
+    bool added = !known && cbi_copies_step(cp, cbi_copies_stored(b, 0, true), NULL) == CB_OK;
+    cbi_mutex_unlock(&cp->mutex);
+    if (added) { /* it may have gone since it was looked at: then nobody has said so to the machine
+                  */
+        (void)cbi_blocks_look(cp->server->blocks, b->name, note_generation, &there, NULL);
+    }
+    if (added && there != b->generation) {
+        cbi_copies_tell(cp, (cbi_replica_event){.kind = CBI_REPLICA_GONE,
+                                                .name = b->name,
+                                                .generation = b->generation});
+    }
+}
+
+cb_status cbi_copies_leave(cbi_copies *cp, cb_error *err) {
+    atomic_store(&cp->leaving, true); /* whatever is put from here on is known to it */
+    cb_status status = for_each(cp, track_one, NULL, err);
+    if (status == CB_OK) {
+        cbi_copies_tell(cp, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION});
+    }
+    return status;
+}
