@@ -61,10 +61,17 @@ cb_status cbi_fail_sys(cb_error *err, cb_status status, int sys_errno, const cha
 cb_status cbi_fail_bytes(cb_error *err, cb_status status, uint64_t asked, uint64_t had,
                          const char *fmt, ...) CBI_PRINTF(5, 6);
 
+/** The message is `before`, the name (255 bytes of it at most), `after`: for answers that
+ *  are no trouble and come by the million, where formatting takes longer than what was asked for.
+ */
+cb_status cbi_fail_name(cb_error *err, cb_status status, const char *before, const char *name,
+                        const char *after);
+
 /* What a reader knows and the static analyser does not: they answer the status that they were
  * given, which is no success. */
 #if defined(__clang_analyzer__) && !defined(CBI_STATUS_IMPLEMENTATION)
 #define cbi_fail(err, status, ...) ((void)cbi_fail(err, status, __VA_ARGS__), (status))
+#define cbi_fail_name(err, status, ...) ((void)cbi_fail_name(err, status, __VA_ARGS__), (status))
 #define cbi_fail_sys(err, status, ...) ((void)cbi_fail_sys(err, status, __VA_ARGS__), (status))
 #define cbi_fail_bytes(err, status, ...) ((void)cbi_fail_bytes(err, status, __VA_ARGS__), (status))
 #endif

@@ -54,6 +54,25 @@ cb_status cbi_fail(cb_error *err, cb_status status, const char *fmt, ...) {
     return status;
 }
 
+cb_status cbi_fail_name(cb_error *err, cb_status status, const char *before, const char *name,
+                        const char *after) {
+    enum { NAME_MAX_SHOWN = 255 };
+    if (err != NULL) {
+        const char *const parts[] = {before, name, after};
+        size_t used = 0;
+        for (size_t i = 0; i < 3; i++) {
+            size_t room =
+                cbi_min(sizeof err->message - 1 - used, i == 1 ? NAME_MAX_SHOWN : SIZE_MAX);
+            size_t bytes = strnlen(parts[i], room);
+            memcpy(err->message + used, parts[i], bytes);
+            used += bytes;
+        }
+        err->message[used] = '\0';
+        fill_numbers(err, status, 0, 0, 0);
+    }
+    return status;
+}
+
 static bool is_out_of_space(int sys_errno) {
     return sys_errno == ENOSPC || sys_errno == EDQUOT || sys_errno == EFBIG;
 }

@@ -74,7 +74,7 @@ cb_status cbi_fill_begin(cb_block_task *task, const char *name, cb_level level, 
                          cbi_fill *f, cb_error *err) {
     cb_block_status there;
     if (cb_blocks_status(task->blocks, name, &there, NULL) == CB_OK) {
-        return cbi_fail(err, CB_EEXISTS, "There is a block %.255s already.", name);
+        return cbi_fail_name(err, CB_EEXISTS, "There is a block ", name, " already.");
     }
     return cbi_fill_begin_over(task, name, level, bytes, false, f, err);
 }
@@ -296,5 +296,5 @@ cb_status cbi_blocks_look(cb_blocks *b, const char *name, cbi_blocks_visit_fn fn
         fn(ctx, &status, n->level, n->entry.pins);
     }
     cbi_lock_give(cbi_blocks_lock_of(b));
-    return n != NULL ? CB_OK : cbi_fail(err, CB_ENOTFOUND, "There is no block %.255s.", name);
+    return n != NULL ? CB_OK : cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
 }

@@ -90,8 +90,11 @@ cb_status cbi_node_acquire(cb_blocks *b, cb_block_task *task, const char *name, 
         cb_status status = CB_OK;
         cbi_node *n = cbi_index_find(&b->index, name, bytes, hash);
         if (n == NULL) {
-            status = cbi_fail(err, CB_ENOTFOUND, "There is no block %.255s.", name);
-        } else if (CBI_LIKELY(is_free(n, write))) {
+            b->stats.misses += use && wait; /* cb_blocks_get */
+            cbi_lock_give(cbi_blocks_lock_of(b));
+            return cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
+        }
+        if (CBI_LIKELY(is_free(n, write))) {
             n->entry.pins++;
             n->writer = write ? task : NULL;
             if (use && n->kind != CBI_ABSENT) {

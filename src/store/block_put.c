@@ -15,20 +15,31 @@ int64_t cbi_block_data_set(const char *name) {
 cb_status cbi_put_check(const cb_blocks *b, cb_level level, const cb_record_class *class,
                         cb_error *err) {
     CB_TRY(cb_level_check(level, err));
+    const char *before = "Nothing can be stored at ", *after = NULL;
+    if (!cb_level_is_valid(level)) {
+        after = ": neither memory nor disk.";
+    } else if ((level & CB_LEVEL_ON_DISK) && !cbi_disk_there(&b->disk)) {
+        after = ": the store has no folder.";
+    } else if ((level & CB_LEVEL_IS_DESERIALISED) && class == NULL) {
+        before = "A block at ";
+        after = " needs a class of records.";
+    }
+    if (CBI_LIKELY(after == NULL)) {
+        return CB_OK;
+    }
     char text[CB_LEVEL_TEXT_MAX];
     cb_level_format(level, text);
-    if (!cb_level_is_valid(level)) {
-        return cbi_fail(err, CB_EINVAL, "Nothing can be stored at %s: neither memory nor disk.",
-                        text);
-    }
-    if ((level & CB_LEVEL_ON_DISK) && !cbi_disk_there(&b->disk)) {
-        return cbi_fail(err, CB_EINVAL, "Nothing can be stored at %s: the store has no folder.",
-                        text);
-    }
-    if ((level & CB_LEVEL_IS_DESERIALISED) && class == NULL) {
-        return cbi_fail(err, CB_EINVAL, "A block at %s needs a class of records.", text);
-    }
-    return CB_OK;
+    return cbi_fail_name(err, CB_EINVAL, before, text, after);
+}
+
+static void begin_node(cbi_node *n, cb_level level, uint16_t record_class, cb_block_task *task,
+                       int64_t data_set) {
+    n->level = level;
+    n->record_class = record_class;
+    n->writer = task;
+    n->entry.data_set = data_set;
+    n->entry.mode = cb_level_mode(level);
+    n->entry.pins = 1;
 }
 
 cb_status cbi_put_begin(cb_blocks *b, cb_block_task *task, const char *name, cb_level level,
@@ -37,22 +48,27 @@ cb_status cbi_put_begin(cb_blocks *b, cb_block_task *task, const char *name, cb_
     cbi_node *n = NULL;
     CB_TRY(cbi_put_check(b, level, class, err));
     CB_TRY(cbi_blocks_class(b, class, &number, err));
-    CB_TRY(cbi_index_node(&b->index, name, &n, err));
-    n->level = level;
-    n->record_class = number;
-    n->writer = task;
-    n->entry.data_set = cbi_block_data_set(name);
-    n->entry.mode = cb_level_mode(level);
-    n->entry.pins = 1;
+    int64_t data_set = cbi_block_data_set(name);
+    size_t bytes = strnlen(name, CB_BLOCK_NAME_MAX + 1);
+    uint32_t hash = cbi_index_hash(name, bytes);
     cbi_lock_take(cbi_blocks_lock_of(b));
-    bool exists = cbi_index_find(&b->index, n->name, n->name_bytes, n->hash) != NULL;
+    bool exists = cbi_index_find(&b->index, name, bytes, hash) != NULL;
+    n = exists ? NULL : cbi_index_node_now(&b->index, name, bytes, hash);
+    if (!exists && n == NULL) { /* the system has to be asked for it */
+        cbi_lock_give(cbi_blocks_lock_of(b));
+        CB_TRY(cbi_index_node(&b->index, name, &n, err));
+        cbi_lock_take(cbi_blocks_lock_of(b));
+        exists = cbi_index_find(&b->index, name, bytes, hash) != NULL;
+    }
     if (!exists) {
+        begin_node(n, level, number, task, data_set);
         cbi_index_enter(&b->index, n);
+    } else if (n != NULL) {
+        cbi_index_free_now(&b->index, n);
     }
     cbi_lock_give(cbi_blocks_lock_of(b));
     if (exists) {
-        cbi_index_free(&b->index, n);
-        return cbi_fail(err, CB_EEXISTS, "There is a block %s already.", name);
+        return cbi_fail_name(err, CB_EEXISTS, "There is a block ", name, " already.");
     }
     *node = n;
     return CB_OK;
@@ -80,9 +96,11 @@ void cbi_put_done(cb_block_task *task, cbi_node *n, const cbi_contents *contents
         cbi_node_note_file(b, n, on_disk);
     }
     b->stats.replicas_missing += cb_level_replicas(n->level) - 1;
-    cbi_lock_give(cbi_blocks_lock_of(b));
-    cbi_blocks_report(b, n, false);
-    cbi_lock_take(cbi_blocks_lock_of(b));
+    if (cbi_blocks_is_heard(b)) {
+        cbi_lock_give(cbi_blocks_lock_of(b));
+        cbi_blocks_report(b, n, false);
+        cbi_lock_take(cbi_blocks_lock_of(b));
+    }
     n->writer = NULL;
     if (ref != NULL) {
         cbi_ref_fill(task, n, false, ref);

@@ -108,9 +108,6 @@ cb_status cb_blocks_get(cb_blocks *b, cb_block_task *task, const char *name, cb_
     cbi_node *n = NULL;
     cb_status status = cbi_node_acquire(b, task, name, false, true, true, ref, &n, err);
     if (status != CB_OK) {
-        cbi_lock_take(cbi_blocks_lock_of(b));
-        b->stats.misses += status == CB_ENOTFOUND;
-        cbi_lock_give(cbi_blocks_lock_of(b));
         return status;
     }
     if (CBI_LIKELY(ref->in_memory)) {

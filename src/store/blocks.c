@@ -226,7 +226,7 @@ cb_block_status cbi_node_status(const cbi_node *n) {
 }
 
 void cbi_blocks_report(cb_blocks *b, const cbi_node *n, bool gone) {
-    if (b->listener == NULL && !b->reporting.on) {
+    if (!cbi_blocks_is_heard(b)) {
         return;
     }
     cb_block_status status = cbi_node_status(n);
@@ -312,10 +312,11 @@ static void count_out(cb_blocks *b, cbi_node *n) {
     n->disk = (cbi_on_disk){0};
 }
 
-/** [locked] It is nobody's any more; the caller gives its memory back without the lock. */
+/** [locked] It is nobody's any more, and no more. */
 static void leave_index(cb_blocks *b, cbi_node *n) {
     cbi_index_leave(&b->index, n);
     cbi_node_wake(n);
+    cbi_index_free_now(&b->index, n);
 }
 
 void cbi_node_note_file(cb_blocks *b, cbi_node *n, cbi_on_disk on_disk) {
@@ -355,35 +356,35 @@ bool cbi_blocks_drop(void *ctx, cbi_lru_entry *entry) {
         cbi_node_wake(n);
     }
     cbi_lock_give(cbi_blocks_lock_of(b));
-    if (gone) {
-        cbi_index_free(&b->index, n);
-    }
     cbi_blocks_settle(b);
     return true;
 }
 
-/** Its memory and its file, and it counts no more; the caller has it for himself. From here on
- *  nobody who looks finds anything of it: that it has gone is reported later. */
-static void drop_contents(cb_blocks *b, cbi_node *n) {
+/** [locked] What a block has in memory, to be dropped; its writer has it for himself. One that has
+ *  no file counts no more. */
+static cbi_contents detach(cb_blocks *b, cbi_node *n) {
     cbi_contents contents = {0};
-    cbi_lock_take(cbi_blocks_lock_of(b));
     cb_assert(n->writer != NULL);
     if (n->kind != CBI_ABSENT) {
         cbi_accounts_leave(&b->accounts, &n->entry);
         contents = take_contents(b, n);
     }
-    bool on_disk = n->disk.bytes > 0;
-    if (!on_disk) {
+    if (n->disk.bytes == 0) {
         count_out(b, n);
     }
-    cbi_lock_give(cbi_blocks_lock_of(b));
-    if (contents.kind != CBI_ABSENT) {
-        cb_mode mode = contents.mode;
-        uint64_t bytes = contents.bytes;
-        cbi_contents_free(&b->home, &contents);
+    return contents;
+}
+
+/** That, and its file. From here on nobody who looks finds anything of it: that it has gone is
+ *  reported later. */
+static void drop_contents(cb_blocks *b, cbi_node *n, cbi_contents *contents) {
+    if (contents->kind != CBI_ABSENT) {
+        cb_mode mode = contents->mode;
+        uint64_t bytes = contents->bytes;
+        cbi_contents_free(&b->home, contents);
         cb_manager_release_storage(b->manager, mode, bytes);
     }
-    if (on_disk) {
+    if (n->disk.bytes > 0) {
         cbi_on_disk file = n->disk;
         cbi_keep_forget(b, n);
         cbi_lock_take(cbi_blocks_lock_of(b));
@@ -393,14 +394,20 @@ static void drop_contents(cb_blocks *b, cbi_node *n) {
     }
 }
 
-void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
-    drop_contents(b, n);
+static void end_detached(cb_blocks *b, cbi_node *n, cbi_contents *contents) {
+    drop_contents(b, n, contents);
     cbi_blocks_report(b, n, true);
     cbi_lock_take(cbi_blocks_lock_of(b));
     leave_index(b, n);
     cbi_lock_give(cbi_blocks_lock_of(b));
-    cbi_index_free(&b->index, n);
     cbi_blocks_settle(b);
+}
+
+void cbi_blocks_end(cb_blocks *b, cbi_node *n) {
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    cbi_contents contents = detach(b, n);
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    end_detached(b, n, &contents);
 }
 
 /** [locked] The lock is no longer the ref's, but whose the block is. */
@@ -423,8 +430,9 @@ cb_status cbi_blocks_empty(cb_blocks *b, cb_block_task *task, const char *name, 
         return cbi_fail(err, CB_EINVAL, "There is a newer block %.255s here.", name);
     }
     keep_lock(&ref);
+    cbi_contents contents = detach(b, n);
     cbi_lock_give(cbi_blocks_lock_of(b));
-    drop_contents(b, n);
+    drop_contents(b, n, &contents);
     cbi_lock_take(cbi_blocks_lock_of(b));
     n->level = level;
     n->record_class = 0;
@@ -440,16 +448,19 @@ void cbi_blocks_end_locked(cb_block_ref *ref) {
     cb_assert(n != NULL && ref->writing);
     cbi_lock_take(cbi_blocks_lock_of(b));
     keep_lock(ref);
+    cbi_contents contents = detach(b, n);
     cbi_lock_give(cbi_blocks_lock_of(b));
-    cbi_blocks_end(b, n);
+    end_detached(b, n, &contents);
 }
 
 cb_status cb_blocks_remove(cb_blocks *b, cb_block_task *task, const char *name, cb_error *err) {
     cb_block_ref ref;
     cbi_node *n = NULL;
     CB_TRY(cbi_node_acquire(b, task, name, true, true, false, &ref, &n, err));
+    keep_lock(&ref);
+    cbi_contents contents = detach(b, n);
     cbi_lock_give(cbi_blocks_lock_of(b));
-    cbi_blocks_end_locked(&ref);
+    end_detached(b, n, &contents);
     return CB_OK;
 }
 
@@ -535,7 +546,7 @@ cb_status cb_blocks_status(cb_blocks *b, const char *name, cb_block_status *stat
     }
     cbi_lock_give(cbi_blocks_lock_of(b));
     if (n == NULL || found.level == CB_LEVEL(0, 1)) { /* nothing of it is there yet */
-        return cbi_fail(err, CB_ENOTFOUND, "There is no block %.255s.", name);
+        return cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
     }
     found.name = name;
     *status = found;

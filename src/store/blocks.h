@@ -94,6 +94,10 @@ static inline bool cbi_is_refusal(cb_status status) {
 void cbi_blocks_settle(cb_blocks *blocks);
 /** Where it is now. [locked], or the caller has it for himself. */
 cb_block_status cbi_node_status(const cbi_node *node);
+/** Whether anybody is told of changes. */
+static inline bool cbi_blocks_is_heard(const cb_blocks *b) {
+    return b->listener != NULL || b->reporting.on;
+}
 /** Tells the listener what the block is now; the caller has it for himself. `gone`: nothing. */
 void cbi_blocks_report(cb_blocks *blocks, const cbi_node *node, bool gone);
 /** Its number, for cbi_node.record_class. */
@@ -129,7 +133,7 @@ void cbi_keep_forget(cb_blocks *blocks, cbi_node *node);
 /** [locked] Lets those look again who wait for the block. */
 void cbi_node_wake(cbi_node *node);
 /** Locks as cb_blocks_lock does; on CB_OK accounts.lock is HELD and *node is the block. With use it
- *  becomes the most recently used. */
+ *  becomes the most recently used; with both, that there is none is a miss. */
 cb_status cbi_node_acquire(cb_blocks *blocks, cb_block_task *task, const char *name, bool write,
                            bool wait, bool use, cb_block_ref *ref, cbi_node **node, cb_error *err);
 /** [locked] Fills a ref with what the block is now and gives it to the task. */

@@ -104,11 +104,15 @@ static cb_status add_slab(cbi_index *index, size_t class, cb_error *err) {
     return CB_OK;
 }
 
-/** The buckets of one more block are paid for. */
+/** [locked] The buckets of one more block are paid for. */
+static bool has_buckets(const cbi_index *index) {
+    return index->touched >= (index->count + LEVEL_FIRST + 64) * sizeof(cbi_node *);
+}
+
 static cb_status touch_buckets(cbi_index *index, cb_error *err) {
     for (;;) {
         cbi_lock_take(index->lock);
-        bool enough = index->touched >= (index->count + LEVEL_FIRST + 64) * sizeof(cbi_node *);
+        bool enough = has_buckets(index);
         if (!enough) {
             index->touched += TOUCH_STEP;
         }
@@ -126,14 +130,30 @@ static cb_status touch_buckets(cbi_index *index, cb_error *err) {
     }
 }
 
+/** [locked] */
 static cbi_node *pop_spare(cbi_index *index, size_t class) {
-    cbi_lock_take(index->lock);
     void *node = index->spare[class];
     if (node != NULL) {
         memcpy(&index->spare[class], node, sizeof(void *));
     }
-    cbi_lock_give(index->lock);
     return node;
+}
+
+static cbi_node *name_it(cbi_node *n, const char *name, size_t bytes, uint32_t hash) {
+    memset(n, 0, offsetof(cbi_node, name));
+    memcpy(n->name, name, bytes);
+    n->name[bytes] = 0;
+    n->name_bytes = (uint8_t)bytes;
+    n->hash = hash;
+    return n;
+}
+
+cbi_node *cbi_index_node_now(cbi_index *index, const char *name, size_t bytes, uint32_t hash) {
+    if (bytes == 0 || bytes > CB_BLOCK_NAME_MAX || !has_buckets(index)) {
+        return NULL;
+    }
+    cbi_node *n = pop_spare(index, class_of(index, bytes));
+    return n != NULL ? name_it(n, name, bytes, hash) : NULL;
 }
 
 cb_status cbi_index_node(cbi_index *index, const char *name, cbi_node **node, cb_error *err) {
@@ -145,22 +165,28 @@ cb_status cbi_index_node(cbi_index *index, const char *name, cbi_node **node, cb
     CB_TRY(touch_buckets(index, err));
     size_t class = class_of(index, bytes);
     cbi_node *n = NULL;
-    while ((n = pop_spare(index, class)) == NULL) {
+    for (;;) {
+        cbi_lock_take(index->lock);
+        n = pop_spare(index, class);
+        cbi_lock_give(index->lock);
+        if (n != NULL) {
+            break;
+        }
         CB_TRY(add_slab(index, class, err));
     }
-    memset(n, 0, offsetof(cbi_node, name));
-    memcpy(n->name, name, bytes + 1);
-    n->name_bytes = (uint8_t)bytes;
-    n->hash = cbi_index_hash(name, bytes);
-    *node = n;
+    *node = name_it(n, name, bytes, cbi_index_hash(name, bytes));
     return CB_OK;
 }
 
-void cbi_index_free(cbi_index *index, cbi_node *node) {
+void cbi_index_free_now(cbi_index *index, cbi_node *node) {
     size_t class = class_of(index, node->name_bytes);
-    cbi_lock_take(index->lock);
     memcpy(node, &index->spare[class], sizeof(void *));
     index->spare[class] = node;
+}
+
+void cbi_index_free(cbi_index *index, cbi_node *node) {
+    cbi_lock_take(index->lock);
+    cbi_index_free_now(index, node);
     cbi_lock_give(index->lock);
 }
 

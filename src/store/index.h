@@ -96,8 +96,12 @@ void cbi_index_fini(cbi_index *index);
 /** A node for that name, zeroed, in no list. Takes the lock itself. CB_ENOMEM, what charge said,
  *  CB_EINVAL for a name that cannot be. */
 cb_status cbi_index_node(cbi_index *index, const char *name, cbi_node **node, cb_error *err);
+/** The same with the lock held, where nothing has to be asked of the system; else NULL. */
+cbi_node *cbi_index_node_now(cbi_index *index, const char *name, size_t bytes, uint32_t hash);
 /** Takes the lock itself. */
 void cbi_index_free(cbi_index *index, cbi_node *node);
+/** The same with the lock held. */
+void cbi_index_free_now(cbi_index *index, cbi_node *node);
 
 /** Zeros where it has none. */
 cbi_identity cbi_node_identity(const cbi_node *node);

@@ -35,6 +35,22 @@ static void test_failing_without_an_error_object_only_answers(void **state) {
     assert_status(cbi_fail_bytes(NULL, CB_EBUDGET, 2, 1, "x"), CB_EBUDGET);
 }
 
+static void test_a_name_is_in_the_middle_of_its_message(void **state) {
+    (void)state;
+    cb_error err = {.sys_errno = 1, .bytes_asked = 2};
+    char name[400];
+    memset(name, 'n', sizeof name);
+    name[sizeof name - 1] = 0;
+    assert_status(cbi_fail_name(NULL, CB_EEXISTS, "a", "b", "c"), CB_EEXISTS);
+    assert_status(cbi_fail_name(&err, CB_ENOTFOUND, "There is no ", "thing", "."), CB_ENOTFOUND);
+    assert_string_equal(err.message, "There is no thing.");
+    assert_int_equal(err.status, CB_ENOTFOUND);
+    assert_int_equal(err.sys_errno + (int)err.bytes_asked, 0);
+    assert_status(cbi_fail_name(&err, CB_EEXISTS, "<", name, ">"), CB_EEXISTS);
+    assert_int_equal(strlen(err.message), 257); /* a name may be anything: it is cut */
+    assert_int_equal(err.message[256], '>');
+}
+
 static void test_failing_fills_every_field(void **state) {
     (void)state;
     cb_error err;
@@ -88,6 +104,7 @@ int main(void) {
         cmocka_unit_test(test_every_status_has_its_own_name_and_text),
         cmocka_unit_test(test_an_unknown_status_is_named_as_such),
         cmocka_unit_test(test_failing_without_an_error_object_only_answers),
+        cmocka_unit_test(test_a_name_is_in_the_middle_of_its_message),
         cmocka_unit_test(test_failing_fills_every_field),
         cmocka_unit_test(test_a_system_error_ends_with_its_reason),
         cmocka_unit_test(test_errno_decides_the_class_of_a_failed_temporary_write),
