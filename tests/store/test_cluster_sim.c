@@ -399,24 +399,55 @@ static void compute_together(world *w) {
     }
 }
 
-static void count_holders(world *w, int before[CONTENTS_MAX]) {
+typedef struct copy_count {
+    int living; /* executors */
+    int holders[CONTENTS_MAX];
+    int staying[CONTENTS_MAX]; /* those of them that are not to move out */
+} copy_count;
+
+static int leaving_holders(const world *w, const content *c) {
+    int leaving = 0;
+    for (int j = 0; j < w->count; j++) {
+        leaving += w->executors[j].draining && w->executors[j].held[c->name].here;
+    }
+    return leaving;
+}
+
+static int staying_holders(world *w, const content *c) {
+    int staying = holders(w, c);
+    for (int j = 0; j < w->count; j++) {
+        const executor *e = &w->executors[j];
+        staying -= e->alive && e->draining && e->held[c->name].here &&
+                   e->held[c->name].generation == c->generation;
+    }
+    return staying;
+}
+
+static void count_holders(world *w, copy_count *n) {
+    n->living = 0;
+    for (int j = 0; j < w->count; j++) {
+        n->living += w->executors[j].alive;
+    }
     for (int i = 0; i < w->content_count; i++) {
-        before[i] = holders(w, &w->contents[i]);
+        n->holders[i] = holders(w, &w->contents[i]);
+        n->staying[i] = staying_holders(w, &w->contents[i]);
     }
 }
 
-/** What had too few copies has as many as it shall have now, what had enough has no more. */
-static void compare_holders(world *w, const int before[CONTENTS_MAX]) {
+/** What had too few copies has as many as it shall have now, what had enough has no more. Who was
+ *  to move out may have done so, and taken his copy with him when others have some. */
+static void compare_holders(world *w, const copy_count *before) {
+    copy_count now;
+    count_holders(w, &now);
     for (int i = 0; i < w->content_count && w->failed[0] == 0; i++) {
         const content *c = &w->contents[i];
-        int after = holders(w, c), leaving = 0; /* who is to move out does not count himself */
-        for (int j = 0; j < w->count; j++) {
-            leaving += w->executors[j].draining && w->executors[j].held[c->name].here;
-        }
-        if (after < before[i]) {
+        int after = now.holders[i]; /* who is to move out does not count himself */
+        bool less = now.staying[i] < before->staying[i] ||
+                    (after < before->holders[i] && now.living == before->living);
+        if (less || (after == 0 && before->holders[i] > 0)) {
             violate(w, "a copy of %s went away in peace", names[c->name]);
         }
-        if (after > (int)c->copies + leaving && after > before[i]) {
+        if (after > (int)c->copies + leaving_holders(w, c) && after > before->holders[i]) {
             violate(w, "%s was mended by more than one: x%d, to be x%u", names[c->name], after,
                     c->copies);
         }
@@ -425,23 +456,23 @@ static void compare_holders(world *w, const int before[CONTENTS_MAX]) {
 
 static void die_in_peace(world *w) {
     executor *e = any(w);
-    int before[CONTENTS_MAX];
+    copy_count before;
     if (e != NULL && w->failed[0] == 0) {
         kill_executor(w, e);
-        count_holders(w, before);
+        count_holders(w, &before);
         settle_down(w, 150);
-        compare_holders(w, before);
+        compare_holders(w, &before);
     }
 }
 
 /** Nothing was lost, so nothing is to be mended. */
 static void forget_in_peace(world *w) {
-    int before[CONTENTS_MAX];
+    copy_count before;
     if (w->failed[0] == 0) {
-        count_holders(w, before);
+        count_holders(w, &before);
         start_directory(w);
         settle_down(w, 200);
-        compare_holders(w, before);
+        compare_holders(w, &before);
     }
 }
 
