@@ -9,6 +9,9 @@
  * instead of single rows. Once pages hold what blocks of all partitions would, there are such
  * blocks, and only what is compressed stays (shuffle_blocks.c).
  *
+ * When there is no more memory for chunks the older half of them leaves, which come first in their
+ * partitions: a task that is short of little spills little, and goes on with the blocks it has.
+ *
  * The lock guards pages, chains and runs. It is held for as long as a spill or the final write
  * takes, and never while the parent is asked: its thread may wait for one that wants to spill us.
  */
@@ -21,8 +24,11 @@
 enum {
     PAGE_BYTES_MIN = 64 * 1024,
     /* The task's page table comes out of the same steps as pages: room for it in the first one. */
-    TABLE_BYTES = 8 * 1024
+    TABLE_BYTES = 8 * 1024,
+    HALF_PAGES_MIN = 4,
+    HALF_RUNS_MAX = CBI_RUNS_MAX / 2
 };
+static const uint32_t ALL_PAGES = UINT32_MAX;
 static const size_t PAGE_BYTES_DEFAULT = CBI_MIB, PAGE_BYTES_MAX = CBI_GIB,
                     BATCH_BYTES_MAX = CBI_GIB;
 
@@ -200,6 +206,9 @@ void cbi_shuffle_free_pages(cb_shuffle *s, cbi_shuffle_page *pages) {
     cbi_mutex_unlock(&s->lock);
 }
 
+/** The older half of what is packed goes to disk, if it is worth it, and back to the parent. */
+static cb_status spill_older_half(cb_shuffle *s, bool *done, cb_error *err);
+
 /** Has anybody given pages back since *seen? Waits for who is about to: another thread may have
  * taken all there were, and what it has not given back yet nobody can draw. */
 static bool is_more_free(cb_shuffle *s, uint64_t *seen) {
@@ -239,11 +248,17 @@ cb_status cbi_shuffle_more_room(cb_shuffle *s, cbi_shuffle_pages *to, size_t byt
     (void)is_more_free(s, &seen);
     cb_status status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
     while (status == CB_EBUDGET || status == CB_ENOMEM) {
-        CB_TRY(cb_shuffle_spill(s, &released, err));
+        bool half = false;
+        if (to == &s->packed) {
+            CB_TRY(spill_older_half(s, &half, err));
+        }
+        if (!half) {
+            CB_TRY(cb_shuffle_spill(s, &released, err));
+        }
         if (!is_more_free(s, &seen) && !(to == &s->packed && have_blocks_gone(s))) {
             break;
         }
-        if (to == &s->packed) {
+        if (to == &s->packed && (!half || have_blocks_gone(s))) {
             return CB_OK;
         }
         status = cb_page_alloc_least(s->consumer, least, wanted, &page, err);
@@ -252,6 +267,7 @@ cb_status cbi_shuffle_more_room(cb_shuffle *s, cbi_shuffle_pages *to, size_t byt
     cbi_shuffle_page *header = (cbi_shuffle_page *)(void *)cb_page_data(&page);
     header->page = page;
     cbi_mutex_lock(&s->lock);
+    header->number = to == &s->packed ? ++s->packed_newest : 0;
     header->next = to->first;
     to->first = header;
     to->at = (uint8_t *)header + cbi_round_up(sizeof *header, CBI_PIECE_ALIGN);
@@ -384,8 +400,9 @@ static void prefetch_piece(const cbi_piece *p) {
     }
 }
 
-static cb_status copy_packed(cb_shuffle *s, const cbi_piece *p, cb_error *err) {
-    for (; p != NULL; p = p->next) {
+/** Chunks in pages up to number `last`. */
+static cb_status copy_packed(cb_shuffle *s, const cbi_piece *p, uint32_t last, cb_error *err) {
+    for (; p != NULL && p->page <= last; p = p->next) {
         uint8_t *to;
         prefetch_piece(p->next);
         CB_TRY(cbi_out_reserve(&s->out, p->bytes, &to, err));
@@ -397,7 +414,7 @@ static cb_status copy_packed(cb_shuffle *s, const cbi_piece *p, cb_error *err) {
 
 static cb_status encode_partition(cb_shuffle *s, uint32_t partition, cb_error *err) {
     const cbi_chain *c = &s->chains[partition];
-    CB_TRY(copy_packed(s, c->packed_first, err));
+    CB_TRY(copy_packed(s, c->packed_first, ALL_PAGES, err));
     if (c->filled > 0) {
         const uint8_t *block = s->blocks + (size_t)partition * s->encoder.block_bytes;
         CB_TRY(cbi_encoder_put(&s->encoder, &s->out, block, c->filled, err));
@@ -409,15 +426,16 @@ static cb_status encode_partition(cb_shuffle *s, uint32_t partition, cb_error *e
     return cbi_encoder_flush(&s->encoder, &s->out, err);
 }
 
-/** [locked] */
-static cb_status spill_to_run(cb_shuffle *s, cb_error *err) {
+/** [locked] A run of all that is in memory, or of the chunks in pages up to number `last`. */
+static cb_status spill_to_run(cb_shuffle *s, uint32_t last, cb_error *err) {
     CB_TRY(cbi_shuffle_runs_open(&s->runs, (const char *const *)s->dirs, s->dir_count, err));
     CB_TRY(cbi_runs_merge_some(&s->runs, s->partitions, &s->out, s->chunk_max, err));
     cb_channel *channel;
     CB_TRY(cbi_runs_begin(&s->runs, &channel, &s->out, err));
     cb_status status = CB_OK;
     for (uint32_t p = 0; p < s->partitions && status == CB_OK; p++) {
-        status = encode_partition(s, p, err);
+        status = last == ALL_PAGES ? encode_partition(s, p, err)
+                                   : copy_packed(s, s->chains[p].packed_first, last, err);
         if (status == CB_OK) {
             status = cbi_out_end_partition(&s->out, err);
         }
@@ -430,7 +448,6 @@ static cb_status spill_to_run(cb_shuffle *s, cb_error *err) {
         cbi_runs_abandon(&s->runs, channel);
         return status;
     }
-    atomic_fetch_add(&s->spilled_bytes, s->page_total);
     atomic_fetch_add(&s->spill_bytes, bytes);
     atomic_fetch_add(&s->spills, 1);
     return CB_OK;
@@ -442,9 +459,10 @@ cb_status cb_shuffle_spill(cb_shuffle *s, uint64_t *released, cb_error *err) {
     cbi_shuffle_page *pages = NULL;
     uint64_t bytes = s->page_total;
     if (s->page_total > 0 && !s->written && s->failure.status == CB_OK) {
-        status = spill_to_run(s, &s->failure);
+        status = spill_to_run(s, ALL_PAGES, &s->failure);
         if (status == CB_OK) {
             pages = take_pages(s);
+            atomic_fetch_add(&s->spilled_bytes, bytes);
         } else if (err != NULL) {
             *err = s->failure;
         }
@@ -458,6 +476,65 @@ cb_status cb_shuffle_spill(cb_shuffle *s, uint64_t *released, cb_error *err) {
     cbi_shuffle_free_pages(s, pages);
     *released = bytes;
     return CB_OK;
+}
+
+/** [locked] The number of the last page of the older half of packed chunks. 0: there are too few of
+ * them, or runs enough: what leaves in smaller parts leaves in more of them. */
+static uint32_t older_half(const cb_shuffle *s) {
+    uint32_t count = 0;
+    for (const cbi_shuffle_page *p = s->packed.first; p != NULL; p = p->next) {
+        count += p->number != ALL_PAGES;
+    }
+    return count < HALF_PAGES_MIN || s->runs.count >= HALF_RUNS_MAX
+               ? 0
+               : s->packed_newest - count + count / 2;
+}
+
+/** [locked] Pages up to number `last` leave memory, as take_pages(). */
+static cbi_shuffle_page *take_older(cb_shuffle *s, uint32_t last) {
+    for (uint32_t i = 0; i < s->partitions; i++) {
+        cbi_chain *c = &s->chains[i];
+        while (c->packed_first != NULL && c->packed_first->page <= last) {
+            c->packed_first = c->packed_first->next;
+        }
+        c->packed_last = c->packed_first != NULL ? c->packed_last : NULL;
+    }
+    cbi_shuffle_page *taken = NULL, **at = &s->packed.first;
+    while (*at != NULL) {
+        cbi_shuffle_page *p = *at;
+        if (p->number > last) {
+            at = &p->next;
+            continue;
+        }
+        *at = p->next;
+        p->next = taken;
+        taken = p;
+        s->page_total -= p->page.bytes;
+        atomic_fetch_add(&s->spilled_bytes, p->page.bytes);
+    }
+    s->freeing += taken != NULL;
+    return taken;
+}
+
+static cb_status spill_older_half(cb_shuffle *s, bool *done, cb_error *err) {
+    cbi_mutex_lock(&s->lock);
+    cb_status status = CB_OK;
+    cbi_shuffle_page *pages = NULL;
+    uint32_t last = s->written || s->failure.status != CB_OK ? 0 : older_half(s);
+    if (last > 0) {
+        status = spill_to_run(s, last, &s->failure);
+        if (status == CB_OK) {
+            pages = take_older(s, last);
+        } else if (err != NULL) {
+            *err = s->failure;
+        }
+    }
+    cbi_mutex_unlock(&s->lock);
+    *done = pages != NULL;
+    if (pages != NULL) {
+        cbi_shuffle_free_pages(s, pages);
+    }
+    return status;
 }
 
 /* ---- the file ---- */

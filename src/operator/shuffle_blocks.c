@@ -38,7 +38,8 @@ static size_t cost(const cb_shuffle *s, const cbi_chain *c, size_t bytes) {
 static void pack(cb_shuffle *s, cbi_chain *c, const uint8_t *block, uint32_t count) {
     cbi_piece *p = (cbi_piece *)(void *)s->packed.at;
     p->next = NULL;
-    p->bytes = cbi_encoder_block(&s->encoder, (uint8_t *)(p + 1), block, count);
+    p->bytes = (uint32_t)cbi_encoder_block(&s->encoder, (uint8_t *)(p + 1), block, count);
+    p->page = s->packed_newest;
     *(c->packed_last != NULL ? &c->packed_last->next : &c->packed_first) = p;
     c->packed_last = p;
     s->packed.at += cbi_round_up(sizeof *p + p->bytes, CBI_PIECE_ALIGN);
@@ -112,6 +113,7 @@ static void add_blocks(cb_shuffle *s, const cb_page *page) {
     cbi_shuffle_page *header = (cbi_shuffle_page *)(void *)cb_page_data(page);
     header->page = *page;
     header->next = s->packed.first;
+    header->number = UINT32_MAX; /* it never leaves alone */
     s->packed.first = header;
     s->page_total += page->bytes;
     s->blocks = (uint8_t *)header + cbi_round_up(sizeof *header, CBI_CACHE_LINE);

@@ -142,13 +142,15 @@ enum { CBI_PIECE_ALIGN = 8, CBI_RECORD_HEADER_BYTES = 8 };
 
 typedef struct cbi_piece {
     struct cbi_piece *next; /* of the same partition */
-    uint64_t bytes;         /* they follow */
+    uint32_t bytes;         /* they follow */
+    uint32_t page;          /* packed: the number of the page that it lies in */
 } cbi_piece;
 
 /** At the start of each page. */
 typedef struct cbi_shuffle_page {
     cb_page page;
     struct cbi_shuffle_page *next;
+    uint32_t number; /* packed: the newer the higher */
 } cbi_shuffle_page;
 
 /** Pages of one kind, and what is left of the newest. */
@@ -186,6 +188,7 @@ struct cb_shuffle {
     cbi_chain *chains;
     uint32_t *touched; /* partitions of the batch at hand */
     cbi_shuffle_pages raw, packed;
+    uint32_t packed_newest; /* number of a page */
     uint64_t page_total;
     uint8_t *blocks;    /* one a partition, in a page among the packed ones; NULL: there are none */
     size_t blocks_size; /* 0: there never will be any */

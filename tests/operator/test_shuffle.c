@@ -171,6 +171,38 @@ static void comes_back_through_more_runs_than_are_read_at_once(void **state) {
     assert_true(round_trip(CB_SHUFFLE_LZ4_BLOCK, 9, 4000, 48 * 1024) > 32);
 }
 
+static void what_is_short_of_little_spills_little(void **state) {
+    (void)state;
+    enum { RECORDS = 60000, PARTITIONS = 10 };
+    source ample = {.limit = 256 * CBI_MIB}, parent = {0};
+    cb_shuffle_options o = options_of(&ample, PARTITIONS, CB_SHUFFLE_LZ4_BLOCK);
+    o.page_bytes = 64 * 1024;
+    o.block_bytes = 512; /* what is packed shall take many pages */
+    cb_shuffle *s;
+    cb_error err;
+    cb_shuffle_figures f;
+    for (int round = 0; round < 2; round++) {
+        assert_ok(cb_shuffle_create(&o, &s, &err));
+        assert_ok(append(s, RECORDS, PARTITIONS, &err));
+        cb_shuffle_get_figures(s, &f);
+        if (round == 0) { /* what it draws when it can, and less than that */
+            assert_int_equal(f.spills, 0);
+            parent.limit = f.pages_peak * 6 / 10;
+            o.parent.ctx = &parent;
+            cb_shuffle_destroy(s);
+        }
+    }
+    assert_int_equal(f.spills, 1);
+    assert_in_range(f.spilled_bytes, 1, parent.limit * 2 / 3);
+    int64_t lengths[PARTITIONS], checksums[PARTITIONS];
+    char path[TEST_PATH_MAX];
+    test_path(path, o.dirs[0], "shuffle.data");
+    assert_ok(cb_shuffle_write(s, path, lengths, checksums, &err));
+    check_file(path, &o, RECORDS, lengths, checksums);
+    cb_shuffle_destroy(s);
+    assert_int_equal(atomic_load(&parent.used), 0);
+}
+
 /** Spark's page cache takes its own writers' spills, and is not what its off-heap budget counts. */
 static void no_spill_goes_past_the_page_cache(void **state) {
     (void)state;
@@ -238,7 +270,7 @@ static void *spill_often(void *ctx) {
 
 static void another_thread_may_spill_at_any_moment(void **state) {
     (void)state;
-    enum { RECORDS = 3000, PARTITIONS = 6 };
+    enum { RECORDS = 60000, PARTITIONS = 6 };
     source parent = {.limit = 1 << 20};
     cb_shuffle_options o = options_of(&parent, PARTITIONS, CB_SHUFFLE_LZ4_BLOCK);
     spiller work = {0};
@@ -306,6 +338,7 @@ int main(void) {
         cmocka_unit_test(what_is_compressed_as_it_comes_need_not_leave),
         cmocka_unit_test(any_limit_gives_the_same_bytes),
         cmocka_unit_test(comes_back_through_more_runs_than_are_read_at_once),
+        cmocka_unit_test(what_is_short_of_little_spills_little),
         cmocka_unit_test(no_spill_goes_past_the_page_cache),
         cmocka_unit_test(a_parent_with_nothing_is_a_refusal),
         cmocka_unit_test(what_cannot_be_in_a_batch_is_refused),
