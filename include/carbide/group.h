@@ -29,7 +29,8 @@ typedef struct cb_group_options {
      * `[NAME=]FUNCTION(COLUMN[:TYPE])`: count() count(x) sum mean min max var sd varp sdp median
      * p95 p99.9 countdistinct approxdistinct first last mode collect top3 bottom3, corr(x,y),
      * argmax(COLUMN,BY), argmin(row,BY). Types: num (exact decimals; what reckons and compares has
-     * it unless said otherwise) and str. Sums and means are exact; a result that 128 bits do not
+     * it unless said otherwise), float (doubles of any exponent, inf, nan: summed exactly, rounded
+     * once) and str. Sums and means are exact; a result that 128 bits do not
      * hold is CB_EDATA, as is what is no number where one is wanted.
      */
     const char *const *aggregates;

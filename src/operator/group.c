@@ -277,7 +277,7 @@ cb_status group_bind(cb_group *g, cb_error *err) {
 static void sample_number(cb_group *g, const group_row *row, size_t column, cbi_span span) {
     cbi_decimal d = {.scale = 0};
     g->sample_nulls[column] |= CBI_SPAN_BYTES(span) == 0;
-    if (g->aggs->columns[column].number &&
+    if (g->aggs->columns[column].number && !g->aggs->columns[column].real &&
         cbi_decimal_parse(row->base, row->base + span.offset, CBI_SPAN_BYTES(span), &d) ==
             CBI_NUMBER)
         g->sample_scales[column] = (uint8_t)cbi_max(g->sample_scales[column], d.scale);
@@ -317,7 +317,7 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
             continue;
         cbi_span span = c->row ? row.row : row.fields[c->slot];
         if (c->packed) {
-            bytes += 1 + (double)CBI_SPAN_BYTES(span) * 0.45;
+            bytes += c->real ? 9 : 1 + (double)CBI_SPAN_BYTES(span) * 0.45;
             sample_number(g, &row, k, span);
         }
         if (c->text)

@@ -261,7 +261,7 @@ static uint8_t *put_quantile(columns_work *c, const cbi_aggregate *item, int64_t
         for (size_t i = high; i < n; i++)
             next = v[i] < next ? v[i] : next;
     }
-    return list_put_quantile(item, v[low], next, n, c->g->scales[item->a], p);
+    return list_put_quantile(c->g, item, v[low], next, n, p);
 }
 
 static cb_status put_group(columns_work *c, const group_entry *e, cb_error *err) {

@@ -351,7 +351,7 @@ static cb_status join_value(giant_work *b, const cbi_aggregate *item, giant_item
                             const uint8_t *value, uint32_t bytes, cb_error *err) {
     uint8_t text[CBI_DECIMAL_TEXT_MAX];
     if (item->type == CBI_VALUE_NUM) {
-        uint8_t *end = cbi_decimal_format(text, get_ordered(value), b->g->scales[item->a]);
+        uint8_t *end = list_put_number(b->g, item, get_ordered(value), text);
         value = text;
         bytes = (uint32_t)(end - text);
     }
@@ -407,7 +407,6 @@ static cb_status end_field(giant_work *b, cb_error *err) {
     giant_item *kept = &b->items[b->next];
     uint8_t text[CBI_DECIMAL_TEXT_MAX], *end;
     bool number = item->type == CBI_VALUE_NUM;
-    uint8_t scale = g->scales[item->a];
     b->next++;
     b->streaming = false;
     if (item->kind == CBI_AGG_DISTINCT || item->kind == CBI_AGG_MODE)
@@ -415,9 +414,9 @@ static cb_status end_field(giant_work *b, cb_error *err) {
     if (item->kind == CBI_AGG_DISTINCT) {
         end = cbi_u64_format(text, kept->distinct);
     } else if (item->kind == CBI_AGG_QUANTILE && number) {
-        end = list_put_quantile(item, kept->low_value, kept->high_value, kept->n, scale, text);
+        end = list_put_quantile(g, item, kept->low_value, kept->high_value, kept->n, text);
     } else if (item->kind == CBI_AGG_MODE && number) {
-        end = cbi_decimal_format(text, get_ordered(b->mode), scale);
+        end = list_put_number(g, item, get_ordered(b->mode), text);
     } else if (item->kind == CBI_AGG_MODE) { /* the other half of the room, as if it were joined */
         b->raw_bytes = b->mode_bytes;
         memmove(b->end - b->raw_bytes, b->mode, b->raw_bytes);

@@ -52,8 +52,9 @@ cb_status group_columns_work(cb_group *g, cbi_job_worker *w, cbi_segment *list, 
                              bool *done, cb_error *err);
 
 /* group_values.c: shared with giant groups and columns */
-uint8_t *list_put_quantile(const cbi_aggregate *item, cbi_i128 low, cbi_i128 high, uint64_t n,
-                           unsigned scale, uint8_t *p);
+uint8_t *list_put_number(const cb_group *g, const cbi_aggregate *item, cbi_i128 v, uint8_t *p);
+uint8_t *list_put_quantile(const cb_group *g, const cbi_aggregate *item, cbi_i128 low,
+                           cbi_i128 high, uint64_t n, uint8_t *p);
 /** Places (from 0) of the two values between which a quantile lies. */
 void list_quantile_places(const cbi_aggregate *item, uint64_t n, uint64_t *low, uint64_t *high);
 void list_approx_add(uint8_t *registers, const void *bytes, size_t count);

@@ -367,10 +367,13 @@ static cb_status bad_value(cbi_job_worker *w, const group_row *row, cbi_number_k
     const cbi_agg_column *c = &g->aggs->columns[column];
     cbi_span span = c->row ? row->row : row->fields[c->slot];
     char what[256];
-    snprintf(what, sizeof what, "'%.*s' in column '%.80s' %s",
-             (int)cbi_min(CBI_SPAN_BYTES(span), 60), (const char *)row->base + span.offset, c->name,
-             kind == CBI_NUMBER_BAD ? "is no number"
-                                    : "is a number that 38 decimal digits do not hold");
+    snprintf(
+        what, sizeof what, "'%.*s' in column '%.80s' %s", (int)cbi_min(CBI_SPAN_BYTES(span), 60),
+        (const char *)row->base + span.offset, c->name,
+        kind == CBI_NUMBER_BAD
+            ? "is no number"
+            : "is a number that 38 decimal digits do not hold; as a float (COLUMN:float) it can be "
+              "reckoned with");
     return cbi_input_bad_value(w->input, &w->chunk, row->row, span.offset, what, err);
 }
 

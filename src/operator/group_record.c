@@ -152,8 +152,11 @@ cbi_number_kind group_read_values(const cb_group *g, const group_row *row, cbi_v
             *v = (cbi_value){.null = CBI_SPAN_BYTES(span) == 0};
             continue;
         }
+        const uint8_t *text = row->base + span.offset;
         cbi_number_kind kind =
-            cbi_decimal_parse(row->base, row->base + span.offset, CBI_SPAN_BYTES(span), &v->number);
+            CBI_UNLIKELY(c->real)
+                ? cbi_real_parse(row->base, text, CBI_SPAN_BYTES(span), &v->number)
+                : cbi_decimal_parse(row->base, text, CBI_SPAN_BYTES(span), &v->number);
         v->null = kind == CBI_NUMBER_NULL;
         if (CBI_UNLIKELY(kind >= CBI_NUMBER_BAD)) {
             *bad = i;

@@ -72,11 +72,12 @@ cb_status group_overflow(const cb_group *g, const uint8_t *key, size_t key_bytes
         key = cbi_varint_get(key + key_bytes + 4, &bytes);
     if (g->key_count == 0)
         return cbi_fail(err, CB_EDATA,
-                        "the numbers of column '%.80s', or their sum, do not fit in 128 bits",
+                        "the numbers of column '%.80s', or their sum, do not fit in 128 bits; as "
+                        "floats (COLUMN:float) they do",
                         g->aggs->columns[column].name);
     return cbi_fail(err, CB_EDATA,
                     "the numbers of column '%.80s', or their sum, do not fit in 128 bits; it "
-                    "happened in the group '%.*s'",
+                    "happened in the group '%.*s'; as floats (COLUMN:float) they do fit",
                     g->aggs->columns[column].name, (int)cbi_min(bytes, 80), (const char *)key);
 }
 

@@ -137,6 +137,10 @@ static cb_status gather_numbers(list_eval *e, const cbi_aggregate *item, const u
     return CB_OK;
 }
 
+uint8_t *list_put_number(const cb_group *g, const cbi_aggregate *item, cbi_i128 v, uint8_t *p) {
+    return cbi_column_format(&g->aggs->columns[item->a], v, g->scales[item->a], p);
+}
+
 /* ---- quantiles ---- */
 
 void list_quantile_places(const cbi_aggregate *item, uint64_t n, uint64_t *low, uint64_t *high) {
@@ -145,11 +149,13 @@ void list_quantile_places(const cbi_aggregate *item, uint64_t n, uint64_t *low, 
     *high = *low + (rank % item->whole != 0);
 }
 
-uint8_t *list_put_quantile(const cbi_aggregate *item, cbi_i128 low, cbi_i128 high, uint64_t n,
-                           unsigned scale, uint8_t *p) {
+uint8_t *list_put_quantile(const cb_group *g, const cbi_aggregate *item, cbi_i128 low,
+                           cbi_i128 high, uint64_t n, uint8_t *p) {
     uint64_t rest = (uint64_t)((cbi_u128)(n - 1) * item->part % item->whole);
     if (rest == 0)
-        return cbi_decimal_format(p, low, scale);
+        return list_put_number(g, item, low, p);
+    if (g->aggs->columns[item->a].real)
+        return cbi_real_format(p, cbi_real_between(low, high, rest, item->whole));
     /* (low * (whole - rest) + high * rest) / whole */
     uint64_t a[3] = {(uint64_t)low, (uint64_t)((cbi_u128)low >> 64), low < 0 ? UINT64_MAX : 0};
     uint64_t b[3] = {(uint64_t)high, (uint64_t)((cbi_u128)high >> 64), high < 0 ? UINT64_MAX : 0};
@@ -157,7 +163,7 @@ uint8_t *list_put_quantile(const cbi_aggregate *item, cbi_i128 low, cbi_i128 hig
     cbi_wide_multiply(a, 3, x, 2, left);
     cbi_wide_multiply(b, 3, y, 2, right);
     cbi_wide_add(left, right, 5);
-    return cbi_quotient_format(p, left, 5, item->whole, scale);
+    return cbi_quotient_format(p, left, 5, item->whole, g->scales[item->a]);
 }
 
 static cb_status put_quantile(list_eval *e, const cbi_aggregate *item, const uint8_t *const *rows,
@@ -176,7 +182,7 @@ static cb_status put_quantile(list_eval *e, const cbi_aggregate *item, const uin
         for (size_t i = high; i < n; i++)
             next = v[i] < next ? v[i] : next;
     }
-    *p = list_put_quantile(item, v[low], next, n, e->g->scales[item->a], *p);
+    *p = list_put_quantile(e->g, item, v[low], next, n, *p);
     return CB_OK;
 }
 
@@ -510,7 +516,7 @@ static cb_status put_top(list_eval *e, const cbi_aggregate *item, const uint8_t 
     for (size_t i = 0; i < wanted; i++) {
         if (i > 0)
             *(*p)++ = CBI_JOINT;
-        *p = cbi_decimal_format(*p, v[top ? wanted - 1 - i : i], e->g->scales[item->a]);
+        *p = list_put_number(e->g, item, v[top ? wanted - 1 - i : i], *p);
     }
     return CB_OK;
 }
@@ -529,7 +535,7 @@ static cb_status put_number_mode(list_eval *e, const cbi_aggregate *item,
     if (tally.distinct == 0)
         return CB_OK;
     CB_TRY(list_number_of(e, rows[tally.most_row], item->a, &v, &null, err));
-    *p = cbi_decimal_format(*p, v, e->g->scales[item->a]);
+    *p = list_put_number(e->g, item, v, *p);
     return CB_OK;
 }
 

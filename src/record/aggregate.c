@@ -14,6 +14,17 @@ enum {
     PAIR_WORDS = PAIR_XY + CBI_WIDE_SQUARE
 };
 
+enum {
+    REAL_X = 1,
+    REAL_Y = REAL_X + CBI_REAL_SUM,
+    REAL_XX = REAL_Y + CBI_REAL_SUM,
+    REAL_YY = REAL_XX + CBI_REAL_SQUARE,
+    REAL_XY = REAL_YY + CBI_REAL_SQUARE,
+    REAL_WORDS = REAL_XY + CBI_REAL_SQUARE
+};
+static_assert((int)PAIR_WORDS == (int)CBI_PAIR_WORDS && (int)REAL_WORDS == (int)CBI_REAL_PAIR_WORDS,
+              "as they are laid out");
+
 /* Numbers whose squares are summed must leave room for 2^64 of them. */
 static const cbi_i128 SQUARE_MAX = (cbi_i128)1 << 95;
 
@@ -65,13 +76,27 @@ static void add_extremes(const cbi_agg_column *c, uint64_t *state, cbi_i128 x) {
     }
 }
 
-static bool add_pair(const cbi_aggregate *item, const uint8_t *scales, uint64_t *state,
+/* Of floats. */
+static void add_real_pair(uint64_t *w, cbi_i128 x, cbi_i128 y) {
+    cbi_real_add(w + REAL_X, x);
+    cbi_real_add(w + REAL_Y, y);
+    cbi_real_add_product(w + REAL_XX, x, x);
+    cbi_real_add_product(w + REAL_YY, y, y);
+    cbi_real_add_product(w + REAL_XY, x, y);
+    w[PAIR_N]++;
+}
+
+static bool add_pair(const cbi_aggregate *item, bool real, const uint8_t *scales, uint64_t *state,
                      const cbi_value *values, size_t *column) {
     const cbi_value *a = &values[item->a], *b = &values[item->b];
     if (a->null || b->null)
         return true;
     cbi_i128 x, y;
     uint64_t *w = at(state, item->own);
+    if (real) {
+        add_real_pair(w, a->number.value, b->number.value);
+        return true;
+    }
     *column = item->a;
     if (!scaled(a, scales[item->a], &x) || !add_product(w + PAIR_XX, x, x))
         return false;
@@ -106,10 +131,10 @@ static void add_best(const cbi_aggregate *item, uint64_t *w, cbi_i128 x) {
 }
 
 /* What aggregates keep for themselves. */
-static bool add_own(const cbi_aggregate *item, const uint8_t *scales, uint64_t *state,
+static bool add_own(const cbi_aggregate *item, bool real, const uint8_t *scales, uint64_t *state,
                     const cbi_value *values, size_t *column) {
     if (item->kind == CBI_AGG_CORR)
-        return add_pair(item, scales, state, values, column);
+        return add_pair(item, real, scales, state, values, column);
     cbi_i128 x;
     if (!cbi_aggregate_best(item) || values[item->a].null)
         return true;
@@ -118,6 +143,18 @@ static bool add_own(const cbi_aggregate *item, const uint8_t *scales, uint64_t *
         return false;
     add_best(item, at(state, item->own), x);
     return true;
+}
+
+static bool is_real(const cbi_aggregates *a, const cbi_aggregate *item) {
+    return a->columns[item->a].real;
+}
+
+static void add_real(const cbi_agg_column *c, uint64_t *state, cbi_i128 x) {
+    if (c->sum != NONE)
+        cbi_real_add(at(state, c->sum), x);
+    if (c->square != NONE)
+        cbi_real_add_product(at(state, c->square), x, x);
+    ++*at(state, c->n);
 }
 
 bool cbi_state_add(const cbi_aggregates *a, const uint8_t *scales, uint64_t *state,
@@ -136,6 +173,10 @@ bool cbi_state_add(const cbi_aggregates *a, const uint8_t *scales, uint64_t *sta
         }
         if (c->min != NONE || c->max != NONE)
             add_extremes(c, state, x);
+        if (CBI_UNLIKELY(c->real)) {
+            add_real(c, state, x);
+            continue;
+        }
         if (c->sum != NONE)
             cbi_wide_add_i128(at(state, c->sum), CBI_WIDE_SUM, x);
         if (c->square != NONE && !add_product(at(state, c->square), x, x)) {
@@ -145,7 +186,8 @@ bool cbi_state_add(const cbi_aggregates *a, const uint8_t *scales, uint64_t *sta
         ++*at(state, c->n);
     }
     for (size_t i = 0; i < a->count; i++)
-        if (a->items[i].own != NONE && !add_own(&a->items[i], scales, state, values, column))
+        if (a->items[i].own != NONE &&
+            !add_own(&a->items[i], is_real(a, &a->items[i]), scales, state, values, column))
             return false;
     return true;
 }
@@ -170,10 +212,23 @@ static void merge_extremes(const cbi_agg_column *c, uint64_t *state, const uint6
     }
 }
 
-static void merge_own(const cbi_aggregate *item, uint64_t *w, const uint64_t *v) {
+static void merge_real_pair(uint64_t *w, const uint64_t *v) {
+    w[PAIR_N] += v[PAIR_N];
+    cbi_real_merge(w + REAL_X, v + REAL_X, CBI_REAL_SUM);
+    cbi_real_merge(w + REAL_Y, v + REAL_Y, CBI_REAL_SUM);
+    cbi_real_merge(w + REAL_XX, v + REAL_XX, CBI_REAL_SQUARE);
+    cbi_real_merge(w + REAL_YY, v + REAL_YY, CBI_REAL_SQUARE);
+    cbi_real_merge(w + REAL_XY, v + REAL_XY, CBI_REAL_SQUARE);
+}
+
+static void merge_own(const cbi_aggregate *item, bool real, uint64_t *w, const uint64_t *v) {
     if (item->kind != CBI_AGG_CORR) {
         for (uint64_t i = 0; i < v[BEST_N]; i++)
             add_best(item, w, best_at(v, i));
+        return;
+    }
+    if (real) {
+        merge_real_pair(w, v);
         return;
     }
     w[PAIR_N] += v[PAIR_N];
@@ -184,6 +239,14 @@ static void merge_own(const cbi_aggregate *item, uint64_t *w, const uint64_t *v)
     cbi_wide_add(w + PAIR_XY, v + PAIR_XY, CBI_WIDE_SQUARE);
 }
 
+static void merge_real(const cbi_agg_column *c, uint64_t *state, uint64_t *from) {
+    if (c->sum != NONE)
+        cbi_real_merge(at(state, c->sum), at(from, c->sum), CBI_REAL_SUM);
+    if (c->square != NONE)
+        cbi_real_merge(at(state, c->square), at(from, c->square), CBI_REAL_SQUARE);
+    *at(state, c->n) += *at(from, c->n);
+}
+
 void cbi_state_merge(const cbi_aggregates *a, uint64_t *state, const uint64_t *other) {
     uint64_t *from = (uint64_t *)(uintptr_t)other;
     state[0] += other[0];
@@ -192,6 +255,10 @@ void cbi_state_merge(const cbi_aggregates *a, uint64_t *state, const uint64_t *o
         if (c->n == NONE)
             continue;
         merge_extremes(c, state, other);
+        if (CBI_UNLIKELY(c->real)) {
+            merge_real(c, state, from);
+            continue;
+        }
         if (c->sum != NONE)
             cbi_wide_add(at(state, c->sum), at(from, c->sum), CBI_WIDE_SUM);
         if (c->square != NONE)
@@ -201,7 +268,7 @@ void cbi_state_merge(const cbi_aggregates *a, uint64_t *state, const uint64_t *o
     for (size_t i = 0; i < a->count; i++) {
         const cbi_aggregate *item = &a->items[i];
         if (item->own != NONE)
-            merge_own(item, at(state, item->own), at(from, item->own));
+            merge_own(item, is_real(a, item), at(state, item->own), at(from, item->own));
     }
 }
 
@@ -216,6 +283,7 @@ static bool raise_extreme(uint64_t *w, unsigned by) {
 bool cbi_state_raise(const cbi_aggregates *a, uint64_t *state, size_t column, unsigned by) {
     const cbi_agg_column *c = &a->columns[column];
     bool fits = true;
+    cb_assert(!c->real); /* ranks have no places */
     if (c->sum != NONE)
         fits &= cbi_wide_shift10(at(state, c->sum), CBI_WIDE_SUM, by);
     if (c->square != NONE)
@@ -265,6 +333,11 @@ static long double square_root(long double v) {
     return root;
 }
 
+uint8_t *cbi_column_format(const cbi_agg_column *c, cbi_i128 value, unsigned scale, uint8_t *p) {
+    return CBI_UNLIKELY(c->real) ? cbi_real_format(p, cbi_real_of_rank(value))
+                                 : cbi_decimal_format(p, value, scale);
+}
+
 /* n * sum of products - sum of x * sum of y: exact, 6 words. */
 static void moment(uint64_t n, const uint64_t *xy, const uint64_t *x, const uint64_t *y,
                    uint64_t *out) {
@@ -290,10 +363,16 @@ static uint8_t *format_spread(const cbi_aggregate *item, const cbi_agg_column *c
     return cbi_real_format(p, (double)(root ? square_root(v) : v));
 }
 
-static uint8_t *format_corr(const cbi_aggregate *item, uint64_t *state, uint8_t *p) {
+static uint8_t *format_corr(const cbi_aggregate *item, bool real, uint64_t *state, uint8_t *p) {
     uint64_t *w = at(state, item->own), n = w[PAIR_N], m[2 * CBI_WIDE_SUM];
+    double exact;
     if (n < 2)
         return p;
+    if (real)
+        return cbi_real_correlation(n, w + REAL_XX, w + REAL_YY, w + REAL_XY, w + REAL_X,
+                                    w + REAL_Y, &exact)
+                   ? cbi_real_format(p, exact)
+                   : p;
     moment(n, w + PAIR_XX, w + PAIR_X, w + PAIR_X, m);
     long double xx = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
     moment(n, w + PAIR_YY, w + PAIR_Y, w + PAIR_Y, m);
@@ -305,11 +384,27 @@ static uint8_t *format_corr(const cbi_aggregate *item, uint64_t *state, uint8_t 
     return cbi_real_format(p, (double)(xy / square_root(xx) / square_root(yy)));
 }
 
-static uint8_t *format_best(const uint64_t *w, unsigned scale, uint8_t *p) {
+/* Sums of floats, and what is made of them. */
+static uint8_t *format_real(const cbi_aggregate *item, const cbi_agg_column *c, uint64_t *state,
+                            uint8_t *p) {
+    uint64_t n = *at(state, c->n);
+    bool sample = item->kind == CBI_AGG_VAR || item->kind == CBI_AGG_SD;
+    bool root = item->kind == CBI_AGG_SD || item->kind == CBI_AGG_SDP;
+    if (item->kind == CBI_AGG_SUM || item->kind == CBI_AGG_MEAN)
+        return cbi_real_format(p,
+                               cbi_real_mean(at(state, c->sum), item->kind == CBI_AGG_SUM ? 1 : n));
+    if (sample && n < 2)
+        return p;
+    return cbi_real_format(
+        p, cbi_real_spread(n, at(state, c->square), at(state, c->sum), sample, root));
+}
+
+static uint8_t *format_best(const cbi_agg_column *c, const uint64_t *w, unsigned scale,
+                            uint8_t *p) {
     for (uint64_t i = 0; i < w[BEST_N]; i++) {
         if (i > 0)
             *p++ = CBI_JOINT;
-        p = cbi_decimal_format(p, best_at(w, i), scale);
+        p = cbi_column_format(c, best_at(w, i), scale, p);
     }
     return p;
 }
@@ -322,7 +417,7 @@ cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
     cbi_i128 v;
     *end = p;
     if (item->kind == CBI_AGG_CORR) {
-        *end = format_corr(item, state, p);
+        *end = format_corr(item, is_real(a, item), state, p);
         return CBI_RESULT_OK;
     }
     if (item->kind == CBI_AGG_COUNT) {
@@ -331,12 +426,16 @@ cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
     }
     cb_assert(c != NULL); /* only count() has no column */
     if (cbi_aggregate_best(item)) {
-        *end = format_best(at(state, item->own), scales[item->a], p);
+        *end = format_best(c, at(state, item->own), scales[item->a], p);
         return CBI_RESULT_OK;
     }
     if (*at(state, c->n) == 0)
         return CBI_RESULT_OK;
     unsigned scale = scales[item->a];
+    if (CBI_UNLIKELY(c->real) && item->kind != CBI_AGG_MIN && item->kind != CBI_AGG_MAX) {
+        *end = format_real(item, c, state, p);
+        return CBI_RESULT_OK;
+    }
     switch (item->kind) {
         case CBI_AGG_SUM:
             if (!cbi_wide_fits_i128(at(state, c->sum), CBI_WIDE_SUM, &v))
@@ -349,7 +448,7 @@ cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
         case CBI_AGG_MIN:
         case CBI_AGG_MAX:
             memcpy(&v, at(state, item->kind == CBI_AGG_MIN ? c->min : c->max), sizeof v);
-            *end = cbi_decimal_format(p, v, scale);
+            *end = cbi_column_format(c, v, scale, p);
             break;
         case CBI_AGG_VAR:
         case CBI_AGG_SD:
@@ -385,7 +484,7 @@ bool cbi_aggregates_as_is(const cbi_aggregates *a, const uint8_t *scales) {
             return false;
     }
     for (size_t i = 0; i < a->column_count; i++)
-        if (!a->columns[i].packed || scales[i] > AS_IS_SCALE_MAX)
+        if (!a->columns[i].packed || a->columns[i].real || scales[i] > AS_IS_SCALE_MAX)
             return false;
     return true;
 }

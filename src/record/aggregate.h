@@ -3,6 +3,7 @@
 #define CBI_AGGREGATE_H
 
 #include "record/decimal.h"
+#include "record/real.h"
 
 /*
  * What a group is asked for: `sum(x)`, `avg=mean(y)`, `p95(z)` ... An aggregate is one of two
@@ -12,7 +13,8 @@
  * *state* of a few words, to which values are added and other states; several of one column share
  * what they have in common, and the few largest or smallest are kept in order. Numbers in states
  * are integers at a scale that belongs to the table of states, one for each column: a value with
- * more decimal places raises it (cbi_states_raise).
+ * more decimal places raises it (cbi_states_raise). A column of floats has ranks instead, at scale
+ * 0, and sums of any exponent (real.h).
  *
  * All others need the rows of their group: *lists*. If any aggregate does, all are made from lists.
  *
@@ -53,6 +55,7 @@ typedef struct cbi_agg_column {
     bool row;        /* no column: the whole row */
     bool packed;     /* records carry it as a packed number, or 0 where only its presence counts */
     bool number;     /* it must be one */
+    bool real;       /* :float; numbers are ranks (real.h) at scale 0, sums are of that kind */
     bool text;       /* records carry its text */
     uint32_t slot;   /* among the fields that the scanner delivers */
     uint32_t n, sum, square, min, max; /* offsets in a state; UINT32_MAX: not needed */
@@ -98,6 +101,12 @@ typedef struct cbi_value {
     bool null;
 } cbi_value;
 
+/** Words of a pair's state, for correlations; of floats. */
+enum {
+    CBI_PAIR_WORDS = 1 + 2 * CBI_WIDE_SUM + 3 * CBI_WIDE_SQUARE,
+    CBI_REAL_PAIR_WORDS = 1 + 2 * CBI_REAL_SUM + 3 * CBI_REAL_SQUARE
+};
+
 /** Zeroed bytes are a state without rows. Values are those of the columns. False: a number does not
  * fit at the table's scale; *column says which. Scales must have been raised before. */
 bool cbi_state_add(const cbi_aggregates *a, const uint8_t *scales, uint64_t *state,
@@ -114,6 +123,8 @@ typedef enum cbi_result { CBI_RESULT_OK, CBI_RESULT_OVERFLOW } cbi_result;
 enum { CBI_BEST_MAX = 8 };
 /** Bytes of the longest text a state's aggregate can have. */
 enum { CBI_STATE_TEXT_MAX = CBI_BEST_MAX * (CBI_DECIMAL_TEXT_MAX + 1) };
+/** The text of a number of the column. */
+uint8_t *cbi_column_format(const cbi_agg_column *c, cbi_i128 value, unsigned scale, uint8_t *p);
 /** The text of a fixed-size aggregate; *end is where it ends. Nothing is a missing value. */
 cbi_result cbi_state_format(const cbi_aggregates *a, const cbi_aggregate *item,
                             const uint8_t *scales, const uint64_t *state, uint8_t *p,

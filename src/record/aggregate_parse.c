@@ -106,34 +106,46 @@ static cb_status read_name(parser *p, const char *at, const char *limit, const c
     return CB_OK;
 }
 
-static uint32_t add_column(cbi_aggregates *a, char *name, bool row) {
+static uint32_t add_column(cbi_aggregates *a, char *name, bool row, bool real) {
     for (uint32_t i = 0; i < a->column_count; i++)
-        if (a->columns[i].row == row && strcmp(a->columns[i].name, name) == 0)
+        if (a->columns[i].row == row && a->columns[i].real == real &&
+            strcmp(a->columns[i].name, name) == 0)
             return i;
-    a->columns[a->column_count] = (cbi_agg_column){.name = name, .row = row};
+    a->columns[a->column_count] = (cbi_agg_column){.name = name, .row = row, .real = real};
     return (uint32_t)a->column_count++;
 }
 
-/* One argument; `typed` when it may have a type. */
+typedef struct argument {
+    char *name;
+    bool row;
+} argument;
+
+/* What its values are: NUM is exact decimals, or with `real` floats. */
+typedef struct argument_type {
+    cbi_value_type type;
+    bool real;
+} argument_type;
+
 static cb_status read_column(parser *p, const char **at, const char *limit, bool may_be_row,
-                             cbi_value_type *type, uint32_t *column) {
+                             argument_type *type, argument *out) {
     char *name = NULL;
     const char *from = *at, *end = from;
     CB_TRY(read_name(p, from, limit, &end, &name));
-    bool row = may_be_row && *from != '"' && strcmp(name, "row") == 0;
-    *column = add_column(p->a, name, row);
+    *out = (argument){.name = name, .row = may_be_row && *from != '"' && strcmp(name, "row") == 0};
     if (end < limit && *end == ':') {
         const char *word = end + 1;
         size_t n = 0;
         while (word + n < limit && word[n] != ',')
             n++;
         if (n == 3 && memcmp(word, "num", 3) == 0)
-            *type = CBI_VALUE_NUM;
+            *type = (argument_type){.type = CBI_VALUE_NUM};
+        else if (n == 5 && memcmp(word, "float", 5) == 0)
+            *type = (argument_type){.type = CBI_VALUE_NUM, .real = true};
         else if (n == 3 && memcmp(word, "str", 3) == 0)
-            *type = CBI_VALUE_STR;
+            *type = (argument_type){.type = CBI_VALUE_STR};
         else
             return bad(p, word,
-                       "types are num and str; a name that holds a colon is written in "
+                       "types are num, float and str; a name that holds a colon is written in "
                        "double quotes");
         end = word + n;
     }
@@ -260,15 +272,15 @@ static void note_needs(cbi_aggregates *a, const cbi_aggregate *item) {
 static cb_status read_arguments(parser *p, const char *at, const char *limit, cbi_aggregate *item,
                                 unsigned least, unsigned most) {
     unsigned count = 0;
-    cbi_value_type type = item->type;
+    argument_type type = {.type = item->type};
+    argument arguments[2] = {{.name = NULL}};
     bool row = item->kind == CBI_AGG_ARGMAX || item->kind == CBI_AGG_ARGMIN ||
                item->kind == CBI_AGG_FIRST || item->kind == CBI_AGG_LAST;
     item->a = item->b = NONE;
     while (at < limit) {
         if (count == most)
             return bad(p, at, most == 0 ? "no column is wanted here" : "too many columns");
-        CB_TRY(
-            read_column(p, &at, limit, row && count == 0, &type, count == 0 ? &item->a : &item->b));
+        CB_TRY(read_column(p, &at, limit, row && count == 0, &type, &arguments[count]));
         count++;
         if (at == limit)
             break;
@@ -280,10 +292,17 @@ static cb_status read_arguments(parser *p, const char *at, const char *limit, cb
         return bad(p, at, least == 2 ? "two columns are needed" : "a column is needed");
     bool shown = item->kind == CBI_AGG_FIRST || item->kind == CBI_AGG_LAST ||
                  item->kind == CBI_AGG_COLLECT; /* as it is written, whatever its type */
-    item->type = shown ? CBI_VALUE_STR : type;
+    bool counted = item->kind == CBI_AGG_COUNT;
+    bool by = item->kind == CBI_AGG_ARGMAX || item->kind == CBI_AGG_ARGMIN;
+    item->type = shown ? CBI_VALUE_STR : type.type;
+    bool real = type.real && !shown && !counted;
+    if (count > 0)
+        item->a = add_column(p->a, arguments[0].name, arguments[0].row, real && !by);
+    if (count > 1)
+        item->b = add_column(p->a, arguments[1].name, false, real);
     bool arithmetic = item->kind == CBI_AGG_SUM || item->kind == CBI_AGG_MEAN ||
                       (item->kind >= CBI_AGG_VAR && item->kind <= CBI_AGG_CORR);
-    if (arithmetic && type == CBI_VALUE_STR)
+    if (arithmetic && type.type == CBI_VALUE_STR)
         return bad(p, p->text, "text cannot be reckoned with");
     return CB_OK;
 }
@@ -418,7 +437,7 @@ static void lay_out(cbi_aggregates *a) {
         if (!cbi_aggregate_fixed(item) || item->a == NONE)
             continue;
         if (item->kind == CBI_AGG_CORR) {
-            item->own = take(a, 1 + 2 * CBI_WIDE_SUM + 3 * CBI_WIDE_SQUARE);
+            item->own = take(a, a->columns[item->a].real ? CBI_REAL_PAIR_WORDS : CBI_PAIR_WORDS);
             continue;
         }
         if (cbi_aggregate_best(item)) {
@@ -431,9 +450,9 @@ static void lay_out(cbi_aggregates *a) {
         if (c->n == NONE)
             c->n = take(a, 1);
         if (sum && c->sum == NONE)
-            c->sum = take(a, CBI_WIDE_SUM);
+            c->sum = take(a, c->real ? CBI_REAL_SUM : CBI_WIDE_SUM);
         if (square && c->square == NONE)
-            c->square = take(a, CBI_WIDE_SQUARE);
+            c->square = take(a, c->real ? CBI_REAL_SQUARE : CBI_WIDE_SQUARE);
         if (item->kind == CBI_AGG_MIN && c->min == NONE)
             c->min = take(a, 2);
         if (item->kind == CBI_AGG_MAX && c->max == NONE)

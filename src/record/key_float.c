@@ -333,6 +333,22 @@ static inline void put_double(cbi_key_writer *w, uint8_t flip, double value) {
     cbi_key_put_be(w, total_order(bits, 64) ^ (flip ? UINT64_MAX : 0), 8);
 }
 
+bool cbi_key_read_float(const cbi_key_text *text, double *out) {
+    number n;
+    const uint8_t *at = scan_number(text, false, &n);
+    double value = 0;
+    if (at != text->end || n.kind == NUMBER_NONE)
+        return false;
+    if (n.kind == NUMBER_INFINITY)
+        value = __builtin_inf();
+    else if (n.kind == NUMBER_NAN)
+        value = __builtin_nan("");
+    else if (!short_double(&n.decimal, &value))
+        value = long_way_double(&n.decimal);
+    *out = __builtin_copysign(value, n.negative ? -1.0 : 1.0);
+    return true;
+}
+
 /*
  * Native float: -nan, -inf, ..., -0, 0, ..., inf, nan. The bit patterns made here never begin with
  * 0x00 or 0xff bytes alone (a quiet nan is 7ff8..., which becomes fff8...), so nulls are 8 bytes of
@@ -340,20 +356,12 @@ static inline void put_double(cbi_key_writer *w, uint8_t flip, double value) {
  */
 void cbi_key_put_float(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text) {
     cbi_key_text t = cbi_key_trim(text);
-    number n;
-    const uint8_t *at = scan_number(&t, false, &n);
     double value = 0;
-    if (at != t.end || n.kind == NUMBER_NONE) {
+    if (!cbi_key_read_float(&t, &value)) {
         cbi_key_put_be(w, part->nulls == CBI_NULLS_FIRST ? 0 : UINT64_MAX, 8);
         return;
     }
-    if (n.kind == NUMBER_INFINITY)
-        value = __builtin_inf();
-    else if (n.kind == NUMBER_NAN)
-        value = __builtin_nan("");
-    else if (!short_double(&n.decimal, &value))
-        value = long_way_double(&n.decimal);
-    put_double(w, part->flip, __builtin_copysign(value, n.negative ? -1.0 : 1.0));
+    put_double(w, part->flip, value);
 }
 
 /*

@@ -194,6 +194,8 @@ void cbi_key_put_human(cbi_key_writer *w, const cbi_key_part *part, const cbi_ke
 void cbi_key_put_gnu_num(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text);
 void cbi_key_put_gnu_human(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text);
 /* key_float.c */
+/** The whole text (without blanks around it) as the nearest double; false: it is no number. */
+bool cbi_key_read_float(const cbi_key_text *text, double *value);
 void cbi_key_put_float(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text);
 void cbi_key_put_gnu_general(cbi_key_writer *w, const cbi_key_part *part, const cbi_key_text *text);
 void cbi_key_put_binary(cbi_key_writer *w, const cbi_key_part *part, const uint8_t *bytes);

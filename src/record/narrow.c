@@ -47,7 +47,7 @@ bool cbi_narrow_init(cbi_narrow *n, const cbi_aggregates *a, const uint8_t *scal
     for (size_t i = 0; i < a->column_count; i++) {
         const cbi_agg_column *c = &a->columns[i];
         cbi_narrow_column *to = &n->columns[i];
-        if (c->row || c->text || scales[i] > CBI_NUMBERS_SCALE_MAX)
+        if (c->row || c->text || c->real || scales[i] > CBI_NUMBERS_SCALE_MAX)
             return false;
         to->nullable = nulls[i] || !c->number;
         to->n = take(n, to->nullable && is_wide(c->n), 1);

@@ -83,7 +83,7 @@ static void mistakes_are_named(void **state) {
     refuses("som(x)", "did you mean 'sum'");
     refuses("sum(xx)", "did you mean 'x'");
     refuses("sum(9)", "there is no column 9");
-    refuses("sum(x:int)", "types are num and str");
+    refuses("sum(x:int)", "types are num, float and str");
     refuses("sum(x:str)", "text cannot be reckoned with");
     refuses("=sum(x)", "name is missing");
     refuses("sum(\"x)", "never closed");
