@@ -154,9 +154,10 @@ static cb_status collect_columns(cb_group *g, cb_error *err) {
     size_t n = 0, most = g->key_count + a->column_count;
     g->columns = cbi_calloc(most + 1, sizeof *g->columns);
     g->scales = cbi_calloc(a->column_count + 1, 1);
+    g->largest = cbi_calloc(a->column_count + 1, sizeof *g->largest);
     g->sample_scales = cbi_calloc(a->column_count + 1, 1);
     g->sample_nulls = cbi_calloc(a->column_count + 1, sizeof *g->sample_nulls);
-    if (g->columns == NULL || g->scales == NULL || g->sample_scales == NULL ||
+    if (g->columns == NULL || g->scales == NULL || g->largest == NULL || g->sample_scales == NULL ||
         g->sample_nulls == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for %zu columns", most);
     for (size_t i = 0; i < g->key_count; i++)
@@ -416,19 +417,12 @@ cb_status group_make_plan(cb_group *g, double work_bytes, double result_bytes, c
     return status;
 }
 
-/* No rows and no keys: one group of nothing, as in SQL. */
-static cb_status put_empty(cb_group *g, cb_error *err) {
-    cbi_job *job = &g->job;
-    if (g->key_count > 0 || atomic_load(&job->rows_in) > 0)
-        return CB_OK;
-    cbi_job_worker *w = &job->workers[0];
-    uint8_t text[4096], *p = text, *record;
-    group_result r;
-    uint64_t *state = (uint64_t *)(void *)w->scratch;
-    memset(state, 0, g->aggs->state_bytes);
-    (void)cbi_batch_init(&w->batch, w, job->results, job->sizes.ranges,
-                         w->scratch + cbi_round_up(g->aggs->state_bytes, 64));
-    for (size_t i = 0; i < g->aggs->count && p + 128 < text + sizeof text; i++) {
+/* At most: a digit, quotes around it, what stands before it. */
+enum { EMPTY_TEXT = 4 };
+
+static size_t put_empty_text(const cb_group *g, const uint64_t *state, uint8_t *text) {
+    uint8_t *p = text;
+    for (size_t i = 0; i < g->aggs->count; i++) {
         const cbi_aggregate *item = &g->aggs->items[i];
         if (i > 0)
             *p++ = g->separator;
@@ -439,7 +433,15 @@ static cb_status put_empty(cb_group *g, cb_error *err) {
             *p++ = '0';
         p = group_guard_number(g, from, p);
     }
-    uint32_t bytes = (uint32_t)(p - text);
+    return (size_t)(p - text);
+}
+
+static cb_status put_empty_row(cb_group *g, const uint8_t *text, uint32_t bytes, cb_error *err) {
+    cbi_job *job = &g->job;
+    cbi_job_worker *w = &job->workers[0];
+    uint8_t *record;
+    group_result r;
+    (void)cbi_batch_init(&w->batch, w, job->results, job->sizes.ranges, w->scratch);
     group_result_place(g, 0, NULL, 0, &r);
     group_result_count(g, w, r.range, bytes);
     CB_TRY(
@@ -448,6 +450,21 @@ static cb_status put_empty(cb_group *g, cb_error *err) {
     memcpy(end, text, bytes);
     CB_TRY(cbi_batch_end(&w->batch, end + bytes, err));
     return cbi_batch_flush(&w->batch, err);
+}
+
+/* No rows and no keys: one group of nothing, as in SQL. */
+static cb_status put_empty(cb_group *g, cb_error *err) {
+    if (g->key_count > 0 || atomic_load(&g->job.rows_in) > 0)
+        return CB_OK;
+    size_t state_bytes = g->aggs->state_bytes, most = g->aggs->count * EMPTY_TEXT;
+    uint8_t *memory = cbi_calloc(1, state_bytes + most + CBI_AS_IS_SLACK);
+    if (memory == NULL)
+        return cbi_fail(err, CB_ENOMEM, "no memory for a row of %zu results", g->aggs->count);
+    uint8_t *text = memory + state_bytes;
+    size_t bytes = put_empty_text(g, (const uint64_t *)(const void *)memory, text);
+    cb_status status = put_empty_row(g, text, (uint32_t)bytes, err);
+    cbi_free(memory);
+    return status;
 }
 
 static cb_status do_work(cb_group *g, cb_error *err) {
@@ -524,6 +541,7 @@ void group_fini(cb_group *g) {
     cbi_aggregates_destroy(g->aggs);
     cbi_free(g->header);
     cbi_free(g->scales);
+    cbi_free(g->largest);
     cbi_free(g->sample_scales);
     cbi_free(g->sample_nulls);
     cbi_free(g->columns);

@@ -61,6 +61,7 @@ struct cb_group {
 
     /* what the read pass has found */
     uint8_t *scales;
+    cbi_i128 *largest; /* magnitude of a column, at scales; aggregates of a fixed size */
     atomic_ullong chunks;
     cbi_splitters *splitters; /* sorted output of files */
     cbi_sample sample;
@@ -95,6 +96,8 @@ typedef struct group_worker {
     uint64_t base;       /* position of a row with the number 0 */
     uint32_t range;      /* of the row before */
     uint8_t *scales_seen;
+    bool *reckons;       /* cbi_agg_column_reckons */
+    cbi_i128 *largest;   /* magnitudes so far, at scales_seen */
     uint8_t *key_memory; /* GROUP_BATCH keys */
     cbi_span *typed_fields;
     cbi_value *values; /* GROUP_BATCH times the columns */

@@ -181,6 +181,67 @@ static cb_status put_row(cbi_job_worker *w, found_key *k, const cbi_value *value
     return cbi_batch_end(b, end, err);
 }
 
+/* ---- numbers that do not fit ---- */
+
+/*
+ * Whether a sum fits must not depend on where it was made: in a table at the scale of the numbers
+ * so far two large ones may cancel before a small one comes, as records at the scale of all of
+ * them they may not. So it is not asked of groups: the largest number of a column must fit at the
+ * scale of its finest one, then everything does that is kept of them on any way (and sums are
+ * looked at when they are written down, cbi_state_format).
+ */
+
+static cb_status scales_differ(const cb_group *g, size_t column, cb_error *err) {
+    return cbi_fail(err, CB_EDATA,
+                    "the numbers of column '%.80s' do not fit in 128 bits together: some are too "
+                    "large for so many decimal places as others have; as floats (COLUMN:float) "
+                    "they do fit",
+                    g->aggs->columns[column].name);
+}
+
+/* `largest` from one scale to another that is not smaller; false: not in 128 bits. */
+static bool raise_largest(cbi_i128 *largest, unsigned by, bool reckons) {
+    return !reckons || cbi_decimal_shift(*largest, by, largest);
+}
+
+/* The column's scale has been noted. */
+static inline bool note_number(const group_worker *own, size_t column, cbi_i128 v, unsigned scale) {
+    cbi_i128 magnitude = v < 0 ? -v : v;
+    if (!own->reckons[column])
+        return true;
+    if (!raise_largest(&magnitude, own->scales_seen[column] - scale, own->reckons[column]))
+        return false;
+    if (magnitude > own->largest[column])
+        own->largest[column] = magnitude;
+    return true;
+}
+
+static cb_status note_scale(const group_worker *own, size_t column, uint8_t scale, cb_error *err) {
+    if (scale <= own->scales_seen[column])
+        return CB_OK;
+    unsigned by = (unsigned)scale - own->scales_seen[column];
+    own->scales_seen[column] = scale;
+    return raise_largest(&own->largest[column], by, own->reckons[column])
+               ? CB_OK
+               : scales_differ(own->group, column, err);
+}
+
+/* What a worker has seen of its rows. */
+static cb_status tell_group(const group_worker *own, cb_error *err) {
+    cb_group *g = own->group;
+    for (size_t i = 0; i < g->aggs->column_count; i++) {
+        uint8_t mine = own->scales_seen[i], scale = (uint8_t)cbi_max(mine, g->scales[i]);
+        bool fits = raise_largest(&own->largest[i], (unsigned)scale - mine, own->reckons[i]) &&
+                    raise_largest(&g->largest[i], (unsigned)scale - g->scales[i], own->reckons[i]);
+        if (!fits)
+            return scales_differ(g, i, err);
+        if (own->largest[i] > g->largest[i])
+            g->largest[i] = own->largest[i];
+        g->scales[i] = scale;
+    }
+    return CB_OK;
+}
+
 /* ---- the table ---- */
 
 cb_status group_put_state(cb_group *g, cbi_batch *batch, const group_table *t, const group_entry *e,
@@ -351,12 +412,16 @@ static cb_status note_scales(cbi_job_worker *w, const cbi_value *values, cb_erro
     group_worker *own = w->own;
     const cbi_aggregates *a = own->group->aggs;
     for (size_t i = 0; i < a->column_count; i++) {
-        if (!a->columns[i].number || values[i].null ||
-            CBI_LIKELY(values[i].number.scale <= own->scales_seen[i]))
+        if (!a->columns[i].number || values[i].null)
             continue;
-        own->scales_seen[i] = values[i].number.scale;
-        if (own->tables)
-            CB_TRY(raise_table(w, i, values[i].number.scale, err));
+        const cbi_decimal *d = &values[i].number;
+        if (CBI_UNLIKELY(d->scale > own->scales_seen[i])) {
+            CB_TRY(note_scale(own, i, d->scale, err));
+            if (own->tables)
+                CB_TRY(raise_table(w, i, d->scale, err));
+        }
+        if (CBI_UNLIKELY(!note_number(own, i, d->value, d->scale)))
+            return scales_differ(own->group, i, err);
     }
     return CB_OK;
 }
@@ -521,8 +586,27 @@ static cb_status rescale_block(cbi_job_worker *w, const uint8_t *above, bool *ag
         if (b->table_on)
             CB_TRY(flush_narrow(w, err));
         cbi_narrow_rescale(&b->narrow, c, above[c]);
-        own->scales_seen[c] = (uint8_t)cbi_max(own->scales_seen[c], above[c]);
+        CB_TRY(note_scale(own, c, above[c], err));
         *again = true;
+    }
+    return CB_OK;
+}
+
+/* Odd ones have been dropped. */
+static cb_status note_block(const group_worker *own, cb_error *err) {
+    const group_block *b = own->block;
+    for (size_t c = 0; c < own->group->aggs->column_count; c++) {
+        const int64_t *values = b->values + c * GROUP_BLOCK;
+        int64_t most = 0, least = 0;
+        if (!own->reckons[c])
+            continue;
+        for (uint32_t i = 0; i < b->count; i++) {
+            most = values[i] > most ? values[i] : most;
+            least = values[i] < least ? values[i] : least;
+        }
+        unsigned scale = b->narrow.columns[c].want.scale;
+        if (!note_number(own, c, most, scale) || !note_number(own, c, least, scale))
+            return scales_differ(own->group, c, err);
     }
     return CB_OK;
 }
@@ -563,6 +647,7 @@ static cb_status use_block(cbi_job_worker *w, uint32_t from, uint32_t count, uin
     if (CBI_UNLIKELY(odd))
         group_block_drop_odd(b, columns);
     *rows += b->count;
+    CB_TRY(note_block(own, err));
     CB_TRY(add_block(w, err));
     for (uint32_t i = 0; CBI_UNLIKELY(odd) && i < count; i++) { /* they need the keys' memory */
         uint64_t next = number + i;
@@ -643,8 +728,9 @@ static void *carve(uint8_t **at, size_t bytes) {
 size_t group_worker_bytes(const cb_group *g) {
     size_t columns = g->aggs->column_count;
     return GROUP_KEY_MAX + g->typed_count * sizeof(cbi_span) +
-           (GROUP_BATCH + 1) * columns * sizeof(cbi_value) + g->aggs->state_bytes + 2 * columns +
-           g->column_count * sizeof(cbi_span) + sizeof(group_worker) + 10 * 16 +
+           (GROUP_BATCH + 1) * columns * sizeof(cbi_value) + g->aggs->state_bytes +
+           columns * (3 + sizeof(cbi_i128)) + g->column_count * sizeof(cbi_span) +
+           sizeof(group_worker) + 12 * 16 +
            (group_block_possible(g) ? sizeof(group_block) + group_block_bytes(g) : 0);
 }
 
@@ -673,6 +759,12 @@ static void lay_out_worker(cbi_job_worker *w, cb_group *g) {
     own->line_fields = carve(&at, g->column_count * sizeof(cbi_span));
     own->scales_seen = carve(&at, columns);
     uint8_t *scales = carve(&at, columns);
+    own->reckons = carve(&at, columns * sizeof *own->reckons);
+    own->largest = carve(&at, columns * sizeof *own->largest);
+    memset(own->reckons, 0, columns * sizeof *own->reckons);
+    memset(own->largest, 0, columns * sizeof *own->largest);
+    for (size_t i = 0; !g->aggs->lists && i < columns; i++) /* lists are made of all rows at once */
+        own->reckons[i] = cbi_agg_column_reckons(g->aggs, i);
     memset(own->scales_seen, 0, columns);
     memset(scales, 0, columns);
     if (group_block_possible(g)) {
@@ -716,8 +808,8 @@ static void read_worker(void *ctx) {
     give_table(w);
     group_worker *own = w->own;
     cbi_mutex_lock(&job->mutex);
-    for (size_t i = 0; i < g->aggs->column_count; i++)
-        g->scales[i] = (uint8_t)cbi_max(g->scales[i], own->scales_seen[i]);
+    if (status == CB_OK)
+        status = tell_group(own, &err);
     cbi_mutex_unlock(&job->mutex);
     w->own = NULL;
     w->yield = NULL;

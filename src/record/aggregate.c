@@ -25,11 +25,20 @@ enum {
 static_assert((int)PAIR_WORDS == (int)CBI_PAIR_WORDS && (int)REAL_WORDS == (int)CBI_REAL_PAIR_WORDS,
               "as they are laid out");
 
-/* Numbers whose squares are summed must leave room for 2^64 of them. */
-static const cbi_i128 SQUARE_MAX = (cbi_i128)1 << 95;
-
 /* The largest or smallest few: how many there are, then the numbers, the best first. */
 enum { BEST_N = 0, BEST_FIRST = 1 };
+
+bool cbi_agg_column_reckons(const cbi_aggregates *a, size_t column) {
+    const cbi_agg_column *c = &a->columns[column];
+    bool kept = c->sum != NONE || c->min != NONE || c->max != NONE;
+    for (size_t i = 0; i < a->count; i++) {
+        const cbi_aggregate *item = &a->items[i];
+        if (item->own == NONE)
+            continue;
+        kept |= item->a == column || (item->kind == CBI_AGG_CORR && item->b == column);
+    }
+    return kept && !c->real;
+}
 
 /* ---- adding ---- */
 
@@ -43,18 +52,16 @@ static inline bool scaled(const cbi_value *v, uint8_t scale, cbi_i128 *out) {
     return cbi_decimal_shift(v->number.value, shift, out);
 }
 
-static bool add_product(uint64_t *w, cbi_i128 x, cbi_i128 y) {
+static void add_product(uint64_t *w, cbi_i128 x, cbi_i128 y) {
     if (CBI_LIKELY((int64_t)x == x && (int64_t)y == y)) {
         cbi_wide_add_i128(w, CBI_WIDE_SQUARE, x * y);
-        return true;
+        return;
     }
-    if (x >= SQUARE_MAX || x <= -SQUARE_MAX || y >= SQUARE_MAX || y <= -SQUARE_MAX)
-        return false;
     uint64_t a[2] = {(uint64_t)x, (uint64_t)((cbi_u128)x >> 64)};
-    uint64_t b[2] = {(uint64_t)y, (uint64_t)((cbi_u128)y >> 64)}, product[4];
+    uint64_t b[2] = {(uint64_t)y, (uint64_t)((cbi_u128)y >> 64)}, product[CBI_WIDE_SQUARE];
     cbi_wide_multiply(a, 2, b, 2, product);
+    product[4] = cbi_wide_negative(product, 4) ? UINT64_MAX : 0;
     cbi_wide_add(w, product, CBI_WIDE_SQUARE);
-    return true;
 }
 
 static inline uint64_t *at(uint64_t *state, uint32_t offset) {
@@ -98,12 +105,14 @@ static bool add_pair(const cbi_aggregate *item, bool real, const uint8_t *scales
         return true;
     }
     *column = item->a;
-    if (!scaled(a, scales[item->a], &x) || !add_product(w + PAIR_XX, x, x))
+    if (!scaled(a, scales[item->a], &x))
         return false;
     *column = item->b;
-    if (!scaled(b, scales[item->b], &y) || !add_product(w + PAIR_YY, y, y))
+    if (!scaled(b, scales[item->b], &y))
         return false;
-    (void)add_product(w + PAIR_XY, x, y);
+    add_product(w + PAIR_XX, x, x);
+    add_product(w + PAIR_YY, y, y);
+    add_product(w + PAIR_XY, x, y);
     cbi_wide_add_i128(w + PAIR_X, CBI_WIDE_SUM, x);
     cbi_wide_add_i128(w + PAIR_Y, CBI_WIDE_SUM, y);
     w[PAIR_N]++;
@@ -179,10 +188,8 @@ bool cbi_state_add(const cbi_aggregates *a, const uint8_t *scales, uint64_t *sta
         }
         if (c->sum != NONE)
             cbi_wide_add_i128(at(state, c->sum), CBI_WIDE_SUM, x);
-        if (c->square != NONE && !add_product(at(state, c->square), x, x)) {
-            *column = i;
-            return false;
-        }
+        if (c->square != NONE)
+            add_product(at(state, c->square), x, x);
         ++*at(state, c->n);
     }
     for (size_t i = 0; i < a->count; i++)
@@ -338,24 +345,27 @@ uint8_t *cbi_column_format(const cbi_agg_column *c, cbi_i128 value, unsigned sca
                                  : cbi_decimal_format(p, value, scale);
 }
 
-/* n * sum of products - sum of x * sum of y: exact, 6 words. */
+/* n * sum of products - sum of x * sum of y: exact; with n < 2^64 it fits in the first 6 words. */
+enum { MOMENT = 2 * CBI_WIDE_SUM, MOMENT_WORDS = CBI_WIDE_SQUARE + 2 };
+static_assert((int)MOMENT_WORDS >= (int)MOMENT, "or it is not");
+
 static void moment(uint64_t n, const uint64_t *xy, const uint64_t *x, const uint64_t *y,
                    uint64_t *out) {
     uint64_t count[2] = {n, 0}, product[2 * CBI_WIDE_SUM];
     cbi_wide_multiply(xy, CBI_WIDE_SQUARE, count, 2, out);
     cbi_wide_multiply(x, CBI_WIDE_SUM, y, CBI_WIDE_SUM, product);
-    cbi_wide_subtract(out, product, 2 * CBI_WIDE_SUM);
+    cbi_wide_subtract(out, product, MOMENT);
 }
 
 static uint8_t *format_spread(const cbi_aggregate *item, const cbi_agg_column *c, unsigned scale,
                               uint64_t *state, uint8_t *p) {
-    uint64_t n = *at(state, c->n), m[2 * CBI_WIDE_SUM];
+    uint64_t n = *at(state, c->n), m[MOMENT_WORDS];
     bool sample = item->kind == CBI_AGG_VAR || item->kind == CBI_AGG_SD;
     bool root = item->kind == CBI_AGG_SD || item->kind == CBI_AGG_SDP;
     if (n < (sample ? 2 : 1))
         return p;
     moment(n, at(state, c->square), at(state, c->sum), at(state, c->sum), m);
-    long double v = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
+    long double v = cbi_wide_to_real(m, MOMENT);
     v /= (long double)n;
     v /= (long double)(sample ? n - 1 : n);
     for (unsigned i = 0; i < 2 * scale; i++)
@@ -364,7 +374,7 @@ static uint8_t *format_spread(const cbi_aggregate *item, const cbi_agg_column *c
 }
 
 static uint8_t *format_corr(const cbi_aggregate *item, bool real, uint64_t *state, uint8_t *p) {
-    uint64_t *w = at(state, item->own), n = w[PAIR_N], m[2 * CBI_WIDE_SUM];
+    uint64_t *w = at(state, item->own), n = w[PAIR_N], m[MOMENT_WORDS];
     double exact;
     if (n < 2)
         return p;
@@ -374,11 +384,11 @@ static uint8_t *format_corr(const cbi_aggregate *item, bool real, uint64_t *stat
                    ? cbi_real_format(p, exact)
                    : p;
     moment(n, w + PAIR_XX, w + PAIR_X, w + PAIR_X, m);
-    long double xx = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
+    long double xx = cbi_wide_to_real(m, MOMENT);
     moment(n, w + PAIR_YY, w + PAIR_Y, w + PAIR_Y, m);
-    long double yy = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
+    long double yy = cbi_wide_to_real(m, MOMENT);
     moment(n, w + PAIR_XY, w + PAIR_X, w + PAIR_Y, m);
-    long double xy = cbi_wide_to_real(m, 2 * CBI_WIDE_SUM);
+    long double xy = cbi_wide_to_real(m, MOMENT);
     if (xx <= 0 || yy <= 0)
         return p; /* a constant has no correlation */
     return cbi_real_format(p, (double)(xy / square_root(xx) / square_root(yy)));

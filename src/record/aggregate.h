@@ -107,6 +107,10 @@ enum {
     CBI_REAL_PAIR_WORDS = 1 + 2 * CBI_REAL_SUM + 3 * CBI_REAL_SQUARE
 };
 
+/** Do states keep anything that is made of the column's numbers at their scale? Then each of them
+ * must fit in 128 bits at the largest scale there is; sums, and sums of squares, of 2^64 do then.
+ */
+bool cbi_agg_column_reckons(const cbi_aggregates *a, size_t column);
 /** Zeroed bytes are a state without rows. Values are those of the columns. False: a number does not
  * fit at the table's scale; *column says which. Scales must have been raised before. */
 bool cbi_state_add(const cbi_aggregates *a, const uint8_t *scales, uint64_t *state,

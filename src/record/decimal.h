@@ -88,8 +88,9 @@ static inline const uint8_t *cbi_packed_skip(const uint8_t *p) {
 
 /* ---- wide: sums ---- */
 
-/** A signed number of `n` words of 64 bits, two's complement, least significant first. */
-enum { CBI_WIDE_SUM = 3, CBI_WIDE_SQUARE = 4, CBI_WIDE_MAX = 10 };
+/** A signed number of `n` words of 64 bits, two's complement, least significant first. 2^64 numbers
+ * of 128 bits, or their squares, can be added up in so many. */
+enum { CBI_WIDE_SUM = 3, CBI_WIDE_SQUARE = 5, CBI_WIDE_MAX = 10 };
 
 static inline void cbi_wide_add_i128(uint64_t *w, unsigned n, cbi_i128 v) {
     uint64_t sign = v < 0 ? UINT64_MAX : 0;
