@@ -41,7 +41,7 @@ void cbi_replica_destroy(cbi_replica *replica); /* NULL is fine */
 /** What came of a copy that was offered or sent. */
 typedef enum cbi_replica_answer {
     CBI_REPLICA_OK,        /* it is there, and its checksum is the right one */
-    CBI_REPLICA_FULL,      /* no room, or it takes none any more */
+    CBI_REPLICA_FULL,      /* no room, or it takes none any more, or has it and is to leave */
     CBI_REPLICA_CORRUPT,   /* what came is not what was offered */
     CBI_REPLICA_CONFLICT,  /* it has that name in another generation */
     CBI_REPLICA_IS_BURIED, /* that generation was removed everywhere */

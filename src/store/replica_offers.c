@@ -50,7 +50,8 @@ static cbi_replica_answer judge(const cbi_replica *r, const cbi_replica_event *e
     const cbi_tracked *b = cbi_tracked_find(r, e->name);
     if (b != NULL && b->present && b->place.block_generation == e->generation &&
         b->place.checksum == e->checksum && b->state < CBI_BLOCK_DROPPING) {
-        return CBI_REPLICA_OK;
+        /* two that leave may not each count upon the other */
+        return r->draining ? CBI_REPLICA_FULL : CBI_REPLICA_OK;
     }
     if (b != NULL && b->present) {
         return CBI_REPLICA_CONFLICT;

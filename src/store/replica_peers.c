@@ -12,6 +12,8 @@
 
 #include "store/replica_private.h"
 
+enum { NAMED = 4 /* before any distance */ };
+
 uint64_t cbi_replica_hash(const char *name) {
     return XXH3_64bits(name, strlen(name));
 }
@@ -67,11 +69,12 @@ cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b) {
     uint64_t best_score = 0, out = b->held | b->sending | b->tried;
     for (int i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
         cbi_peer *p = &r->peers[i];
+        bool named = (b->named >> i & 1) != 0; /* has one, as it seems: no further room is needed */
         if (!p->used || p->missing || p->shun_ns > r->now_ns || (out >> i & 1) != 0 ||
-            !has_room(p, b)) {
+            (!named && !has_room(p, b))) {
             continue;
         }
-        int d = distance_from_all(r, b, p);
+        int d = named ? NAMED : distance_from_all(r, b, p);
         uint64_t score = cbi_replica_score(p->view.name, b->hash);
         if (best == NULL || d > best_distance || (d == best_distance && score < best_score)) {
             best = p;

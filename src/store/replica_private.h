@@ -34,6 +34,7 @@ typedef struct cbi_tracked {
     uint64_t held;    /* peers, by slot, that have a verified copy */
     uint64_t sending; /* that are offered one now */
     uint64_t tried;   /* that would not take one in this round */
+    uint64_t named;   /* that are said to have one; who leaves asks themselves, and first */
     uint64_t due_ns, stored_ns;
     uint64_t hash;
     uint32_t copies;    /* that there shall be */
@@ -75,6 +76,7 @@ typedef struct cbi_peer {
     bool used, seen;
     bool missing;     /* was not in the last list, which may have been too early */
     uint64_t shun_ns; /* not tried before */
+    uint64_t took_ns; /* when it last said itself that it has a copy */
     uint64_t told;    /* graves below this sequence */
     uint64_t tell_ns; /* the one after was told; again then */
 } cbi_peer;

@@ -159,7 +159,7 @@ void cbi_tracked_settle(cbi_replica *r, cbi_tracked *b) {
     cbi_tracked_stop_mending(r, b);
     cbi_tracked_unqueue(r, b);
     b->state = CBI_BLOCK_SETTLED;
-    b->rounds = 0;
+    b->rounds = r->draining ? b->rounds : 0; /* who leaves has looked for more already */
     cbi_tracked_set_moved(r, b, r->draining);
 }
 

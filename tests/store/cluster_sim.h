@@ -42,6 +42,7 @@ enum {
     LINE_BYTES = 160,
     FAULT_STEPS = 400,
     PEACE_STEPS = 4000,
+    LEAVING_STEPS = 14, /* twice retry_ns, and an answer's way */
 };
 
 #define MS UINT64_C(1000000)

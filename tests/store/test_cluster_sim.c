@@ -459,6 +459,9 @@ static void die_in_peace(world *w) {
     copy_count before;
     if (e != NULL && w->failed[0] == 0) {
         kill_executor(w, e);
+        for (int i = 0; i < LEAVING_STEPS && w->failed[0] == 0; i++) {
+            pass(w); /* who leaves now may have heard him before he died; later nobody may */
+        }
         count_holders(w, &before);
         settle_down(w, 150);
         compare_holders(w, &before);

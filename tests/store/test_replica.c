@@ -672,6 +672,72 @@ static void test_replica__whoever_leaves_moves_his_blocks_first(void **state) {
     cbi_replica_destroy(k.r);
 }
 
+static const cbi_replica_action *leave(kit *k) {
+    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION}));
+    return want(k, CBI_REPLICA_LOCATE);
+}
+
+static void test_replica__whoever_leaves_believes_only_who_has_the_copy(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        kit k;
+        const char *holder = i == 0 ? "a" : i == 1 ? "b" : "c";
+        uint64_t of = (uint64_t)i + 1;
+        settle_in(&k, "me");
+        assert_ok(put(&k, "x", 5, 1));
+        want(&k, CBI_REPLICA_PUT_DONE);
+        leave(&k);
+        const cb_location locations[] = {at("me", 10, 5), at(holder, of, 5)};
+        locate(&k, locations, 2);
+        assert_string_equal(want(&k, CBI_REPLICA_SEND)->peer, holder); /* wherever it is */
+        want_none(&k, CBI_REPLICA_MOVED_OUT);
+        sent(&k, holder, of, 5, 7, CBI_REPLICA_FAILED);
+        const cbi_replica_action *a = want(&k, CBI_REPLICA_SEND);
+        assert_string_not_equal(a->peer, holder);
+        want_none(&k, CBI_REPLICA_MOVED_OUT);
+        sent(&k, holder, of, 5, 7, CBI_REPLICA_OK); /* late, but it is his word */
+        want(&k, CBI_REPLICA_MOVED_OUT);
+        cbi_replica_destroy(k.r);
+    }
+}
+
+static void test_replica__whoever_leaves_asks_again_when_that_was_long_ago(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 1));
+    want(&k, CBI_REPLICA_PUT_DONE);
+    assert_ok(put(&k, "y", 5, 1));
+    leave(&k);
+    const cb_location locations[] = {at("me", 10, 5), at("a", 1, 5)};
+    locate(&k, locations, 2);
+    sent(&k, "a", 1, 5, 7, CBI_REPLICA_OK);
+    want_none(&k, CBI_REPLICA_MOVED_OUT); /* for y */
+    pass(&k, SECOND);
+    assert_ok(
+        step(&k, (cbi_replica_event){.kind = CBI_REPLICA_GONE, .name = "y", .generation = 5}));
+    const cbi_replica_action *a = want(&k, CBI_REPLICA_SEND);
+    assert_string_equal(a->name, "x");
+    assert_string_equal(a->peer, "a");
+    want_none(&k, CBI_REPLICA_MOVED_OUT);
+    sent(&k, "a", 1, 5, 7, CBI_REPLICA_OK);
+    want(&k, CBI_REPLICA_MOVED_OUT);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__two_that_leave_do_not_count_upon_each_other(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 1));
+    offer(&k, "x", 5, 100);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_OK);
+    leave(&k);
+    offer(&k, "x", 5, 100);
+    assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_FULL);
+    cbi_replica_destroy(k.r);
+}
+
 /* ---- the order of peers ---- */
 
 static void test_replica__blocks_spread_and_few_move_when_somebody_comes(void **state) {
@@ -750,6 +816,9 @@ int main(void) {
         cmocka_unit_test(test_replica__a_sender_that_began_anew_has_no_copy),
         cmocka_unit_test(test_replica__an_answer_about_a_block_that_has_gone_is_none),
         cmocka_unit_test(test_replica__whoever_leaves_moves_his_blocks_first),
+        cmocka_unit_test(test_replica__whoever_leaves_believes_only_who_has_the_copy),
+        cmocka_unit_test(test_replica__whoever_leaves_asks_again_when_that_was_long_ago),
+        cmocka_unit_test(test_replica__two_that_leave_do_not_count_upon_each_other),
         cmocka_unit_test(test_replica__blocks_spread_and_few_move_when_somebody_comes),
         cmocka_unit_test(test_replica__readers_take_the_right_generation_from_the_nearest),
     };
