@@ -48,9 +48,9 @@ const cli_verb cli_verb_group = {
         "  countdistinct (exact), approxdistinct (within some 2%); first last mode collect;\n"
         "  top3 bottom3; argmax(x,by) argmin(row,by): x, or the whole row, by the largest or least "
         "BY.\n"
-        "A column may be COLUMN:num, COLUMN:float or COLUMN:str; names with commas or colons are "
+        "A column may be COLUMN:num, COLUMN:float or COLUMN:str; names with commas or colons are\n"
         "written in double quotes.\n"
-        "Numbers are exact decimals: sums of up to 38 digits, means to 17. Missing values do not "
+        "Numbers are exact decimals: sums of up to 38 digits, means to 17. Missing values do not\n"
         "count. Floats of any exponent are summed exactly and rounded once.\n"
         "\n" CLI_JOB_NOTES,
     .words = NULL,

@@ -145,6 +145,7 @@ static void add_stats(cli_text *json, const cb_sort_stats *s) {
     cli_json_uint(json, "ranges", s->ranges);
     cli_json_uint(json, "runs", s->runs);
     cli_json_uint(json, "passes", s->passes);
+    cli_json_uint(json, "divided", s->divided);
     cli_json_uint(json, "threads", s->threads);
     add_seconds(json, "elapsed_s", s->elapsed_ns);
     add_seconds(json, "sample_s", s->sample_ns);

@@ -152,6 +152,7 @@ typedef struct cb_sort_stats {
     uint64_t elapsed_ns, sample_ns, read_ns, merge_ns, write_ns;
     const char *codec;               /**< "none", "delta", "lz4" (a constant) */
     bool direct_temp, direct_output; /**< direct I/O was used */
+    uint32_t divided;                /**< partitions that did not fit and were divided once more */
 } cb_sort_stats;
 
 typedef struct cb_sort cb_sort;

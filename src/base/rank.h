@@ -19,6 +19,7 @@
     RANK(TIER_END, "mutex of a tier that ends")                                                    \
     RANK(SORT, "sort mutex")                                                                       \
     RANK(JOB, "job mutex")                                                                         \
+    RANK(DIVISION, "division mutex")                                                               \
     RANK(SHUFFLE, "shuffle mutex")                                                                 \
     RANK(INPUT, "input mutex")                                                                     \
     RANK(BAD_ROWS, "input mutex of malformed rows")                                                \

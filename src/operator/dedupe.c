@@ -480,7 +480,9 @@ static cb_status do_work(cb_dedupe *d, cb_error *err) {
                          .ctx = d,
                          .fits = part_fits,
                          .work = work_on,
-                         .big = big_part};
+                         .big = big_part,
+                         .hash = group_part_hash};
+    job->short_keys = !g->sorted;
     CB_TRY(cbi_job_each(job, &pass, job->results, ranges, err));
     CB_TRY(write_duplicates(d, err));
     return cbi_job_write_results(job, err);

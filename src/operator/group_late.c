@@ -128,8 +128,9 @@ void group_late_know_starts(cb_group *g) {
 
 bool group_late_worth(const cb_group *g, uint64_t groups, double shown) {
     const cbi_job *job = &g->job;
-    return g->places && (double)groups * job->sizes.parts * shown >
-                            GROUP_LATE_WORTH * (double)cbi_input_bytes(job->input);
+    uint32_t parts = job->pass != NULL ? job->pass->scale : job->sizes.parts;
+    return g->places &&
+           (double)groups * parts * shown > GROUP_LATE_WORTH * (double)cbi_input_bytes(job->input);
 }
 
 uint32_t group_position_range(const cb_group *g, uint64_t position) {

@@ -540,6 +540,10 @@ static bool lists_fit(cbi_job *job, void *ctx, uint32_t index, const cbi_partiti
     return group_lists_fit(ctx, info, job->sizes.work);
 }
 
+uint64_t group_part_hash(const cbi_job *job, const cbi_stored *record) {
+    return cbi_job_hash(job, record->key, record->key_bytes);
+}
+
 cb_status group_work(cb_group *g, cb_error *err) {
     cbi_job *job = &g->job;
     CB_TRY(cbi_job_open_partitions(job, job->sizes.ranges, &job->results, err));
@@ -549,6 +553,8 @@ cb_status group_work(cb_group *g, cb_error *err) {
                          .ctx = g,
                          .fits = g->aggs->lists ? lists_fit : states_fit,
                          .work = g->aggs->lists ? group_lists_work : states_work_on,
-                         .big = g->aggs->lists ? group_lists_big : states_big};
+                         .big = g->aggs->lists ? group_lists_big : states_big,
+                         .hash = group_part_hash};
+    job->short_keys = !g->sorted;
     return cbi_job_each(job, &pass, job->results, job->sizes.ranges, err);
 }

@@ -306,6 +306,7 @@ static void collect_stats(cbi_job *job) {
     t->threads = job->sizes.threads;
     t->ranges = job->sizes.parts;
     t->runs = job->runs;
+    t->divided = job->divided;
     cbi_ground_figures figures;
     cbi_ground_measure(&job->ground, &figures);
     t->accounted_peak_bytes = figures.accounted_peak_bytes;
@@ -418,9 +419,8 @@ void cbi_job_progress(cbi_job *job, cb_progress *p) {
         if (p->bytes_in_total > 0) { /* reading is about half of it, working and writing the rest */
             double in = (double)p->bytes_in / (double)p->bytes_in_total;
             p->fraction = 0.5 * (in < 1 ? in : 1);
-            const cbi_job_pass *pass = job->pass;
-            if (pass != NULL)
-                p->fraction += 0.3 * (double)pass->next / (double)pass->count;
+            if (job->parts_count > 0)
+                p->fraction += 0.3 * (double)job->parts_done / (double)job->parts_count;
             if (p->phase == CB_PHASE_WRITE && job->bytes_out_total > 0)
                 p->fraction = 0.8 + 0.2 * (double)p->bytes_out / (double)(job->bytes_out_total + 1);
         }

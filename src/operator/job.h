@@ -204,7 +204,8 @@ typedef struct cbi_job_sizes {
     uint32_t ranges;     /* of results */
     uint64_t part_bytes; /* aimed at */
     bool in_memory;
-    bool tight; /* partitions are larger than aimed at */
+    bool tight;   /* partitions are larger than aimed at */
+    bool divides; /* there is memory to divide some */
 } cbi_job_sizes;
 
 /* ---- workers ---- */
@@ -254,6 +255,7 @@ struct cbi_job {
     uint8_t *header;    /* of the output, owned by the operator */
     size_t header_bytes;
     bool no_terminator; /* results already end as they should */
+    bool short_keys;    /* of results: all different, CBI_SHORT_KEY_MAX bytes at most */
     /** A result is more than its row: writes it, in w->range. NULL: it is not. */
     cb_status (*put_result)(cbi_job_worker *w, const cbi_stored *row, cb_error *err);
     uint64_t (*range_bytes)(const cbi_job *job, uint32_t range); /* together with put_result */
@@ -267,6 +269,8 @@ struct cbi_job {
     cbi_mutex mutex; /* all below */
     cbi_cond changed;
     struct cbi_job_pass *pass;
+    struct cbi_job_division *division;
+    uint32_t parts_done, parts_count; /* of the latest cbi_job_each */
     uint32_t turn;
     bool big_taken;
     uint64_t *offsets;
@@ -279,7 +283,7 @@ struct cbi_job {
     atomic_ullong rows_in, rows_out, bytes_out;
     uint64_t bytes_out_total, start_ns, end_ns, phase_ns[CB_PHASE_DONE + 1];
     uint64_t rows_bad_before, bytes_in_before; /* of inputs that have been read and closed */
-    uint32_t passes, runs;
+    uint32_t passes, runs, divided;
     cb_job_stats stats;
     cb_job_plan *plan; /* it is explained, not run; NULL: run */
     const char *method;
@@ -373,10 +377,20 @@ typedef struct cbi_job_pass {
                       cb_error *err);
     /** The caller is the only worker at it, and nothing lies in memory. */
     cb_status (*big)(cbi_job_worker *w, void *ctx, uint32_t index, cb_error *err);
+    /** What has chosen a record's partition. A partition that does not fit is divided by further
+     * bits of it, and the pieces are worked on instead; only what that does not help goes to `big`.
+     * NULL: all of it does. */
+    uint64_t (*hash)(const cbi_job *job, const cbi_stored *record);
+    bool partner_counted; /* cbi_batch.counted was true for what the partner holds */
     /* its own */
     uint32_t next, next_load;
     unsigned busy;
     bool exclusive;
+    uint32_t scale;    /* partitions of this size that all records would make */
+    uint32_t origin;   /* the first one here, among these */
+    unsigned depth;    /* how often these have been divided */
+    uint64_t segments; /* of all of them, both sides */
+    uint8_t *divided;  /* by index: it is to be divided. NULL: none is */
 } cbi_job_pass;
 /** Every partition once, by all workers. Each worker's batch goes to `to` (NULL: none). */
 cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
@@ -384,6 +398,22 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
 /** All memory is in the pool again: what `parts` (from `index` on), partner and results hold goes
  * to disk. For `big`. */
 cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err);
+
+/** So many more of the partitions of cbi_job_each are done. */
+void cbi_job_parts_done(cbi_job *job, uint32_t count);
+
+/* job_divide.c */
+/** Is it to be divided rather than given to one worker? */
+bool cbi_job_divides(const cbi_job *job, const cbi_job_pass *pass, uint32_t index);
+/** The rest of a pass: divides the partitions that were left for that, a few at a time, and works
+ * on their pieces. */
+cb_status cbi_job_divide(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
+                         cb_error *err);
+/** Those that are not divided. */
+cb_status cbi_job_pass_once(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
+                            cb_error *err);
+/** Most pieces that are open at the same time. */
+enum { CBI_PIECES_MAX = 128 };
 
 /** How many parts of something too large are read ahead where their order does not matter. */
 enum { CBI_PARTS_AHEAD = 8 };
@@ -403,6 +433,25 @@ cb_status cbi_job_write_ranges(cbi_job *job, uint32_t first, uint32_t end, const
  * o.write); its buffers come from the pool. */
 cb_status cbi_job_begin_rows(cbi_job *job, cbi_partitions *parts, cb_error *err);
 cb_status cbi_job_end_rows(cbi_job *job, cb_error *err);
+
+/* job_slices.c */
+__extension__ typedef unsigned __int128 cbi_wide_key;
+enum { CBI_SHORT_KEY_MAX = 16, CBI_SLICE_BUCKETS = 1024 };
+
+/** Rows with short keys that differ, taken slice by slice in the order of the keys; within a slice
+ * they are not in order yet. */
+typedef struct cbi_slices {
+    cbi_segment *list;
+    uint64_t left;            /* rows */
+    cbi_wide_key low, last;   /* of those; the others are done with */
+    cbi_wide_key start, high; /* that have been counted */
+    unsigned shift;
+    uint32_t next; /* bucket */
+    uint32_t counts[CBI_SLICE_BUCKETS];
+} cbi_slices;
+void cbi_slices_init(cbi_slices *s, cbi_segment *list, uint64_t rows);
+/** An entry of each row of the next slice, `most` (at least 1) at most; 0: there are no more. */
+size_t cbi_slices_next(cbi_slices *s, cbi_entry *entries, size_t most, const uint8_t *base);
 
 /* job_runs.c */
 /**

@@ -55,10 +55,14 @@ static cb_status write_header(cbi_job *job, cb_error *err) {
     return cbi_writer_drain(&w->writer, err);
 }
 
+/* A range may be ordered in so many: each looks at all of its rows. */
+enum { SLICES_MAX = 32 };
+
 static bool range_fits(cbi_job *job, void *ctx, uint32_t index, const cbi_partition_info *info) {
     (void)ctx;
     (void)index;
-    return info->rows <= job->sizes.entries;
+    uint64_t slices = job->short_keys ? SLICES_MAX : 1;
+    return info->rows <= slices * job->sizes.entries;
 }
 
 /* Waits for the turn of `range`; false when the job has stopped. */
@@ -111,13 +115,8 @@ static inline uint64_t prefix_of(const cbi_stored *row) {
     return cbi_prefix(row->key, row->key_bytes, 0);
 }
 
-static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_segment *list,
-                             cb_error *err) {
-    enum { AHEAD = 12 };
-    (void)ctx;
-    cbi_job *job = w->job;
-    const uint8_t *base = cb_segment_pool_base(job->ground.pool);
-    cbi_entry *entries = w->entries;
+/* All rows, which are as many as can be ordered at most. */
+static size_t take_rows(cbi_entry *entries, cbi_segment *list, const uint8_t *base) {
     size_t count = 0;
     cbi_record_reader reader;
     cbi_stored row;
@@ -125,12 +124,23 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
     for (const uint8_t *at; (at = cbi_record_next(&reader, &row)) != NULL; count++)
         entries[count] =
             (cbi_entry){.prefix = prefix_of(&row), .ref = cbi_ref(0, (uint64_t)(at - base))};
-    cb_assert(count <= job->sizes.entries);
-    cbi_order_within(entries, count, job->sizes.entries, &cbi_record_layout, base);
+    return count;
+}
+
+static void order_rows(cbi_job_worker *w, size_t count, const uint8_t *base) {
+    cb_assert(count <= w->job->sizes.entries);
+    cbi_order_within(w->entries, count, w->job->sizes.entries, &cbi_record_layout, base);
+}
+
+/* Those that are in order. */
+static cb_status write_rows(cbi_job_worker *w, size_t count, const uint8_t *base, cb_error *err) {
+    enum { AHEAD = 12 };
+    cbi_job *job = w->job;
+    const cbi_entry *entries = w->entries;
     bool terminated = overhead(job) > 0;
     uint8_t end = terminator(job);
     bool given = gives_rows(job);
-    CB_TRY(begin_range(w, range, err));
+    cbi_stored row;
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count)
             __builtin_prefetch(cbi_ref_row(base, entries[i + AHEAD].ref));
@@ -141,6 +151,29 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
             CB_TRY(cbi_writer_put_row(&w->writer, row.row, row.row_bytes, terminated, end, err));
     }
     atomic_fetch_add_explicit(&job->rows_out, count, memory_order_relaxed);
+    return CB_OK;
+}
+
+static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_segment *list,
+                             cb_error *err) {
+    (void)ctx;
+    cbi_job *job = w->job;
+    const uint8_t *base = cb_segment_pool_base(job->ground.pool);
+    cbi_partition_info info;
+    cbi_partition_get_info(job->results, range, &info);
+    cbi_slices slices;
+    bool sliced = info.rows > job->sizes.entries;
+    if (sliced)
+        cbi_slices_init(&slices, list, info.rows);
+    size_t rows = sliced ? cbi_slices_next(&slices, w->entries, job->sizes.entries, base)
+                         : take_rows(w->entries, list, base);
+    order_rows(w, rows, base); /* before its turn, which others wait for */
+    CB_TRY(begin_range(w, range, err));
+    CB_TRY(write_rows(w, rows, base, err));
+    while (sliced && (rows = cbi_slices_next(&slices, w->entries, job->sizes.entries, base)) > 0) {
+        order_rows(w, rows, base);
+        CB_TRY(write_rows(w, rows, base, err));
+    }
     return end_range(w, err);
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
 #include "operator/job.h"
 
 /*
@@ -113,7 +114,10 @@ static cb_status force_in(cbi_job *job, cbi_job_pass *pass, bool *loaded, cb_err
         return CB_OK;
     pass->exclusive = true;
     cbi_mutex_unlock(&job->mutex);
-    cb_status status = make_room(job, pass, want, need.out + reserve_of(job, pass) + 1, err);
+    size_t room = (pass->divided != NULL ? need.segments : need.out) + reserve_of(job, pass) + 1;
+    cb_status status = make_room(job, pass, want, room, err);
+    if (status == CB_OK && pass->divided != NULL) /* also lower ones, which will be divided */
+        status = make_room(job, pass, UINT32_MAX, room, err);
     if (status == CB_OK)
         status = load_part(pass, want, err);
     if (status == CB_EAGAIN) {
@@ -127,6 +131,17 @@ static cb_status force_in(cbi_job *job, cbi_job_pass *pass, bool *loaded, cb_err
     if (*loaded)
         pass->next_load = want + 1;
     return status;
+}
+
+/* The next one does not fit, and is left to be divided. */
+static bool leave_divided(cbi_job *job, cbi_job_pass *pass) {
+    part_need need = need_of(pass, pass->next);
+    if (pass->divided == NULL || part_fits(job, pass, pass->next, &need) ||
+        !cbi_job_divides(job, pass, pass->next))
+        return false;
+    pass->divided[pass->next++] = 1;
+    pass->next_load = pass->next;
+    return true;
 }
 
 /* The next partition for this worker; PART_NONE when there is none. job->mutex held. */
@@ -149,6 +164,8 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, uint32_t *index, bo
             pass->busy++;
             return CB_OK;
         }
+        if (leave_divided(job, pass))
+            continue;
         if (pass->busy > 0 || pass->exclusive) {
             cbi_cond_wait(&job->changed, &job->mutex);
             continue;
@@ -177,6 +194,8 @@ static cb_status work_on(cbi_job_worker *w, cbi_job_pass *pass, uint32_t index, 
         CB_TRY(pass->work(w, pass->ctx, index, list, err));
     }
     drop_part(pass, index);
+    if (pass->depth == 0)
+        cbi_job_parts_done(job, 1);
     cbi_partitions *results = results_of(job, pass);
     return results != NULL ? cbi_partitions_relieve(results, err) : CB_OK;
 }
@@ -216,14 +235,14 @@ static void pass_worker(void *ctx) {
 static void keep_room_to_load(cbi_job *job, const cbi_job_pass *pass, cbi_partitions *to) {
     uint64_t all = 0, count = pass->count - pass->first;
     for (uint32_t i = pass->first; i < pass->count; i++)
-        all += need_of(pass, i).segments;
+        all += pass->depth > 0 ? need_of(pass, i).out : need_of(pass, i).segments;
     size_t mean = (size_t)(all / (count > 0 ? count : 1)) + 1;
     size_t wanted = job->sizes.reserve + 2 * (job->sizes.threads + 1) * mean;
     cbi_partitions_keep_free(to, cbi_min(wanted, job->sizes.segments / 2));
 }
 
-cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
-                       cb_error *err) {
+cb_status cbi_job_pass_once(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
+                            cb_error *err) {
     for (unsigned i = 0; i < job->sizes.threads; i++) {
         cbi_job_worker *w = &job->workers[i];
         w->work = cbi_batch_init(&w->batch, w, to, to_parts > 0 ? to_parts : 1, w->scratch);
@@ -231,6 +250,9 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
     pass->next = pass->next_load = pass->first;
     pass->busy = 0;
     pass->exclusive = false;
+    pass->segments = 0;
+    for (uint32_t i = pass->first; i < pass->count; i++)
+        pass->segments += need_of(pass, i).segments;
     if (to != NULL)
         keep_room_to_load(job, pass, to);
     if (to != NULL) /* results begin with their reserve */
@@ -245,14 +267,40 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
     return status;
 }
 
+void cbi_job_parts_done(cbi_job *job, uint32_t count) {
+    cbi_mutex_lock(&job->mutex);
+    job->parts_done += count;
+    cbi_mutex_unlock(&job->mutex);
+}
+
+cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
+                       cb_error *err) {
+    pass->scale = pass->count;
+    cbi_mutex_lock(&job->mutex);
+    job->parts_done = 0;
+    job->parts_count = pass->count - pass->first;
+    cbi_mutex_unlock(&job->mutex);
+    if (pass->hash != NULL && job->sizes.divides) {
+        pass->divided = cbi_calloc(pass->count, sizeof *pass->divided);
+        if (pass->divided == NULL)
+            return cbi_fail(err, CB_ENOMEM, "no memory for %u partitions", pass->count);
+    }
+    cb_status status = cbi_job_pass_once(job, pass, to, to_parts, err);
+    if (status == CB_OK)
+        status = cbi_job_divide(job, pass, to, to_parts, err);
+    cbi_free(pass->divided);
+    pass->divided = NULL;
+    return status;
+}
+
 cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err) {
     const cbi_job_pass *pass = job->pass;
     size_t all = job->sizes.segments;
-    /* Lower ones are done with, but for those of another output. */
-    uint32_t above = pass->first > 0 ? UINT32_MAX : index - 1;
+    /* Lower ones are done with, but for those of another output and those that will be divided. */
+    uint32_t above = pass->first > 0 || pass->divided != NULL ? UINT32_MAX : index - 1;
     CB_TRY(cbi_partitions_make_room(pass->parts, above, all, err));
     if (pass->partner != NULL)
-        CB_TRY(cbi_partitions_make_room(pass->partner, index - 1, all, err));
+        CB_TRY(cbi_partitions_make_room(pass->partner, above, all, err));
     cbi_partitions *results = results_of(job, pass);
     return results != NULL ? cbi_partitions_make_room(results, UINT32_MAX, all, err) : CB_OK;
 }

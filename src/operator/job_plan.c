@@ -26,6 +26,8 @@ enum {
     DECODER_CODE_BYTES = 512 * 1024,
     USABLE_MIN = 2 << 20,
     USABLE_SPARE = 1 << 19,
+    SIDES_USABLE = 6 << 20,
+    DIVIDES_LEAST = 2 << 20, /* the pieces' segments take more than they bring where it is less */
     CHUNK_MAX = 1 << 20,
     CHUNK_MIN = 32 << 10,
     PARTS_MAX = 2048,
@@ -96,11 +98,13 @@ static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
     return bytes;
 }
 
-/* Partition tables and requests that are made later; 3 sets of them at most. */
+/* Partition tables and requests that are made later; 3 sets of them at most, and those of pieces
+ * where partitions must be divided. */
 static size_t table_bytes(const cbi_job *job, const cbi_job_sizes *z, unsigned sides) {
+    size_t pieces = z->divides ? cbi_partitions_bytes(CBI_PIECES_MAX, z->batch_segments) : 0;
     uint32_t ranges = z->ranges * cbi_job_outputs(job);
     size_t known = job->demand.rereads ? ranges * (z->threads + 1) * sizeof(uint64_t) : 0;
-    return sides * cbi_partitions_bytes(z->parts, z->batch_segments) +
+    return sides * (cbi_partitions_bytes(z->parts, z->batch_segments) + pieces) + pieces +
            cbi_partitions_bytes(ranges, z->batch_segments) + known;
 }
 
@@ -152,6 +156,7 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     double most = clamp_double((double)rest / 8 / 4096 / sides, 4, PARTS_MAX);
     if (d->stored_bytes <= 0) {
         z->in_memory = false;
+        z->divides = rest >= DIVIDES_LEAST;
         z->parts = (uint32_t)clamp_double((double)rest / (128 * 1024.0), 8,
                                           clamp_double(PARTS_STREAM, 4, most));
         z->ranges = z->parts;
@@ -178,10 +183,11 @@ static void choose_parts(const cbi_job *job, cbi_job_sizes *z, uint64_t rest) {
     double all = total * 1.2 + 64 * 1024;
     if ((double)z->part_bytes > all)
         z->part_bytes = (uint64_t)all;
-    /* Of two sides one is open at a time. Small requests cost less than a second pass. */
+    /* Of two sides one is open at a time. */
     if (parts > most && sides > 1)
-        most = clamp_double((double)rest / 3 / 4096, most, PARTS_MAX);
+        most = clamp_double((double)rest / 6 / 4096, most, PARTS_MAX);
     z->tight = parts > most;
+    z->divides = z->tight && rest >= DIVIDES_LEAST;
     z->parts = (uint32_t)clamp_double(parts, 1, most);
     z->ranges = (uint32_t)clamp_double(parts * d->result_factor, 1, most);
     if (d->result_rows > 0)
@@ -216,6 +222,7 @@ static bool size_with(const cbi_job *job, unsigned threads, unsigned io_threads,
     z->segment = 16 * CBI_KIB;
     z->parts = z->ranges = 1;
     z->part_bytes = 0;
+    z->divides = false;
     z->batch_segments = 8;
     for (unsigned round = 0; round < 4; round++) {
         z->worker = worker_bytes(job, z);
@@ -305,8 +312,9 @@ cb_status cbi_job_size(cbi_job *job, cb_error *err) {
         return cbi_ground_refuse(z.budget, z.fixed, least, err);
     }
     cbi_job_sizes one = {.budget = z.budget};
-    if (z.tight && threads > 1 && job->demand.sides > 1 && size_for(job, 1, &one))
-        z = one; /* partitions would go to one worker after the other anyway: it may have it all */
+    if (z.tight && threads > 1 && job->demand.sides > 1 && z.usable < SIDES_USABLE &&
+        size_for(job, 1, &one))
+        z = one; /* two workers would have next to nothing */
     job->sizes = z;
     return CB_OK;
 }

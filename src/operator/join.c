@@ -329,6 +329,14 @@ static void scale_ranges(cb_join *j) {
     }
 }
 
+/* Rows that match nothing may go anywhere. */
+static uint64_t part_hash(const cbi_job *job, const cbi_stored *record) {
+    const cb_join *j = (const cb_join *)(const void *)job;
+    if (record->key_bytes == 0 && !j->o.match_nulls)
+        return join_hash(j, record->row, record->row_bytes);
+    return join_hash(j, record->key, record->key_bytes);
+}
+
 static cb_status do_work(cb_join *j, cb_error *err) {
     cbi_job *job = &j->job;
     CB_TRY(prepare(j, err));
@@ -361,7 +369,10 @@ static cb_status do_work(cb_join *j, cb_error *err) {
                          .ctx = j,
                          .fits = join_fits,
                          .work = join_work,
-                         .big = join_big};
+                         .big = join_big,
+                         .hash = part_hash,
+                         .partner_counted = !j->sides[JOIN_RIGHT].numbered};
+    job->short_keys = true;
     CB_TRY(cbi_job_each(job, &pass, job->results, job->sizes.ranges, err));
     return cbi_job_write_results(job, err);
 }

@@ -361,6 +361,12 @@ void cbi_partitions_keep_free(cbi_partitions *p, size_t segments) {
     atomic_store(&p->low_water, segments);
 }
 
+void cbi_partitions_set_yields(cbi_partitions *p, cbi_partitions *yields) {
+    cbi_mutex_lock(&p->mutex);
+    p->o.yields = yields;
+    cbi_mutex_unlock(&p->mutex);
+}
+
 size_t cbi_partitions_tier(const cbi_partitions *p) {
     return atomic_load_explicit(&p->tier, memory_order_relaxed);
 }
@@ -394,6 +400,29 @@ cb_status cbi_partitions_relieve(cbi_partitions *p, cb_error *err) {
         if (victim == UINT32_MAX)
             break;
         status = parts_spill_batch(p, victim, err);
+    }
+    cbi_mutex_unlock(&p->mutex);
+    return status;
+}
+
+cb_status cbi_partitions_let_leave(cbi_partitions *p, size_t segments, cb_error *err) {
+    unsigned worth = (unsigned)p->o.batch_segments_max / 2;
+    if (p->o.spill == NULL)
+        return CB_OK;
+    cbi_mutex_lock(&p->mutex);
+    cb_status status = parts_stopped(p, err);
+    while (status == CB_OK && cb_segment_pool_free_count(p->o.pool) < segments) {
+        uint32_t victim = UINT32_MAX;
+        if (cb_segment_pool_free_count(p->o.pool) + p->leaving < segments)
+            victim = choose_victim(p, worth);
+        if (victim != UINT32_MAX)
+            status = parts_spill_batch(p, victim, err);
+        else if (p->leaving > 0)
+            cbi_cond_wait(&p->changed, &p->mutex);
+        else
+            break;
+        if (status == CB_OK)
+            status = parts_stopped(p, err);
     }
     cbi_mutex_unlock(&p->mutex);
     return status;

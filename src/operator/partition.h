@@ -87,6 +87,13 @@ size_t cbi_partitions_tier(const cbi_partitions *p);
 /** Another low water mark from now on; nobody else may be in the partitions. */
 void cbi_partitions_keep_free(cbi_partitions *p, size_t segments);
 
+/** Lets what is worth a request leave, the fullest first, until `segments` are free; waits. Less
+ * may be free in the end: nothing is torn for it. */
+cb_status cbi_partitions_let_leave(cbi_partitions *p, size_t segments, cb_error *err);
+
+/** Other `yields` from now on. */
+void cbi_partitions_set_yields(cbi_partitions *p, cbi_partitions *yields);
+
 /** What a partition holds in all. After the last append. */
 typedef struct cbi_partition_info {
     uint64_t rows;
