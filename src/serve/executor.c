@@ -22,7 +22,7 @@ uint64_t cbi_server_generation(cb_server *s) {
 
 void cbi_server_heard_of(cb_server *s, uint64_t generation) {
     uint64_t last = atomic_load(&s->last_generation);
-    while (generation > last && generation < INT64_MAX / 2 &&
+    while (generation > last && generation < CBI_GENERATION_MAX &&
            !atomic_compare_exchange_weak(&s->last_generation, &last, generation)) {
     }
 }

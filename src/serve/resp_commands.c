@@ -379,7 +379,7 @@ static void do_carbide_put(cb_server *s, cbi_connection *c, args *a) {
     bool good = cbi_server_is_executor(s) && can_be_name(name) && !r->request.is_line &&
                 cbi_resp_take_level(as, &level) &&
                 cbi_resp_take_number(generation, &r->generation) && r->generation != 0 &&
-                r->generation <= INT64_MAX && cbi_resp_take_number(sum, &c->head.value);
+                r->generation < CBI_GENERATION_MAX && cbi_resp_take_number(sum, &c->head.value);
     if (good) {
         take_name(c, name);
         c->head.code = plain(level);

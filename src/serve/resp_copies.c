@@ -58,7 +58,7 @@ void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     cbi_copy_offer o = {.name = c->name, .sender = sender};
     bool good = take_name(next(a), CB_BLOCK_NAME_MAX, c->name) &&
                 cbi_resp_take_number(next(a), &o.generation) && o.generation != 0 &&
-                o.generation <= INT64_MAX && cbi_resp_take_level(next(a), &level) &&
+                o.generation < CBI_GENERATION_MAX && cbi_resp_take_level(next(a), &level) &&
                 cb_level_is_valid(level) && cbi_resp_take_number(next(a), &o.checksum) &&
                 cbi_resp_take_number(next(a), &o.bytes) &&
                 take_name(next(a), CB_EXECUTOR_NAME_MAX, sender);
@@ -114,7 +114,7 @@ static void submit(cb_server *s, cbi_connection *c, bool removes, bool leaves) {
 void cbi_resp_bury(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     cbi_copy_grave *g = &c->resp->grave;
     bool good = take_grave(c, a) && cbi_resp_take_number(next(a), &g->generation) &&
-                g->generation != 0 && g->generation <= INT64_MAX;
+                g->generation != 0 && g->generation < CBI_GENERATION_MAX;
     if (!good || s->copies == NULL) {
         say_error(c, "CARBIDE.BURY BLOCK|DATASET|BROADCAST NAME|NUMBER GENERATION, at an executor");
         return;

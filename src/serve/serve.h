@@ -235,6 +235,9 @@ bool cbi_server_adopt(cb_server *server, int fd, bool trusted, bool resp);
 static inline bool cbi_server_is_executor(const cb_server *server) {
     return server->directory.enter != NULL;
 }
+/** Generations of blocks are below it, until the year 2112. Who says a greater one is not believed:
+ *  nothing could be made that is newer. */
+#define CBI_GENERATION_MAX (UINT64_C(1) << 62)
 /** A generation for a block that is put here: larger than all that were heard of. */
 uint64_t cbi_server_generation(cb_server *server);
 /** A generation that others have. */

@@ -206,7 +206,9 @@ class Cluster(unittest.TestCase):
         for words in (("CARBIDE.OFFER", "x", "1", "DISK_ONLY", "5", "6"), ("CARBIDE.OFFER", "x", "0", "DISK_ONLY", "5", "6", "b"),
                       ("CARBIDE.OFFER", "x", "1", "0", "5", "6", "b"), ("CARBIDE.OFFER", "", "1", "4", "5", "6", "b"),
                       ("CARBIDE.OFFER", "x", "1", "260", "5", "6", "b" * 64), ("CARBIDE.BURY", "CAT", "x", "1"),
-                      ("CARBIDE.BURY", "BLOCK", "", "1"), ("CARBIDE.BURY", "DATASET", "x", "1"), ("CARBIDE.BURY", "BLOCK", "x", "0")):
+                      ("CARBIDE.BURY", "BLOCK", "", "1"), ("CARBIDE.BURY", "DATASET", "x", "1"), ("CARBIDE.BURY", "BLOCK", "x", "0"),
+                      ("CARBIDE.BURY", "BLOCK", "x", 1 << 62), ("CARBIDE.BURY", "DATASET", "1", (1 << 63) - 1),
+                      ("CARBIDE.OFFER", "x", 1 << 62, "DISK_ONLY", "5", "6", "b"), ("CARBIDE.PUT", "x", 1 << 62, "DISK_ONLY", "5", "v")):
             self.assertEqual(a.peer.ask(*words)[:4], b"-ERR", words)
         # An offer whose bytes never come, come otherwise, or come twice.
         offer = ("CARBIDE.OFFER", "x", "7", "MEMORY_ONLY_SER_2", "5", "1", "nobody")
