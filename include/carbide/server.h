@@ -72,7 +72,9 @@ typedef struct cb_server_options {
 CB_API CB_MUST_USE cb_status cb_server_create(const cb_server_options *options, cb_server **server,
                                               cb_error *err);
 
-/** Serves until cb_server_stop. CB_EIO: the system failed it. */
+/** Serves until cb_server_stop, or until an executor that was told to leave (CARBIDE.DECOMMISSION,
+ *  by any client that may speak to it) has given its blocks to others: CB_OK, both. CB_EIO: the
+ *  system failed it. */
 CB_API CB_MUST_USE cb_status cb_server_run(cb_server *server, cb_error *err);
 
 /** cb_server_run comes to its end. Any thread, and a signal handler may. */

@@ -167,6 +167,36 @@ void cbi_copies_give_up(cbi_copies *cp, cbi_copy_wait *w) {
 
 /* ---- steps ---- */
 
+/** [mutex] Puts that are about to be seen come first: what they bring has to be moved too. The
+ *  machine is asked again then, for who has been counted upon may have died meanwhile. */
+static void moved_out(cbi_copies *cp) {
+    atomic_store(&cp->closing, true);
+    if (atomic_load(&cp->puts) == 0 && !cp->untracked) {
+        cb_server_stop(cp->server);
+    }
+}
+
+cb_status cbi_copies_put_begin(cbi_copies *cp, const char *name, cb_error *err) {
+    atomic_fetch_add(&cp->puts, 1); /* before it looks: one of both sees the other */
+    bool refused = atomic_load(&cp->closing);
+    if (!refused && atomic_load(&cp->leaving)) {
+        cbi_mutex_lock(&cp->mutex);
+        refused = cp->untracked;
+        cbi_mutex_unlock(&cp->mutex);
+    }
+    if (refused) {
+        cbi_copies_put_end(cp);
+        return cbi_fail(err, CB_EAGAIN,
+                        "This server is leaving and takes no more: put block %.255s elsewhere.",
+                        name);
+    }
+    return CB_OK;
+}
+
+void cbi_copies_put_end(cbi_copies *cp) {
+    atomic_fetch_sub(&cp->puts, 1);
+}
+
 /** [mutex] */
 static void carry(cbi_copies *cp, const cbi_replica_action *a) {
     switch (a->kind) {
@@ -180,7 +210,7 @@ static void carry(cbi_copies *cp, const cbi_replica_action *a) {
         case CBI_REPLICA_ACCEPT: /* these three are looked at by who offers and stores */
         case CBI_REPLICA_REFUSE:
         case CBI_REPLICA_STORE: break;
-        case CBI_REPLICA_MOVED_OUT: cb_server_stop(cp->server); break;
+        case CBI_REPLICA_MOVED_OUT: moved_out(cp); break;
         default: break;
     }
 }
@@ -233,8 +263,14 @@ static void bury_block(cbi_copies *cp, const char *name, uint64_t generation) {
                NULL, NULL);
 }
 
-/** [mutex] A copy that is being stored here. */
-static cbi_copy_arrival *arrival_of(cbi_copies *cp, const cb_block_status *b) {
+void cbi_copies_recount(cbi_copies *cp) {
+    cbi_replica_figures f;
+    cbi_replica_figures_get(cp->machine, &f);
+    /* a copy that is being stored is as good as one: the listener is to look for it */
+    atomic_store(&cp->tracked, f.blocks + (cp->arrivals != NULL ? 1 : 0));
+}
+
+cbi_copy_arrival *cbi_copies_arrival_of(cbi_copies *cp, const cb_block_status *b) {
     for (cbi_copy_arrival *a = cp->arrivals; a != NULL; a = a->next) {
         if (a->generation == b->generation && strcmp(a->name, b->name) == 0) {
             return a;
@@ -259,12 +295,15 @@ cbi_replica_event cbi_copies_stored(const cb_block_status *b, uint64_t ticket, b
 
 /** [mutex] */
 static void note_new(cbi_copies *cp, const cb_block_status *b) {
-    cbi_copy_arrival *arrival = arrival_of(cp, b);
+    cbi_copy_arrival *arrival = cbi_copies_arrival_of(cp, b);
     uint64_t ticket = arrival != NULL ? arrival->ticket : 0;
     cb_status status = step(cp, cbi_copies_stored(b, ticket, false), NULL, NULL);
     if (arrival != NULL) {
         arrival->status = status;
         arrival->ticket = 0;
+    } else if (status != CB_OK && status != CB_EEXISTS && status != CB_ENOTFOUND &&
+               atomic_load(&cp->leaving)) {
+        cp->untracked = true; /* it would be lost: nobody leaves without it */
     }
 }
 
@@ -291,7 +330,7 @@ static void note(cbi_copies *cp, const cb_block_status *b) {
         bury_block(cp, b->name, had);
     }
     bool several = cb_level_replicas(b->asked) > 1 || atomic_load(&cp->leaving);
-    if (b->generation != 0 && (several || arrival_of(cp, b) != NULL)) {
+    if (b->generation != 0 && (several || cbi_copies_arrival_of(cp, b) != NULL)) {
         note_new(cp, b);
     }
 }
@@ -303,10 +342,8 @@ void cbi_copies_note(cbi_copies *cp, const cb_block_status *b) {
     }
     cbi_mutex_lock(&cp->mutex);
     if (!cp->stopped) {
-        cbi_replica_figures f;
         note(cp, b);
-        cbi_replica_figures_get(cp->machine, &f);
-        atomic_store(&cp->tracked, f.blocks);
+        cbi_copies_recount(cp);
     }
     cbi_mutex_unlock(&cp->mutex);
 }
@@ -373,9 +410,9 @@ cbi_replica_answer cbi_copies_arrived(cbi_copies *cp, cbi_copy_arrival *arrival,
     }
     bool stores = first.kind == CBI_REPLICA_STORE && strcmp(first.name, name) == 0;
     if (stores && arrival->name == NULL) {
-        atomic_fetch_add(&cp->tracked, 1); /* as good as: the listener is to look for it */
         arrival->next = cp->arrivals;
         cp->arrivals = arrival;
+        cbi_copies_recount(cp);
     }
     if (stores) {
         arrival->name = name;
@@ -400,6 +437,7 @@ void cbi_copies_arrival_end(cbi_copies *cp, cbi_copy_arrival *arrival) {
                    NULL, NULL);
     }
     *arrival = (cbi_copy_arrival){0};
+    cbi_copies_recount(cp);
     cbi_mutex_unlock(&cp->mutex);
 }
 
@@ -622,15 +660,22 @@ static void keep(void *ctx) {
         uint64_t now = cbi_sys_clock_ns();
         uint64_t due_ns = cbi_min(tick_ns, cp->beat_ns);
         if (now >= cp->beat_ns) {
+            bool lacks = cp->draining && cp->untracked;
             cp->beat_ns = now + BEAT_MS * ms;
             cbi_mutex_unlock(&cp->mutex);
             beat(cp);
+            if (lacks) { /* others have gone by now, perhaps */
+                (void)cbi_copies_track_all(cp, NULL);
+            }
             cbi_mutex_lock(&cp->mutex);
             continue;
         }
         if (now >= tick_ns) {
             tick_ns = now + TICK_MS * ms;
             (void)step(cp, (cbi_replica_event){.kind = CBI_REPLICA_TICK}, NULL, NULL);
+            if (atomic_load(&cp->closing)) { /* is it still so, now that puts may be over? */
+                (void)step(cp, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION}, NULL, NULL);
+            }
             continue;
         }
         cbi_wish *w = take_local(cp, now, &due_ns);

@@ -66,6 +66,11 @@ void cbi_copies_removed(cbi_copies *copies, const char *name, uint64_t generatio
 /** The generation of the block by that name that has copies elsewhere, or shall; 0: none. */
 uint64_t cbi_copies_generation(cbi_copies *copies, const char *name);
 
+/** A put is about to be seen, whatever it is of. CB_EAGAIN: not here any more, for the server is
+ *  about to leave and could not give the block to others; else put_end is to follow. */
+cb_status cbi_copies_put_begin(cbi_copies *copies, const char *name, cb_error *err);
+void cbi_copies_put_end(cbi_copies *copies);
+
 /* A put: expect before it is done, known after (generation 0: it failed), and then wait, by the
  * loop: false, its copies are there, *count of them, or nobody will take one. */
 void cbi_copies_expect(cbi_copies *copies, cbi_copy_wait *wait, struct cbi_connection *c);
@@ -100,7 +105,8 @@ void cbi_copies_end_block(cbi_copies *copies, cb_block_task *task, const char *n
 cb_status cbi_copies_sweep(cbi_copies *copies, cb_block_task *task, const cbi_copy_grave *grave,
                            cb_error *err);
 /** No copies are taken any more, every block that nobody else has goes to another executor, and
- *  when all have the server ends. CB_ENOMEM: not all of them. */
+ *  when all have the server ends. CB_ENOMEM, CB_EBUDGET: the machine cannot know all of them, and
+ *  the server does not leave. */
 cb_status cbi_copies_leave(cbi_copies *copies, cb_error *err);
 
 /** A block that is not here is read where it is, into c->fill, while the connection is CBI_BUSY

@@ -32,10 +32,13 @@ static void take(void *ctx, const cb_block_status *b, cb_level level, uint32_t r
     }
 }
 
-typedef void (*each_fn)(cbi_copies *copies, void *ctx, const cb_block_status *block);
+typedef cb_status (*each_fn)(cbi_copies *copies, void *ctx, const cb_block_status *block,
+                             cb_error *err);
 
+/** Until one fails. */
 static cb_status for_each(cbi_copies *cp, each_fn fn, void *ctx, cb_error *err) {
     some_blocks *some = cbi_alloc(sizeof *some);
+    cb_status status = CB_OK;
     uint64_t at = 0;
     if (some == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory to look at all blocks.");
@@ -44,13 +47,13 @@ static cb_status for_each(cbi_copies *cp, each_fn fn, void *ctx, cb_error *err) 
         some->count = 0;
         cbi_blocks_walk(cp->server->blocks, &at, sizeof some->blocks[0], sizeof some->blocks, take,
                         some);
-        for (size_t i = 0; i < some->count; i++) {
+        for (size_t i = 0; i < some->count && status == CB_OK; i++) {
             some->blocks[i].status.name = some->blocks[i].name;
-            fn(cp, ctx, &some->blocks[i].status);
+            status = fn(cp, ctx, &some->blocks[i].status, err);
         }
-    } while (at != 0 && !atomic_load(&cp->quit));
+    } while (at != 0 && status == CB_OK && !atomic_load(&cp->quit));
     cbi_free(some);
-    return CB_OK;
+    return status;
 }
 
 /* ---- removed everywhere ---- */
@@ -68,12 +71,14 @@ void cbi_copies_end_block(cbi_copies *cp, cb_block_task *task, const char *name,
     }
 }
 
-static void sweep_one(cbi_copies *cp, void *ctx, const cb_block_status *b) {
+static cb_status sweep_one(cbi_copies *cp, void *ctx, const cb_block_status *b, cb_error *err) {
     const sweep *s = ctx;
+    (void)err;
     if (b->generation <= s->grave->generation &&
         cbi_grave_covers(s->grave->kind, s->grave->number, "", b->name)) {
         cbi_copies_end_block(cp, s->task, b->name, s->grave->generation);
     }
+    return CB_OK;
 }
 
 cb_status cbi_copies_sweep(cbi_copies *cp, cb_block_task *task, const cbi_copy_grave *grave,
@@ -84,39 +89,75 @@ cb_status cbi_copies_sweep(cbi_copies *cp, cb_block_task *task, const cbi_copy_g
 
 /* ---- leaving ---- */
 
+/** One that is being ended is still found by its name, and has told that it goes. */
 static void note_generation(void *ctx, const cb_block_status *b, cb_level level, uint32_t readers) {
     (void)level;
     (void)readers;
-    *(uint64_t *)ctx = b->generation;
+    *(uint64_t *)ctx = (b->level & CB_LEVEL_FLAGS) != 0 ? b->generation : 0;
 }
 
-/** The machine is to know it: it moves what it knows. What nobody gave a generation stays. */
-static void track_one(cbi_copies *cp, void *ctx, const cb_block_status *b) {
+/* It moves what it knows. What nobody gave a generation stays. The block may be of a SET that is
+ * just becoming visible, and then its client waits for PUT_DONE: so it is told as one that was put,
+ * though mostly nobody waits. A copy that is being stored is told of with its ticket, by who stores
+ * it. */
+cb_status cbi_copies_track(cbi_copies *cp, const cb_block_status *b, cb_error *err) {
     uint64_t there = 0;
-    (void)ctx;
     if (b->generation == 0) {
-        return;
+        return CB_OK;
     }
     cbi_mutex_lock(&cp->mutex);
-    bool known = cp->stopped || cbi_replica_generation_of(cp->machine, b->name) != 0;
-    bool added = !known && cbi_copies_step(cp, cbi_copies_stored(b, 0, true), NULL) == CB_OK;
+    bool known = cp->stopped || cbi_replica_generation_of(cp->machine, b->name) != 0 ||
+                 cbi_copies_arrival_of(cp, b) != NULL;
+    cb_status status =
+        known ? CB_EEXISTS : cbi_copies_step(cp, cbi_copies_stored(b, 0, false), err);
+    cbi_copies_recount(cp);
     cbi_mutex_unlock(&cp->mutex);
-    if (added) { /* it may have gone since it was looked at: then nobody has said so to the machine
-                  */
-        (void)cbi_blocks_look(cp->server->blocks, b->name, note_generation, &there, NULL);
+    if (status != CB_OK) { /* known or removed everywhere: fine */
+        return status == CB_EEXISTS || status == CB_ENOTFOUND ? CB_OK : status;
     }
-    if (added && there != b->generation) {
+    /* it may have gone since it was looked at: then nobody has said so to the machine */
+    (void)cbi_blocks_look(cp->server->blocks, b->name, note_generation, &there, NULL);
+    if (there != b->generation) {
         cbi_copies_tell(cp, (cbi_replica_event){.kind = CBI_REPLICA_GONE,
                                                 .name = b->name,
                                                 .generation = b->generation});
     }
+    return CB_OK;
+}
+
+static cb_status track_one(cbi_copies *cp, void *ctx, const cb_block_status *b, cb_error *err) {
+    (void)ctx;
+    return cbi_copies_track(cp, b, err);
+}
+
+cb_status cbi_copies_track_all(cbi_copies *cp, cb_error *err) {
+    cbi_mutex_lock(&cp->mutex);
+    cp->untracked = false; /* what is put from here on, and cannot be known, says so again */
+    cbi_mutex_unlock(&cp->mutex);
+    cb_status status = for_each(cp, track_one, NULL, err);
+    if (status != CB_OK) {
+        cbi_mutex_lock(&cp->mutex);
+        cp->untracked = true;
+        cbi_mutex_unlock(&cp->mutex);
+    }
+    return status;
 }
 
 cb_status cbi_copies_leave(cbi_copies *cp, cb_error *err) {
+    cbi_mutex_lock(&cp->mutex);
+    cp->leavers++;
     atomic_store(&cp->leaving, true); /* whatever is put from here on is known to it */
-    cb_status status = for_each(cp, track_one, NULL, err);
+    cbi_mutex_unlock(&cp->mutex);
+    cb_status status = cbi_copies_track_all(cp, err);
+    cbi_mutex_lock(&cp->mutex);
+    cp->leavers--;
     if (status == CB_OK) {
-        cbi_copies_tell(cp, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION});
+        cp->draining = true;
+        (void)cbi_copies_step(cp, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION}, NULL);
+    } else if (!cp->draining && cp->leavers == 0) { /* it stays, with all its blocks */
+        atomic_store(&cp->leaving, false);
+        cp->untracked = false;
     }
+    cbi_mutex_unlock(&cp->mutex);
     return status;
 }

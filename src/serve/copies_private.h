@@ -91,12 +91,17 @@ struct cbi_copies {
     cb_block_task *task;      /* the keeper's */
     _Atomic bool quit;        /* threads are to end; whatever is under way is given up */
     _Atomic bool leaving;     /* the machine is to know every block */
+    _Atomic bool closing;     /* all of them have been moved: no put begins to be seen any more */
+    _Atomic uint32_t puts;    /* that are about to be seen */
     _Atomic uint64_t tracked; /* blocks of the machine: without any, nobody needs to ask it */
     /* guarded by mutex */
     cbi_mutex mutex;
     cbi_cond wake_keeper, wake_senders, wake_fetchers;
     cbi_replica *machine;
     bool stopped;
+    bool draining;    /* the machine was told to leave */
+    bool untracked;   /* since it is to know every block there was one that it could not take */
+    uint32_t leavers; /* who is telling it of all blocks */
     bool answers;     /* the directory did, when it was last asked */
     uint64_t entered; /* the life that the directory knows; 0: none */
     uint64_t beat_ns; /* when the directory is asked next who is there */
@@ -122,6 +127,16 @@ struct cbi_copies {
 cb_status cbi_copies_step(cbi_copies *copies, cbi_replica_event event, cb_error *err);
 /** The same, taking the mutex. */
 void cbi_copies_tell(cbi_copies *copies, cbi_replica_event event);
+
+/** [mutex] After blocks or arrivals have come or gone: `tracked`. */
+void cbi_copies_recount(cbi_copies *copies);
+/** [mutex] A copy that is being stored here; NULL: it is none. */
+cbi_copy_arrival *cbi_copies_arrival_of(cbi_copies *copies, const cb_block_status *block);
+/** The machine is to know the block, as it was seen a moment ago. CB_EBUDGET, CB_ENOMEM: it cannot.
+ */
+cb_status cbi_copies_track(cbi_copies *copies, const cb_block_status *block, cb_error *err);
+/** The same of all blocks here. */
+cb_status cbi_copies_track_all(cbi_copies *copies, cb_error *err);
 
 /** The event of a block that is here. */
 cbi_replica_event cbi_copies_stored(const cb_block_status *block, uint64_t ticket, bool returned);

@@ -107,14 +107,17 @@ static cbi_replica_answer send_copy(cbi_wire *w, cbi_copy_sender *x, const cbi_w
     cb_status status =
         cbi_blocks_get_as_is(x->copies->server->blocks, x->task, wish->name, &ref, NULL);
     x->task->deadline_ns = 0;
-    if (status != CB_OK) {
-        return CBI_REPLICA_IS_BUSY;
+    bool there = status == CB_OK && cbi_node_identity(ref.block).generation == wish->generation;
+    cbi_replica_answer answer = there ? offer(w, x, wish, &ref) : CBI_REPLICA_IS_BUSY;
+    if (status == CB_OK) {
+        cb_block_release(&ref);
     }
-    cbi_replica_answer answer = CBI_REPLICA_IS_BUSY;
-    if (cbi_node_identity(ref.block).generation == wish->generation) {
-        answer = offer(w, x, wish, &ref);
+    if (!there && (status == CB_OK || status == CB_ENOTFOUND)) {
+        /* whatever the machine was told: it would wait for this one for ever */
+        cbi_copies_tell(x->copies, (cbi_replica_event){.kind = CBI_REPLICA_GONE,
+                                                       .name = wish->name,
+                                                       .generation = wish->generation});
     }
-    cb_block_release(&ref);
     return answer;
 }
 

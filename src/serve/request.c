@@ -284,7 +284,7 @@ static cb_status finish_own(const cb_server *s, cbi_connection *c, cb_error *err
     return status;
 }
 
-static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {
+static cb_status finish_whole(cb_server *s, cbi_connection *c, cb_error *err) {
     bool puts = c->resp != NULL && c->resp->puts;
     if (c->summed) {
         sum_memory(c);
@@ -308,6 +308,16 @@ static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {
         return offered ? finish_copy(s, c, err) : finish_set(s, c, err);
     }
     return c->resp != NULL ? finish_own(s, c, err) : cbi_fill_finish(&c->fill, err);
+}
+
+static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {
+    if (s->copies == NULL) {
+        return finish_whole(s, c, err);
+    }
+    CB_TRY(cbi_copies_put_begin(s->copies, c->name, err));
+    cb_status status = finish_whole(s, c, err);
+    cbi_copies_put_end(s->copies);
+    return status;
 }
 
 static void note_disk(void *ctx, const cb_block_status *status, cb_level level, uint32_t readers) {

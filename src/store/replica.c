@@ -611,7 +611,8 @@ static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err)
 }
 
 static void decommission(cbi_replica *r) {
-    if (r->draining) {
+    if (r->draining) { /* asked again: is there still nothing left? */
+        r->moved_out = false;
         return;
     }
     r->draining = true;

@@ -83,7 +83,8 @@ typedef enum cbi_replica_event_kind {
     CBI_REPLICA_REMOVE,      /* grave, name or number, generation (from mint): remove everywhere */
     CBI_REPLICA_BURIED,      /* from a peer's TELL: grave, name or number, generation */
     CBI_REPLICA_TOLD,        /* answer to TELL: peer, peer_generation, sequence; none: told again */
-    CBI_REPLICA_DECOMMISSION /* take nothing more, move everything, then say so */
+    CBI_REPLICA_DECOMMISSION /* take nothing more, move everything, then say so; again: say so
+                                again, if it is still so */
 } cbi_replica_event_kind;
 
 /** Zero what the kind does not name. Pointers are borrowed for the call. */

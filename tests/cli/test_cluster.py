@@ -440,6 +440,55 @@ class Cluster(unittest.TestCase):
             self.assertEqual(b.peer.ask("GET", name), value, name)
         self.assertEqual(self.directory("EXISTS", "cb:exec:a"), 0)
 
+    def test_what_is_put_and_removed_while_somebody_leaves_stays_so(self):
+        a, b = self.executor("a"), self.executor("b")
+        self.sees(a, 1)
+        self.sees(b, 1)
+        begun, there, away, refused = threading.Event(), {}, set(), []
+
+        def write(number, peer, rng):
+            for i in range(600):
+                name, value = f"w{number}_{i}", rng.randbytes(rng.choice((1, 700, 20_000)))
+                level = rng.choice(("MEMORY_ONLY_SER", "MEMORY_AND_DISK_SER_2", "DISK_ONLY"))
+                try:
+                    answer = peer.ask("SET", name, value, "LEVEL", level)
+                    if answer == b"+OK":
+                        there[name] = value
+                        if rng.random() < 0.3:
+                            removed = peer.ask("DEL", name)
+                            there.pop(name)
+                            if removed == 1:
+                                away.add(name)
+                    elif answer:
+                        refused.append(answer)
+                    else:
+                        return  # it has ended
+                except OSError:
+                    there.pop(name, None)  # nothing was said of that
+                    return
+                if i == 50:
+                    begun.set()
+
+        writers = []
+        for n in range(3):
+            peer = Peer(("127.0.0.1", a.port))
+            self.addCleanup(peer.close)
+            writers.append(threading.Thread(target=write, args=(n, peer, random.Random(h.SEED + n)), daemon=True))
+            writers[-1].start()
+        self.assertTrue(begun.wait(PATIENCE))
+        self.assertEqual(a.peer.ask("CARBIDE.DECOMMISSION"), b"+OK")
+        for w in writers:
+            w.join(PATIENCE)
+            self.assertFalse(w.is_alive(), "a client was not answered")
+        self.wait("a has left", lambda: a.poll() is not None)
+        self.assertEqual(a.returncode, 0)
+        for answer in refused:
+            self.assertEqual(answer[:5], b"-BUSY")
+        for name, value in there.items():
+            self.assertEqual(b.peer.ask("GET", name), value, name)
+        for name in away:
+            self.assertIsNone(b.peer.ask("GET", name), name)
+
     def enter(self, name, address):
         """Somebody who is no executor of carbide's."""
         entered = self.directory("HSET", "cb:exec:" + name, "generation", "7", "address", address, "host", name, "rack", "", "memory_max", 1 << 30,

@@ -672,6 +672,27 @@ static void test_replica__whoever_leaves_moves_his_blocks_first(void **state) {
     cbi_replica_destroy(k.r);
 }
 
+static void test_replica__whoever_has_moved_out_is_asked_again(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    const cbi_replica_event leave = {.kind = CBI_REPLICA_DECOMMISSION};
+    assert_ok(step(&k, leave));
+    want(&k, CBI_REPLICA_MOVED_OUT);
+    assert_ok(step(&k, leave));
+    want(&k, CBI_REPLICA_MOVED_OUT);
+    assert_ok(put(&k, "x", 5, 1)); /* its put was under way */
+    const cbi_replica_action *a = want(&k, CBI_REPLICA_SEND);
+    char name[32];
+    (void)snprintf(name, sizeof name, "%s", a->peer);
+    uint64_t generation = a->peer_generation;
+    assert_ok(step(&k, leave));
+    want_none(&k, CBI_REPLICA_MOVED_OUT);
+    sent(&k, name, generation, 5, 7, CBI_REPLICA_OK);
+    want(&k, CBI_REPLICA_MOVED_OUT);
+    cbi_replica_destroy(k.r);
+}
+
 static const cbi_replica_action *leave(kit *k) {
     assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION}));
     return want(k, CBI_REPLICA_LOCATE);
@@ -816,6 +837,7 @@ int main(void) {
         cmocka_unit_test(test_replica__a_sender_that_began_anew_has_no_copy),
         cmocka_unit_test(test_replica__an_answer_about_a_block_that_has_gone_is_none),
         cmocka_unit_test(test_replica__whoever_leaves_moves_his_blocks_first),
+        cmocka_unit_test(test_replica__whoever_has_moved_out_is_asked_again),
         cmocka_unit_test(test_replica__whoever_leaves_believes_only_who_has_the_copy),
         cmocka_unit_test(test_replica__whoever_leaves_asks_again_when_that_was_long_ago),
         cmocka_unit_test(test_replica__two_that_leave_do_not_count_upon_each_other),

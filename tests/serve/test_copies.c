@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Goal: an executor that leaves loses no block and leaves no client waiting, whatever is put,
+ * removed or evicted just then; and one that cannot know all its blocks says so and stays.
+ *
+ * Method: executors in this process and a directory in its memory. What would be a race is brought
+ * about step by step, by the functions that the threads call. */
+#include "serve/copies_private.h"
+
+#include <time.h>
+
+#include "serve/serve_kit.h"
+#include "store/blocks.h"
+#include "store/replica_private.h"
+
+typedef struct executors {
+    cb_local_directory *directory;
+    cb_directory interface;
+    kit a;
+    cb_client *client;
+} executors;
+
+static void open_executor(const executors *x, kit *k, const char *name) {
+    cb_server_options o = kit_options(k, UINT64_C(64) << 20);
+    (void)snprintf(strrchr(k->path, '/'), 16, "/%s", name);
+    o.directory = &x->interface;
+    o.listen = "127.0.0.1:0";
+    o.name = name;
+    kit_open(k, &o);
+}
+
+static void begin(executors *x) {
+    assert_ok(cb_local_directory_create(UINT64_C(600000000000), NULL, NULL, &x->directory, NULL));
+    x->interface = cb_local_directory_interface(x->directory);
+    open_executor(x, &x->a, "a");
+    x->client = kit_client(&x->a);
+}
+
+static void end(executors *x) {
+    cb_client_close(x->client);
+    kit_close(&x->a);
+    kit_folder_end(&x->a);
+    cb_local_directory_destroy(x->directory);
+}
+
+static void nap(void) {
+    const struct timespec t = {.tv_nsec = 10000000};
+    (void)nanosleep(&t, NULL);
+}
+
+static cb_block_status status_of(const kit *k, const char *name) {
+    cb_block_status s;
+    assert_ok(cb_blocks_status(k->server->blocks, name, &s, NULL));
+    s.name = name;
+    return s;
+}
+
+static void set_most(const kit *k, uint32_t blocks) {
+    cbi_copies *cp = k->server->copies;
+    cbi_mutex_lock(&cp->mutex);
+    cp->machine->options.blocks_max = blocks;
+    cbi_mutex_unlock(&cp->mutex);
+}
+
+static const cb_level ONE = CB_LEVEL_MEMORY_ONLY_SER;
+static const cb_level TWO = CB_LEVEL_MEMORY_ONLY_SER_2;
+
+static void test_leave__a_put_that_is_just_seen_is_answered(void **state) {
+    (void)state;
+    executors x;
+    begin(&x);
+    cbi_copies *cp = x.a.server->copies;
+    cbi_copy_wait wait;
+    uint32_t count = 0;
+    cbi_connection *c = calloc(1, sizeof *c);
+    (void)snprintf(c->name, sizeof c->name, "x");
+    cbi_copies_expect(cp, &wait, c);
+    assert_ok(kit_put(x.client, "x", ONE, 1, 100));
+    const cb_block_status seen = status_of(&x.a, "x");
+    assert_ok(cbi_copies_track(cp, &seen, NULL)); /* before its listener said so */
+    cbi_copies_known(cp, &wait, seen.generation);
+    assert_false(cbi_copies_wait(cp, &wait, &count));
+    free(c);
+    end(&x);
+}
+
+static void test_leave__a_copy_that_is_being_stored_is_told_by_who_stores_it(void **state) {
+    (void)state;
+    executors x;
+    begin(&x);
+    cbi_copies *cp = x.a.server->copies;
+    cbi_copy_arrival arrival = {0};
+    uint64_t older = 0;
+    assert_ok(kit_put(x.client, "x", ONE, 1, 100));
+    cb_block_status coming = status_of(&x.a, "x");
+    coming.asked = TWO;
+    const cbi_copy_offer offer = {.name = "x",
+                                  .sender = "somebody",
+                                  .generation = coming.generation,
+                                  .checksum = coming.checksum,
+                                  .bytes = 100,
+                                  .copies = 2};
+    assert_int_equal(cbi_copies_offered(cp, &offer, &arrival, &older), CBI_REPLICA_FAILED);
+    assert_int_equal(cbi_copies_arrived(cp, &arrival, "x", coming.checksum), CBI_REPLICA_OK);
+    assert_ok(cbi_copies_track(cp, &coming, NULL));
+    assert_int_equal(cbi_copies_figures(cp).blocks, 0);
+    /* whatever else happens meanwhile, the listener goes on looking for it */
+    cbi_copies_note(cp, &(cb_block_status){.name = "other", .asked = TWO});
+    assert_int_equal(atomic_load(&cp->tracked), 1);
+    cbi_copies_note(cp, &coming);
+    assert_int_equal(arrival.status, CB_OK);
+    assert_int_equal(cbi_copies_figures(cp).blocks, 1);
+    cbi_copies_arrival_end(cp, &arrival);
+    assert_int_equal(atomic_load(&cp->tracked), 1);
+    cbi_copies_note(cp, &(cb_block_status){.name = "x", .asked = TWO});
+    assert_int_equal(atomic_load(&cp->tracked), 0);
+    end(&x);
+}
+
+static void test_leave__who_cannot_know_all_blocks_stays(void **state) {
+    (void)state;
+    executors x;
+    begin(&x);
+    cbi_copies *cp = x.a.server->copies;
+    assert_ok(kit_put(x.client, "x", ONE, 1, 100));
+    assert_ok(kit_put(x.client, "y", ONE, 2, 100));
+    set_most(&x.a, 1);
+    assert_int_equal(cbi_copies_leave(cp, NULL), CB_EBUDGET);
+    assert_false(atomic_load(&cp->leaving));
+    assert_ok(kit_put(x.client, "z", ONE, 3, 100));
+    set_most(&x.a, 3);
+    assert_ok(cbi_copies_leave(cp, NULL));
+    assert_int_equal(cbi_copies_figures(cp).blocks, 3);
+    /* one more, of which nobody could know beforehand, and then none */
+    assert_ok(kit_put(x.client, "late", ONE, 4, 100));
+    assert_int_equal(kit_put(x.client, "later", ONE, 5, 100), CB_EAGAIN);
+    set_most(&x.a, 4);
+    while (cbi_copies_figures(cp).blocks < 4) { /* the keeper looks once more */
+        nap();
+    }
+    kit_check(x.client, "late", 4, 100);
+    end(&x);
+}
+
+static void test_leave__a_block_that_is_being_ended_is_not_waited_for(void **state) {
+    (void)state;
+    executors x;
+    begin(&x);
+    cbi_copies *cp = x.a.server->copies;
+    cb_blocks *b = x.a.server->blocks;
+    cb_block_task *task = NULL;
+    cbi_node *n = NULL;
+    assert_ok(kit_put(x.client, "x", ONE, 1, 100));
+    const cb_block_status seen = status_of(&x.a, "x");
+    assert_ok(cb_block_task_create(b, 0, 0, &task, NULL));
+    assert_ok(cbi_blocks_empty(b, task, "x", ONE, UINT64_MAX, true, &n, NULL));
+    assert_ok(cbi_copies_track(cp, &seen, NULL)); /* it is in the index, and nothing of it */
+    assert_int_equal(cbi_copies_figures(cp).blocks, 0);
+    cbi_put_failed(b, n);
+    assert_int_equal(cb_block_task_end(task), 0);
+    end(&x);
+}
+
+static void
+test_leave__a_block_of_which_there_is_nothing_is_found_out_when_it_is_sent(void **state) {
+    (void)state;
+    executors x;
+    kit other;
+    begin(&x);
+    open_executor(&x, &other, "b");
+    cbi_copies *cp = x.a.server->copies;
+    const cb_block_status ghost = {.name = "ghost",
+                                   .level = CB_LEVEL_IN_MEMORY,
+                                   .memory_bytes = 10,
+                                   .generation = 7,
+                                   .checksum = 5,
+                                   .asked = TWO};
+    while (cbi_copies_figures(cp).peers == 0) {
+        nap();
+    }
+    cbi_copies_note(cp, &ghost);
+    while (cbi_copies_figures(cp).blocks > 0) {
+        nap();
+    }
+    kit_close(&other);
+    end(&x);
+}
+
+static void test_leave__nothing_is_taken_that_would_be_lost(void **state) {
+    (void)state;
+    executors x;
+    void *status = NULL;
+    begin(&x);
+    cbi_copies *cp = x.a.server->copies;
+    assert_ok(cbi_copies_put_begin(cp, "slow", NULL));
+    assert_ok(cbi_copies_leave(cp, NULL)); /* there is nothing to be moved, but a put under way */
+    assert_true(atomic_load(&cp->closing));
+    assert_int_equal(kit_put(x.client, "late", ONE, 1, 100), CB_EAGAIN);
+    for (int i = 0; i < 30; i++) { /* the keeper asks again meanwhile */
+        nap();
+    }
+    kit_stats(x.client); /* it goes on as long as that */
+    cbi_copies_put_end(cp);
+    assert_int_equal(pthread_join(x.a.thread, &status), 0); /* now it ends */
+    assert_int_equal((intptr_t)status, CB_OK);
+    cb_client_close(x.client);
+    cb_server_destroy(x.a.server);
+    kit_folder_end(&x.a);
+    cb_local_directory_destroy(x.directory);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_leave__a_put_that_is_just_seen_is_answered),
+        cmocka_unit_test(test_leave__a_copy_that_is_being_stored_is_told_by_who_stores_it),
+        cmocka_unit_test(test_leave__who_cannot_know_all_blocks_stays),
+        cmocka_unit_test(test_leave__a_block_that_is_being_ended_is_not_waited_for),
+        cmocka_unit_test(
+            test_leave__a_block_of_which_there_is_nothing_is_found_out_when_it_is_sent),
+        cmocka_unit_test(test_leave__nothing_is_taken_that_would_be_lost),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
