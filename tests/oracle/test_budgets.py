@@ -5,9 +5,10 @@
 
 A plan is an operator, its options, the shape of its data, threads, and two budgets: 5 MiB (or what carbide says is the least), which shows
 what has to leave and so what the plan needs; and that need times something from 2 down to 0.02. DuckDB makes the data and the answer, and
-compares. A few plans run every day, CARBIDE_TEST_LONG=1 (or --long) runs 6,000; --seed N brings a run back, and
+compares; the second budget must give the same bytes as the first. A few plans run every day, CARBIDE_TEST_LONG=1 (or --long) runs 6,000; --seed N brings a run back, and
 CARBIDE_TEST_PLAN=N or N-M only those plans of it.
 """
+import hashlib
 import json
 import os
 import random
@@ -40,6 +41,8 @@ AGGREGATES = {
     "min(s:str)": ("min(s)", False),
     "sd(i)": ("stddev_samp(i)", True),
     "varp(d)": ("var_pop(d::double)", True),
+    "var(i)": ("var_samp(i)", True),
+    "sdp(d)": ("stddev_pop(d::double)", True),
     "corr(i,d)": ("case when count(i) filter (d is not null) > 1 and max(i) filter (d is not null) > min(i) filter (d is not null) "
                   "and max(d) filter (i is not null) > min(d) filter (i is not null) then corr(i, d::double) end", True),
     "median(i)": ("quantile_cont(i, 0.5)", True),
@@ -50,6 +53,9 @@ AGGREGATES = {
     "last(i:str)": ("arg_max(i, pos) filter (i is not null)", False),
     "collect(i)": ("string_agg(i, ';' order by pos)", False),
     "top3(i)": ("array_to_string(list_sort(list(i) filter (i is not null), 'DESC')[:3], ';')", False),
+    "bottom2(i)": ("array_to_string(list_sort(list(i) filter (i is not null))[:2], ';')", False),
+    "mode(i)": ("(select x from (select unnest(list(i order by pos) filter (i is not null)) x, generate_subscripts(list(i order by pos) filter (i is not null), 1) p)"
+                " group by x order by count(*) desc, min(p) limit 1)", False),
     "bottom2(s:str)": ("array_to_string(list_sort(list(s) filter (s is not null))[:2], ';')", False),
     "argmax(pos,d)": ("arg_min(pos, (-d, pos)) filter (d is not null)", False),
     "argmin(s,i)": ("arg_min(coalesce(s, ''), (i, pos)) filter (i is not null)", False),
@@ -141,13 +147,14 @@ class Budgets(h.Case):
         # What it needs: next to nothing, and what has to leave when it gets that.
         _, stats = self.run_once(verb, words, stdin, f"{LEAST}M", rng.randrange(1, 3))
         check(db)
+        first = self.fingerprint()
         self.clean()
         need = (LEAST << 20) + int(stats["spilled_bytes"] * 1.2)
         if stats["spilled_bytes"] == 0 and rng.random() < 0.8:
             need *= rng.choice((1, 8, 100))  # there is nothing less; plans differ with more, too
         budget = self.budget(need)
         _, stats = self.run_once(verb, words, stdin, str(budget), rng.randrange(1, 4))
-        check(db)
+        self.assertEqual(self.fingerprint(), first, f"{self.told}: not the bytes of the first budget")
         self.clean()
         db.close()
         return min(1, budget / need), stats["spilled_bytes"]
@@ -169,6 +176,18 @@ class Budgets(h.Case):
         self.assertEqual((result.timed_out, result.exit), (False, 0), f"{self.told}: {result}")
         self.assertEqual(os.listdir(self.temp), [], self.told)
         return result, stats
+
+    def fingerprint(self):
+        """All that came out."""
+        found = {}
+        for folder, _, names in os.walk(self.dir):
+            for name in names:
+                path = os.path.join(folder, name)
+                if os.path.relpath(path, self.dir).startswith("out"):
+                    with open(path, "rb") as f:
+                        found[os.path.relpath(path, self.dir)] = hashlib.sha256(f.read()).hexdigest()
+        self.assertTrue(found or "partition" in self.told, self.told)
+        return found
 
     def clean(self):
         for name in os.listdir(self.dir):
@@ -355,6 +374,8 @@ class Budgets(h.Case):
                 tight += share < 0.5
                 spilled += bytes_spilled > 0
             done += 1
+            if done % 100 == 0:
+                print(f"[{done}: {tight} tight, {spilled} spilled] ", end="", file=sys.stderr, flush=True)
         print(f"[{done} plans, {tight} with less than half of what they need, {spilled} spilled] ", end="", file=sys.stderr, flush=True)
 
 
