@@ -133,11 +133,13 @@ static cb_status force_in(cbi_job *job, cbi_job_pass *pass, bool *loaded, cb_err
     return status;
 }
 
-/* The next one does not fit, and is left to be divided. */
+/* The next one does not fit, and is left to be divided. Not while somebody forces it in, or moves
+ * what lies in memory: its figures change meanwhile, without job->mutex. */
 static bool leave_divided(cbi_job *job, cbi_job_pass *pass) {
+    if (pass->divided == NULL || pass->exclusive)
+        return false;
     part_need need = need_of(pass, pass->next);
-    if (pass->divided == NULL || part_fits(job, pass, pass->next, &need) ||
-        !cbi_job_divides(job, pass, pass->next))
+    if (part_fits(job, pass, pass->next, &need) || !cbi_job_divides(job, pass, pass->next))
         return false;
     pass->divided[pass->next++] = 1;
     pass->next_load = pass->next;
