@@ -168,7 +168,8 @@ class Budgets(h.Case):
             else:
                 result, stats = self.ask(verb, words, budget, threads)
             named = re.search(r"--memory (\d+[KMG]?)", result.text)
-            enough = attempt > 0 and "a result of" not in result.text  # how large the next one is nobody knows
+            # how large the next result or state is nobody knows
+            enough = attempt > 0 and not re.search("a result of|in one piece", result.text)
             if result.exit != h.BUDGET or not named or enough:
                 break
             budget = named[1]  # the smallest budget that will do has to
