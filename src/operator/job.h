@@ -387,7 +387,6 @@ typedef struct cbi_job_pass {
     unsigned busy;
     bool exclusive;
     uint32_t scale;    /* partitions of this size that all records would make */
-    uint32_t origin;   /* the first one here, among these */
     unsigned depth;    /* how often these have been divided */
     uint64_t segments; /* of all of them, both sides */
     uint8_t *divided;  /* by index: it is to be divided. NULL: none is */
