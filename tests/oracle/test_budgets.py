@@ -29,7 +29,8 @@ except ImportError:
 ONLY = os.environ.get("CARBIDE_TEST_PLAN")
 LEAST = 5  # MiB: less is refused at once
 
-# what carbide is asked -> (what DuckDB is asked, whether it is a real number that is compared with a tolerance)
+# what carbide is asked -> (what DuckDB is asked, whether it is a real number that is compared with a tolerance; ABOUT: an estimate)
+ABOUT = "about"
 AGGREGATES = {
     "count()": ("count(*)", False),
     "count(s)": ("count(s)", False),
@@ -58,12 +59,43 @@ AGGREGATES = {
                 " group by x order by count(*) desc, min(p) limit 1)", False),
     "bottom2(s:str)": ("array_to_string(list_sort(list(s) filter (s is not null))[:2], ';')", False),
     "argmax(pos,d)": ("arg_min(pos, (-d, pos)) filter (d is not null)", False),
+    "median(d)": ("quantile_cont(d::double, 0.5)", True),
+    "p99.9(i)": ("quantile_cont(i, 0.999)", True),
+    "median(s:str)": ("quantile_disc(s, 0.5)", False),
+    "p10(s:str)": ("quantile_disc(s, 0.1)", False),
+    "median(d:float)": ("quantile_cont(d::double, 0.5)", True),
+    "sum(d:float)": ("sum(d::double)", True),
+    "mean(i:float)": ("avg(i)", True),
+    "var(d:float)": ("var_samp(d::double)", True),
+    "approxdistinct(s)": ("count(distinct s)", ABOUT),
+    "approxdistinct(i:num)": ("count(distinct i)", ABOUT),
+    "mode(s)": ("(select x from (select unnest(list(s order by pos) filter (s is not null)) x, generate_subscripts(list(s order by pos) filter (s is not null), 1) p)"
+                " group by x order by count(*) desc, min(p) limit 1)", False),
+    "collect(s)": ("string_agg(s, ';' order by pos)", False),
+    "max(s:str)": ("max(s)", False),
+    "first(i)": ("arg_min(i, pos) filter (i is not null)", False),
+    "last(s)": ("arg_max(s, pos) filter (s is not null)", False),
+    "argmin(pos,s:str)": ("arg_min(pos, (s, pos)) filter (s is not null)", False),
     "argmin(s,i)": ("arg_min(coalesce(s, ''), (i, pos)) filter (i is not null)", False),
 }
 
 
 def plans():  # --long is known when tests run, not before
     return int(os.environ.get("CARBIDE_TEST_PLANS") or (6000 if h.LONG else max(4, int(48 * h.SHARE))))
+
+
+def bare(key):
+    return key.split(":")[0]
+
+
+def value(key, of=""):
+    """What a key compares."""
+    return f"try_cast({of}n as decimal(18,1))" if key == "n:num" else of + bare(key)
+
+
+def by_key(keys, of=""):
+    """The order of keys: texts by bytes with empty ones first, of numbers what is missing last."""
+    return [f"{value(key, of)} nulls last" if ":" in key else f"coalesce({value(key, of)}::varchar, '')" for key in keys]
 
 
 def rows(rng):
@@ -117,13 +149,25 @@ class Budgets(h.Case):
 
     # ---- one plan ----
 
-    def save(self, db, table, name):
+    def save(self, db, table, name, columns="*", order=("pos",), where="true"):
         """The table as a file of some form: its path."""
         rng = self.rng
         path = os.path.join(self.dir, f"{name}.csv")
-        quoted = ", force_quote (k, s)" if rng.random() < 0.2 else ""
-        db.execute(f"copy (select * from {table} order by pos) to '{path}' (header, delimiter ',', nullstr ''{quoted})")
+        quoted = ", force_quote (k, s)" if columns == "*" and rng.random() < 0.2 else ""
+        db.execute(f"copy (select {columns} from {table} where {where} order by {', '.join(order)}) to '{path}' (header, delimiter ',', nullstr ''{quoted})")
         return path
+
+    def spoil(self, shape, path):
+        """Now and then rows of too few or too many fields, which are to be left out: the words for that."""
+        if shape.odd or shape.count > 100_000 or self.rng.random() > 0.1:
+            return []
+        with open(path, "rb") as f:
+            lines = f.readlines()
+        for _ in range(self.rng.choice((1, 30))):
+            lines.insert(self.rng.randrange(1, len(lines) + 1), self.rng.choice((b"ragged\n", b"1,2,3,4,5,6,7,8,9\n", b"7,\n")))
+        with open(path, "wb") as f:
+            f.writelines(lines)
+        return ["--bad-rows", "skip"]
 
     def ask(self, verb, words, budget, threads, **kw):
         stats = os.path.join(self.dir, "stats")
@@ -138,6 +182,7 @@ class Budgets(h.Case):
     def plan(self, number):
         self.rng = rng = random.Random(f"{h.SEED} budgets {number}")
         self.number, self.wanted = number, {}
+        self.clean()  # what a plan that failed has left
         db = duckdb.connect(config={"threads": 1, "memory_limit": "2GB", "temp_directory": self.path("duck")})
         db.execute(f"select setseed({rng.random()})")
         db.execute("set preserve_insertion_order = true")
@@ -146,8 +191,8 @@ class Budgets(h.Case):
         self.told = f"plan {number} (seed {h.SEED}): carbide {verb} " + " ".join(map(str, words))
         # What it needs: next to nothing, and what has to leave when it gets that.
         _, stats = self.run_once(verb, words, stdin, f"{LEAST}M", rng.randrange(1, 3))
-        check(db)
         first = self.fingerprint()
+        check(db)
         self.clean()
         need = (LEAST << 20) + int(stats["spilled_bytes"] * 1.2)
         if stats["spilled_bytes"] == 0 and rng.random() < 0.8:
@@ -196,7 +241,7 @@ class Budgets(h.Case):
                 path = os.path.join(self.dir, name)
                 shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
 
-    def same(self, db, got, want, reals=()):
+    def same(self, db, got, want, reals=None):
         """`got`, a CSV file, has the rows of the query `want` in its order (column o); columns in `reals` almost."""
         relation = db.sql(want)
         names = [c for c in relation.columns if c != "o"]
@@ -212,7 +257,9 @@ class Budgets(h.Case):
         self.assertEqual(*counts, f"{self.told}: rows")
         tests = []
         for i, name in enumerate(names):
-            if name in reals:
+            if reals and reals.get(name) == ABOUT:
+                tests.append(f"abs(g.c{i}::double - w.c{i}) > 3 + 0.1 * w.c{i}")
+            elif reals and reals.get(name):
                 tests.append(f"(g.c{i} is null) <> (w.c{i} is null) or abs(g.c{i}::double - w.c{i}) > 1e-7 * greatest(1, abs(w.c{i}))")
             elif "DECIMAL" in str(db.sql(f"select c{i} from {want_table}").types[0]):
                 tests.append(f"g.c{i}::decimal(38,4) is distinct from w.c{i}")
@@ -222,7 +269,7 @@ class Budgets(h.Case):
         self.assertEqual(bad, [], f"{self.told}: {names}")
 
     def source(self, path):
-        """(arguments, standard input): a file, a stream, or a compressed one."""
+        """(arguments, standard input): a file, a stream, a compressed one, or several."""
         form = self.rng.random()
         if form < 0.15:
             return ["--format", "csv"], path
@@ -232,14 +279,25 @@ class Budgets(h.Case):
             return [packed], None
         return [path], None
 
+    def sources(self, db, shape):
+        """The table "t" in a file or in two; with the words for bad rows, if there are any."""
+        if self.rng.random() < 0.1:
+            cut = self.rng.randrange(shape.count + 1)
+            return [self.save(db, "t", "t1", where=f"pos < {cut}"), self.save(db, "t", "t2", where=f"pos >= {cut}")], None
+        path = self.save(db, "t", "t")
+        words = self.spoil(shape, path)
+        where, stdin = self.source(path)
+        return words + where, stdin
+
     # ---- operators: (words, standard input, a check of what came out) ----
 
     def group(self, db):
         rng = self.rng
-        Shape(rng, rows(rng)).make(db, "t")
-        where, stdin = self.source(self.save(db, "t", "t"))
+        shape = Shape(rng, rows(rng))
+        shape.make(db, "t")
+        where, stdin = self.sources(db, shape)
         keys = rng.choice(([], ["k"], ["k"], ["n:num"], ["i", "k"], ["k", "n:num"], ["s"]))
-        fixed = [a for a in AGGREGATES if re.match(r"(count|sum|mean|min\(d|max|sd|varp|corr)", a) and "distinct" not in a]
+        fixed = [a for a in AGGREGATES if re.match(r"(count|sum|mean|min\(d|max|sd|varp|corr)", a) and not re.search("distinct|:str", a)]
         names = rng.sample(fixed if rng.random() < 0.5 else sorted(AGGREGATES), rng.randrange(0 if keys else 1, 6))
         ordered = bool(keys) and rng.random() < 0.25
         words = [w for key in keys for w in ("-k", key)] + [f"a{i}={a}" for i, a in enumerate(names)]
@@ -254,30 +312,44 @@ class Budgets(h.Case):
         bs = ", ".join(f"{b} b{i}" for i, b in enumerate(by))
         query = (f"select {', '.join(columns)}, row_number() over (order by {order}) o from (select *{', ' + bs if bs else ''} from t) "
                  + (f"group by {', '.join(f'b{i}' for i in range(len(by)))}" if by else ""))
-        reals = {f"a{i}" for i, a in enumerate(names) if AGGREGATES[a][1]}
+        reals = {f"a{i}": AGGREGATES[a][1] for i, a in enumerate(names)}
         return [*words, "-o", out, *where], stdin, lambda db: self.same(db, out, query, reals)
 
     def dedupe(self, db):
         rng = self.rng
-        Shape(rng, rows(rng)).make(db, "t")
-        where, stdin = self.source(self.save(db, "t", "t"))
-        keys = rng.choice((["k"], ["n"], ["n:num"], ["k", "i"], ["s"], ["k"]))
-        by = ", ".join("try_cast(n as decimal(18,1))" if key == "n:num" else key for key in keys)
-        keep, order = rng.choice((("first", "pos"), ("last", "-pos"), ("none", "pos"), ("max:d", "d is null, -d, pos"), ("min:i", "i is null, i, pos"),
-                                  ("max:s:str", "s is null, s desc, pos")))
+        shape = Shape(rng, rows(rng))
+        shape.make(db, "t")
+        columns, form = "pos, k, n, s, i, d, pad", []
+        whole = rng.random() < 0.2
+        if whole:  # rows are their own keys
+            columns = rng.choice(("k", "k, i", "n", "s, k", "i"))
+            if not shape.odd and not shape.long_keys and rng.random() < 0.4:
+                form = ["--format", "lines", "--header"]
+            where, stdin = self.source(self.save(db, "t", "t", columns))
+            where = [w for w in where if w not in ("--format", "csv")] if form else where
+        else:
+            where, stdin = self.sources(db, shape)
+        keys = [] if whole else rng.choice((["k"], ["n"], ["n:num"], ["k", "i"], ["s"], ["k"], ["n:num", "s", "i"]))
+        by = columns if whole else ", ".join(value(key) for key in keys)
+        ways = [("first", "pos"), ("last", "-pos"), ("none", "pos")]
+        if not whole:
+            ways += [("max:d", "d is null, -d, pos"), ("min:i", "i is null, i, pos"), ("max:s:str", "s is null, s desc, pos"), ("min:s:str", "s is null, s, pos")]
+        keep, order = rng.choice(ways)
         out, twice = (os.path.join(self.dir, f"out{n}.csv") for n in ("", "2"))
-        count = rng.random() < 0.3
-        words = [w for key in keys for w in ("-k", key)] + ["--keep", keep, "-o", out] + (["-c"] if count else [])
+        count = not form and rng.random() < 0.3
+        ordered = bool(keys) and rng.random() < 0.25
+        words = form + [w for key in keys for w in ("-k", key)] + ["--keep", keep, "-o", out] + (["-c"] if count else [])
+        words += ["--sorted-output"] if ordered else []
         both = rng.random() < 0.5
         words += ["--duplicates", twice] if both else []
         stay = "copies = 1" if keep == "none" else "place = 1"
         ranked = f"(select *, count(*) over (partition by {by}) copies, row_number() over (partition by {by} order by {order}) place from t)"
-        columns = "pos, k, n, s, i, d, pad, pos o"
+        place = f"row_number() over (order by {', '.join(by_key(keys))})" if ordered else "pos"
 
         def check(db):
-            self.same(db, out, f"select {'copies, ' if count else ''}{columns} from {ranked} where {stay}")
+            self.same(db, out, f"select {'copies, ' if count else ''}{columns}, {place} o from {ranked} where {stay}")
             if both:
-                self.same(db, twice, f"select {columns} from {ranked} where not ({stay})")
+                self.same(db, twice, f"select {columns}, pos o from {ranked} where not ({stay})")
         return [*words, *where], stdin, check
 
     def join(self, db):
@@ -287,78 +359,146 @@ class Budgets(h.Case):
         right.distinct = rng.choice((left.distinct, right.distinct))
         right.long_keys, right.odd = left.long_keys, left.odd
         right.order = rng.random() < 0.3
-        how = rng.choice(("inner", "left", "right", "full", "semi", "anti"))
-        keys = rng.choice((["k"], ["n:num"], ["k"], ["i", "k"]))
-        for _ in range(12):  # a product of two large groups is nobody's wish
+        how = rng.choice(("inner", "left", "right", "full", "semi", "anti", "alone"))
+        keys = rng.choice((["k"], ["n:num"], ["k"], ["i", "k"], ["k", "n:num"], ["s"], ["s", "i", "k"]))
+        match = rng.random() < 0.2
+        on = " and ".join(f"{value(key, 'l.')} {'is not distinct from' if match else '='} {value(key, 'r.')}" for key in keys)
+        for _ in range(20):  # a product of two large groups is nobody's wish
             left.make(db, "l")
             right.make(db, "r")
-            on = " and ".join("try_cast(l.n as decimal(18,1)) = try_cast(r.n as decimal(18,1))" if key == "n:num" else f"l.{key} = r.{key}" for key in keys)
-            pairs = db.execute(f"select count(*) from l join r on {on}").fetchone()[0]
+            side = "(select {0}, count(*) c from {1} group by all)"
+            by = ", ".join(f"{value(key)} v{i}" for i, key in enumerate(keys))
+            same = " and ".join(f"a.v{i} {'is not distinct from' if match else '='} b.v{i}" for i in range(len(keys)))
+            pairs = db.execute(f"select coalesce(sum(a.c * b.c), 0) from {side.format(by, 'l')} a join {side.format(by, 'r')} b on {same}").fetchone()[0]
             if pairs <= 3_000_000:
                 break
             left.giant = right.giant = 0
             left.skew = right.skew = 1
             left.count, right.count = left.count // 2, right.count // 2
-        files = [self.save(db, "l", "l"), self.save(db, "r", "r")]
-        out = os.path.join(self.dir, "out.csv")
+        ordered = rng.random() < 0.2
+        order = (by_key(keys) if ordered else []) + ["pos"]
+        plain = [bare(key) for key in keys]
         names = ["pos", "k", "n", "s", "i", "d", "pad"]
-        plain = [key.split(":")[0] for key in keys]
-        shown = [f"{'coalesce(l.' + c + ', r.' + c + ')' if c in plain else 'l.' + c} l_{c}" for c in names]
-        if plain == ["n"]:  # the left's spelling, also where it is equal to the right's
-            shown = [f"case when l.pos is null then r.{c} else l.{c} end l_{c}" if c in plain else f"l.{c} l_{c}" for c in names]
-        if how in ("semi", "anti"):
-            query = f"select {', '.join('l.' + c for c in names)}, l.pos o from l where {'not ' if how == 'anti' else ''}exists (select 1 from r where {on})"
+        theirs = ["key" + c if c in plain else c for c in names] if rng.random() < 0.2 else names
+        files = [self.save(db, "l", "l", order=order), self.save(db, "r", "r", ", ".join(f"{a} as {b}" for a, b in zip(names, theirs)) if theirs != names else "*", order)]
+        bad = [word for shape, path in ((left, files[0]), (right, files[1])) for word in self.spoil(shape, path)][:2]
+        out = os.path.join(self.dir, "out.csv")
+        missing = rng.choice((None, None, "-", "none"))
+
+        alone = how in ("semi", "anti")
+
+        def shown(side, c):
+            text = f"{side}.{c}::varchar"
+            if alone:
+                return text
+            other = f"r.{c}::varchar" if side == "l" and c in plain else "null" if missing is None else f"'{missing}'"
+            return f"case when {side}.pos is null then {other} else {text} end"
+
+        words = [w for key in keys for w in ("-k", key)] if theirs is names else []
+        for key in keys if theirs is not names else []:
+            words += ["--left-key", key, "--right-key", "key" + key]
+        words += ["--how", how, "-o", out, *bad]
+        result = [("l", c) for c in names] + ([] if alone else [("r", c) for c in names if c not in plain])
+        if rng.random() < 0.3:
+            result = rng.choices([("l", c) for c in names] + ([] if alone else [("r", c) for c in names]), k=rng.randrange(1, 8))
+            spelled = []
+            for side, c in result:
+                name = c if side == "l" else theirs[names.index(c)]
+                forms = [f"{'left' if side == 'l' else 'right'}.{name}", f"{1 if side == 'l' else 2}.{names.index(c) + 1}"]
+                spelled.append(rng.choice(forms + ([name] if side == "l" or name not in names else [])))
+            words += ["--select", ",".join(spelled)]
+        suffix = "_right"
+        if rng.random() < 0.2:
+            suffix = ".r"
+            words += ["--suffix", suffix]
+        words += ["-e", missing] if missing is not None else []
+        words += ["--match-empty"] if match else []
+        words += ["--sorted"] if ordered else []
+        columns = ", ".join(f"{shown(side, c)} x{n}" for n, (side, c) in enumerate(result))
+        by = ["l.pos nulls last", "r.pos nulls first"]
+        if ordered:  # of rows whose keys are missing the right's come first
+            by = [f"case when l.pos is null then {r.split(' nulls')[0]} else {l}" .replace(" nulls last", "") + " end" + (" nulls last" if "nulls" in l else "")
+                  for l, r in zip(by_key(keys, "l."), by_key(keys, "r."))] + ["l.pos nulls first", "r.pos"]
+        if alone:
+            place = f"row_number() over (order by {', '.join(by_key(keys, 'l.') + ['l.pos'])})" if ordered else "l.pos"
+            query = f"select {columns}, {place} o from l where {'not ' if how == 'anti' else ''}exists (select 1 from r where {on})"
         else:
-            shown += [f"r.{c} r_{c}" for c in names if c not in plain]
-            query = (f"select {', '.join(shown)}, row_number() over (order by l.pos nulls last, r.pos nulls first) o from l "
-                     f"{'join' if how == 'inner' else how + ' join'} r on {on}")
-        words = [w for key in keys for w in ("-k", key)] + ["--how", how, "-o", out]
+            query = (f"select {columns}, row_number() over (order by {', '.join(by)}) o from l "
+                     f"{'join' if how == 'inner' else ('full' if how == 'alone' else how) + ' join'} r on {on}"
+                     + (" where l.pos is null or r.pos is null" if how == "alone" else ""))
+        header = ",".join(c if side == "l" else theirs[names.index(c)] + (suffix if theirs[names.index(c)] in names else "") for side, c in result)
         stdin = None
         if rng.random() < 0.15:
             side = rng.randrange(2)
             stdin, files[side] = files[side], "-"
             words += ["--format", "csv"]
-        return [*words, *files], stdin, lambda db: self.same(db, out, query)
+
+        def check(db):
+            with open(out) as f:
+                self.assertEqual(f.readline().rstrip("\n"), header, self.told)
+            self.same(db, out, query)
+        return [*words, *files], stdin, check
 
     def partition(self, db):
         rng = self.rng
         shape = Shape(rng, min(rows(rng), 200_000))
         shape.make(db, "t")
-        where, stdin = self.source(self.save(db, "t", "t"))
+        where, stdin = self.sources(db, shape)
         out = os.path.join(self.dir, "out")
-        way = rng.choice(("value", "hash", "range"))
+        way = rng.choice(("value", "value", "hash", "range", "range", "whole", "folders"))
         few = db.execute("select count(distinct k) from t").fetchone()[0] < 500
         key = rng.choice(("k", "k", "n:num") if few else ("i",))
+        packed = rng.choice(("", "", ".gz", ".zst", ".lz4"))
+        to = out + "/{}.csv" + packed
         if way == "value":
-            words = ["-k", key, "-o", out + "/{}.csv"]
-        elif way == "hash":
+            words = ["-k", key, "-o", to]
+        elif way in ("hash", "whole"):
             number = rng.choice((1, 2, 16, 16, 200))
-            words = ["-k", key, "-n", number, "-o", out + "/{}.csv"]
+            words = (["-k", key] if way == "hash" else []) + ["-n", number, "-o", to]
+            key = key if way == "hash" else "pos"  # nothing else says which rows are the same
+        elif way == "folders":
+            key = "s"
+            db.execute("update t set s = s[:2]")
+            where, stdin = self.source(self.save(db, "t", "t"))
+            names = rng.choice((out + "/{1}/{2}.csv", out + "/{k}/of {s}.csv", out + "/{2}/{{x}}{1}.csv")) if few else out + "/{1}/a.csv"
+            words = [*(["-k", "s", "-k", "k"] if "{s}" not in names and few else ["-k", "k", "-k", "s"] if few else ["-k", "s"]), "-o", names + packed]
         else:
+            key = rng.choice(("i", "i", "s", "d"))
             bounds = sorted(rng.sample(range(-1100, 1100), rng.choice((1, 5, 100))))
-            words = ["-k", "i:int", "--bounds=" + ",".join(map(str, bounds)), "-o", out + "/{}.csv"]
-            key = "i"
-        name = key.split(":")[0]
-        value = "try_cast(n as decimal(18,1))" if key == "n:num" else name
+            if key == "s":
+                bounds = sorted({"%x" % abs(b) for b in bounds})
+            elif key == "d":
+                bounds = [b * 450 + 0.125 for b in bounds]
+            words = ["-k", key + {"i": ":int", "s": "", "d": ":num"}[key], "--bounds=" + ",".join(map(str, bounds)), "-o", to]
+        compared = value(key)
 
         def check(db):
             if shape.count == 0:
                 return
+            unpacked = packed if packed != ".lz4" else ""
+            if packed == ".lz4":
+                files = [os.path.join(folder, name) for folder, _, names in os.walk(out) for name in names]
+                for i in range(0, len(files), 500):
+                    self.assertEqual(h.run(["lz4", "-dqm", *files[i:i + 500]]).exit, 0, self.told)
             columns = "columns={'pos':'bigint','k':'varchar','n':'varchar','s':'varchar','i':'int','d':'decimal(18,4)','pad':'varchar'}"
-            db.execute(f"create or replace temp table got as select row_number() over () o, * from read_csv('{out}/*.csv', header=true, {columns}, "
+            db.execute(f"create or replace temp table got as select row_number() over () o, * from read_csv('{out}/**/*.csv{unpacked}', header=true, {columns}, "
                        "nullstr='', parallel=false, filename=true, auto_detect=false, max_line_size=50000000)")
             wrong = {
                 "a row is missing or changed": "select * from (select pos, k, n, s, i, d, coalesce(pad, '') from got) except all select * from t limit 1",
                 "rows": f"select count(*) from got having count(*) <> {shape.count}",
                 "the order of a file": "select pos from (select pos, lag(pos) over (partition by filename order by o) before from got) where pos < before limit 1",
-                "a key in two files": f"select {value} from got group by {value} having count(distinct filename) > 1 limit 1",
+                "a key in two files": f"select {compared} from got group by {compared} having count(distinct filename) > 1 limit 1",
             }
-            if way == "value":
-                wrong["two keys in a file"] = f"select filename from got group by filename having count(distinct coalesce({value}::varchar, '')) > 1 limit 1"
+            if way == "folders" and few:
+                wrong["a key in two files"] = "select s, k from got group by s, k having count(distinct filename) > 1 limit 1"
+                wrong["two keys in a file"] = "select filename from got group by filename having count(distinct (s, k)) > 1 limit 1"
+            if way == "value" or way == "folders" and not few:
+                wrong["two keys in a file"] = f"select filename from got group by filename having count(distinct coalesce({compared}::varchar, '')) > 1 limit 1"
             if way == "range":
+                listed = "[" + ", ".join(f"'{b}'" if key == "s" else str(b) for b in bounds) + "]"
                 wrong["a row outside its range"] = (
-                    "select i, filename from got where regexp_extract(filename, '([0-9]+).csv', 1)::int <> "
-                    f"case when i is null then {len(bounds)} else len(list_filter({bounds}, lambda b: b <= i)) end limit 1")
+                    f"select {key}, filename from got where regexp_extract(filename, '([0-9]+).csv', 1)::int <> "
+                    f"case when {key} is null then {0 if key == 's' else len(bounds)} else len(list_filter({listed}, lambda b: b <= {key})) end limit 1")
             for what, query in wrong.items():
                 self.assertEqual(db.execute(query).fetchall(), [], f"{self.told}: {what}")
         return [*words, *where], stdin, check
