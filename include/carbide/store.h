@@ -307,6 +307,12 @@ typedef struct cb_block_lineage {
     cb_status (*compute)(void *ctx, const char *name, cb_record_source *source, cb_error *err);
     void (*close)(void *ctx, cb_record_source *source); /**< NULL: nothing to do */
     void *ctx;
+    /** Opens the block where another executor of the store's directory has it (Spark: getRemote);
+     *  `at` says where, in which generation and with which checksum, and whoever reads it answers
+     *  for these. Anything but CB_OK: not from him, the next one is asked. NULL: others are not
+     *  asked, and every executor computes for himself. May be called by any thread that asks. */
+    cb_status (*fetch)(void *ctx, const char *name, const cb_location *at, cb_record_source *source,
+                       cb_error *err);
 } cb_block_lineage;
 
 /**
@@ -314,6 +320,14 @@ typedef struct cb_block_lineage {
  * many ask at once, one computes and the others wait for it; when its computation fails or cannot
  * be stored the next of them computes. CB_EBUDGET: computed but not stored; *rest has the records
  * (and keeps the source open until it is closed), *ref is not set. What the lineage answers.
+ *
+ * In a store with a directory, and a lineage that can fetch, the same goes for all executors: what
+ * another one has is read there and stored here too, at `level`; of what nobody has one computes,
+ * with a claim in the directory, and the others wait. The claim lasts ten seconds and is renewed
+ * by a thread meanwhile; it ends with the computation, with the executor's lease, or by itself, and
+ * then the next one computes. It is soft: where the directory forgets it, or does not answer for
+ * ten seconds, two may compute, and each stores what he made. Waits for others without limit but
+ * the task's deadline (CB_EDEADLINE).
  */
 CB_API CB_MUST_USE cb_status cb_blocks_get_or_compute(cb_blocks *blocks, cb_block_task *task,
                                                       const char *name, cb_level level,

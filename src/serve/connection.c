@@ -173,6 +173,9 @@ void cbi_connection_end(cb_server *s, cbi_connection *c) {
     if (c->state == CBI_BUSY && c->job == CBI_JOB_COPIES) {
         cbi_copies_give_up(s->copies, &c->resp->wait);
     }
+    if (c->state == CBI_BUSY && c->job == CBI_JOB_FETCH && cbi_copies_unpark(s->copies, c)) {
+        cbi_server_hand_back(s, c);
+    }
     if (c->state == CBI_BUSY || c->state == CBI_FREE) {
         return;
     }

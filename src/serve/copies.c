@@ -678,6 +678,9 @@ static void keep(void *ctx) {
             }
             continue;
         }
+        if (cbi_copies_tend_claims(cp, now, &due_ns)) {
+            continue;
+        }
         cbi_wish *w = take_local(cp, now, &due_ns);
         if (w == NULL) {
             (void)cbi_cond_wait_until(&cp->wake_keeper, &cp->mutex, due_ns);
@@ -760,6 +763,7 @@ void cbi_copies_stop(cbi_copies *cp) {
     for (size_t i = 0; i < CBI_COPY_FETCHERS; i++) {
         cbi_thread_join(&cp->fetchers[i].thread);
     }
+    cbi_copies_claims_stop(cp);
     cbi_copies_fetch_none(cp);
     cbi_mutex_lock(&cp->mutex);
     cp->stopped = true;

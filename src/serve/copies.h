@@ -13,6 +13,7 @@
  */
 
 typedef struct cbi_copies cbi_copies;
+typedef struct cbi_copy_claim cbi_copy_claim;
 struct cb_server;
 struct cbi_connection;
 
@@ -112,6 +113,17 @@ cb_status cbi_copies_leave(cbi_copies *copies, cb_error *err);
 /** A block that is not here is read where it is, into c->fill, while the connection is CBI_BUSY
  * with CBI_JOB_FETCH; then it is handed back. false: not any more. */
 bool cbi_copies_fetch(cbi_copies *copies, struct cbi_connection *c);
+
+/* CARBIDE.COMPUTE (copies_claim.c): the rest is fetchers' business, as the above. */
+
+/** The connection waits no more for what another one computes. false: it did not. */
+bool cbi_copies_unpark(cbi_copies *copies, const struct cbi_connection *c);
+/** A block was stored here: it is computed. Any thread that is the store's listener. */
+void cbi_copies_claims_note(cbi_copies *copies, const cb_block_status *status);
+/** Who computes is gone. */
+void cbi_copies_claims_end(cbi_copies *copies, const struct cbi_connection *c);
+/** He says that he does not. false: that is not his claim (any more). */
+bool cbi_copies_unclaim(cbi_copies *copies, const char *name, uint64_t token);
 
 cbi_replica_figures cbi_copies_figures(cbi_copies *copies);
 

@@ -136,7 +136,8 @@ static bool directory_answers(cbi_copies *cp) {
     return answers;
 }
 
-static cb_status fetch(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connection *c, cb_error *err) {
+cb_status cbi_copies_fetch_now(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connection *c,
+                               cb_error *err) {
     const cb_directory *d = &cp->server->directory;
     size_t count = 0;
     /* One that hangs is not waited for by each: the keeper asks it twice a second. */
@@ -206,8 +207,16 @@ void cbi_copies_fetch_all(void *ctx) {
         }
         cbi_mutex_unlock(&cp->mutex);
         cb_error err = {.message = ""};
-        cb_status status = fetch(cp, f, c, &err);
-        answer(cp, c, status, &err);
+        cb_status status = CB_OK;
+        bool ready = true;
+        if (c->resp->computes) {
+            ready = cbi_copies_compute(cp, f, c, &status, &err);
+        } else {
+            status = cbi_copies_fetch_now(cp, f, c, &err);
+        }
+        if (ready) {
+            answer(cp, c, status, &err);
+        }
         cbi_mutex_lock(&cp->mutex);
     }
     cbi_mutex_unlock(&cp->mutex);

@@ -88,11 +88,12 @@ struct cbi_copies {
     /* immutable */
     cb_server *server;
     cbi_thread keeper;
-    cb_block_task *task;      /* the keeper's */
-    _Atomic bool quit;        /* threads are to end; whatever is under way is given up */
-    _Atomic bool leaving;     /* the machine is to know every block */
-    _Atomic bool closing;     /* all of them have been moved: no put begins to be seen any more */
-    _Atomic uint32_t puts;    /* that are about to be seen */
+    cb_block_task *task;   /* the keeper's */
+    _Atomic bool quit;     /* threads are to end; whatever is under way is given up */
+    _Atomic bool leaving;  /* the machine is to know every block */
+    _Atomic bool closing;  /* all of them have been moved: no put begins to be seen any more */
+    _Atomic uint32_t puts; /* that are about to be seen */
+    _Atomic uint32_t claim_count;
     _Atomic uint64_t tracked; /* blocks of the machine: without any, nobody needs to ask it */
     /* guarded by mutex */
     cbi_mutex mutex;
@@ -108,6 +109,9 @@ struct cbi_copies {
     cbi_wishes local, remote;
     size_t wish_count; /* in both, and in hand */
     cbi_connection *fetch_first, *fetch_last;
+    cbi_connection *parked; /* who waits for what another one computes */
+    cbi_copy_claim *claims; /* what clients of this one compute */
+    uint64_t last_token;
     size_t view_count;
     cb_executor_view views[CBI_COPY_VIEWS]; /* who is there */
     cbi_copy_wait *waits;
@@ -165,10 +169,28 @@ bool cbi_wire_ask(cbi_wire *wire, const cbi_wire_request *request, char line[CBI
 
 /* copies_fetch.c */
 
+/** A block that lies elsewhere, into c->fill. CB_ENOTFOUND: nobody has it. CB_EAGAIN: that cannot
+ *  be known, or nobody gives it. What is lacking to have it here. */
+cb_status cbi_copies_fetch_now(cbi_copies *copies, cbi_copy_fetcher *fetcher, cbi_connection *c,
+                               cb_error *err);
+
 /** A fetcher's thread; ctx is its cbi_copy_fetcher. */
 void cbi_copies_fetch_all(void *ctx);
 /** After their end: who waits is told so. */
 void cbi_copies_fetch_none(cbi_copies *copies);
+
+/* copies_claim.c */
+
+/** The fetcher's part of CARBIDE.COMPUTE. false: it is parked, and a fetcher's again later. CB_OK:
+ *  the block is in c->fill, or here, or the asker computes it (resp->token). CB_ENOTFOUND: somebody
+ *  else does. CB_EAGAIN: that cannot be known. */
+bool cbi_copies_compute(cbi_copies *copies, cbi_copy_fetcher *fetcher, cbi_connection *c,
+                        cb_status *status, cb_error *err);
+/** [mutex] Those who are parked and are to look again go to the fetchers; a claim that is over is
+ *  let go, and the mutex is given away meanwhile: true. *due_ns: when there is more to do. */
+bool cbi_copies_tend_claims(cbi_copies *copies, uint64_t now, uint64_t *due_ns);
+/** After the keeper's end. */
+void cbi_copies_claims_stop(cbi_copies *copies);
 
 /* copies_send.c */
 

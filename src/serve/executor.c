@@ -41,6 +41,7 @@ void cbi_executor_note(void *ctx, const cb_block_status *b) {
     const cb_place place = place_of(b);
     if (s->copies != NULL) {
         cbi_copies_note(s->copies, b);
+        cbi_copies_claims_note(s->copies, b);
     }
     if (s->me.generation == 0) {
         return; /* what was kept is told when it enters */

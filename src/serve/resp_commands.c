@@ -207,19 +207,8 @@ void cbi_resp_missed_block(cb_server *s, cbi_connection *c) {
     cbi_resp_go_on(c);
 }
 
-static void read_block(cb_server *s, cbi_connection *c, cbi_resp_word name, uint8_t asks,
-                       uint64_t generation) {
+void cbi_resp_begin_read(cb_server *s, cbi_connection *c) {
     cb_error err;
-    c->resp->asks = asks;
-    c->resp->fetched = !can_be_name(name);
-    c->resp->generation = generation;
-    c->in_at += (uint32_t)c->resp->request.taken; /* what is needed of it is copied */
-    if (!can_be_name(name)) {
-        c->resp->status = CB_ENOTFOUND;
-        cbi_resp_missed_block(s, c);
-        return;
-    }
-    take_name(c, name);
     cb_status status = cbi_blocks_get_now(s->blocks, c->task, c->name, &c->own, &err);
     if (status == CB_OK) {
         cbi_resp_got_block(s, c);
@@ -230,6 +219,25 @@ static void read_block(cb_server *s, cbi_connection *c, cbi_resp_word name, uint
         cbi_resp_note(c, status, &err);
         cbi_resp_missed_block(s, c);
     }
+}
+
+static void read_block(cb_server *s, cbi_connection *c, cbi_resp_word name, uint8_t asks,
+                       uint64_t generation) {
+    c->resp->asks = asks;
+    c->resp->fetched = !can_be_name(name);
+    c->resp->generation = generation;
+    c->in_at += (uint32_t)c->resp->request.taken; /* what is needed of it is copied */
+    if (!can_be_name(name)) {
+        c->resp->status = CB_ENOTFOUND;
+        cbi_resp_missed_block(s, c);
+        return;
+    }
+    take_name(c, name);
+    cbi_resp_begin_read(s, c);
+}
+
+void cbi_resp_read(cb_server *s, cbi_connection *c, cbi_resp_word name) {
+    read_block(s, c, name, ASKS_ALL, 0);
 }
 
 static void do_get(cb_server *s, cbi_connection *c, args *a) {
@@ -770,6 +778,8 @@ typedef struct command {
 static const command commands[] = {
     {"CARBIDE.GET", do_carbide_get, 2, 2, false},
     {"CARBIDE.PUT", do_carbide_put, 5, 5, false},
+    {"CARBIDE.COMPUTE", cbi_resp_compute, 2, 3, false},
+    {"CARBIDE.UNCLAIM", cbi_resp_unclaim, 2, 2, false},
     {"CARBIDE.OFFER", cbi_resp_offer, 6, 6, false},
     {"CARBIDE.BURY", cbi_resp_bury, 3, 3, false},
     {"CARBIDE.REMOVE", cbi_resp_remove_all, 2, 2, false},

@@ -110,6 +110,7 @@ static bool serve_one(cb_server *s, cbi_connection *c) {
     s->stats.requests++;
     r->status = CB_OK;
     r->puts = false;
+    r->computes = false;
     cbi_resp_execute(s, c);
     return true;
 }
@@ -255,7 +256,11 @@ void cbi_resp_done(cb_server *s, cbi_connection *c, cbi_job job, bool failed) {
         case CBI_JOB_COPIES: copies_done(s, c); break;
         case CBI_JOB_BURY: cbi_resp_buried(s, c); break;
         case CBI_JOB_FETCH:
-            failed ? cbi_resp_missed_block(s, c) : cbi_resp_fetched_block(s, c);
+            if (c->resp->computes) {
+                cbi_resp_computed(s, c, failed);
+            } else {
+                failed ? cbi_resp_missed_block(s, c) : cbi_resp_fetched_block(s, c);
+            }
             break;
         case CBI_JOB_NONE:
         case CBI_JOB_KEEP:

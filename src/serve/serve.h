@@ -12,6 +12,7 @@
 #include "serve/protocol.h"
 #include "serve/resp.h"
 #include "store/blocks.h"
+#include "store/claim.h"
 
 /*
  * The server from inside. One thread, the loop, owns all connections: it alone touches sockets and
@@ -104,6 +105,14 @@ typedef struct cbi_resp {
     cbi_copy_wait wait;   /* for them */
     cbi_copy_grave grave; /* CBI_JOB_BURY */
     cbi_copy_arrival arrival; /* a copy that was offered on this connection */
+    bool computes;            /* CARBIDE.COMPUTE: a GET that may be answered with a claim */
+    bool here;                /* it is here by now */
+    bool gone;                /* its client is: guarded by the copies' mutex */
+    cbi_claim claim;
+    uint64_t token;    /* of a claim that was granted; 0: none */
+    uint64_t until_ns; /* another one who computes is waited for until then, */
+    uint64_t due_ns;   /* parked: until then, */
+    uint64_t asked_ns; /* and the directory was asked last */
     char text[CBI_RESP_TEXT_MAX];
     uint8_t in[CBI_RESP_IN_BYTES], out[CBI_RESP_OUT_BYTES];
 } cbi_resp;
@@ -314,6 +323,9 @@ void cbi_resp_got_block(cb_server *server, cbi_connection *c);
 void cbi_resp_missed_block(cb_server *server, cbi_connection *c);
 /** c->fill has it. */
 void cbi_resp_fetched_block(cb_server *server, cbi_connection *c);
+/** A GET of the name; and the same again, of c->name. */
+void cbi_resp_read(cb_server *server, cbi_connection *c, cbi_resp_word name);
+void cbi_resp_begin_read(cb_server *server, cbi_connection *c);
 void cbi_resp_remove_next(cb_server *server, cbi_connection *c);
 /** A SET's options, in the request that follows its value. false: an error was said. */
 bool cbi_resp_set_options(cb_server *server, cbi_connection *c, const uint8_t *bytes,
@@ -328,6 +340,13 @@ void cbi_resp_say_error(cbi_connection *c, const char *kind, const char *sentenc
 void cbi_resp_say_failed(cbi_connection *c);
 /** The next request, or the reply to those that were served. */
 void cbi_resp_go_on(cbi_connection *c);
+
+/* ---- resp_compute.c ---- */
+
+void cbi_resp_compute(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+void cbi_resp_unclaim(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+/** What the fetcher came to. */
+void cbi_resp_computed(cb_server *server, cbi_connection *c, bool failed);
 
 /* ---- resp_copies.c: what executors ask of each other ---- */
 

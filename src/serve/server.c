@@ -70,6 +70,7 @@ static void closed(cb_server *s, cbi_connection *c) {
     if (s->copies != NULL && c->resp != NULL) {
         cbi_copies_known(s->copies, &c->resp->wait, 0);
         cbi_copies_arrival_end(s->copies, &c->resp->arrival);
+        cbi_copies_claims_end(s->copies, c);
     }
     cbi_connection_let_go(s, c);
     c->state = CBI_FREE;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "store/block_shared.h"
 #include "store/blocks.h"
 
 /* ---- a new block ---- */
@@ -348,6 +349,41 @@ static cb_status compute(cb_block_task *task, cbi_node *n, const cb_record_class
     return put_rest(task, n, rest, ref, out, err);
 }
 
+/** The same among executors: what is not here may come from another one. `again`: that one broke
+ *  off. */
+static cb_status compute_shared(cb_block_task *task, cbi_node *n, const cb_record_class *class,
+                                cbi_shared *s, cb_block_ref *ref, cb_block_rest **out, bool *again,
+                                cb_error *err) {
+    cb_blocks *b = task->blocks;
+    cb_record_source source = {0};
+    cb_block_rest *rest = NULL;
+    bool computes = false;
+    char name[CB_BLOCK_NAME_MAX + 1]; /* the node may go */
+    memcpy(name, n->name, (size_t)n->name_bytes + 1);
+    cb_status status = cbi_shared_ask(s, task, name, &source, &computes, err);
+    if (status != CB_OK) {
+        cbi_put_failed(b, n);
+    } else if (computes) {
+        cbi_shared_renew_begin(s, b, name);
+        status = compute(task, n, class, s->lineage, ref, out, err);
+        cbi_shared_renew_end(s);
+    } else {
+        status = cbi_rest_create(task, n, n->level, class, &source, NULL, &rest, err);
+        if (status == CB_OK) {
+            rest->lineage = *s->lineage;
+            status = put_rest(task, n, rest, ref, out, err);
+            *again = status != CB_OK && status != CB_EBUDGET && status != CB_ENOMEM;
+        } else {
+            cbi_put_failed(b, n);
+            if (s->lineage->close != NULL) {
+                s->lineage->close(s->lineage->ctx, &source);
+            }
+        }
+    }
+    cbi_shared_end(s, b, name, computes, status == CB_OK);
+    return status;
+}
+
 cb_status cb_blocks_get_or_compute(cb_blocks *b, cb_block_task *task, const char *name,
                                    cb_level level, const cb_record_class *class,
                                    const cb_block_lineage *lineage, cb_block_ref *ref,
@@ -355,17 +391,24 @@ cb_status cb_blocks_get_or_compute(cb_blocks *b, cb_block_task *task, const char
     if (class == NULL) {
         return cbi_fail(err, CB_EINVAL, "Records need their class.");
     }
+    cbi_shared shared;
+    bool shares = cbi_shared_is_wanted(b, lineage);
+    cbi_shared_init(&shared, lineage);
     for (;;) {
+        bool again = false;
         cb_status status = cb_blocks_get(b, task, name, ref, err);
         if (status != CB_ENOTFOUND && status != CB_ECORRUPT && status != CB_EIO) {
             return status;
         }
         cbi_node *n = NULL;
         status = cbi_put_begin(b, task, name, level, class, &n, err);
-        if (status == CB_OK) {
+        if (status == CB_OK && !shares) {
             return compute(task, n, class, lineage, ref, rest, err);
         }
-        if (status != CB_EEXISTS) {
+        if (status == CB_OK) {
+            status = compute_shared(task, n, class, &shared, ref, rest, &again, err);
+        }
+        if (status != CB_EEXISTS && !again) {
             return status;
         }
     }

@@ -108,6 +108,8 @@ typedef struct asker {
     uint64_t due_ns;
     uint64_t parked_ns; /* an answer comes then; 0: none is awaited */
     cbi_claim_event parked;
+    uint64_t sure_ns;                   /* its claim and its lease last until then, */
+    uint64_t sure_life, sure_directory; /* in this life, and as this directory knows */
 } asker;
 
 typedef struct executor {
@@ -142,7 +144,7 @@ typedef struct world {
     int message_count;
     bool apart[EXECUTORS_MAX][EXECUTORS_MAX];
     bool trouble; /* faults may happen */
-    uint64_t lives;
+    uint64_t lives, directories;
     /* how much of what, in thousandths; each seed its own */
     uint32_t lose, late, twice, flip, full, die, cut, restart, break_off, evict, rot;
     uint32_t computed[NAMES];
@@ -819,6 +821,7 @@ static void kill_executor(world *w, executor *e) {
 
 static void start_directory(world *w) {
     say(w, "a directory that knows nothing");
+    w->directories++;
     cb_local_directory_destroy(w->local);
     assert_ok(cb_local_directory_create(LEASE_NS, NULL, NULL, &w->local, NULL));
     cbi_local_directory_clock(w->local, clock_of, w);

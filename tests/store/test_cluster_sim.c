@@ -105,12 +105,44 @@ static cbi_claim_event look_for(world *w, executor *e, int name) {
     return CBI_CLAIM_MISSING;
 }
 
+/** Until when nobody else may have the claim that it was just granted. */
+static void note_claim(world *w, const executor *e, asker *a) {
+    cb_executor_view views[EXECUTORS_MAX + 1];
+    size_t count = 0;
+    a->sure_ns = 0;
+    a->sure_life = e->generation;
+    a->sure_directory = w->directories;
+    (void)w->directory.peers(w->directory.ctx, "", views, EXECUTORS_MAX + 1, &count, NULL);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(views[i].name, e->name) == 0 && views[i].generation == e->generation) {
+            a->sure_ns = cbi_min(w->now_ns + a->claim.claim_ns, views[i].lease_ns);
+        }
+    }
+}
+
+/** Two may compute only when a lease or a claim has passed, or the directory has forgotten it. */
+static void compute_alone(world *w, const executor *e, int name) {
+    for (int i = 0; i < w->count && e->askers[name].claim.claimed; i++) {
+        const executor *other = &w->executors[i];
+        const asker *a = &other->askers[name];
+        bool sure = a->sure_ns > w->now_ns && a->sure_life == other->generation &&
+                    a->sure_directory == w->directories;
+        if (other != e && other->alive && a->on && a->claim.claimed &&
+            a->doing == CBI_CLAIM_COMPUTE && sure) {
+            violate(w, "e%d computes %s beside e%d", e->index, names[name], other->index);
+        }
+    }
+}
+
 static cbi_claim_event take_claim(world *w, executor *e, int name, uint64_t *wait_ns) {
     bool granted = false;
     if (!e->connected ||
         w->directory.claim(w->directory.ctx, e->name, e->generation, names[name],
                            e->askers[name].claim.claim_ns, &granted, wait_ns, NULL) != CB_OK) {
         return CBI_CLAIM_UNKNOWN;
+    }
+    if (granted) {
+        note_claim(w, e, &e->askers[name]);
     }
     return granted ? CBI_CLAIM_GRANTED : CBI_CLAIM_HELD;
 }
@@ -152,6 +184,7 @@ static void ask_on(world *w, executor *e, int name, cbi_claim_event event) {
             case CBI_CLAIM_COMPUTE:
                 if (a->due_ns == 0) {
                     say(w, "e%d: computes %s", e->index, names[name]);
+                    compute_alone(w, e, name);
                     a->due_ns = w->now_ns + MS * (50 + below(w, 1500));
                 }
                 return;
