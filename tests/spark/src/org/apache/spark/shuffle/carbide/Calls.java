@@ -73,7 +73,7 @@ public final class Calls {
     public static void main(String[] arguments) throws Exception {
         long seed = arguments.length > 0 ? Long.parseLong(arguments[0]) : 20;
         String failure = CarbideNative.load(System.getProperty("carbide.library.path", ""));
-        Cases.same(null, failure, "why the library cannot be loaded");
+        Check.same(null, failure, "why the library cannot be loaded");
         File folder = Files.createTempDirectory("calls").toFile();
         ofLevels(folder);
         ofNames(folder);
@@ -91,9 +91,9 @@ public final class Calls {
         for (int race = 0; race < RACES; race++) {
             new Calls(seed + race, folder, MEMORY_BYTES).race();
         }
-        Cases.same(0, CarbideNative.writers(), "writers left behind");
-        Cases.same(0, folder.list().length, "files left behind");
-        Cases.that(folder.delete(), "the folder is gone");
+        Check.same(0, CarbideNative.writers(), "writers left behind");
+        Check.same(0, folder.list().length, "files left behind");
+        Check.that(folder.delete(), "the folder is gone");
         System.out.printf("CALLS threw=%d worked=%d races=%d%n", threw, worked, RACES);
         System.out.printf("CASE calls %s%n", threw > 1000 && worked > 1000 ? "passed" : "FAILED: " + threw + " threw, " + worked + " worked");
     }
@@ -105,7 +105,7 @@ public final class Calls {
             try {
                 CarbideNative.close(CarbideNative.open(calls.folders, 1, CarbideNative.CODEC_ZSTD, level, 0, 0, 0, calls.memory));
             } catch (SparkOutOfMemoryError e) {
-                Cases.that(level > 0, "no memory at level " + level); // the highest takes much
+                Check.that(level > 0, "no memory at level " + level); // the highest takes much
             }
         }
     }
@@ -118,14 +118,14 @@ public final class Calls {
             : new String[] {"plain"};
         for (String name : names) {
             File below = new File(folder, name);
-            Cases.that(below.mkdir(), "a folder is made");
+            Check.that(below.mkdir(), "a folder is made");
             long handle = CarbideNative.open(new String[] {below.getPath()}, 1, CarbideNative.CODEC_LZ4, 0, 0, 0, 0, calls.memory);
             CarbideNative.write(handle, new File(below, name).getPath(), new long[1], null);
             CarbideNative.close(handle);
-            Cases.that(new File(below, name).delete() && below.delete(), name + " is where Java looks for it");
+            Check.that(new File(below, name).delete() && below.delete(), name + " is where Java looks for it");
         }
         for (String wrong : new String[] {null, "a\0b", folder.getPath() + "\0"}) {
-            Cases.that(refuses(() -> CarbideNative.open(new String[] {wrong}, 1, CarbideNative.CODEC_LZ4, 0, 0, 0, 0, calls.memory)),
+            Check.that(refuses(() -> CarbideNative.open(new String[] {wrong}, 1, CarbideNative.CODEC_LZ4, 0, 0, 0, 0, calls.memory)),
                 "a folder's name that cannot be is refused");
         }
     }
@@ -257,7 +257,7 @@ public final class Calls {
             worked++;
             return true;
         } catch (IllegalArgumentException | IllegalStateException | IOException | SparkOutOfMemoryError e) {
-            Cases.that(e.getMessage() != null && !e.getMessage().isEmpty(), "a message");
+            Check.that(e.getMessage() != null && !e.getMessage().isEmpty(), "a message");
             threw++;
             return false;
         }
@@ -291,7 +291,7 @@ public final class Calls {
         String[] where = cannotSpill ? new String[] {folder.getPath() + "/none"} : folders; // known when it spills
         CarbideMemory memory = new CarbideMemory(task);
         long handle = CarbideNative.open(where, partitions, codec, random.nextInt(5) - 1, block, random.nextInt(4), random.nextBoolean() ? 0 : 65536, memory);
-        Cases.that(handle > 0, "a handle");
+        Check.that(handle > 0, "a handle");
         writers.add(new Writer(handle, partitions, memory));
         worked++;
     }
@@ -314,7 +314,7 @@ public final class Calls {
         String[] folders = where;
         CarbideMemory memory = from;
         long bytes = page;
-        Cases.that(!returns(() -> CarbideNative.open(folders, numbers[0], numbers[1], number(), numbers[3], numbers[4], bytes, memory)),
+        Check.that(!returns(() -> CarbideNative.open(folders, numbers[0], numbers[1], number(), numbers[3], numbers[4], bytes, memory)),
             "thrown: " + Arrays.toString(where) + Arrays.toString(numbers) + page + from);
     }
 
@@ -335,7 +335,7 @@ public final class Calls {
         Writer writer = writer();
         returns(() -> {
             long released = CarbideNative.spill(handleOf(writer), longNumber());
-            Cases.that(released >= 0 && (writer != null && !writer.closed || released == 0), "released " + released);
+            Check.that(released >= 0 && (writer != null && !writer.closed || released == 0), "released " + released);
         });
     }
 
@@ -347,9 +347,9 @@ public final class Calls {
         boolean wrote = demandClosedIsFound(writer, () -> CarbideNative.write(handleOf(writer), name, lengths, longs(right)));
         File file = new File(folder, "file");
         if (wrote) {
-            Cases.same(file.length(), Arrays.stream(lengths).sum(), "the file's bytes");
+            Check.same(file.length(), Arrays.stream(lengths).sum(), "the file's bytes");
         }
-        Cases.same(wrote, file.delete(), "whether there is a file");
+        Check.same(wrote, file.delete(), "whether there is a file");
     }
 
     private void figures() {
@@ -364,12 +364,12 @@ public final class Calls {
             writer.memory.closed();
         }
         CarbideNative.close(handleOf(writer));
-        Cases.same(writers.stream().filter(w -> !w.closed).count(), CarbideNative.writers(), "writers that are open");
+        Check.same(writers.stream().filter(w -> !w.closed).count(), CarbideNative.writers(), "writers that are open");
     }
 
     private boolean demandClosedIsFound(Writer writer, Call call) {
         boolean returned = returns(call);
-        Cases.that(!returned || writer != null && !writer.closed, "a handle that is none was taken");
+        Check.that(!returned || writer != null && !writer.closed, "a handle that is none was taken");
         return returned;
     }
 
@@ -377,12 +377,12 @@ public final class Calls {
         for (Writer writer : writers) {
             writer.memory.closed();
             CarbideNative.close(writer.handle);
-            Cases.same(0, writer.memory.getUsed(), "memory of a writer left behind");
+            Check.same(0, writer.memory.getUsed(), "memory of a writer left behind");
         }
-        Cases.same(0, memory.getUsed(), "memory left behind");
+        Check.same(0, memory.getUsed(), "memory left behind");
         // What Spark had got for somebody before another's spill failed it gives back at the end of the task, which fails too.
         long left = task.cleanUpAllAllocatedMemory();
-        Cases.that(failing || left == 0, "memory left behind, says the task: " + left);
+        Check.that(failing || left == 0, "memory left behind, says the task: " + left);
     }
 
     // ---- several threads: one appends and writes, others spill and close ----

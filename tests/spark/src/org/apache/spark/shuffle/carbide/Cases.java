@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 package org.apache.spark.shuffle.carbide;
 
+import static org.apache.spark.shuffle.carbide.Check.same;
+import static org.apache.spark.shuffle.carbide.Check.that;
+
+import java.io.File;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
@@ -11,7 +15,6 @@ import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
 import java.util.Random;
 import org.apache.spark.TaskKilledException;
 import org.apache.spark.executor.TaskMetrics;
@@ -20,6 +23,7 @@ import org.apache.spark.shuffle.sort.SerializedShuffleHandle;
 import org.apache.spark.shuffle.sort.SortShuffleManager;
 import org.apache.spark.storage.ShuffleBlockId;
 import org.mockito.Mockito;
+import scala.Option;
 import scala.Product2;
 import scala.Tuple2;
 
@@ -58,18 +62,6 @@ public final class Cases {
             }
         }
         System.exit(failed == 0 ? 0 : 1);
-    }
-
-    static void that(boolean holds, String what) {
-        if (!holds) {
-            throw new AssertionError("not so: " + what);
-        }
-    }
-
-    static void same(Object expected, Object got, String what) {
-        boolean equal = expected instanceof Number && got instanceof Number
-            ? ((Number) expected).longValue() == ((Number) got).longValue() : Objects.equals(expected, got);
-        that(equal, what + ": expected " + expected + ", got " + got);
     }
 
     private static <E extends Throwable> void throwing(Class<E> type, Case what) throws Exception {
@@ -236,6 +228,26 @@ public final class Cases {
                 f.env.shuffleManager().unregisterShuffle(f.dependency.shuffleId());
                 f.write(numbered(100).iterator());
                 same(Collections.emptyList(), f.files(""), "files");
+            }
+        });
+        cases.put("taskKilledAfterItsCommitLeavesNothing", () -> {
+            try (Fixture f = new Fixture().open()) {
+                f.write(numbered(100).iterator());
+                same(3, f.files("").size(), "files before the task's end");
+                f.task.markInterrupted("a test");
+                f.task.markTaskCompleted(Option.empty());
+                same(Collections.emptyList(), f.files(""), "files");
+            }
+        });
+        cases.put("commitThatFailsAfterItsShuffleIsUnregisteredLeavesNothing", () -> {
+            try (Fixture f = new Fixture().open()) {
+                f.env.shuffleManager().unregisterShuffle(f.dependency.shuffleId());
+                File stone = new File(f.data(), "stone"); // where the data would go there is a folder that cannot be removed
+                that(f.data().mkdir() && stone.createNewFile(), "a folder in the way");
+                throwing(Exception.class, () -> f.write(numbered(100).iterator())); // of another type in each version of Spark
+                f.writer.stop(false);
+                same(Collections.singletonList(stone), f.files(""), "files");
+                that(stone.delete() && f.data().delete(), "the way is free");
             }
         });
     }

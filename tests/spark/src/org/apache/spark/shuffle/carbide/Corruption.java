@@ -31,12 +31,12 @@ public final class Corruption {
             spark.setLogLevel("OFF");
             JavaPairRDD<Object, Object> shuffled = spark.parallelize(java.util.Arrays.asList(1, 2, 3, 4, 5, 6, 7, 8), 4)
                 .mapToPair(i -> new Tuple2<Object, Object>(i, "value " + i)).partitionBy(new HashPartitioner(3));
-            Cases.same(8, shuffled.count(), "records");
+            Check.same(8, shuffled.count(), "records");
             List<Path> files;
             try (Stream<Path> all = Files.walk(folder.toPath())) {
                 files = all.filter(p -> p.getFileName().toString().matches("shuffle_.*\\.data")).collect(Collectors.toList());
             }
-            Cases.same(4, files.size(), "files of data");
+            Check.same(4, files.size(), "files of data");
             for (Path file : files) {
                 try (RandomAccessFile data = new RandomAccessFile(file.toFile(), "rw")) {
                     data.seek(0);

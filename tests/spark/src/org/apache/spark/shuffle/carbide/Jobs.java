@@ -13,6 +13,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.Supplier;
 import org.apache.spark.HashPartitioner;
+import org.apache.spark.SparkEnv;
 import org.apache.spark.api.java.JavaPairRDD;
 import org.apache.spark.api.java.JavaRDD;
 import org.apache.spark.api.java.JavaSparkContext;
@@ -79,8 +80,20 @@ public final class Jobs {
             }
             out.flush();
         }
-        out.printf("WRITERS %s%n", Writers.counted());
+        out.printf("WRITERS %s%n", written());
         return failed;
+    }
+
+    /** By the tasks of this process, or of all executors, each of which gets some of the tasks that ask. */
+    private String written() {
+        if (spark.sparkContext().isLocal()) {
+            return Writers.counted();
+        }
+        Map<String, String> counts = rdds.parallelize(Collections.nCopies(16, 0), 16).mapToPair(i -> {
+            Thread.sleep(100);
+            return new Tuple2<>(SparkEnv.get().executorId(), Writers.counted());
+        }).collectAsMap();
+        return String.join(" ", counts.values());
     }
 
     private static String hex(byte[] bytes) {

@@ -5,6 +5,7 @@ import java.io.File;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Random;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
@@ -74,11 +75,11 @@ public final class Kills {
         long opened = openFiles() - files;
         long grown = resident() - rss;
         long memory = SparkEnv.get().memoryManager().executionMemoryUsed();
-        long stray = stray();
+        List<String> stray = stray();
         long writers = Writers.count("openWriters");
-        System.out.printf("KILLS killed=%d finished=%d memory=%d writers=%d files=%d open=%d grown_kib=%d same=%s %s%n", killed.get(), finished.get(),
-            memory, writers, stray, opened, grown >> 10, left == expected, Writers.counted());
-        return clean && memory == 0 && writers <= 0 && stray == 0 && opened <= 4 && left == expected;
+        System.out.printf("KILLS killed=%d finished=%d memory=%d clean=%s writers=%d files=%s open=%d grown_kib=%d same=%s %s%n", killed.get(), finished.get(),
+            memory, clean, writers, stray, opened, grown >> 10, left == expected, Writers.counted());
+        return clean && memory == 0 && writers <= 0 && stray.isEmpty() && opened <= 4 && left == expected;
     }
 
     /** Spills: 8 MiB for what takes 60. */
@@ -113,7 +114,7 @@ public final class Kills {
         for (int i = 0; i < 200; i++) {
             System.gc();
             Thread.sleep(50);
-            if (i > 5 && SparkEnv.get().memoryManager().executionMemoryUsed() == 0 && stray() == 0) {
+            if (i > 5 && SparkEnv.get().memoryManager().executionMemoryUsed() == 0 && stray().isEmpty()) {
                 return true;
             }
         }
@@ -121,10 +122,10 @@ public final class Kills {
     }
 
     /** Temporary files, and data of shuffles that nobody knows any more. */
-    private long stray() throws IOException {
+    private List<String> stray() throws IOException {
         try (Stream<Path> all = Files.walk(folder.toPath())) {
-            return all.filter(p -> Files.isRegularFile(p)).filter(p -> p.getFileName().toString().matches("temp_.*|.*\\.data\\.[0-9a-f-]+|shuffle_.*"))
-                .count();
+            return all.filter(Files::isRegularFile).map(p -> p.getFileName().toString())
+                .filter(name -> name.matches("temp_.*|.*\\.data\\.[0-9a-f-]+|shuffle_.*")).sorted().toList();
         }
     }
 

@@ -8,6 +8,7 @@ import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import org.apache.spark.SparkEnv;
 import org.apache.spark.errors.SparkCoreErrors;
 
 /**
@@ -60,12 +61,30 @@ final class CarbideNative {
       System.load((file.isDirectory() ? new File(file, LIBRARY) : file).getAbsolutePath());
       return;
     }
+    try {
+      loadCopy(sparksFolder());
+    } catch (IOException | LinkageError e) { // full, or nothing there may be run
+      loadCopy(javasFolder());
+    }
+  }
+
+  /** Spark removes it with the application, whatever ends this process on the way; without a Spark, Java's. */
+  private static Path sparksFolder() {
+    SparkEnv env = SparkEnv.get();
+    return env == null ? javasFolder() : env.blockManager().diskBlockManager().localDirs()[0].toPath();
+  }
+
+  private static Path javasFolder() {
+    return new File(System.getProperty("java.io.tmpdir")).toPath();
+  }
+
+  private static void loadCopy(Path folder) throws IOException {
     String resource = System.getProperty("os.arch") + "/" + LIBRARY;
     try (InputStream in = CarbideNative.class.getResourceAsStream(resource)) {
       if (in == null) {
         throw new IOException("The jar has no " + resource + ".");
       }
-      Path copy = Files.createTempFile("carbide_spark", ".so");
+      Path copy = Files.createTempFile(folder, "carbide_spark", ".so");
       try {
         Files.copy(in, copy, StandardCopyOption.REPLACE_EXISTING);
         System.load(copy.toString());

@@ -101,13 +101,23 @@ public class CarbideShuffleManager extends SortShuffleManager {
   }
 
   /**
-   * A task that was killed may commit when its shuffle is unregistered already: then nobody else removes what it wrote.
+   * A task that was killed may commit, or fail over it, when its shuffle is unregistered already: then nobody else
+   * removes what it wrote.
    */
   void committed(int shuffleId, long mapId) {
     Set<Long> ids = mapIds.get(shuffleId);
     if (ids == null || !ids.contains(mapId)) {
       shuffleBlockResolver().removeDataByMap(shuffleId, mapId);
     }
+  }
+
+  /** Of a task that was killed before it ended: Spark takes no status from it, so what it committed has no reader. */
+  void discard(int shuffleId, long mapId) {
+    Set<Long> ids = mapIds.get(shuffleId);
+    if (ids != null) {
+      ids.remove(mapId);
+    }
+    shuffleBlockResolver().removeDataByMap(shuffleId, mapId);
   }
 
   @Override

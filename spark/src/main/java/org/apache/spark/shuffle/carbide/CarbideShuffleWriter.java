@@ -117,7 +117,7 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
             memory);
     memory.opened(handle);
     // A task that is killed may end without a stop.
-    context.addTaskCompletionListener((TaskCompletionListener) ended -> close());
+    context.addTaskCompletionListener((TaskCompletionListener) this::ended);
   }
 
   private long append(Iterator<Product2<K, V>> records) throws IOException {
@@ -170,8 +170,11 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
         CarbideNative.write(handle, file.getPath(), lengths, checksums);
       }
       context.killTaskIfInterrupted();
-      resolver.writeMetadataFileAndCommit(shuffleId, mapId, lengths, checksums, file);
-      manager.committed(shuffleId, mapId);
+      try {
+        resolver.writeMetadataFileAndCommit(shuffleId, mapId, lengths, checksums, file);
+      } finally {
+        manager.committed(shuffleId, mapId);
+      }
     } finally {
       if (file.exists() && !file.delete()) {
         LOG.error("{} cannot be removed.", file);
@@ -200,6 +203,14 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
     task.incMemoryBytesSpilled(figures[CarbideNative.FIGURE_SPILLED_BYTES]);
     task.incDiskBytesSpilled(figures[CarbideNative.FIGURE_SPILL_FILE_BYTES]);
     task.incPeakExecutionMemory(figures[CarbideNative.FIGURE_PEAK_BYTES]);
+  }
+
+  private void ended(TaskContext task) {
+    close();
+    // With spark.shuffle.useOldFetchProtocol the attempts at a task have one name for their files.
+    if (task.isInterrupted() && mapId == task.taskAttemptId()) {
+      manager.discard(dependency.shuffleId(), mapId);
+    }
   }
 
   private synchronized void close() {
