@@ -476,6 +476,8 @@ static cb_status do_work(cb_group *g, cb_error *err) {
     CB_TRY(cbi_job_make_memory(job, err));
     g->places = !g->aggs->lists && g->key_count > 0 && group_late_possible(g);
     double each = g->aggs->lists ? 96 : 36 + (double)g->aggs->state_bytes / 2;
+    job->demand.work_least = g->aggs->lists ? group_lists_least(g) : group_states_least(g);
+    job->demand.work_wanted = g->aggs->lists ? 0 : group_states_wanted(g);
     CB_TRY(group_make_plan(g, each, (double)g->aggs->count * 8, err));
     CB_TRY(cbi_job_make_ready(job, err));
     CB_TRY(group_late_begin(g, err));

@@ -35,6 +35,10 @@ static size_t lists_bytes(const cb_group *g, uint64_t rows) {
            group_list_table_bytes(rows) + (size_t)(rows + 1) * LIST_ROW_BYTES + 256;
 }
 
+size_t group_lists_least(const cb_group *g) {
+    return list_eval_bytes(g) + 16 * CBI_KIB;
+}
+
 bool group_lists_fit(const cb_group *g, const cbi_partition_info *info, size_t bytes) {
     return info->rows < UINT32_MAX / 2 && info->pieces <= info->rows &&
            lists_bytes(g, info->rows) <= bytes;

@@ -254,6 +254,11 @@ static inline void group_result_count(const cb_group *g, const cbi_job_worker *w
 cb_status group_work(cb_group *g, cb_error *err);
 /** What the read pass chooses partitions by. */
 uint64_t group_part_hash(const cbi_job *job, const cbi_stored *record);
+/** What a worker needs in the work pass whatever the partition is. */
+size_t group_states_least(const cb_group *g);
+size_t group_lists_least(const cb_group *g);
+/** And for a partition of any size. */
+size_t group_states_wanted(const cb_group *g);
 bool group_lists_fit(const cb_group *g, const cbi_partition_info *info, size_t bytes);
 cb_status group_lists_work(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
                            cb_error *err);

@@ -13,7 +13,9 @@
  *
  * A partition that does not fit is read in parts, through the same table. If its groups are few
  * (one key that fills half the input) that is all; otherwise the table's states go into sorted runs
- * each time it is full, and equal keys meet again in the merge.
+ * each time it is full, and equal keys meet again in the merge. States that are much larger than
+ * records (hundreds of aggregates) do not go anywhere: keys that found no place in the table go
+ * into the runs as they came, those in it stay there until the end.
  */
 
 typedef struct states_work {
@@ -35,6 +37,16 @@ typedef struct waiting {
     group_payload payload;
     uint64_t hash;
 } waiting;
+
+enum {
+    KEY_USUAL = 1024, /* with what is written out of it */
+    STATE_LARGE = 4096
+};
+
+/* A record with a state in it, but for its key. */
+static size_t state_row_bytes(const cb_group *g) {
+    return 4 + 8 + g->aggs->column_count + g->aggs->state_bytes;
+}
 
 static size_t overhead_bytes(const cb_group *g) {
     return g->aggs->text_bytes + g->aggs->state_bytes +
@@ -383,6 +395,8 @@ typedef struct big_states {
     states_work s;
     cbi_runs runs;
     bool spilled;
+    bool large; /* states stay in the table, whose keys are in no run */
+    bool table; /* there is one */
     /* the merge: the group that is added up */
     uint8_t *key; /* its key and display, in s.rest */
     size_t key_room;
@@ -407,7 +421,7 @@ static cb_status flush_to_runs(big_states *b, cb_error *err) {
         }
         /* a row needs to lie in one piece: over the state of another one that is done with */
         uint8_t *row = b->key, *p = row;
-        size_t bytes = 4 + display + 8 + columns + state_bytes;
+        size_t bytes = display + state_row_bytes(g);
         if (bytes > b->key_room)
             return cbi_fail_bytes(err, CB_EBUDGET, bytes, b->key_room,
                                   "a key of %u bytes with its columns does not fit", e->key_bytes);
@@ -435,6 +449,18 @@ static cb_status record_to_runs(big_states *b, const waiting *r, cb_error *err) 
     return cbi_runs_add(&b->runs, &record, err);
 }
 
+size_t group_states_least(const cb_group *g) {
+    return overhead_bytes(g);
+}
+
+/* The state that is added up; room for a row (a third), and a table of at least one entry, but
+ * where states are large. */
+size_t group_states_wanted(const cb_group *g) {
+    size_t row = state_row_bytes(g);
+    return overhead_bytes(g) + cbi_round_up(g->aggs->state_bytes, 16) +
+           3 * ((row > STATE_LARGE ? 0 : row) + KEY_USUAL);
+}
+
 static cb_status open_runs(big_states *b, uint32_t index, cb_error *err) {
     cbi_partition_info info;
     cbi_job *job = b->s.w->job;
@@ -442,8 +468,8 @@ static cb_status open_runs(big_states *b, uint32_t index, cb_error *err) {
         return CB_OK;
     cbi_partition_get_info(job->parts, index, &info);
     b->spilled = true;
-    uint64_t need = info.segments * job->sizes.segment +
-                    info.rows * (sizeof(cbi_entry) + b->s.g->aggs->state_bytes);
+    size_t each = sizeof(cbi_entry) + (b->large ? 0 : b->s.g->aggs->state_bytes);
+    uint64_t need = info.segments * job->sizes.segment + info.rows * each;
     return cbi_runs_open(&b->runs, job, need, info.units_max, err);
 }
 
@@ -453,13 +479,16 @@ static cb_status add_part(big_states *b, uint32_t index, cbi_segment *list, cb_e
     cbi_record_reader_init(&reader, list);
     for (uint32_t n; (n = next_batch(&b->s, &reader, batch)) > 0;) {
         for (uint32_t i = 0; i < n; i++) {
-            bool full;
-            CB_TRY(add_to_table(&b->s, &batch[i], &full, err));
+            bool full = !b->table;
+            if (b->table)
+                CB_TRY(add_to_table(&b->s, &batch[i], &full, err));
             if (!full)
                 continue;
             CB_TRY(open_runs(b, index, err));
-            CB_TRY(flush_to_runs(b, err));
-            CB_TRY(add_to_table(&b->s, &batch[i], &full, err));
+            if (!b->large) {
+                CB_TRY(flush_to_runs(b, err));
+                CB_TRY(add_to_table(&b->s, &batch[i], &full, err));
+            }
             if (full)
                 CB_TRY(record_to_runs(b, &batch[i], err));
         }
@@ -505,11 +534,20 @@ static cb_status states_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_err
     CB_TRY(cbi_job_clear_memory(w->job, index, err));
     lay_out(s, g, w);
     size_t state_bytes = cbi_round_up(g->aggs->state_bytes, 16);
+    if (group_states_wanted(g) > w->job->sizes.work)
+        return cbi_fail_bytes(err, CB_EBUDGET, 0, w->job->sizes.work, /* no piece of the pages */
+                              "the results of a group, which take %zu bytes while they are added "
+                              "up, do not fit in %zu bytes of memory",
+                              group_states_wanted(g), w->job->sizes.work);
     b.state = (uint64_t *)(void *)s->rest;
     b.key = s->rest + state_bytes;
     b.key_room = (s->rest_bytes - state_bytes) / 3 & ~(size_t)15;
-    (void)group_table_init(&s->table, b.key + b.key_room, s->rest_bytes - state_bytes - b.key_room,
-                           g->aggs->state_bytes, SIZE_MAX / 2, 32);
+    b.large = state_row_bytes(g) > STATE_LARGE;
+    uint32_t entries =
+        group_table_init(&s->table, b.key + b.key_room, s->rest_bytes - state_bytes - b.key_room,
+                         g->aggs->state_bytes, SIZE_MAX / 2, 32);
+    b.table = entries > 0 && !(b.large && g->display); /* a display may grow past what there is */
+    cb_assert(b.table || b.large);
     cb_status status = CB_OK;
     while (status == CB_OK) {
         cbi_segment *list;
@@ -523,9 +561,9 @@ static cb_status states_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_err
         if (status == CB_OK && cbi_job_stopped(w->job))
             status = cbi_fail(err, CB_ECANCELED, "cancelled");
     }
-    if (status == CB_OK && !b.spilled)
+    if (status == CB_OK && b.table && (b.large || !b.spilled))
         status = put_results(s, err);
-    if (status == CB_OK && b.spilled)
+    if (status == CB_OK && b.spilled && !b.large)
         status = flush_to_runs(&b, err);
     if (status == CB_OK && b.spilled)
         status = cbi_runs_merge(&b.runs, merged_record, &b, err);

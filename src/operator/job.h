@@ -169,13 +169,16 @@ void cbi_room_give(cbi_room *room, cbi_job *job);
 
 /** What an operator knows of its work before it starts; the plan is made from it. */
 typedef struct cbi_job_demand {
-    double stored_bytes;  /* of all records; 0 = not known */
-    double row_bytes;     /* mean of an input row, with its end */
-    double record_bytes;  /* mean of a record */
-    size_t fields;        /* columns that are scanned */
-    size_t row_extra;     /* bytes an input row takes in the read pass besides its spans */
-    size_t read_extra;    /* bytes a worker needs in the read pass besides */
-    double work_factor;   /* bytes a worker needs for each stored byte of its partition */
+    double stored_bytes; /* of all records; 0 = not known */
+    double row_bytes;    /* mean of an input row, with its end */
+    double record_bytes; /* mean of a record */
+    size_t fields;       /* columns that are scanned */
+    size_t row_extra;    /* bytes an input row takes in the read pass besides its spans */
+    size_t read_extra;   /* bytes a worker needs in the read pass besides */
+    double work_factor;  /* bytes a worker needs for each stored byte of its partition */
+    size_t work_least;   /* and whatever the partition is */
+    size_t work_wanted;  /* for a partition of any size. Where there is no memory for that, one that
+                            does not fit may be refused */
     double result_factor; /* result bytes for each stored byte, about the most */
     double result_rows;   /* 0: a range has as many rows as a partition */
     bool rereads;         /* writing has a chunk of rows besides: of sizes.batch_rows */
@@ -206,6 +209,7 @@ typedef struct cbi_job_sizes {
     bool in_memory;
     bool tight;   /* partitions are larger than aimed at */
     bool divides; /* there is memory to divide some */
+    bool lean;    /* workers have demand.work_least, and not demand.work_wanted */
 } cbi_job_sizes;
 
 /* ---- workers ---- */

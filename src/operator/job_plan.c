@@ -124,6 +124,7 @@ static size_t worker_bytes(const cbi_job *job, cbi_job_sizes *z) {
     z->batch_memory = cbi_batch_memory(z->batch, most);
     size_t in = z->chunk + z->batch_rows * row_tables + d->read_extra + 1024;
     z->work = (size_t)((double)z->part_bytes * d->work_factor * 1.5) + 64 * CBI_KIB;
+    z->work = cbi_max(z->work, z->lean ? d->work_least : cbi_max(d->work_least, d->work_wanted));
     z->writer_buffers = 3;
     size_t pens = z->writer_buffers * z->writer_buffer;
     z->reread =
@@ -293,6 +294,14 @@ uint64_t cbi_job_smallest_budget(const cbi_job *job) {
     return least_budget(job, 2 * CBI_MIB, job->demand.workers > 0 ? job->demand.workers : 1, 0);
 }
 
+/* With as many threads as go, at most `threads`. */
+static bool size_threads(const cbi_job *job, unsigned threads, unsigned fewest, cbi_job_sizes *z) {
+    while (!size_for(job, threads, z))
+        if (threads-- == fewest)
+            return false;
+    return true;
+}
+
 cb_status cbi_job_size(cbi_job *job, cb_error *err) {
     cbi_job_sizes z = {.budget = job->o.memory_bytes};
     unsigned threads = job->o.threads != 0 ? job->o.threads : cbi_sys_cpus();
@@ -303,15 +312,13 @@ cb_status cbi_job_size(cbi_job *job, cb_error *err) {
         threads = 1; /* not worth a thread */
     unsigned fewest = job->demand.workers > 0 ? job->demand.workers : 1;
     threads = job->demand.workers > 0 ? fewest : threads;
-    while (!size_for(job, threads, &z)) {
-        if (threads > fewest) {
-            threads--;
-            continue;
-        }
-        uint64_t least = least_budget(job, z.budget, fewest, 0);
-        return cbi_ground_refuse(z.budget, z.fixed, least, err);
+    if (!size_threads(job, threads, fewest, &z)) {
+        z.lean = true;
+        if (!size_threads(job, threads, fewest, &z))
+            return cbi_ground_refuse(z.budget, z.fixed, least_budget(job, z.budget, fewest, 0),
+                                     err);
     }
-    cbi_job_sizes one = {.budget = z.budget};
+    cbi_job_sizes one = {.budget = z.budget, .lean = z.lean};
     if (z.tight && threads > 1 && job->demand.sides > 1 && z.usable < SIDES_USABLE &&
         size_for(job, 1, &one))
         z = one; /* two workers would have next to nothing */

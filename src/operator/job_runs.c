@@ -8,6 +8,8 @@
  * many. What never left is read where it is.
  */
 
+enum { TABLE_SHARE = 128, SLOTS_LEAST = 256 };
+
 /* A builder is one piece. What is being read at the same time may lie in the middle of it: then it
  * is a smaller one, and there are more runs. */
 static cb_status take_builder(cbi_runs *r, cb_error *err) {
@@ -56,7 +58,11 @@ cb_status cbi_runs_open(cbi_runs *r, cbi_job *job, uint64_t need, uint32_t units
     cb_assert(r->builder_units > 0);
     uint64_t builder = (uint64_t)r->builder_units * z->segment;
     size_t runs = (size_t)(need / builder) + 3;
-    size_t slots = cbi_min(16 + 3 * runs, (size_t)1 << 20);
+    /* Their table is small beside the budget: where there may be more runs they are merged on the
+     * way. */
+    size_t each = cbi_partitions_bytes(2, 1) - cbi_partitions_bytes(1, 1);
+    size_t most = cbi_max(z->budget / TABLE_SHARE / each, SLOTS_LEAST);
+    size_t slots = cbi_min(16 + 3 * runs, most);
     r->batch = cbi_clamp(z->segments / (4 * runs), z->run_batch, cbi_max(r->outside / 8, 1));
     r->merge_units = z->segments - r->outside;
     return open_slots(r, slots, err);

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ctest-timeout: 300
 """What once failed with a budget that was said to do: group, dedupe, join and partition in next to no memory."""
+import json
 import os
 import re
 import subprocess
@@ -58,6 +59,29 @@ class Tight(h.Case):
         self.assertEnded(result, 0)
         self.assertSameBytes(result.out, want)
         self.assertSameBytes(h.carbide("group", "collect(i)", "-S", "1G", source).out, want)
+
+    def test_states_larger_than_partitions_are_added_up_or_refused(self):
+        """A correlation of floats has two KiB: some hundreds of them are more than a worker has for a partition."""
+        draw = self.random.randrange
+        source = self.write("in.csv", b"k," + b",".join(b"c%d" % i for i in range(40)) + b"\n" + b"".join(
+            b"%s,%s\n" % (b"one" if n % 2 else b"%d" % n, b",".join(b"%d" % draw(10 ** 6) for _ in range(40))) for n in range(8000)))
+        done = 0
+        for number, memory in ((200, 7), (400, 6), (400, 9), (700, 9), (1000, 12), (400, 24)):
+            words = ["-k", "k", *(f"a{i}=corr(c{i % 40}:float,c{(i * 7 + 1 + i // 40) % 40}:float)" for i in range(number)), source]
+            want = h.carbide("group", *words, "-S", "2G")
+            self.assertEnded(want, 0)
+            result = h.carbide("group", *words, "-S", f"{memory}M", f"--stats={self.path('stats')}")
+            self.assertIn(result.exit, (0, h.BUDGET), f"{number} in {memory} MiB: {result}")
+            if result.exit == 0:
+                self.assertSameBytes(result.out, want.out)
+                done += 1
+            else:
+                enough = re.search(r"--memory (\d+)M", result.text)[1]
+                self.assertLess(int(enough), 64, result.text)
+                self.assertSameBytes(h.carbide("group", *words, "-S", enough + "M").out, want.out)
+            if h.PLAIN:
+                self.assertLessEqual(json.loads(self.read("stats"))["stats"]["rss_peak_bytes"], (memory << 20) + h.DEBUG_BYTES, f"{number} in {memory} MiB")
+        self.assertGreater(done, 0)
 
     def test_the_least_budget_that_is_named_for_a_compressed_input_will_do(self):
         plain = self.table(60_000)

@@ -27,6 +27,8 @@ static void test_batches_count_all_partitions_of_any_plan(void **ctx) {
                                       .fields = 1 + (size_t)between(0, 8),
                                       .read_extra = 32 * 1024,
                                       .work_factor = between(1, 8),
+                                      .work_least = (size_t)between(0, 3e5),
+                                      .work_wanted = (size_t)between(0, 3e6),
                                       .result_factor = between(0.1, 3),
                                       .result_rows = between(0, 2) < 1 ? 0 : rows,
                                       .outputs = between(0, 4) < 3 ? 0 : 2,
@@ -39,14 +41,39 @@ static void test_batches_count_all_partitions_of_any_plan(void **ctx) {
         size_t most = cbi_max(z->parts, z->ranges * cbi_job_outputs(&job));
         assert_true(cbi_batch_memory(z->batch, (uint32_t)most) <= z->batch_memory);
         assert_true(z->batch_memory + z->work <= z->worker);
+        assert_true(z->work >= job.demand.work_least);
+        assert_true(z->lean || z->work >= job.demand.work_wanted);
         assert_true(z->shared + z->threads * z->worker + z->segments * z->segment <= z->usable);
     }
     assert_true(planned > 1000);
 }
 
+/* What is only wanted turns no plan into a failure. */
+static void test_a_plan_does_without_what_is_only_wanted(void **ctx) {
+    (void)ctx;
+    unsigned lean = 0;
+    for (int i = 0; i < 1000; i++) {
+        cbi_job job = {.o = {.threads = 1 + (unsigned)between(0, 4)}};
+        job.o.memory_bytes = (uint64_t)(between(8, 40) * (double)(1 << 20));
+        job.ground.baseline = 3 << 20;
+        job.demand = (cbi_job_demand){.stored_bytes = between(1, 1e9),
+                                      .row_bytes = 100,
+                                      .record_bytes = 30,
+                                      .work_factor = 2,
+                                      .result_factor = 1};
+        cb_error err;
+        cb_status without = cbi_job_size(&job, &err);
+        job.demand.work_wanted = (size_t)between(0, 2e7);
+        assert_int_equal(cbi_job_size(&job, &err), without);
+        lean += without == CB_OK && job.sizes.lean;
+    }
+    assert_true(lean > 50);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_batches_count_all_partitions_of_any_plan),
+        cmocka_unit_test(test_a_plan_does_without_what_is_only_wanted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
