@@ -10,6 +10,7 @@ has to be the right bytes with exit 0, or an error: a message, a fitting exit co
     CARBIDE=build/fault/bin/carbide tests/fault/test_loop.py [--long]
 """
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -66,9 +67,9 @@ class Loop(h.Case):
         shutil.rmtree(self.path("parts"), ignore_errors=True)
         to = self.path("parts/{}.csv") if self.verb == "partition" else self.path("out")
         command = ["-T", self.temp, "-o", to, *self.arguments]
-        if self.stdin:
+        if self.stdin:  # by a pipe: a file would be read as one
             with open(self.stdin, "rb") as f:
-                return h.carbide(self.verb, *command, env=self.environment(setting), stdin=f, timeout=30)
+                return h.carbide(self.verb, *command, env=self.environment(setting), stdin=f.read(), timeout=30)
         return h.carbide(self.verb, *command, env=self.environment(setting), timeout=30)
 
     def verdict(self, setting, result):
@@ -103,16 +104,18 @@ class Loop(h.Case):
             return None if helpless else f"left beside the output: {beside}"
         return None
 
-    def sample(self, calls, most):
+    def sample(self, calls, most, late=False):
         """Every n when that is affordable; else the first, the last and some at even distances, shifted by the seed."""
-        if h.LONG or calls <= most:
+        if h.LONG or calls <= (most if not late else 50):
             return list(range(1, calls + 2))
+        if late:  # one in four from all of it, the others from its second half
+            return [1 + int(calls * (self.random.random() if i % 4 == 0 else 0.5 + self.random.random() / 2)) for i in range(most)]
         edge = most // 4
         step = (calls - 2 * edge) / (most - 2 * edge)
         middle = {edge + 1 + int((i + self.random.random()) * step) for i in range(most - 2 * edge)}
         return sorted({*range(1, edge + 1), *middle, *range(calls - edge + 1, calls + 2)})
 
-    def loop(self, arguments, stdin=None, kinds=KINDS):
+    def loop(self, arguments, stdin=None, kinds=KINDS, late=False):
         self.scenario(arguments, stdin)
         started, points, refused, wrong, report = time.monotonic(), 0, 0, [], []
         plan = [(kind, error, how) for kind, errors in kinds.items() for error in (errors if h.LONG else errors[:1]) for how in ("once", "ever")]
@@ -127,7 +130,7 @@ class Loop(h.Case):
             begun = time.monotonic()
             done = 0
             most = 10_000_000 if h.LONG else 200
-            numbers = self.sample(calls, most)
+            numbers = self.sample(calls, most, late)
             if not h.LONG:
                 self.random.shuffle(numbers)
             for n in numbers:
@@ -182,6 +185,26 @@ class Loop(h.Case):
     def test_a_spilling_deduplication(self):
         self.verb = "dedupe"
         self.loop(["--memory", "8M", "-k", "b,a", "--keep", "last", self.table(120_000)])
+
+    def divided(self, memory, *words):
+        """A stream whose partitions do not fit: they are divided. Tables, workers and requests for pieces come late in the run."""
+        rows = 600_000
+        text = b"".join(b"%07d,%d,%s\n" % (n * 7919 % rows, n * 31 % 10 ** 6, b"x" * (n % 12)) for n in range(rows))
+        source = self.write("in.csv", b"a,b,c\n" + text)
+        words = ["--memory", memory, "--format", "csv", "--parallel", "2", *words]
+        with open(source, "rb") as f:
+            result = h.carbide(self.verb, *words, "-o", "/dev/null", f"--stats={self.path('report')}", stdin=f.read(), env=h.C_LOCALE)
+        self.assertEnded(result, 0)
+        self.assertGreater(json.loads(self.read("report"))["stats"]["divided"], 0)
+        self.loop(words, stdin=source, late=True)
+
+    def test_a_group_by_that_divides(self):
+        self.verb = "group"
+        self.divided("14M", "-k", "a", "median(b)", "first(c)", "-")
+
+    def test_a_deduplication_that_divides(self):
+        self.verb = "dedupe"
+        self.divided("14M", "-k", "a,b", "--keep", "last", "-")
 
     def test_a_spilling_join(self):
         self.verb = "join"
