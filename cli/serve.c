@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `carbide serve`: blocks for the other processes of this machine, until a signal ends it. */
+#include "carbide/level.h"
 #include "carbide/server.h"
 
 #include <errno.h>
@@ -38,6 +39,7 @@ enum {
     SERVE_ADVERTISE,
     SERVE_HOST,
     SERVE_RACK,
+    SERVE_CACHE,
     SERVE_STATUS,
     SERVE_WEB,
     SERVE_QUIET,
@@ -139,6 +141,13 @@ static const cli_option options[] = {
      .arg = CLI_ARG_NEEDED,
      .meta = "LABEL",
      .help = "what fails together with it"},
+    {.id = SERVE_CACHE,
+     .name = "cache-remote",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "LEVEL",
+     .values = "MEMORY_ONLY_SER MEMORY_AND_DISK_SER DISK_ONLY",
+     .help = "blocks that were read at other executors stay here at\nLEVEL (MEMORY_ONLY_SER ...), "
+             "and leave before all others"},
     {.id = SERVE_STATUS,
      .name = "status",
      .arg = CLI_ARG_NEEDED,
@@ -314,6 +323,14 @@ static bool take_number(const char *seen, const char *value, bool size, uint64_t
     return false;
 }
 
+static bool take_level(const char *seen, const char *value, cb_level *level) {
+    if (cb_level_parse(value, level, NULL) == CB_OK && *level != CB_LEVEL_NONE)
+        return true;
+    (void)cli_usage_error("serve", "invalid argument '%s' for '%s'; valid are: %s", value, seen,
+                          "MEMORY_ONLY_SER MEMORY_AND_DISK_SER DISK_ONLY");
+    return false;
+}
+
 static bool take_option(cli_parser *parser, int id, const char *value, cb_server_options *o,
                         bool *quiet) {
     enum { CONNECTIONS_MOST = 65536, WORKERS_MOST = 16, SECONDS_MOST = 86400 };
@@ -358,6 +375,7 @@ static bool take_option(cli_parser *parser, int id, const char *value, cb_server
         case SERVE_ADVERTISE: o->advertise = value; return true;
         case SERVE_HOST: o->host = value; return true;
         case SERVE_RACK: o->rack = value; return true;
+        case SERVE_CACHE: return take_level(parser->seen, value, &o->cache_level);
         case SERVE_STATUS: o->status = value; return true;
         case SERVE_WEB: web_listen = value; return true;
         default: *quiet = true; return id == SERVE_QUIET;
@@ -375,8 +393,8 @@ static bool check_options(cb_server_options *o) {
         missing = "a password is for those who connect by TCP (--listen ADDRESS:PORT)";
     else if (directory_url != NULL && o->listen == NULL)
         missing = "where do other executors reach it? (--listen ADDRESS:PORT)";
-    else if (directory_url == NULL &&
-             (o->name != NULL || o->advertise != NULL || o->host != NULL || o->rack != NULL))
+    else if (directory_url == NULL && (o->name != NULL || o->advertise != NULL || o->host != NULL ||
+                                       o->rack != NULL || o->cache_level != 0))
         missing = "these are for a directory (--directory URL)";
     else if (o->keep != NULL && o->folder == NULL)
         missing = "where shall blocks be kept? (-T DIR)";

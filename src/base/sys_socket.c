@@ -181,6 +181,11 @@ ssize_t cbi_sys_receive(int fd, void *buf, size_t bytes) {
     return got < 0 ? -errno : got;
 }
 
+bool cbi_sys_has_ended(int fd) {
+    char byte;
+    return recv(fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 /** The first descriptor that came; more than one is nobody's, and closed. */
 static int take_descriptors(const struct msghdr *m) {
     int first = -1;

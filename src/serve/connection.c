@@ -226,7 +226,9 @@ static bool take_head(cb_server *s, cbi_connection *c, cb_error *err) {
         return false;
     }
     if (status == CB_OK && !cbi_name_check(at + CBI_HEAD_BYTES, c->head.name_bytes)) {
-        status = cbi_fail(err, CB_EINVAL, "A block's name cannot have a zero byte in it.");
+        status = cbi_fail(err, CB_EINVAL,
+                          "A block's name cannot have a zero byte in it, nor begin as the "
+                          "server's own do.");
     }
     if (status != CB_OK) {
         c->ending = true; /* there is no telling where the next request begins */

@@ -114,6 +114,18 @@ cb_status cbi_copies_leave(cbi_copies *copies, cb_error *err);
  * with CBI_JOB_FETCH; then it is handed back. false: not any more. */
 bool cbi_copies_fetch(cbi_copies *copies, struct cbi_connection *c);
 
+/* Blocks of others that stay here (copies_cache.c). */
+
+/** Whether it is the name of one. */
+bool cbi_cached_is(const char *name);
+/** The block's own name; of another block as it is. */
+const char *cbi_cached_of(const char *name);
+/** As cbi_copies_end_block, of what is kept of another executor's block. */
+void cbi_cached_drop(cbi_copies *copies, cb_block_task *task, const char *name,
+                     uint64_t generation);
+/** How often one was given instead of being read elsewhere. */
+uint64_t cbi_cached_hits(const cbi_copies *copies);
+
 /* CARBIDE.COMPUTE (copies_claim.c): the rest is fetchers' business, as the above. */
 
 /** The connection waits no more for what another one computes. false: it did not. */

@@ -75,7 +75,7 @@ static cb_status sweep_one(cbi_copies *cp, void *ctx, const cb_block_status *b, 
     const sweep *s = ctx;
     (void)err;
     if (b->generation <= s->grave->generation &&
-        cbi_grave_covers(s->grave->kind, s->grave->number, "", b->name)) {
+        cbi_grave_covers(s->grave->kind, s->grave->number, "", cbi_cached_of(b->name))) {
         cbi_copies_end_block(cp, s->task, b->name, s->grave->generation);
     }
     return CB_OK;
@@ -127,6 +127,9 @@ cb_status cbi_copies_track(cbi_copies *cp, const cb_block_status *b, cb_error *e
 
 static cb_status track_one(cbi_copies *cp, void *ctx, const cb_block_status *b, cb_error *err) {
     (void)ctx;
+    if (cbi_cached_is(b->name)) {
+        return CB_OK;
+    }
     return cbi_copies_track(cp, b, err);
 }
 

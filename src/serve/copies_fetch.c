@@ -3,7 +3,8 @@
  * A block that is asked for here and lies elsewhere. The directory says who has it; of those that
  * have its newest generation the nearest is asked, and the next one when he does not answer, has it
  * no more, or sends other bytes. They come into memory as those of a put do, which is given back
- * when the client has them: no copy stays. The client's connection is a fetcher's meanwhile.
+ * when the client has them: no copy stays, unless
+ * that is wanted (copies_cache.c). The client's connection is a fetcher's meanwhile.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -37,15 +38,16 @@ static bool receive_head(cbi_wire *w, char head[CBI_COPIES_LINE], size_t *at, si
 
 /** All of it into c->fill. CB_EIO: not from him. */
 static cb_status receive_block(cbi_wire *w, cbi_connection *c, uint64_t checksum, cb_error *err) {
-    char head[CBI_COPIES_LINE];
+    char head[CBI_COPIES_LINE], name[CB_BLOCK_NAME_MAX + 1];
     size_t at = 0, end = 0, got = 0;
     uint64_t bytes = 0;
     XXH3_state_t sum;
     if (!receive_head(w, head, &at, &end, &bytes)) {
         return cbi_fail(err, CB_EIO, "Block %s did not come.", c->name);
     }
-    CB_TRY(cbi_fill_begin_over(c->task, c->name, CB_LEVEL_MEMORY_ONLY_SER, bytes, true, &c->fill,
-                               err));
+    cbi_cached_begin(w->copies, c, name);
+    CB_TRY(
+        cbi_fill_begin_over(c->task, name, CB_LEVEL_MEMORY_ONLY_SER, bytes, true, &c->fill, err));
     (void)XXH3_64bits_reset(&sum);
     while (c->fill.filled < bytes) {
         uint8_t *to = NULL;
@@ -90,6 +92,9 @@ static cb_status fetch_from(cbi_copy_fetcher *f, cbi_connection *c, const char *
     cb_status status = CB_EIO;
     if (there && cbi_wire_send(&w, r.bytes, r.count)) {
         status = receive_block(&w, c, place->checksum, err);
+        if (status == CB_OK) {
+            status = cbi_cached_keep(f->copies, c, place, err);
+        }
     } else {
         status = cbi_fail(err, CB_EIO, "The executor at %.127s does not answer.", address);
     }
@@ -154,6 +159,9 @@ cb_status cbi_copies_fetch_now(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connecti
                         c->name);
     }
     count = find_sources(cp, f, c->name, cbi_min(count, CBI_COPY_VIEWS));
+    if (count > 0 && cbi_cached_get(cp, c, &f->sources[0].place)) {
+        return CB_OK;
+    }
     cb_status status =
         count == 0 ? cbi_fail(err, CB_ENOTFOUND, "Nobody has block %s.", c->name) : CB_EIO;
     for (size_t i = 0; i < count && status == CB_EIO && !atomic_load(&cp->quit); i++) {

@@ -94,6 +94,7 @@ struct cbi_copies {
     _Atomic bool closing;  /* all of them have been moved: no put begins to be seen any more */
     _Atomic uint32_t puts; /* that are about to be seen */
     _Atomic uint32_t claim_count;
+    _Atomic uint64_t cached_hits;
     _Atomic uint64_t tracked; /* blocks of the machine: without any, nobody needs to ask it */
     /* guarded by mutex */
     cbi_mutex mutex;
@@ -178,6 +179,20 @@ cb_status cbi_copies_fetch_now(cbi_copies *copies, cbi_copy_fetcher *fetcher, cb
 void cbi_copies_fetch_all(void *ctx);
 /** After their end: who waits is told so. */
 void cbi_copies_fetch_none(cbi_copies *copies);
+
+/* copies_cache.c */
+
+/** The name under which it is kept. false: it is not, for it is too long. */
+bool cbi_cached_name(const char *name, char cached[CB_BLOCK_NAME_MAX + 1]);
+/** What lies here of the block, if it is what the place says, into c->own. */
+bool cbi_cached_get(cbi_copies *copies, cbi_connection *c, const cb_place *place);
+/** Under what name its bytes are taken. */
+void cbi_cached_begin(const cbi_copies *copies, cbi_connection *c,
+                      char name[CB_BLOCK_NAME_MAX + 1]);
+/** They are all in c->fill: they are kept, and c->own has them, if that is wanted and can be.
+ * CB_EIO: and they are lost. */
+cb_status cbi_cached_keep(cbi_copies *copies, cbi_connection *c, const cb_place *place,
+                          cb_error *err);
 
 /* copies_claim.c */
 

@@ -39,6 +39,9 @@ static cb_place place_of(const cb_block_status *b) {
 void cbi_executor_note(void *ctx, const cb_block_status *b) {
     const cb_server *s = ctx;
     const cb_place place = place_of(b);
+    if (cbi_cached_is(b->name)) {
+        return; /* nobody counts upon it */
+    }
     if (s->copies != NULL) {
         cbi_copies_note(s->copies, b);
         cbi_copies_claims_note(s->copies, b);
@@ -62,7 +65,9 @@ static void list_one(void *ctx, const cb_block_status *b, cb_level level, uint32
     const cb_place place = place_of(b);
     (void)level;
     (void)readers;
-    l->tell(l->ctx, b->name, &place);
+    if (!cbi_cached_is(b->name)) {
+        l->tell(l->ctx, b->name, &place);
+    }
 }
 
 void cb_server_list(const cb_server *s, uint64_t *at, size_t each, size_t room, cb_place_fn tell,
@@ -77,6 +82,14 @@ static void list(void *ctx, uint64_t *at, size_t each, size_t room, cb_place_fn 
 }
 
 cb_status cbi_executor_prepare(cb_server *s, const cb_server_options *o, cb_error *err) {
+    if (o->cache_level != 0 &&
+        (o->directory == NULL || cb_level_check(o->cache_level, NULL) != CB_OK ||
+         (o->cache_level & (CB_LEVEL_IN_MEMORY | CB_LEVEL_ON_DISK)) == 0 ||
+         ((o->cache_level & CB_LEVEL_ON_DISK) != 0 && o->folder == NULL))) {
+        return cbi_fail(err, CB_EINVAL,
+                        "Blocks of other executors are kept by an executor, at a level with memory "
+                        "or, where it has a folder, with disk.");
+    }
     if (o->directory == NULL) {
         return CB_OK;
     }
@@ -84,6 +97,8 @@ cb_status cbi_executor_prepare(cb_server *s, const cb_server_options *o, cb_erro
         return cbi_fail(err, CB_EINVAL, "An executor must listen at an address for the others.");
     }
     s->directory = *o->directory;
+    s->cache_level = o->cache_level & (CB_LEVEL_IN_MEMORY | CB_LEVEL_ON_DISK);
+    s->cache_level |= s->cache_level != 0 ? CB_LEVEL(0, 1) : 0; /* one copy */
     return CB_OK;
 }
 

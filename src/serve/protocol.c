@@ -89,7 +89,9 @@ cb_status cbi_reply_check(const cbi_head *r, const cbi_head *request, cb_error *
 }
 
 bool cbi_name_check(const uint8_t *name, size_t bytes) {
-    return memchr(name, '\0', bytes) == NULL;
+    bool reserved = bytes >= CBI_NAME_RESERVED_BYTES &&
+                    memcmp(name, CBI_NAME_RESERVED, CBI_NAME_RESERVED_BYTES) == 0;
+    return memchr(name, '\0', bytes) == NULL && !reserved;
 }
 
 size_t cbi_entry_encode(const cbi_entry *e, uint8_t *to) {

@@ -54,7 +54,11 @@ cb_status cbi_head_decode(const uint8_t from[CBI_HEAD_BYTES], cbi_head *head, cb
 cb_status cbi_request_check(const cbi_head *head, cb_error *err);
 /** Whether it can be the reply to that request. CB_EDATA. */
 cb_status cbi_reply_check(const cbi_head *reply, const cbi_head *request, cb_error *err);
-/** Whether a name can be one: no zero byte in it. */
+/** What a server keeps for itself begins with it. */
+#define CBI_NAME_RESERVED "\001remote\001"
+enum { CBI_NAME_RESERVED_BYTES = sizeof CBI_NAME_RESERVED - 1 };
+
+/** Whether a name can be one: no zero byte in it, and it does not begin as reserved ones do. */
 bool cbi_name_check(const uint8_t *name, size_t bytes);
 
 typedef struct cbi_entry {

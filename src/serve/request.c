@@ -451,6 +451,7 @@ static cb_status bury(const cb_server *s, cbi_connection *c, cb_error *err) {
     } else {
         cbi_copies_end_block(s->copies, c->task, c->name, g->generation);
     }
+    cbi_cached_drop(s->copies, c->task, c->name, g->generation);
     return CB_OK;
 }
 
@@ -462,6 +463,9 @@ typedef struct page {
 static void write_entry(void *ctx, const cb_block_status *status, cb_level level,
                         uint32_t readers) {
     page *p = ctx;
+    if (cbi_cached_is(status->name)) {
+        return;
+    }
     const cbi_entry e = {.memory_bytes = status->memory_bytes,
                          .disk_bytes = status->disk_bytes,
                          .readers = readers,

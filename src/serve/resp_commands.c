@@ -150,6 +150,10 @@ void cbi_resp_got_block(cb_server *s, cbi_connection *c) {
 }
 
 void cbi_resp_fetched_block(cb_server *s, cbi_connection *c) {
+    if (c->own.block != NULL) { /* it stays here */
+        cbi_resp_got_block(s, c);
+        return;
+    }
     uint64_t from = 0, count = c->fill.bytes;
     if (c->resp->asks == ASKS_RANGE) {
         count = range_of(c->resp, c->fill.bytes, &from);
@@ -498,6 +502,9 @@ static void write_name(void *ctx, const cb_block_status *status, cb_level level,
     names *n = ctx;
     (void)level;
     (void)readers;
+    if (cbi_cached_is(status->name)) {
+        return;
+    }
     n->bytes += cbi_resp_put_bulk(n->at + n->bytes, status->name, strlen(status->name));
 }
 
@@ -750,14 +757,15 @@ static void do_info(cb_server *s, cbi_connection *c, args *a) {
         "# Stats\r\ntotal_commands_processed:%llu\r\nkeyspace_hits:%llu\r\n"
         "keyspace_misses:%llu\r\nevicted_keys:%llu\r\nrejected_connections:%llu\r\n\r\n"
         "# Replication\r\nrole:master\r\nconnected_slaves:%llu\r\ncopies_here:%llu\r\n"
-        "copies_short:%llu\r\ncopies_sent:%llu\r\ncopies_mended:%llu\r\n\r\n"
+        "copies_short:%llu\r\ncopies_sent:%llu\r\ncopies_mended:%llu\r\n"
+        "remote_cached_hits:%llu\r\n\r\n"
         "# Keyspace\r\ndb0:keys=%llu,expires=0,avg_ttl=0\r\n",
         CARBIDE_VERSION, (unsigned)s->address.port,
         (unsigned long long)((cbi_sys_clock_ns() - s->started_ns) / 1000000000), N(connections),
         (unsigned)s->connections_max, N(accounted_bytes), N(accounted_peak_bytes), N(budget_bytes),
         N(memory_bytes), N(storage_max_bytes), N(disk_bytes), N(requests), N(hits), N(misses),
         N(evicted), N(connections_refused), F(peers), F(blocks), F(watched), F(sent), F(mended),
-        N(blocks));
+        (unsigned long long)(s->copies != NULL ? cbi_cached_hits(s->copies) : 0), N(blocks));
 #undef F
 #undef N
     say_bulk(c, text, cbi_min((size_t)length, sizeof text - 1));

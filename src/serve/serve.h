@@ -178,7 +178,8 @@ struct cb_server {
     char *password;                     /* NULL: none is needed */
     struct stat socket_id;
     cb_level level;
-    uint64_t disk_bytes; /* for blocks, at most */
+    cb_level cache_level; /* of blocks that were read elsewhere; 0: they do not stay */
+    uint64_t disk_bytes;  /* for blocks, at most */
     bool others, tcp_wanted;
     uint32_t connections_max, leases_max, worker_count;
     uint64_t timeout_ns;

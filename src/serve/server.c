@@ -320,6 +320,11 @@ static void forgive(cb_server *s, uint64_t missed_ns) {
     }
 }
 
+/** For what somebody else computes, for as long as it said: its socket is not polled meanwhile. */
+static bool waits_for_another(const cbi_connection *c) {
+    return c->state == CBI_BUSY && c->job == CBI_JOB_FETCH && c->resp->computes && c->fd >= 0;
+}
+
 /** Ends those whose time is over; answers whether somebody has a deadline. */
 static bool look_at_clock(cb_server *s) {
     uint64_t now = cbi_sys_clock_ns(), since = now - s->looked_ns;
@@ -334,6 +339,9 @@ static bool look_at_clock(cb_server *s) {
     bool any = false;
     for (uint32_t i = 0; i < s->connections_max; i++) {
         cbi_connection *c = &s->connections[i];
+        if (waits_for_another(c) && cbi_sys_has_ended(c->fd)) {
+            cbi_connection_end(s, c);
+        }
         if (c->state == CBI_FREE || c->state == CBI_BUSY || c->deadline_ns == 0) {
             any = any || c->state == CBI_BUSY;
             continue;

@@ -183,8 +183,9 @@ static cb_status enter(cbi_fill *f, cbi_node *n, bool over, cb_error *err) {
             cbi_max(f->identity.generation, cbi_node_identity(n).generation + 1);
     }
     cbi_node_identify(&b->index, n, f->identity);
+    n->entry.cold = f->cold;
     cbi_lock_give(cbi_blocks_lock_of(b));
-    cbi_put_done(f->task, n, &f->contents, f->file, NULL);
+    cbi_put_done(f->task, n, &f->contents, f->file, f->ref);
     f->contents = (cbi_contents){0};
     cbi_fill_cancel(f);
     return CB_OK;

@@ -184,6 +184,8 @@ typedef struct cbi_fill {
     cbi_on_disk file;
     cbi_identity identity; /* that it will have; to be set before finish or replace */
     bool handed_over;      /* its generation is another's: it takes no newer one's place */
+    bool cold;             /* it leaves memory before those that are not */
+    cb_block_ref *ref;     /* gets a reader's lock with finish or replace; NULL: nobody */
     char name[CB_BLOCK_NAME_MAX + 1];
 } cbi_fill;
 

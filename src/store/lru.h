@@ -22,24 +22,29 @@ typedef struct cbi_lru_entry {
     cb_mode mode;
     uint32_t pins; /* readers: cannot be evicted meanwhile */
     bool marked;   /* chosen, on its way out */
+    bool cold;     /* leaves before all that are not; set before it is added */
 } cbi_lru_entry;
 
-typedef struct cbi_lru {
+typedef struct cbi_lru_list {
     cbi_lru_entry *oldest, *newest;
+} cbi_lru_list;
+
+typedef struct cbi_lru {
+    cbi_lru_list cold, others;
     size_t count;
 } cbi_lru;
 
-/** bytes, data_set and mode are set; it becomes the newest. */
+/** bytes, data_set, mode and cold are set; it becomes the newest. */
 void cbi_lru_add(cbi_lru *lru, cbi_lru_entry *entry);
 void cbi_lru_remove(cbi_lru *lru, cbi_lru_entry *entry);
 /** It was read: the newest now. */
 void cbi_lru_touch(cbi_lru *lru, cbi_lru_entry *entry);
 
 /**
- * Marks the least recently used entries of `mode` until they make `bytes` together: none that is
- * pinned or marked, none of `data_set` (CBI_NO_DATA_SET: all may go). They come out in that order,
- * linked by next_victim, and the sum of their bytes is the answer. When they do not make `bytes`
- * nothing is marked, *victims is NULL and the answer 0.
+ * Marks the least recently used entries of `mode`, cold ones first, until they make `bytes`: none
+ * that is pinned or marked, none of `data_set` (CBI_NO_DATA_SET: all may go). They come out in that
+ * order, linked by next_victim, and the sum of their bytes is the answer. When they do not make
+ * `bytes` nothing is marked, *victims is NULL and the answer 0.
  */
 uint64_t cbi_lru_choose(cbi_lru *lru, cb_mode mode, uint64_t bytes, int64_t data_set,
                         cbi_lru_entry **victims);

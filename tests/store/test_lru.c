@@ -30,6 +30,28 @@ static void test_lru__the_least_recently_used_leave_first(void **state) {
     assert_int_equal(cbi_lru_choose(&lru, CB_HEAP, 101, CBI_NO_DATA_SET, &victims), 200);
 }
 
+static void test_lru__the_cold_leave_before_all_others(void **state) {
+    (void)state;
+    cbi_lru lru = {0};
+    cbi_lru_entry e[4], *victims = NULL;
+    for (int i = 0; i < 4; i++) {
+        e[i] = entry(100, CBI_NO_DATA_SET, CB_HEAP);
+        e[i].cold = i >= 2;
+        cbi_lru_add(&lru, &e[i]);
+    }
+    cbi_lru_touch(&lru, &e[2]); /* among its like */
+    assert_int_equal(cbi_lru_choose(&lru, CB_HEAP, 300, CBI_NO_DATA_SET, &victims), 300);
+    assert_ptr_equal(victims, &e[3]);
+    assert_ptr_equal(e[3].next_victim, &e[2]);
+    assert_ptr_equal(e[2].next_victim, &e[0]);
+    cbi_lru_unmark(victims);
+    cbi_lru_remove(&lru, &e[3]);
+    cbi_lru_remove(&lru, &e[0]);
+    assert_int_equal(cbi_lru_choose(&lru, CB_HEAP, 101, CBI_NO_DATA_SET, &victims), 200);
+    assert_ptr_equal(victims, &e[2]);
+    assert_ptr_equal(e[2].next_victim, &e[1]);
+}
+
 static void test_lru__all_or_nothing(void **state) {
     (void)state;
     cbi_lru lru = {0};
@@ -68,13 +90,14 @@ static void test_lru__empty_blocks_leave_on_the_way(void **state) {
     cbi_lru_remove(&lru, &a);
     cbi_lru_remove(&lru, &b);
     assert_int_equal(lru.count, 0);
-    assert_null(lru.oldest);
-    assert_null(lru.newest);
+    assert_null(lru.others.oldest);
+    assert_null(lru.others.newest);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lru__the_least_recently_used_leave_first),
+        cmocka_unit_test(test_lru__the_cold_leave_before_all_others),
         cmocka_unit_test(test_lru__all_or_nothing),
         cmocka_unit_test(test_lru__neither_kin_nor_what_is_read_leaves),
         cmocka_unit_test(test_lru__empty_blocks_leave_on_the_way),

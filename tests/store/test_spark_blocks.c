@@ -331,8 +331,8 @@ static void test_clearing_gives_all_memory_back(void **state) {
         assert_true(unroll(&s, &b[0], 100, &kept));
         assert_true(unroll(&s, &b[1], 100, &kept));
         assert_true(reserve(&s, 1000));
-        while (s.accounts.lru.oldest != NULL) {
-            take_out(&s, (block *)s.accounts.lru.oldest);
+        while (s.accounts.lru.others.oldest != NULL) {
+            take_out(&s, (block *)s.accounts.lru.others.oldest);
         }
         assert_int_equal(used(&s), 1000);
         give_back(&s, 1000);
