@@ -21,14 +21,23 @@
 #include "carbide/level.h"
 #include "carbide/monitor.h"
 #include "cli.h"
+#include "frame.h"
 #include "options.h"
+#include "top_cluster.h"
 
-enum { TOP_JSON = 1, TOP_OPENMETRICS, TOP_INTERVAL, TOP_COUNT, TOP_HELP };
-enum { TEXT_BYTES = 64 * 1024, PATH_BYTES = 4096, WIDTH_PLAIN = 100, WIDTH_MAX = 250 };
+enum { TOP_JSON = 1, TOP_OPENMETRICS, TOP_DIRECTORY, TOP_INTERVAL, TOP_COUNT, TOP_HELP };
+enum { PATH_BYTES = 4096, WIDTH_PLAIN = 100, WIDTH_MAX = CLI_FRAME_WIDTH_MAX };
 
 static const cli_option options[] = {
     {.id = TOP_JSON, .name = "json", .help = "one answer as JSON"},
     {.id = TOP_OPENMETRICS, .name = "openmetrics", .help = "one answer as OpenMetrics text"},
+    {.id = TOP_DIRECTORY,
+     .name = "directory",
+     .arg = CLI_ARG_NEEDED,
+     .meta = "URL",
+     .help =
+         "all executors of a Redis server and their blocks, as\nserve's web pages; without PAGE "
+         "CARBIDE_DIRECTORY otherwise"},
     {.id = TOP_INTERVAL,
      .letter = 'd',
      .name = "interval",
@@ -47,27 +56,21 @@ static const cli_group groups[] = {{"Options", options, CLI_COUNT(options)}};
 const cli_verb cli_verb_top = {
     .name = "top",
     .summary = "who holds the memory of a running process",
-    .usage = "top [OPTION]... PAGE|PID",
+    .usage = "top [OPTION]... {PAGE|PID|--directory URL}",
     .examples = "carbide top /tmp/sort.status           watch it; q ends\n"
-                "carbide top --json 12345               once, for a program",
+                "carbide top --json 12345               once, for a program\n"
+                "carbide top --directory redis://127.0.0.1:6379      all executors",
     .notes = "PAGE is the file that the process was told to publish its figures in.",
     .groups = groups,
     .group_count = CLI_COUNT(groups),
 };
 
 typedef struct top_args {
-    const char *operand;
+    const char *operand, *directory;
     bool json, openmetrics;
     double interval;
     uint64_t count; /* 0: no limit */
 } top_args;
-
-typedef struct frame {
-    char text[TEXT_BYTES];
-    size_t used;
-    int width, rows, rows_max; /* rows_max 0: no limit */
-    bool terminal;
-} frame;
 
 static volatile sig_atomic_t ended;
 
@@ -80,9 +83,7 @@ static void on_resize(int number) {
 
 /* ---- a frame ---- */
 
-/** One line, cut to the width. */
-static void line(frame *f, const char *fmt, ...) CLI_PRINTF(2, 3);
-static void line(frame *f, const char *fmt, ...) {
+void cli_frame_line(cli_frame *f, const char *fmt, ...) {
     char text[WIDTH_MAX * 4];
     va_list args;
     va_start(args, fmt);
@@ -102,8 +103,7 @@ static void line(frame *f, const char *fmt, ...) {
     f->rows++;
 }
 
-/** "12.5M". */
-static const char *size_text(uint64_t bytes, char text[16]) {
+const char *cli_frame_size(uint64_t bytes, char text[16]) {
     static const char units[] = "BKMGTPE";
     double value = (double)bytes;
     size_t unit = 0;
@@ -125,7 +125,7 @@ static int cells_of(uint64_t bytes, uint64_t whole, int width) {
 
 /** Execution from the left, storage from the right, the border between the pools where it stands;
  *  below it where storage's region begins. */
-static void draw_mode(frame *f, const cb_figures *g, cb_mode mode) {
+static void draw_mode(cli_frame *f, const cb_figures *g, cb_mode mode) {
     const cb_pool_stats *e = &g->pools[CB_EXECUTION][mode], *s = &g->pools[CB_STORAGE][mode];
     uint64_t whole = e->size + s->size;
     char bar[WIDTH_MAX + 1], a[16], b[16], c[16], d[16];
@@ -133,9 +133,10 @@ static void draw_mode(frame *f, const cb_figures *g, cb_mode mode) {
     if (whole == 0)
         return;
     width = width > WIDTH_MAX - 2 ? WIDTH_MAX - 2 : width < 10 ? 10 : width;
-    line(f, "%-9s execution %s of %s, storage %s of %s", mode == CB_HEAP ? "heap" : "off-heap",
-         size_text(e->used, a), size_text(e->size, b), size_text(s->used, c),
-         size_text(s->size, d));
+    cli_frame_line(f, "%-9s execution %s of %s, storage %s of %s",
+                   mode == CB_HEAP ? "heap" : "off-heap", cli_frame_size(e->used, a),
+                   cli_frame_size(e->size, b), cli_frame_size(s->used, c),
+                   cli_frame_size(s->size, d));
     int border = cells_of(e->size, whole, width), used = cells_of(e->used, whole, width);
     int stored = cells_of(s->used, whole, width);
     for (int i = 0; i < width; i++)
@@ -143,59 +144,61 @@ static void draw_mode(frame *f, const cb_figures *g, cb_mode mode) {
     if (border < width)
         bar[border] = '|';
     bar[width] = '\0';
-    line(f, "[%s]", bar);
+    cli_frame_line(f, "[%s]", bar);
     int region = width - cells_of(g->storage_region[mode], whole, width);
     if (region < width && g->storage_region[mode] > 0)
-        line(f, " %*s^ storage's own region from here: %s", region, "",
-             size_text(g->storage_region[mode], a));
+        cli_frame_line(f, " %*s^ storage's own region from here: %s", region, "",
+                       cli_frame_size(g->storage_region[mode], a));
 }
 
-static void draw_tree(frame *f, const cb_figures *g) {
+static void draw_tree(cli_frame *f, const cb_figures *g) {
     char a[16], b[16];
     if (g->ledger_count > 0)
-        line(f, "%-28s %10s %10s", "ledger", "bytes", "peak");
+        cli_frame_line(f, "%-28s %10s %10s", "ledger", "bytes", "peak");
     for (uint32_t i = 0; i < g->ledger_count; i++)
-        line(f, "  %-26.26s %10s %10s", g->ledger[i].name, size_text(g->ledger[i].bytes, a),
-             size_text(g->ledger[i].peak, b));
-    line(f, "tasks %" PRIu64 ", waiting for memory %" PRIu64, g->tasks, g->tasks_waiting);
+        cli_frame_line(f, "  %-26.26s %10s %10s", g->ledger[i].name,
+                       cli_frame_size(g->ledger[i].bytes, a), cli_frame_size(g->ledger[i].peak, b));
+    cli_frame_line(f, "tasks %" PRIu64 ", waiting for memory %" PRIu64, g->tasks, g->tasks_waiting);
     for (uint32_t i = 0; i < g->task_count; i++)
-        line(f, "  %-6" PRIu64 " %-19.19s %10s %10s%s", g->task[i].id, g->task[i].name,
-             size_text(g->task[i].bytes, a), size_text(g->task[i].peak, b),
-             g->task[i].waiting ? "  waits" : "");
+        cli_frame_line(f, "  %-6" PRIu64 " %-19.19s %10s %10s%s", g->task[i].id, g->task[i].name,
+                       cli_frame_size(g->task[i].bytes, a), cli_frame_size(g->task[i].peak, b),
+                       g->task[i].waiting ? "  waits" : "");
 }
 
-static void draw_blocks(frame *f, const cb_figures *g) {
+static void draw_blocks(cli_frame *f, const cb_figures *g) {
     const cb_blocks_stats *s = &g->blocks;
     uint64_t looked = s->hits + s->disk_hits + s->misses;
     char a[16], b[16], level[CB_LEVEL_TEXT_MAX];
     if (!g->has_blocks)
         return;
-    line(f, "blocks %" PRIu64 ", hits %.1f %% in memory and %.1f %% on disk of %" PRIu64, s->blocks,
-         looked > 0 ? 100.0 * (double)s->hits / (double)looked : 0.0,
-         looked > 0 ? 100.0 * (double)s->disk_hits / (double)looked : 0.0, looked);
-    line(f,
-         "  evicted %" PRIu64 ", promoted %" PRIu64 ", computed %" PRIu64
-         ", drops that failed %" PRIu64 ", kept %" PRIu64,
-         s->evicted, s->promoted, s->computed, s->drops_failed, s->kept);
+    cli_frame_line(f, "blocks %" PRIu64 ", hits %.1f %% in memory and %.1f %% on disk of %" PRIu64,
+                   s->blocks, looked > 0 ? 100.0 * (double)s->hits / (double)looked : 0.0,
+                   looked > 0 ? 100.0 * (double)s->disk_hits / (double)looked : 0.0, looked);
+    cli_frame_line(f,
+                   "  evicted %" PRIu64 ", promoted %" PRIu64 ", computed %" PRIu64
+                   ", drops that failed %" PRIu64 ", kept %" PRIu64,
+                   s->evicted, s->promoted, s->computed, s->drops_failed, s->kept);
     if (g->level_count > 0)
-        line(f, "  %-34s %9s %9s %9s %9s", "level", "memory", "bytes", "disk", "bytes");
+        cli_frame_line(f, "  %-34s %9s %9s %9s %9s", "level", "memory", "bytes", "disk", "bytes");
     for (uint32_t i = 0; i < g->level_count; i++) {
         const cb_figures_level *l = &g->levels[i];
         cb_level_format(l->level, level);
-        line(f, "  %-34.34s %9" PRIu64 " %9s %9" PRIu64 " %9s", level, l->memory_blocks,
-             size_text(l->memory_bytes, a), l->disk_blocks, size_text(l->disk_bytes, b));
+        cli_frame_line(f, "  %-34.34s %9" PRIu64 " %9s %9" PRIu64 " %9s", level, l->memory_blocks,
+                       cli_frame_size(l->memory_bytes, a), l->disk_blocks,
+                       cli_frame_size(l->disk_bytes, b));
     }
 }
 
-static void draw(frame *f, const cb_figures *g, bool alive) {
+static void draw(cli_frame *f, const cb_figures *g, bool alive) {
     char a[16], b[16], c[16], done[32] = "";
     if (g->fraction > 0)
         (void)snprintf(done, sizeof done, ", %.0f %% done", 100 * g->fraction);
-    line(f, "carbide top: %s, pid %" PRId64 ", %.1f s%s%s", g->what, g->pid,
-         (double)g->elapsed_ns / 1e9, done, alive ? "" : " -- has ended");
-    line(f, "budget %s, accounted %s, peak %s%s%s, spilled %s", size_text(g->budget, a),
-         size_text(g->accounted, b), size_text(g->accounted_peak, c), g->debt > 0 ? ", debt " : "",
-         g->debt > 0 ? "yes" : "", size_text(g->spilled_bytes, done));
+    cli_frame_line(f, "carbide top: %s, pid %" PRId64 ", %.1f s%s%s", g->what, g->pid,
+                   (double)g->elapsed_ns / 1e9, done, alive ? "" : " -- has ended");
+    cli_frame_line(f, "budget %s, accounted %s, peak %s%s%s, spilled %s",
+                   cli_frame_size(g->budget, a), cli_frame_size(g->accounted, b),
+                   cli_frame_size(g->accounted_peak, c), g->debt > 0 ? ", debt " : "",
+                   g->debt > 0 ? "yes" : "", cli_frame_size(g->spilled_bytes, done));
     draw_mode(f, g, CB_HEAP);
     draw_mode(f, g, CB_OFF_HEAP);
     draw_blocks(f, g);
@@ -268,7 +271,7 @@ static bool rest(double seconds, bool terminal) {
     return ended == 0;
 }
 
-static void measure(frame *f) {
+static void measure(cli_frame *f) {
     struct winsize size = {0};
     f->used = 0;
     f->rows = 0;
@@ -280,13 +283,15 @@ static void measure(frame *f) {
     }
 }
 
-static bool show(frame *f, const cb_figures *figures, bool alive) {
+static void begin_frame(cli_frame *f) {
     measure(f);
     if (f->terminal) {
         memcpy(f->text, "\033[H", 3);
         f->used = 3;
     }
-    draw(f, figures, alive);
+}
+
+static bool end_frame(cli_frame *f) {
     if (f->terminal) {
         memcpy(f->text + f->used, "\033[J", 3);
         f->used += 3;
@@ -294,17 +299,23 @@ static bool show(frame *f, const cb_figures *figures, bool alive) {
     return cli_write_all(STDOUT_FILENO, f->text, f->used);
 }
 
+static bool show(cli_frame *f, const cb_figures *figures, bool alive) {
+    begin_frame(f);
+    draw(f, figures, alive);
+    return end_frame(f);
+}
+
 /* ---- the command ---- */
 
 static int tell_once(const top_args *a, const cb_figures *figures) {
-    static char text[TEXT_BYTES];
+    static char text[CLI_FRAME_BYTES];
     (void)cb_figures_write(figures, a->json ? CB_FIGURES_JSON : CB_FIGURES_OPENMETRICS, text,
                            sizeof text);
     return cli_print(text);
 }
 
 static int watch(const top_args *a, const char *path) {
-    static frame f;
+    static cli_frame f;
     static cb_figures figures;
     cb_error err = {0};
     cb_status status = CB_OK;
@@ -330,6 +341,53 @@ static int watch(const top_args *a, const char *path) {
     else
         return CLI_EXIT_OK;
     return written ? cli_exit_code(status) : CLI_EXIT_TROUBLE;
+}
+
+/** The same of all executors; on a terminal a directory that does not answer is waited for. */
+static int watch_directory(const top_args *a) {
+    static cli_frame f;
+    cb_error err = {0};
+    cb_status status = CB_OK;
+    bool written = true;
+    f.terminal = terminal_begin();
+    uint64_t count = a->count > 0 ? a->count : f.terminal ? UINT64_MAX : 1;
+    for (uint64_t i = 0; i < count && written; i++) {
+        if (i > 0 && !rest(a->interval, f.terminal))
+            break;
+        status = cli_top_cluster_look(&err);
+        if (status != CB_OK && !f.terminal)
+            break;
+        begin_frame(&f);
+        if (status == CB_OK)
+            cli_top_cluster_draw(&f);
+        else
+            cli_frame_line(&f, "carbide top: %s", err.message);
+        written = end_frame(&f);
+    }
+    if (f.terminal)
+        terminal_end();
+    if (!written)
+        cli_complain("write failed: 'standard output': %s", strerror(errno));
+    else if (status != CB_OK)
+        cli_complain("%s", err.message);
+    return !written ? CLI_EXIT_TROUBLE : cli_exit_code(status);
+}
+
+static int run_directory(const top_args *a) {
+    cb_error err = {0};
+    int code = cli_top_cluster_begin(a->directory);
+    if (code != CLI_EXIT_OK)
+        return code;
+    if (!a->json) {
+        code = watch_directory(a);
+    } else if (cli_top_cluster_look(&err) == CB_OK) {
+        code = cli_top_cluster_tell();
+    } else {
+        cli_complain("%s", err.message);
+        code = CLI_EXIT_TROUBLE;
+    }
+    cli_top_cluster_end();
+    return code;
 }
 
 static int run(const top_args *a) {
@@ -369,6 +427,7 @@ int cli_top_main(int argc, char **argv) {
         switch (id) {
             case TOP_JSON: a.json = true; break;
             case TOP_OPENMETRICS: a.openmetrics = true; break;
+            case TOP_DIRECTORY: a.directory = value; break;
             case TOP_INTERVAL:
                 if (!read_number(value, 0.05, 3600, &a.interval))
                     return cli_usage_error("top", "'%s' is no number of seconds from 0.05 to 3600",
@@ -384,6 +443,16 @@ int cli_top_main(int argc, char **argv) {
     }
     if (id == CLI_PARSE_ERROR)
         return CLI_EXIT_TROUBLE;
+    if (parser.operand_count == 0 && a.directory == NULL)
+        a.directory = getenv("CARBIDE_DIRECTORY");
+    if (a.directory != NULL && a.directory[0] != '\0') {
+        if (parser.operand_count > 0)
+            return cli_usage_error("top", "extra operand '%s'", parser.argv[0]);
+        if (a.openmetrics)
+            return cli_usage_error("top", "--openmetrics is for one process: each executor has it "
+                                          "at its /metrics (serve --web)");
+        return run_directory(&a);
+    }
     if (parser.operand_count != 1)
         return cli_usage_error("top", "one status page, or one process, is needed");
     if (a.json && a.openmetrics)
