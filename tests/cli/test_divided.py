@@ -46,6 +46,23 @@ class Divided(h.Case):
         self.check("group", self.rows(7919), "-k", "a", "median(b)", "first(c)", "-")
         self.check("group", self.rows(7919, count=2 * ROWS), "-k", "a", "sum(b)", "count()", "-")
 
+    def test_rows_stay_in_order_in_pieces_that_are_divided_again(self):
+        """So much for so little memory that a partition's pieces do not fit either. Each key comes four times, far apart."""
+        h.need_plain_build()
+        rows = 4_000_000
+        source = b"a,b\n" + b"".join(b"%07d,%d\n" % (n * 7919 % rows // 4, n) for n in range(rows))
+        words = ["-k", "a", "collect(b)", "-"]
+        self.stats("group", "1G", source, words)
+        want = self.read("out")
+        first = 13 if h.DEBUG_BYTES else 10
+        for memory in range(first, first + 4):
+            stats = self.stats("group", f"{memory}M", source, words, 1)
+            self.assertSameBytes(self.read("out"), want)
+            self.assertLessEqual(stats["rss_peak_bytes"], stats["budget_bytes"] + h.DEBUG_BYTES)
+            if stats["divided"] > 100:  # there are no twenty partitions
+                return
+        self.fail("no piece was divided again")
+
     def test_one_giant_group_among_small_ones(self):
         source = self.rows(7919, lambda i, n: b"0" if i % 2 else b"%07d" % n, 2 * ROWS)
         self.check("group", source, "-k", "a", "median(b)", "first(c)", "-", divided=SOME)
