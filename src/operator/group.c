@@ -296,6 +296,7 @@ static void sample_key(cb_group *g, const group_row *row, size_t bytes) {
     g->sample_slices += group_key_slice(g, row, &from, &piece);
     for (size_t i = 0; i < bytes; i++)
         g->sample_times[text[i]]++;
+    cbi_brief_see(&g->sample_common, text, bytes);
 }
 
 /* What a record of this row will take. */
@@ -351,12 +352,13 @@ static void sample_row(void *ctx, const cbi_rows *rows, size_t i) {
 static void choose_brief(cb_group *g, double rows) {
     static const double OTHERS_MAX = 0.1, WORTH_BYTES = 8, SLICES_LEAST = 0.9;
     double mean = g->sample_key_bytes / rows;
-    double others = cbi_brief_init(&g->alphabet, g->sample_times);
+    double others = cbi_brief_init(&g->alphabet, g->sample_times, &g->sample_common);
     g->brief = g->places && g->plain && !g->row_is_key && others < OTHERS_MAX &&
                g->sample_slices > SLICES_LEAST * rows && mean >= WORTH_BYTES &&
                group_block_possible(g);
     if (g->brief)
-        g->sample_record_bytes -= rows * (mean * (0.5 - others) - 1);
+        g->sample_record_bytes -=
+            rows * (mean * (0.5 - others) - 1 + __builtin_popcountll(g->alphabet.fixed) / 2.0);
 }
 
 enum { SORT_SAMPLE_BYTES = 256 * 1024 };

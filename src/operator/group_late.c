@@ -65,6 +65,7 @@ cb_status group_late_begin(cb_group *g, cb_error *err) {
         g->again[i].range = UINT32_MAX;
     g->job.put_result = put_result;
     g->job.range_bytes = range_bytes;
+    g->job.place_bytes = PLACE_BYTES;
     return CB_OK;
 }
 
@@ -216,6 +217,32 @@ static inline uint64_t place_of(const uint8_t *key) {
     return (v << 16 | (uint64_t)key[4] << 8 | key[5]) >> 1;
 }
 
+/* What a group of one row shows, then its numbers, which become text here. */
+static cb_status put_numbers(const cb_group *g, cbi_writer *out, const uint8_t *shown, size_t bytes,
+                             const uint8_t *packed, uint8_t end, cb_error *err) {
+    enum { TEXT_MAX = GROUP_LEFT_COLUMNS * (1 + CBI_AS_IS_MAX) + 1 };
+    const cbi_aggregates *a = g->aggs;
+    cbi_value values[GROUP_LEFT_COLUMNS];
+    uint8_t text[TEXT_MAX + CBI_AS_IS_SLACK], *p = text;
+    bool here = bytes + sizeof text < (size_t)(out->end - out->at);
+    (void)group_values_get(g, packed, values);
+    if (CBI_LIKELY(here)) {
+        cbi_copy_short(out->at, shown, bytes);
+        p = out->at + bytes;
+    }
+    for (size_t i = 0; i < a->count; i++) {
+        *p++ = g->separator;
+        p = cbi_as_is_format(&a->items[i], values, p);
+    }
+    *p++ = end;
+    if (CBI_LIKELY(here)) {
+        out->at = p;
+        return CB_OK;
+    }
+    CB_TRY(cbi_writer_put(out, shown, bytes, err));
+    return cbi_writer_put(out, text, (size_t)(p - text), err);
+}
+
 static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *err) {
     const cb_group *g = (const cb_group *)(const void *)w->job;
     group_again *r = &g->again[w->index];
@@ -225,8 +252,9 @@ static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *
         return cbi_writer_put_row(out, row->row, row->row_bytes, true, end, err);
     if (r->range != w->range)
         open_range(g, w, r);
-    uint32_t bytes;
-    const uint8_t *text = cbi_varint_get(row->row, &bytes), *shown = NULL;
+    uint32_t left;
+    const uint8_t *text = cbi_varint_get(row->row, &left), *shown = NULL;
+    uint32_t bytes = g->late_rows ? left : left >> 1;
     size_t text_bytes = (size_t)(row->row + row->row_bytes - text);
     uint64_t start =
         atomic_load_explicit(&g->starts[w->range % w->job->sizes.ranges], memory_order_relaxed);
@@ -235,6 +263,8 @@ static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *
         CB_TRY(cbi_writer_put(out, text, text_bytes, err));
         return cbi_writer_put_row(out, shown, bytes, true, end, err);
     }
+    if (CBI_LIKELY((left & 1) != 0))
+        return put_numbers(g, out, shown, bytes, text, end, err);
     if (CBI_LIKELY(bytes + text_bytes < (size_t)(out->end - out->at))) {
         cbi_copy_short(out->at, shown, bytes);
         out->at += bytes;

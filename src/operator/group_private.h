@@ -70,6 +70,7 @@ struct cb_group {
     uint8_t *sample_scales; /* of each aggregated column */
     bool *sample_nulls;
     uint64_t sample_times[256]; /* of bytes in keys */
+    cbi_brief_common sample_common;
     double sample_key_bytes, sample_slices;
     uint64_t table_units_max;
 
@@ -239,8 +240,15 @@ uint32_t group_position_range(const cb_group *g, uint64_t position);
 void group_result_place(const cb_group *g, uint64_t first, const uint8_t *key, uint32_t key_bytes,
                         group_result *r);
 /** Of a result that has been placed: if what it shows of the input can stay there, its row begins
- * with the number of these bytes (a varint). Otherwise the answer is false. */
+ * with the number of these bytes (a varint; of groups: group_left). Otherwise the answer is false.
+ */
 bool group_result_leave(group_result *r, uint64_t first, size_t shown);
+/** What a group's result says of bytes that stay in the input. `numbers`: behind it stand packed
+ * values of which text is made when it is written, as cbi_as_is_format does. */
+static inline uint32_t group_left(uint32_t shown, bool numbers) {
+    return shown << 1 | numbers;
+}
+enum { GROUP_LEFT_COLUMNS = 8 /* values at most, and aggregates made of them */ };
 /** A result of so many bytes, all told, goes to the range. */
 static inline void group_result_count(const cb_group *g, const cbi_job_worker *w, uint32_t range,
                                       uint64_t bytes) {

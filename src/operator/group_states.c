@@ -136,13 +136,13 @@ static cb_status put_result(states_work *s, uint64_t first, const uint8_t *key, 
     group_result_place(g, first, key, key_bytes, &r);
     group_result_count(g, s->w, r.range, display_bytes + text_bytes);
     bool left = s->late && group_result_leave(&r, first, display_bytes);
-    size_t kept = left ? cbi_varint_bytes(display_bytes) : display_bytes;
+    size_t kept = left ? cbi_varint_bytes(group_left(display_bytes, false)) : display_bytes;
     uint32_t row_bytes = (uint32_t)(kept + text_bytes);
     CB_TRY(cbi_batch_begin(&s->w->batch, r.range, cbi_record_bytes(r.order_bytes, row_bytes), &p,
                            err));
     p = cbi_record_put_key(p, r.order, r.order_bytes, row_bytes);
     if (left)
-        (void)cbi_varint_put(p, display_bytes);
+        (void)cbi_varint_put(p, group_left(display_bytes, false));
     else if (!g->brief)
         memcpy(p, display, display_bytes);
     else
@@ -297,17 +297,24 @@ static cb_status add_where_they_lie(states_work *s, const waiting *r, cb_error *
     return add_record(s, r, state_of(s, e), err);
 }
 
-/* The result of a row that is alone, from its numbers; false: it is too long for that. */
-static bool put_numbers(states_work *s, const group_entry *e, cb_status *status, cb_error *err) {
+/*
+ * The result of a row that is alone, from its numbers, of which `packed` bytes are `body`; false:
+ * it is too long for that. Where its key stays in the input they stay packed: text is made of them
+ * when it is written, while the disk is waited for, and until then there is less to carry about.
+ */
+static bool put_numbers(states_work *s, const group_entry *e, const uint8_t *body, size_t packed,
+                        cb_status *status, cb_error *err) {
     const cb_group *g = s->g;
+    const cbi_aggregates *a = g->aggs;
     uint32_t display_bytes;
     const uint8_t *display = display_of(g, e->key, e->key_bytes, &display_bytes);
     group_result r;
     group_result_place(g, e->first, e->key, e->key_bytes, &r);
     bool left = s->late && group_result_leave(&r, e->first, display_bytes);
-    size_t kept = left ? cbi_varint_bytes(display_bytes) : display_bytes;
-    size_t most = kept + g->aggs->count * (1 + CBI_AS_IS_MAX);
-    if (most >= 0x80 || r.order_bytes >= 0x80) /* sizes would be more than a byte */
+    size_t kept = left ? cbi_varint_bytes(group_left(display_bytes, true)) : display_bytes;
+    size_t most = kept + (left ? packed : a->count * (1 + CBI_AS_IS_MAX));
+    if (most >= 0x80 || r.order_bytes >= 0x80 || a->count > GROUP_LEFT_COLUMNS ||
+        a->column_count > GROUP_LEFT_COLUMNS) /* sizes would be more than a byte */
         return false;
     uint8_t *start, *row, *p;
     *status = cbi_batch_begin(&s->w->batch, r.range, 2 + r.order_bytes + most + CBI_AS_IS_SLACK,
@@ -318,19 +325,26 @@ static bool put_numbers(states_work *s, const group_entry *e, cb_status *status,
     cbi_copy_short(start + 2, r.order, r.order_bytes);
     row = start + 2 + r.order_bytes;
     if (left)
-        (void)cbi_varint_put(row, display_bytes);
+        (void)cbi_varint_put(row, group_left(display_bytes, true));
     else if (!g->brief)
         cbi_copy_short(row, display, display_bytes);
     else
         cbi_brief_get(&g->alphabet, e->key, e->key_bytes, row);
     p = row + kept;
-    for (size_t i = 0; i < g->aggs->count; i++) {
+    uint64_t text = 0;
+    for (size_t i = 0; left && i < a->count; i++)
+        text += 1 + cbi_as_is_bytes(&a->items[i], s->values);
+    if (left) {
+        cbi_copy_short(p, body, packed);
+        p += packed;
+    }
+    for (size_t i = 0; !left && i < a->count; i++) {
         if (i > 0 || g->key_count > 0)
             *p++ = g->separator;
-        p = cbi_as_is_format(&g->aggs->items[i], s->values, p);
+        p = cbi_as_is_format(&a->items[i], s->values, p);
     }
     start[0] = (uint8_t)(p - row);
-    group_result_count(g, s->w, r.range, display_bytes + (uint64_t)(p - row) - kept);
+    group_result_count(g, s->w, r.range, left ? display_bytes + text : (uint64_t)(p - row));
     *status = cbi_batch_end(&s->w->batch, p, err);
     return true;
 }
@@ -340,8 +354,9 @@ static cb_status put_lone(states_work *s, const group_entry *e, cb_error *err) {
     waiting r = lone_record(s, e);
     cb_status status;
     if (s->as_it_is && !r.payload.state) {
-        (void)group_values_get(g, r.payload.body, s->values);
-        if (cbi_values_are_short(g->aggs, s->values) && put_numbers(s, e, &status, err))
+        const uint8_t *body = r.payload.body, *end = group_values_get(g, body, s->values);
+        if (cbi_values_are_short(g->aggs, s->values) &&
+            put_numbers(s, e, body, (size_t)(end - body), &status, err))
             return status;
     }
     if (r.payload.state) {

@@ -258,8 +258,9 @@ struct cbi_job {
     cbi_given given[2]; /* o.read, and what an operator with a second input has */
     uint8_t *header;    /* of the output, owned by the operator */
     size_t header_bytes;
-    bool no_terminator; /* results already end as they should */
-    bool short_keys;    /* of results: all different, CBI_SHORT_KEY_MAX bytes at most */
+    bool no_terminator;   /* results already end as they should */
+    bool short_keys;      /* of results: all different, CBI_SHORT_KEY_MAX bytes at most */
+    unsigned place_bytes; /* results' keys begin with as many bytes of a place; 0: they do not */
     /** A result is more than its row: writes it, in w->range. NULL: it is not. */
     cb_status (*put_result)(cbi_job_worker *w, const cbi_stored *row, cb_error *err);
     uint64_t (*range_bytes)(const cbi_job *job, uint32_t range); /* together with put_result */

@@ -132,27 +132,92 @@ static void order_rows(cbi_job_worker *w, size_t count, const uint8_t *base) {
     cbi_order_within(w->entries, count, w->job->sizes.entries, &cbi_record_layout, base);
 }
 
+/* One that was looked up a while ago. */
+static inline cb_status write_row(cbi_job_worker *w, const uint8_t *at, bool given, bool terminated,
+                                  uint8_t end, cb_error *err) {
+    cbi_stored row;
+    cbi_stored_get(&cbi_record_layout, at, &row);
+    return CBI_UNLIKELY(given)
+               ? give_row(w, &row, err)
+               : cbi_writer_put_row(&w->writer, row.row, row.row_bytes, terminated, end, err);
+}
+
+enum { AHEAD = 12 };
+
 /* Those that are in order. */
 static cb_status write_rows(cbi_job_worker *w, size_t count, const uint8_t *base, cb_error *err) {
-    enum { AHEAD = 12 };
     cbi_job *job = w->job;
     const cbi_entry *entries = w->entries;
-    bool terminated = overhead(job) > 0;
+    bool terminated = overhead(job) > 0, given = gives_rows(job);
     uint8_t end = terminator(job);
-    bool given = gives_rows(job);
-    cbi_stored row;
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count)
             __builtin_prefetch(cbi_ref_row(base, entries[i + AHEAD].ref));
-        cbi_stored_get(&cbi_record_layout, cbi_ref_row(base, entries[i].ref), &row);
-        if (CBI_UNLIKELY(given))
-            CB_TRY(give_row(w, &row, err));
-        else
-            CB_TRY(cbi_writer_put_row(&w->writer, row.row, row.row_bytes, terminated, end, err));
+        CB_TRY(write_row(w, cbi_ref_row(base, entries[i].ref), given, terminated, end, err));
     }
     atomic_fetch_add_explicit(&job->rows_out, count, memory_order_relaxed);
     return CB_OK;
 }
+
+/* ---- ranges whose keys are places ---- */
+
+/* A word has the key's place above where the row lies, when both fit. */
+static unsigned offset_bits(const cbi_job *job) {
+    return 64 - (unsigned)__builtin_clzll(job->sizes.budget | 1); /* all segments are within it */
+}
+
+/* All rows as words; false: places do not decide alone, or do not fit. */
+static bool take_places(const cbi_job *job, uint64_t *words, cbi_segment *list,
+                        const uint8_t *base) {
+    unsigned low = offset_bits(job), place_bytes = job->place_bytes;
+    uint64_t mask = UINT64_MAX >> (64 - 8 * place_bytes), most = UINT64_MAX >> low;
+    cbi_record_reader reader;
+    cbi_stored row;
+    cbi_record_reader_init(&reader, list);
+    for (const uint8_t *at; (at = cbi_record_next(&reader, &row)) != NULL; words++) {
+        if (CBI_UNLIKELY(row.key_bytes != place_bytes))
+            return false;
+        /* bytes of the record, or of its piece's header, stand before the key */
+        uint64_t place = cbi_load_be64(row.key + place_bytes - 8) & mask;
+        if (CBI_UNLIKELY(place > most))
+            return false;
+        *words = place << low | (uint64_t)(at - base);
+    }
+    return true;
+}
+
+/* The range's rows in order, as words in place of entries; false: not this way. */
+static bool order_places(cbi_job_worker *w, cbi_segment *list, size_t count, const uint8_t *base) {
+    size_t room = w->job->sizes.entries * (sizeof(cbi_entry) / sizeof(uint64_t));
+    uint64_t *words = (uint64_t *)(void *)w->entries;
+    unsigned low = offset_bits(w->job);
+    if (w->job->place_bytes == 0 || room < cbi_order_numbers_room(count) ||
+        !take_places(w->job, words, list, base))
+        return false;
+    cbi_order_numbers(words, count, room);
+    bool same = false;
+    for (size_t i = 1; i < count; i++)
+        same |= words[i - 1] >> low == words[i] >> low;
+    return !same;
+}
+
+/* As write_rows. */
+static cb_status write_places(cbi_job_worker *w, size_t count, const uint8_t *base, cb_error *err) {
+    cbi_job *job = w->job;
+    const uint64_t *words = (const uint64_t *)(const void *)w->entries;
+    uint64_t mask = ((uint64_t)1 << offset_bits(job)) - 1;
+    bool terminated = overhead(job) > 0, given = gives_rows(job);
+    uint8_t end = terminator(job);
+    for (size_t i = 0; i < count; i++) {
+        if (i + AHEAD < count)
+            __builtin_prefetch(base + (words[i + AHEAD] & mask));
+        CB_TRY(write_row(w, base + (words[i] & mask), given, terminated, end, err));
+    }
+    atomic_fetch_add_explicit(&job->rows_out, count, memory_order_relaxed);
+    return CB_OK;
+}
+
+/* ---- ranges ---- */
 
 static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_segment *list,
                              cb_error *err) {
@@ -163,6 +228,11 @@ static cb_status write_range(cbi_job_worker *w, void *ctx, uint32_t range, cbi_s
     cbi_partition_get_info(job->results, range, &info);
     cbi_slices slices;
     bool sliced = info.rows > job->sizes.entries;
+    if (order_places(w, list, (size_t)info.rows, base)) {
+        CB_TRY(begin_range(w, range, err));
+        CB_TRY(write_places(w, (size_t)info.rows, base, err));
+        return end_range(w, err);
+    }
     if (sliced)
         cbi_slices_init(&slices, list, info.rows);
     size_t rows = sliced ? cbi_slices_next(&slices, w->entries, job->sizes.entries, base)

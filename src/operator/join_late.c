@@ -77,6 +77,7 @@ cb_status join_late_begin(cb_join *j, cb_error *err) {
         j->readers[i].range = UINT32_MAX;
     j->job.put_result = put_result;
     j->job.range_bytes = range_bytes;
+    j->job.place_bytes = JOIN_PLACE_BYTES;
     return make_missing(j, err);
 }
 

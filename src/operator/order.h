@@ -41,6 +41,15 @@ void cbi_order(cbi_entry *entries, size_t count, const cbi_layout *layout, const
 void cbi_order_within(cbi_entry *entries, size_t count, size_t room, const cbi_layout *layout,
                       const uint8_t *base);
 
+/**
+ * Numbers, from the smallest. `room` of them have memory from `v` on, of which those behind the
+ * first `n` are scratch: at least cbi_order_numbers_room(n).
+ */
+void cbi_order_numbers(uint64_t *v, size_t n, size_t room);
+static inline size_t cbi_order_numbers_room(size_t n) {
+    return 2 * n + 128;
+}
+
 /** By prefix alone, not stable: a plain sort of numbers with a companion. */
 void cbi_order_by_prefix(cbi_entry *entries, size_t count);
 

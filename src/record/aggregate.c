@@ -516,3 +516,10 @@ uint8_t *cbi_as_is_format(const cbi_aggregate *item, const cbi_value *values, ui
                 : cbi_decimal_format_short(p, (int64_t)values[item->a].number.value,
                                            values[item->a].number.scale);
 }
+
+size_t cbi_as_is_bytes(const cbi_aggregate *item, const cbi_value *values) {
+    if (item->kind == CBI_AGG_COUNT)
+        return 1;
+    const cbi_value *v = &values[item->a];
+    return v->null ? 0 : cbi_decimal_short_bytes((int64_t)v->number.value, v->number.scale);
+}

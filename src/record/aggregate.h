@@ -142,6 +142,8 @@ bool cbi_values_are_short(const cbi_aggregates *a, const cbi_value *values);
  * CBI_AS_IS_SLACK behind it may be written. */
 enum { CBI_AS_IS_MAX = 24, CBI_AS_IS_SLACK = 8 };
 uint8_t *cbi_as_is_format(const cbi_aggregate *item, const cbi_value *values, uint8_t *p);
+/** How many bytes that text has. */
+size_t cbi_as_is_bytes(const cbi_aggregate *item, const cbi_value *values);
 
 /** The n largest or smallest numbers, n being small. */
 static inline bool cbi_aggregate_best(const cbi_aggregate *item) {

@@ -401,6 +401,23 @@ uint8_t *cbi_decimal_format_short(uint8_t *p, int64_t value, unsigned scale) {
     return p + scale;
 }
 
+/* Decimal digits; 1 for 0. */
+static inline unsigned digits_of(uint64_t v) {
+    unsigned bits = 64 - (unsigned)__builtin_clzll(v | 1), about = bits * 1233 >> 12;
+    return about + (about == 0 || (about < 19 && v >= (uint64_t)cbi_pow10_64[about]) ||
+                    (about == 19 && v >= UINT64_C(10000000000000000000)));
+}
+
+size_t cbi_decimal_short_bytes(int64_t value, unsigned scale) {
+    uint64_t magnitude = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    if (value == 0)
+        return 1;
+    for (; scale > 0 && magnitude % 10 == 0; scale--)
+        magnitude /= 10;
+    unsigned digits = digits_of(magnitude), point = scale > 0;
+    return (value < 0) + point + (digits > scale ? digits : scale + 1);
+}
+
 enum { SIGNIFICANT = 17 };
 
 /* Decimal digits of a magnitude of n words, at most 10 * 20 of them, before `end`. */

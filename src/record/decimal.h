@@ -123,6 +123,8 @@ long double cbi_wide_to_real(const uint64_t *w, unsigned n);
 uint8_t *cbi_decimal_format(uint8_t *p, cbi_i128 value, unsigned scale);
 /** The same for a scale of at most 18: at most 22 bytes, behind which 8 more may be written. */
 uint8_t *cbi_decimal_format_short(uint8_t *p, int64_t value, unsigned scale);
+/** How many bytes that text has. */
+size_t cbi_decimal_short_bytes(int64_t value, unsigned scale);
 uint8_t *cbi_u64_format(uint8_t *p, uint64_t v);
 /** value / (divisor * 10^scale), rounded to 17 significant digits, half to even. */
 uint8_t *cbi_quotient_format(uint8_t *p, const uint64_t *w, unsigned n, uint64_t divisor,

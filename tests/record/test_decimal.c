@@ -52,6 +52,7 @@ static void same_text(int64_t value, unsigned scale) {
     memset(got, 'x', sizeof got);
     uint8_t *end = cbi_decimal_format_short(got, value, scale);
     assert_true(end <= got + 22);
+    assert_int_equal(cbi_decimal_short_bytes(value, scale), end - got);
     assert_int_equal(got[31], 'x');
     *end = 0;
     assert_string_equal((char *)got, (char *)want);
