@@ -21,8 +21,6 @@
  * must be known before it is written: each worker counts.
  */
 
-enum { PLACE_BYTES = 6, PLACE_BITS = 8 * PLACE_BYTES };
-
 typedef struct group_again {
     uint32_t range;
     cbi_reread from;
@@ -65,7 +63,7 @@ cb_status group_late_begin(cb_group *g, cb_error *err) {
         g->again[i].range = UINT32_MAX;
     g->job.put_result = put_result;
     g->job.range_bytes = range_bytes;
-    g->job.place_bytes = PLACE_BYTES;
+    g->job.place_bytes = cbi_place_bytes(bytes, z->ranges);
     return CB_OK;
 }
 
@@ -159,8 +157,8 @@ void group_result_place(const cb_group *g, uint64_t first, const uint8_t *key, u
     r->order_bytes = sizeof r->position;
     if (g->places) { /* from the range's start on; the last bit: the text is here */
         order = (first >> 1) - atomic_load_explicit(&g->starts[r->range], memory_order_relaxed);
-        order = (order << 1 | 1) << (64 - PLACE_BITS);
-        r->order_bytes = PLACE_BYTES;
+        r->order_bytes = g->job.place_bytes;
+        order = (order << 1 | 1) << (64 - 8 * r->order_bytes);
     }
     cbi_store_u64(r->position, __builtin_bswap64(order));
 }
@@ -169,7 +167,7 @@ bool group_result_leave(group_result *r, uint64_t first, size_t shown) {
     if ((first & 1) != 0 || shown > GROUP_LATE_MAX)
         return false;
     /* as one word: it is read as one right after this */
-    uint64_t mask = ~((uint64_t)1 << (8 * (PLACE_BYTES - 1)));
+    uint64_t mask = ~((uint64_t)1 << (8 * (r->order_bytes - 1)));
     cbi_store_u64(r->position, cbi_load_u64(r->position) & mask);
     return true;
 }
@@ -212,11 +210,6 @@ static cb_status find_shown(const cb_group *g, group_again *r, uint64_t place, s
                     cbi_input_name(input, 0), (unsigned long long)end);
 }
 
-static inline uint64_t place_of(const uint8_t *key) {
-    uint64_t v = __builtin_bswap32(cbi_load_u32(key));
-    return (v << 16 | (uint64_t)key[4] << 8 | key[5]) >> 1;
-}
-
 /* What a group of one row shows, then its numbers, which become text here. */
 static cb_status put_numbers(const cb_group *g, cbi_writer *out, const uint8_t *shown, size_t bytes,
                              const uint8_t *packed, uint8_t end, cb_error *err) {
@@ -248,7 +241,8 @@ static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *
     group_again *r = &g->again[w->index];
     cbi_writer *out = &w->writer;
     uint8_t end = w->job->o.zero_terminated ? 0 : '\n';
-    if ((row->key[PLACE_BYTES - 1] & 1) != 0)
+    uint64_t order = cbi_place_get(row->key, w->job->place_bytes);
+    if ((order & 1) != 0)
         return cbi_writer_put_row(out, row->row, row->row_bytes, true, end, err);
     if (r->range != w->range)
         open_range(g, w, r);
@@ -258,7 +252,7 @@ static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *
     size_t text_bytes = (size_t)(row->row + row->row_bytes - text);
     uint64_t start =
         atomic_load_explicit(&g->starts[w->range % w->job->sizes.ranges], memory_order_relaxed);
-    CB_TRY(find_shown(g, r, place_of(row->key) + start, bytes, &shown, err));
+    CB_TRY(find_shown(g, r, (order >> 1) + start, bytes, &shown, err));
     if (g->late_rows) {
         CB_TRY(cbi_writer_put(out, text, text_bytes, err));
         return cbi_writer_put_row(out, shown, bytes, true, end, err);

@@ -99,6 +99,26 @@ static inline const uint8_t *cbi_record_next(cbi_record_reader *r, cbi_stored *r
     return start;
 }
 
+/* ---- places: results know where in the input they come from ---- */
+
+enum { CBI_PLACE_BYTES_MAX = 6 };
+
+/** Bytes for twice a place, counted from where its range begins, and a bit; `input` bytes are cut
+ * into ranges of one length. */
+static inline unsigned cbi_place_bytes(uint64_t input, uint32_t ranges) {
+    uint64_t most = (input / (ranges > 0 ? ranges : 1) + 64) * 2 + 1;
+    unsigned bytes = 3;
+    while (bytes < CBI_PLACE_BYTES_MAX && most >> (8 * bytes) != 0)
+        bytes++;
+    return bytes;
+}
+
+/** The first `place_bytes` of a stored key, which it has at least, as a number. */
+static inline uint64_t cbi_place_get(const uint8_t *key, unsigned place_bytes) {
+    /* bytes of the record, or of its piece's header, stand before the key */
+    return cbi_load_be64(key + place_bytes - 8) & UINT64_MAX >> (64 - 8 * place_bytes);
+}
+
 /* ---- batches: records on their way into partitions ---- */
 
 /** One worker's; lives in its scratch. Records gather here and are appended partition by partition,
@@ -260,7 +280,7 @@ struct cbi_job {
     size_t header_bytes;
     bool no_terminator;   /* results already end as they should */
     bool short_keys;      /* of results: all different, CBI_SHORT_KEY_MAX bytes at most */
-    unsigned place_bytes; /* results' keys begin with as many bytes of a place; 0: they do not */
+    unsigned place_bytes; /* results' keys begin with as many of a place; 0: they do not */
     /** A result is more than its row: writes it, in w->range. NULL: it is not. */
     cb_status (*put_result)(cbi_job_worker *w, const cbi_stored *row, cb_error *err);
     uint64_t (*range_bytes)(const cbi_job *job, uint32_t range); /* together with put_result */

@@ -170,15 +170,14 @@ static unsigned offset_bits(const cbi_job *job) {
 static bool take_places(const cbi_job *job, uint64_t *words, cbi_segment *list,
                         const uint8_t *base) {
     unsigned low = offset_bits(job), place_bytes = job->place_bytes;
-    uint64_t mask = UINT64_MAX >> (64 - 8 * place_bytes), most = UINT64_MAX >> low;
+    uint64_t most = UINT64_MAX >> low;
     cbi_record_reader reader;
     cbi_stored row;
     cbi_record_reader_init(&reader, list);
     for (const uint8_t *at; (at = cbi_record_next(&reader, &row)) != NULL; words++) {
         if (CBI_UNLIKELY(row.key_bytes != place_bytes))
             return false;
-        /* bytes of the record, or of its piece's header, stand before the key */
-        uint64_t place = cbi_load_be64(row.key + place_bytes - 8) & mask;
+        uint64_t place = cbi_place_get(row.key, place_bytes);
         if (CBI_UNLIKELY(place > most))
             return false;
         *words = place << low | (uint64_t)(at - base);

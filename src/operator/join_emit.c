@@ -7,8 +7,8 @@
  * from the second one on. So with unique keys on the right the key is 8 bytes. What the right has
  * alone follows in ranges of its own.
  *
- * When the left is late (join_late.c) the position counts from its range's start, in 5 bytes, and a
- * row whose left pieces are away is what the right gives to it.
+ * When the left is late (join_late.c) the position counts from its range's start, in few bytes, and
+ * a row whose left pieces are away is what the right gives to it.
  */
 
 enum { POSITION_BYTES = 8, ORDINAL_BYTES = 4, RIGHT_ALONE = 0x80 };
@@ -102,10 +102,10 @@ static inline cb_status begin_row(cb_join *j, cbi_job_worker *w, const target *t
 }
 
 static target late_target(const cb_join *j, const join_row *left, unsigned tag, uint32_t ordinal) {
-    target t = {.key_bytes = JOIN_PLACE_BYTES, .range = join_left_range(j, left->position)};
+    target t = {.key_bytes = j->job.place_bytes, .range = join_left_range(j, left->position)};
     uint64_t start = atomic_load_explicit(&j->starts[t.range], memory_order_relaxed);
     uint64_t place = left->position - start;
-    cbi_store_u64(t.key, __builtin_bswap64(place << (64 - 8 * JOIN_PLACE_BYTES)));
+    cbi_store_u64(t.key, __builtin_bswap64(place << (64 - 8 * t.key_bytes)));
     if (tag == JOIN_TAG_PAIR && ordinal == 0)
         return t;
     t.key[t.key_bytes++] = (uint8_t)tag;
@@ -133,6 +133,24 @@ static inline uint8_t *put_part(uint8_t *at, join_part p) {
     return at + p.count;
 }
 
+/* For a left row's first partner, whose key is the place alone. */
+static inline cb_status emit_first(cb_join *j, cbi_job_worker *w, uint64_t position,
+                                   const join_row *from, uint64_t text, cb_error *err) {
+    uint32_t bytes = (uint32_t)(from->end - from->bytes), place_bytes = j->job.place_bytes;
+    uint32_t range = join_left_range(j, position);
+    uint64_t start = atomic_load_explicit(&j->starts[range], memory_order_relaxed);
+    uint8_t *at;
+    join_late_count(j, w, range, text + 1);
+    CB_TRY(cbi_batch_begin(&w->batch, range,
+                           cbi_record_bytes(place_bytes, bytes) + sizeof(uint64_t), &at, err));
+    at = cbi_varint_put(at, bytes);
+    *at++ = (uint8_t)place_bytes;
+    cbi_store_u64(at, __builtin_bswap64((position - start) << (64 - 8 * place_bytes)));
+    at += place_bytes;
+    cbi_copy_short(at, from->bytes, bytes);
+    return cbi_batch_end(&w->batch, at + bytes, err);
+}
+
 /* What the right gives to a left row that is away. */
 static cb_status emit_right_part(cb_join *j, cbi_job_worker *w, const join_row *left,
                                  const join_row *right, uint32_t ordinal, cb_error *err) {
@@ -144,6 +162,8 @@ static cb_status emit_right_part(cb_join *j, cbi_job_worker *w, const join_row *
     join_row rest = from;
     for (size_t i = 1; i < pieces; i++) /* their lengths do not come out */
         text -= cbi_varint_bytes(join_next_part(&rest, false).count);
+    if (CBI_LIKELY(ordinal == 0))
+        return emit_first(j, w, left->position, &from, text, err);
     target t = late_target(j, left, JOIN_TAG_PAIR, ordinal);
     uint8_t *at;
     CB_TRY(begin_row(j, w, &t, (uint32_t)bytes, text, &at, err));

@@ -77,7 +77,8 @@ cb_status join_late_begin(cb_join *j, cb_error *err) {
         j->readers[i].range = UINT32_MAX;
     j->job.put_result = put_result;
     j->job.range_bytes = range_bytes;
-    j->job.place_bytes = JOIN_PLACE_BYTES;
+    j->job.place_bytes =
+        cbi_place_bytes(cbi_input_bytes(j->sides[JOIN_LEFT].input), j->left_ranges);
     return make_missing(j, err);
 }
 
@@ -214,12 +215,13 @@ static cb_status put_result(cbi_job_worker *w, const cbi_stored *row, cb_error *
     join_reader *r = &j->readers[w->index];
     cbi_writer *out = &w->writer;
     uint8_t end = w->job->o.zero_terminated ? 0 : '\n';
-    unsigned tag = row->key_bytes > JOIN_PLACE_BYTES ? row->key[JOIN_PLACE_BYTES] : JOIN_TAG_PAIR;
+    unsigned place_bytes = w->job->place_bytes;
+    unsigned tag = row->key_bytes > place_bytes ? row->key[place_bytes] : JOIN_TAG_PAIR;
     if (w->range >= j->left_ranges || tag == JOIN_TAG_WHOLE)
         return cbi_writer_put_row(out, row->row, row->row_bytes, true, end, err);
     if (r->range != w->range)
         open_range(j, w, r);
-    uint64_t place = cbi_prefix(row->key, JOIN_PLACE_BYTES, 0) >> (64 - 8 * JOIN_PLACE_BYTES);
+    uint64_t place = cbi_place_get(row->key, place_bytes);
     CB_TRY(find_row(j, r, place + atomic_load_explicit(&j->starts[r->range], memory_order_relaxed),
                     err));
     join_row rows[2] = {left_of(j, r), {.bytes = row->row, .end = row->row + row->row_bytes}};

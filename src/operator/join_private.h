@@ -229,9 +229,7 @@ static inline bool join_wants_pairs(const cb_join *j) {
 
 /* join_late.c */
 enum {
-    JOIN_AWAY_MAX = 4096, /* a row of more text does not leave it behind */
-    JOIN_PLACE_BYTES = 5, /* of a position, from its range's start */
-    JOIN_KEY_BYTES = JOIN_PLACE_BYTES + 1 + 4
+    JOIN_AWAY_MAX = 4096 /* a row of more text does not leave it behind */
 };
 /** What follows the place in the key of a result: nothing for a row with its first partner. */
 enum { JOIN_TAG_PAIR = 0, JOIN_TAG_ALONE = 1, JOIN_TAG_WHOLE = 2 };

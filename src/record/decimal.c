@@ -376,16 +376,41 @@ static uint8_t *put_whole(uint8_t *p, uint64_t v) {
     return p + 8 - zeros;
 }
 
+/* Up to eight digits and how the text has them: of the fraction there are `places`, zeros at its
+ * end not counted, before the point `whole`. */
+typedef struct few_digits {
+    uint64_t text; /* all eight, the first one lowest */
+    unsigned whole, places;
+} few_digits;
+
+/* For a scale of 0 to 7. */
+static inline few_digits few_digits_of(uint64_t magnitude, unsigned scale) {
+    uint64_t digits = eight_digits(magnitude), mark = UINT64_C(1) << (8 * (7 - scale));
+    unsigned before = (unsigned)__builtin_ctzll(digits | mark) / 8; /* zeros; one digit stays */
+    unsigned behind = (unsigned)__builtin_clzll(digits | 1) / 8;
+    return (few_digits){.text = digits | ZEROS,
+                        .whole = 8 - scale - before,
+                        .places = scale - (behind < scale ? behind : scale)};
+}
+
 uint8_t *cbi_decimal_format_short(uint8_t *p, int64_t value, unsigned scale) {
     uint64_t magnitude = value < 0 ? -(uint64_t)value : (uint64_t)value;
-    if (value == 0)
-        scale = 0;
-    if (value < 0)
-        *p++ = '-';
+    *p = '-';
+    p += value < 0;
+    if (CBI_LIKELY(magnitude < EIGHT && scale < 8)) {
+        few_digits d = few_digits_of(magnitude, scale);
+        cbi_store_u64(p, d.text >> (8 * (8 - scale - d.whole)));
+        p += d.whole;
+        *p = '.';
+        cbi_store_u64(p + 1, scale == 0 ? 0 : d.text >> (8 * (8 - scale)));
+        return p + d.places + (d.places > 0);
+    }
     while (scale > 0 && magnitude % 10 == 0) {
         magnitude /= 10;
         scale--;
     }
+    if (magnitude == 0)
+        scale = 0;
     uint64_t unit = (uint64_t)cbi_pow10_64[scale], whole = magnitude / unit;
     p = put_whole(p, whole);
     if (scale == 0)
@@ -410,6 +435,10 @@ static inline unsigned digits_of(uint64_t v) {
 
 size_t cbi_decimal_short_bytes(int64_t value, unsigned scale) {
     uint64_t magnitude = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    if (CBI_LIKELY(magnitude < EIGHT && scale < 8)) {
+        few_digits d = few_digits_of(magnitude, scale);
+        return (value < 0) + d.whole + d.places + (d.places > 0);
+    }
     if (value == 0)
         return 1;
     for (; scale > 0 && magnitude % 10 == 0; scale--)

@@ -70,8 +70,28 @@ static void test_a_plan_does_without_what_is_only_wanted(void **ctx) {
     assert_true(lean > 50);
 }
 
+/* Twice any place of a range and a bit, at the ends of what so many bytes hold. */
+static void a_place_of_any_range_fits_its_bytes(void **unused) {
+    (void)unused;
+    static const uint32_t ranges[] = {1, 2, 7, 293, 2048};
+    for (unsigned bits = 0; bits < 46; bits++)
+        for (unsigned r = 0; r < sizeof ranges / sizeof *ranges; r++)
+            for (int more = -2; more <= 2; more++) {
+                uint64_t input = (((uint64_t)1 << bits) + (uint64_t)(more + 2)) * ranges[r];
+                unsigned bytes = cbi_place_bytes(input, ranges[r]);
+                uint64_t most = (input / ranges[r] + 2) * 2 + 1;
+                assert_in_range(bytes, 3, CBI_PLACE_BYTES_MAX);
+                assert_int_equal(most >> (8 * bytes), 0);
+                uint8_t record[32] = {0xff, 0xff, 0xff, 0xff, 0xff}, *key = record + 5;
+                cbi_store_u64(key, __builtin_bswap64(most << (64 - 8 * bytes)));
+                key[bytes] = 0xff;
+                assert_int_equal(cbi_place_get(key, bytes), most);
+            }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_place_of_any_range_fits_its_bytes),
         cmocka_unit_test(test_batches_count_all_partitions_of_any_plan),
         cmocka_unit_test(test_a_plan_does_without_what_is_only_wanted),
     };
