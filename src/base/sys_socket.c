@@ -183,7 +183,8 @@ ssize_t cbi_sys_receive(int fd, void *buf, size_t bytes) {
 
 bool cbi_sys_has_ended(int fd) {
     char byte;
-    return recv(fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT) == 0;
+    ssize_t there = recv(fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT);
+    return there == 0 || (there < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 /** The first descriptor that came; more than one is nobody's, and closed. */

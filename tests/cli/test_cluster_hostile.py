@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# ctest-timeout: 300
+"""Goal: who connects to an executor and stops, or vanishes without a word, costs nobody else anything for long.
+
+Method: connections that end without a packet (half-open: TCP_REPAIR, where the test may do that), that ask for blocks of
+another executor and do not read them, that begin a SET and vanish; redis-benchmark with sizes around those that buffers
+have. The peak of the process is looked at; what takes time is waited for, no time is measured.
+"""
+import os
+import re
+import shutil
+import socket
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness as h
+import test_cluster as cluster
+
+TCP_REPAIR = 19
+BUDGET = 64 << 20
+
+
+class Hostile(cluster.Cluster):
+    def connect(self, executor, receive_bytes=None):
+        s = socket.socket()
+        if receive_bytes:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        s.settimeout(cluster.PATIENCE)
+        s.connect(("127.0.0.1", executor.port))
+        self.addCleanup(s.close)
+        return s
+
+    def vanish(self, s):
+        """No packet says that it is gone."""
+        try:
+            s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        except OSError as e:
+            self.skipTest(f"no TCP_REPAIR here: {e}")
+        s.close()
+
+    def asks(self, executor, *words):
+        """By a new connection, as soon as it is let in."""
+        answers = []
+
+        def ask():
+            try:
+                p = cluster.Peer(("127.0.0.1", executor.port))
+            except OSError:
+                return False
+            try:
+                answers.append(p.ask(*words))
+            except OSError:
+                return False
+            finally:
+                p.close()
+            return answers[-1] != b""
+        self.wait(f"{words[0]} is answered", ask)
+        return answers[-1]
+
+    def figure(self, executor, name):
+        return int(re.search(name.encode() + rb":(\d+)", self.asks(executor, "INFO"))[1])
+
+    def peak(self, executor):
+        with open(f"/proc/{executor.pid}/status", encoding="ascii") as f:
+            return int(re.search(r"VmHWM:\s+(\d+)", f.read())[1]) << 10
+
+    def test_who_vanishes_keeps_nobody_out(self):
+        a = self.executor("a", "--connections", "6", "--timeout", "2")
+        for _ in range(12):
+            s = self.connect(a)
+            s.sendall(cluster.request("PING"))
+            self.assertEqual(s.recv(100), b"+PONG\r\n")
+            self.vanish(s)
+        self.assertEqual(self.asks(a, "SET", "x", "1"), b"+OK")
+        # In the midst of a SET: nothing of it stays.
+        before = self.figure(a, "blocks_memory")
+        for size in (100, 5_000_000):
+            for _ in range(4):
+                s = self.connect(a)
+                s.sendall(b"*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$%d\r\n" % size + bytes(size // 2))
+                self.vanish(s)
+        self.assertEqual(self.asks(a, "GET", "x"), b"1")
+        self.wait("all of them are gone", lambda: self.figure(a, "connected_clients") <= 2)
+        self.assertEqual(self.asks(a, "EXISTS", "half"), 0)
+        self.assertEqual(self.figure(a, "blocks_memory"), before)
+        # While it is answered, and while it waits for another one who computes.
+        self.assertEqual(self.asks(a, "SET", "large", bytes(6_000_000)), b"+OK")
+        computes = self.connect(a)
+        computes.sendall(cluster.request("CARBIDE.COMPUTE", "c", 3_600_000))
+        self.assertEqual(computes.recv(1), b":")
+        for words in (("GET", "large"), ("CARBIDE.COMPUTE", "c", 1000, 3000)):
+            for _ in range(4):
+                s = self.connect(a, receive_bytes=8192)
+                s.sendall(cluster.request(*words))
+                self.vanish(s)
+        self.assertEqual(self.asks(a, "GET", "x"), b"1")
+        self.assertEqual(self.asks(a, "GET", "large"), bytes(6_000_000))
+        self.vanish(computes)
+        self.wait("nobody is left", lambda: self.figure(a, "connected_clients") <= 3)
+
+    def test_who_does_not_read_others_blocks_makes_nothing_grow(self):
+        for options in ((), ("--cache-remote", "MEMORY_ONLY_SER")):
+            a, b = self.executor("a"), self.executor("b", "--timeout", "2", *options)
+            for p in (a, b):
+                self.sees(p, 1)
+            value = self.random.randbytes(8 << 20)
+            for i in range(4):
+                self.assertEqual(a.peer.ask("SET", f"x{i}", value, "LEVEL", "MEMORY_AND_DISK_SER"), b"+OK")
+                self.known(f"x{i}", "a")
+            self.reads(b, "x0", value)
+            slow = [self.connect(b, receive_bytes=8192) for _ in range(12)]
+            for i, s in enumerate(slow):
+                s.sendall(cluster.request("GET", f"x{i % 4}") * 20)
+            self.assertEqual(self.asks(b, "PING"), b"+PONG")
+            for i in range(4):  # who holds the memory is ended; who was refused it may stay
+                self.wait("the block is read", lambda b=b, i=i, value=value: self.asks(b, "GET", f"x{i}") == value)
+            if h.PLAIN:
+                self.assertLessEqual(self.peak(b), BUDGET)
+            for p in (a, b):
+                p.peer.close()
+                self.assertEqual(self.end(p), 0)
+
+    def test_sizes_around_those_of_buffers(self):
+        if shutil.which("redis-benchmark") is None:
+            self.skipTest("no redis-benchmark")
+        a = self.executor("a")
+        for size in (1, 1023, 1025, 8191, 8193, 65_535, 65_537, 262_145, 1_048_577):
+            run = h.run(["redis-benchmark", "-p", str(a.port), "-t", "set,get", "-n", "60", "-c", "5", "-d", str(size), "-P", "2",
+                         "--csv"])
+            self.assertEqual(run.exit, 0, run.text)
+            self.assertIn(b'"GET"', run.out)
+            self.assertNotIn(b"rror", run.out + run.err)
+            self.assertEqual(a.peer.ask("STRLEN", "key:__rand_int__"), size)
+
+
+for inherited in dir(cluster.Cluster):
+    if inherited.startswith("test_"):
+        setattr(Hostile, inherited, None)  # test_cluster.py runs them
+
+if __name__ == "__main__":
+    h.main(skip=cluster.can_run())
