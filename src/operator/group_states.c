@@ -561,6 +561,8 @@ static cb_status states_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_err
     uint32_t entries =
         group_table_init(&s->table, b.key + b.key_room, s->rest_bytes - state_bytes - b.key_room,
                          g->aggs->state_bytes, SIZE_MAX / 2, 32);
+    if (entries == 0)
+        s->table.slots[0] = 0; /* of no slots the first is still looked up ahead */
     b.table = entries > 0 && !(b.large && g->display); /* a display may grow past what there is */
     cb_assert(b.table || b.large);
     cb_status status = CB_OK;
