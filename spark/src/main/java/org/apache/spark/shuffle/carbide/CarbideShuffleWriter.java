@@ -208,7 +208,8 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
   private void ended(TaskContext task) {
     close();
     // With spark.shuffle.useOldFetchProtocol the attempts at a task have one name for their files.
-    if (task.isInterrupted() && mapId == task.taskAttemptId()) {
+    if (task.isInterrupted()
+        && !SparkEnv.get().conf().getBoolean("spark.shuffle.useOldFetchProtocol", false)) {
       manager.discard(dependency.shuffleId(), mapId);
     }
   }
