@@ -104,8 +104,10 @@ typedef struct cb_directory {
      *  may compute. CB_ENOTFOUND as for report; CB_ENOMEM. */
     cb_status (*claim)(void *ctx, const char *executor, uint64_t generation, const char *block,
                        uint64_t claim_ns, bool *granted, uint64_t *wait_ns, cb_error *err);
-    /** It is stored, or could not be computed. Not its claim (any more): does nothing. */
-    void (*unclaim)(void *ctx, const char *executor, uint64_t generation, const char *block);
+    /** It is stored, or could not be computed. Not its claim (any more): does nothing. CB_ENOTFOUND
+     *  as for report; anything else: it is not known, and otherwise the claim ends by itself. */
+    cb_status (*unclaim)(void *ctx, const char *executor, uint64_t generation, const char *block,
+                         cb_error *err);
     void *ctx;
 } cb_directory;
 

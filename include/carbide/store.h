@@ -309,8 +309,11 @@ typedef struct cb_block_lineage {
     void *ctx;
     /** Opens the block where another executor of the store's directory has it (Spark: getRemote);
      *  `at` says where, in which generation and with which checksum, and whoever reads it answers
-     *  for these. Anything but CB_OK: not from him, the next one is asked. NULL: others are not
-     *  asked, and every executor computes for himself. May be called by any thread that asks. */
+     *  for these, and for how long he waits: the task's deadline does not reach him. Who serves it
+     *  there must not wait for a block that is being written (cb_blocks_lock with wait false), or
+     *  two that ask each other never end. Anything but CB_OK: not from him, the next one is asked.
+     *  NULL: others are not asked, and every executor computes for himself. May be called by any
+     *  thread that asks. */
     cb_status (*fetch)(void *ctx, const char *name, const cb_location *at, cb_record_source *source,
                        cb_error *err);
 } cb_block_lineage;

@@ -121,8 +121,8 @@ int cbi_sys_connect(const char *path);
 int cbi_sys_accept(int fd, int send_bytes);
 /** One call; 0 at the end; -EAGAIN. Descriptors that come along are refused. */
 ssize_t cbi_sys_receive(int fd, void *buf, size_t bytes);
-/** Nothing more will come: what has come was taken, and the other side has closed, or is not to be
- *  reached. Waits for nothing, takes nothing. */
+/** The other side has closed, or will say nothing more than what is there to be taken. Waits for
+ *  nothing, takes nothing. */
 bool cbi_sys_has_ended(int fd);
 /** As cbi_sys_receive, and *passed is a descriptor that came with it, or -1. */
 ssize_t cbi_sys_receive_fd(int fd, void *buf, size_t bytes, int *passed);

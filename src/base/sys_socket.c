@@ -182,9 +182,8 @@ ssize_t cbi_sys_receive(int fd, void *buf, size_t bytes) {
 }
 
 bool cbi_sys_has_ended(int fd) {
-    char byte;
-    ssize_t there = recv(fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT);
-    return there == 0 || (there < 0 && errno != EAGAIN && errno != EINTR);
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0; /* that, or an error: those are always told */
 }
 
 /** The first descriptor that came; more than one is nobody's, and closed. */

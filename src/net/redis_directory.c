@@ -693,11 +693,10 @@ static cb_status claim(void *ctx, const char *name, uint64_t generation, const c
     return CB_OK;
 }
 
-static void unclaim(void *ctx, const char *name, uint64_t generation, const char *block) {
+static cb_status unclaim(void *ctx, const char *name, uint64_t generation, const char *block,
+                         cb_error *err) {
     int64_t answer = 0;
-    if (ask_claim(ctx, name, generation, CBI_REDIS_UNCLAIM, block, 0, &answer, NULL) != CB_OK) {
-        return; /* it ends by itself */
-    }
+    return ask_claim(ctx, name, generation, CBI_REDIS_UNCLAIM, block, 0, &answer, err);
 }
 
 /* ---- beginning and end ---- */

@@ -679,7 +679,7 @@ static void keep(void *ctx) {
             continue;
         }
         if (cbi_copies_tend_claims(cp, now, &due_ns)) {
-            continue;
+            due_ns = now; /* there may be more, and wishes have their turn between */
         }
         cbi_wish *w = take_local(cp, now, &due_ns);
         if (w == NULL) {

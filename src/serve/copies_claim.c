@@ -18,7 +18,7 @@
 #include "serve/copies_private.h"
 
 static const uint64_t ms = 1000000;
-enum { POLL_MS = 50, TEND_MS = 20, KNOWN_MS = 5000, CLAIMS_MAX = 1024 };
+enum { POLL_MS = 50, TEND_MS = 20, AGAIN_MS = 500, KNOWN_MS = 5000, CLAIMS_MAX = 1024 };
 
 struct cbi_copy_claim {
     cbi_copy_claim *next;
@@ -107,7 +107,8 @@ static bool was_asked(cbi_copies *cp, const cbi_connection *c, uint64_t now, uin
     return asked;
 }
 
-/** The claim of this executor, for this client. */
+/** The claim of this executor, for this client. It is renewed to who knows its number: connections
+ *  are shared by those who have a pool of them. */
 static cbi_claim_event take(cbi_copies *cp, cbi_connection *c, uint64_t *wait_ns) {
     const cb_server *s = cp->server;
     cbi_resp *r = c->resp;
@@ -117,7 +118,8 @@ static cbi_claim_event take(cbi_copies *cp, cbi_connection *c, uint64_t *wait_ns
     cbi_copy_claim *k = find(cp, c->name);
     bool lasts = k != NULL && !k->over && k->until_ns > now;
     if (fresh == NULL || (k == NULL && atomic_load(&cp->claim_count) >= CLAIMS_MAX) ||
-        (k != NULL && (k->over || k->life == 0 || (lasts && k->owner != c)))) {
+        (k != NULL &&
+         (k->over || k->life == 0 || (lasts && (k->owner != c || k->token != r->number))))) {
         bool held = fresh != NULL && k != NULL;
         *wait_ns = lasts && k->life != 0 ? k->until_ns - now : POLL_MS * ms;
         cbi_mutex_unlock(&cp->mutex);
@@ -132,7 +134,7 @@ static cbi_claim_event take(cbi_copies *cp, cbi_connection *c, uint64_t *wait_ns
         cp->claims = k;
         atomic_fetch_add(&cp->claim_count, 1);
     }
-    if (k->owner != c) {
+    if (!lasts) {
         k->token = cp->last_token = cbi_max(cp->last_token + 1, cbi_sys_time_ns() / 1000);
     }
     k->owner = c;
@@ -147,18 +149,22 @@ static cbi_claim_event take(cbi_copies *cp, cbi_connection *c, uint64_t *wait_ns
         k->life = s->me.generation;
         k->until_ns = cbi_sys_clock_ns() + r->claim.claim_ns;
         r->token = k->token;
-    } else {
+    } else if (status == CB_OK) {
         forget(cp, k);
+    } else { /* perhaps the directory has it, and only its answer is lost */
+        k->life = s->me.generation;
+        k->until_ns = cbi_sys_clock_ns() + r->claim.claim_ns;
+        end(cp, k, false);
     }
     cbi_mutex_unlock(&cp->mutex);
     return status != CB_OK ? CBI_CLAIM_UNKNOWN : granted ? CBI_CLAIM_GRANTED : CBI_CLAIM_HELD;
 }
 
 /** Not computed, after all: it was found. */
-static void give(cbi_copies *cp, const char *name) {
+static void give(cbi_copies *cp, const cbi_connection *c) {
     cbi_mutex_lock(&cp->mutex);
-    cbi_copy_claim *k = find(cp, name);
-    if (k != NULL) {
+    cbi_copy_claim *k = find(cp, c->name);
+    if (k != NULL && k->token == c->resp->token) { /* not the one that somebody has by now */
         end(cp, k, false);
     }
     cbi_mutex_unlock(&cp->mutex);
@@ -210,9 +216,8 @@ bool cbi_copies_compute(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connection *c, 
                 break;
             case CBI_CLAIM_WAIT:
                 r->asked_ns = now;
-                if (r->token !=
-                    0) { /* the directory has failed since: others may have better luck */
-                    give(cp, c->name);
+                if (r->token != 0) { /* directory has failed since: others may be luckier */
+                    give(cp, c);
                     r->token = 0;
                 }
                 if (now < r->until_ns && (*status == CB_ENOTFOUND || *status == CB_EAGAIN) &&
@@ -221,7 +226,7 @@ bool cbi_copies_compute(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connection *c, 
                 }
                 return true; /* nil: it is being computed elsewhere; or why that is not known */
             case CBI_CLAIM_GIVE:
-                give(cp, c->name);
+                give(cp, c);
                 r->token = 0;
                 event = CBI_CLAIM_PASSED;
                 break;
@@ -315,18 +320,21 @@ static bool is_known(cbi_copies *cp, const char *name) {
     return count > CBI_COPY_VIEWS;
 }
 
-/** [mutex] Given away meanwhile. */
+/** [mutex] Given away meanwhile. A directory that did not hear of it keeps others from computing,
+ *  so it is told again, as long as the claim could last there. */
 static void let_go(cbi_copies *cp, cbi_copy_claim *k, uint64_t now) {
     const cb_server *s = cp->server;
     k->due_ns = UINT64_MAX; /* the keeper's alone: nobody else ends what is over */
     cbi_mutex_unlock(&cp->mutex);
-    bool goes = !k->stored || now >= k->end_ns || is_known(cp, k->name);
-    if (goes) {
-        s->directory.unclaim(s->directory.ctx, s->me.name, k->life, k->name);
+    bool goes = !k->stored || now >= k->end_ns || is_known(cp, k->name), heard = true;
+    if (goes && now < k->until_ns) {
+        cb_status status =
+            s->directory.unclaim(s->directory.ctx, s->me.name, k->life, k->name, NULL);
+        heard = status == CB_OK || status == CB_ENOTFOUND;
     }
     cbi_mutex_lock(&cp->mutex);
-    k->due_ns = now + TEND_MS * ms;
-    if (goes) {
+    k->due_ns = cbi_sys_clock_ns() + (heard ? TEND_MS : AGAIN_MS) * ms;
+    if (goes && heard) {
         call(cp, k->name);
         forget(cp, k);
     }
@@ -349,9 +357,12 @@ bool cbi_copies_tend_claims(cbi_copies *cp, uint64_t now, uint64_t *due_ns) {
             end(cp, k, false);
             call(cp, k->name);
         }
-        if (k->over && k->due_ns <= now) {
+        if (k->over && k->due_ns <= now && (cp->answers || k->until_ns <= now)) {
             let_go(cp, k, now);
             return true;
+        }
+        if (k->over && k->due_ns <= now) { /* one that hangs is asked by the beats alone */
+            k->due_ns = now + AGAIN_MS * ms;
         }
         uint64_t then = k->over ? k->due_ns : k->life != 0 ? k->until_ns : UINT64_MAX;
         *due_ns = cbi_min(*due_ns, then);

@@ -786,7 +786,7 @@ typedef struct command {
 static const command commands[] = {
     {"CARBIDE.GET", do_carbide_get, 2, 2, false},
     {"CARBIDE.PUT", do_carbide_put, 5, 5, false},
-    {"CARBIDE.COMPUTE", cbi_resp_compute, 2, 3, false},
+    {"CARBIDE.COMPUTE", cbi_resp_compute, 2, 4, false},
     {"CARBIDE.UNCLAIM", cbi_resp_unclaim, 2, 2, false},
     {"CARBIDE.OFFER", cbi_resp_offer, 6, 6, false},
     {"CARBIDE.BURY", cbi_resp_bury, 3, 3, false},

@@ -25,22 +25,27 @@ void cbi_resp_compute(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     enum { MOST_MS = 24 * 3600 * 1000, POLL_MS = 50 };
     const uint64_t ms = 1000000;
     cbi_resp *r = c->resp;
-    uint64_t claim_ms = 0, wait_ms = 0;
+    uint64_t claim_ms = 0, wait_ms = 0, number = 0;
     cbi_resp_word name = next(a);
     bool good = s->copies != NULL && take_name(c, name) &&
                 cbi_resp_take_number(next(a), &claim_ms) && claim_ms > 0 && claim_ms <= MOST_MS;
     if (good && a->request->count > 3) {
         good = cbi_resp_take_number(next(a), &wait_ms) && wait_ms <= MOST_MS;
     }
+    if (good && a->request->count > 4) {
+        good = cbi_resp_take_number(next(a), &number);
+    }
     if (!good) {
         cbi_resp_say_error(c, "ERR",
-                           "CARBIDE.COMPUTE NAME CLAIM-MS [WAIT-MS], up to a day, at an executor");
+                           "CARBIDE.COMPUTE NAME CLAIM-MS [WAIT-MS [NUMBER]], up to a day, at an "
+                           "executor");
         c->in_at += (uint32_t)r->request.taken;
         return;
     }
     r->computes = true;
     r->here = r->gone = false;
     r->token = r->asked_ns = r->due_ns = 0;
+    r->number = number;
     r->until_ns = cbi_sys_clock_ns() + wait_ms * ms;
     r->claim =
         (cbi_claim){.claim_ns = claim_ms * ms, .poll_ns = POLL_MS * ms, .patience_ns = UINT64_MAX};

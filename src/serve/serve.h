@@ -109,6 +109,7 @@ typedef struct cbi_resp {
     bool here;                /* it is here by now */
     bool gone;                /* its client is: guarded by the copies' mutex */
     cbi_claim claim;
+    uint64_t number;   /* of a claim that is to be renewed; 0: of none */
     uint64_t token;    /* of a claim that was granted; 0: none */
     uint64_t until_ns; /* another one who computes is waited for until then, */
     uint64_t due_ns;   /* parked: until then, */

@@ -96,7 +96,9 @@ static void give(const cbi_shared *s, const cb_blocks *b, const char *name, bool
     while (stored && !is_known(b, name) && cbi_sys_clock_ns() < until_ns) {
         cbi_sys_sleep_ns(ms);
     }
-    d->unclaim(d->ctx, b->reporting.name, s->life, name);
+    if (d->unclaim(d->ctx, b->reporting.name, s->life, name, NULL) != CB_OK) {
+        return; /* it ends by itself, in seconds */
+    }
 }
 
 /* ---- renewing ---- */

@@ -72,7 +72,8 @@ static cbi_claim_action look(cbi_claim *c, cbi_claim_state state) {
 
 cbi_claim_action cbi_claim_step(cbi_claim *c, cbi_claim_event event, uint64_t wait_ns,
                                 uint64_t now_ns) {
-    if (event == CBI_CLAIM_MISSING || event == CBI_CLAIM_HELD || event == CBI_CLAIM_GRANTED) {
+    if (event == CBI_CLAIM_HELD ||
+        event == CBI_CLAIM_GRANTED) { /* not one that only finds nothing */
         c->unknown_ns = 0;
     }
     switch (c->state) {

@@ -484,7 +484,8 @@ static cb_status claim_block(void *ctx, const char *name, uint64_t generation, c
     return CB_OK;
 }
 
-static void unclaim(void *ctx, const char *name, uint64_t generation, const char *block) {
+static cb_status unclaim(void *ctx, const char *name, uint64_t generation, const char *block,
+                         cb_error *err) {
     cb_local_directory *d = ctx;
     claim *ended = NULL;
     cbi_lock_take(&d->lock);
@@ -496,6 +497,7 @@ static void unclaim(void *ctx, const char *name, uint64_t generation, const char
     }
     cbi_lock_give(&d->lock);
     cbi_free(ended);
+    return e != NULL ? CB_OK : unknown(name, generation, err);
 }
 
 /* ---- from beginning to end ---- */

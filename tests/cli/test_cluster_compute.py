@@ -66,8 +66,9 @@ class Compute(cluster.Cluster):
         first, same, other = self.client(0), self.client(0), self.client(1)
         token = self.ask(first, "x")
         self.assertGreater(token, 0)
-        self.assertEqual(self.ask(first, "x"), token)  # begins anew
-        for peer in (same, other):
+        self.assertEqual(first.ask("CARBIDE.COMPUTE", "x", 60_000, 0, token), token)  # begins anew
+        self.assertIsNone(first.ask("CARBIDE.COMPUTE", "x", 60_000, 0, token + 1))
+        for peer in (first, same, other):  # one connection may be several's, by turns
             self.assertIsNone(self.ask(peer, "x", wait=0))
             self.assertIsNone(self.ask(peer, "x", wait=80))
         self.begin(same, "x")
@@ -141,7 +142,7 @@ class Compute(cluster.Cluster):
         peer = self.client(0)
         for words in (("x", 0), ("x", "a"), ("x", -1), ("", 10), ("x", 10, "b"), ("x", 86_400_001), ("x" * 256, 10)):
             self.assertEqual(peer.ask("CARBIDE.COMPUTE", *words)[:4], b"-ERR", words)
-        for words in (("x",), ("x", 1, 2, 3)):
+        for words in (("x",), ("x", 1, 2, "a"), ("x", 1, 2, 3, 4)):
             self.assertEqual(peer.ask("CARBIDE.COMPUTE", *words)[:4], b"-ERR", words)
         self.assertEqual(peer.ask("CARBIDE.UNCLAIM", "x", "a")[:4], b"-ERR")
         self.assertEqual(peer.ask("SET", "here", "1"), b"+OK")

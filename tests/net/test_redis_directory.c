@@ -431,10 +431,10 @@ static void test_redis_directory__one_claims_a_block_that_nobody_has(void **stat
     assert_ok(e->claim(e->ctx, "b", b->generation, "x", hour_ns, &granted, &wait_ns, NULL));
     assert_false(granted);
     assert_in_range(wait_ns, 1, hour_ns);
-    e->unclaim(e->ctx, "b", b->generation, "x"); /* not its own */
+    assert_ok(e->unclaim(e->ctx, "b", b->generation, "x", NULL)); /* not its own */
     assert_ok(e->claim(e->ctx, "b", b->generation, "x", hour_ns, &granted, &wait_ns, NULL));
     assert_false(granted);
-    d->unclaim(d->ctx, "a", a->generation, "x");
+    assert_ok(d->unclaim(d->ctx, "a", a->generation, "x", NULL));
     assert_ok(e->claim(e->ctx, "b", b->generation, "x", hour_ns, &granted, &wait_ns, NULL));
     assert_true(granted);
     b->d.leave(b->d.ctx, "b", b->generation); /* and its claims with it */
@@ -606,7 +606,7 @@ static void test_redis_directory__nonsense_harms_nobody(void **state) {
         cb_error err;
         (void)located(&s->d, turn % BLOCKS, at);
         (void)s->d.peers(s->d.ctx, "a", views, 4, &count, &err);
-        s->d.unclaim(s->d.ctx, "a", s->generation, "x");
+        (void)s->d.unclaim(s->d.ctx, "a", s->generation, "x", &err);
         set(s, turn % BLOCKS, turn % 2 == 0);
         usleep(1000);
     }

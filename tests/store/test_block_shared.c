@@ -147,7 +147,8 @@ static cb_status fetch(void *ctx, const char *name, const cb_location *at, cb_re
     }
     assert_ptr_not_equal(to->from, to->k);
     assert_ok(cb_block_task_create(to->from->blocks, 7, 0, &to->task, NULL));
-    cb_status status = cb_blocks_get(to->from->blocks, to->task, name, &to->ref, err);
+    cb_status status = /* two of them could wait for each other */
+        cb_blocks_lock(to->from->blocks, to->task, name, false, false, &to->ref, err);
     if (status != CB_OK) {
         (void)cb_block_task_end(to->task);
         return status;

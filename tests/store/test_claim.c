@@ -76,12 +76,30 @@ static void test_claim__without_a_directory_patience_ends(void **state) {
     assert_int_equal(cbi_claim_step(&c, CBI_CLAIM_STORED, 0, now), CBI_CLAIM_DONE);
 }
 
+static void test_claim__patience_ends_with_a_directory_that_only_looks(void **state) {
+    (void)state;
+    cbi_claim c = begin();
+    uint64_t now = 1;
+    cbi_claim_action a = CBI_CLAIM_WAIT;
+    for (int i = 0; i < 100 && a == CBI_CLAIM_WAIT; i++) {
+        assert_int_equal(cbi_claim_step(&c, CBI_CLAIM_MISSING, 0, now), CBI_CLAIM_TAKE);
+        a = cbi_claim_step(&c, CBI_CLAIM_UNKNOWN, 0, now); /* it takes no writes, or knows us not */
+        if (a == CBI_CLAIM_WAIT) {
+            now = c.due_ns;
+            assert_int_equal(cbi_claim_step(&c, CBI_CLAIM_PASSED, 0, now), CBI_CLAIM_LOOK);
+        }
+    }
+    assert_int_equal(a, CBI_CLAIM_COMPUTE);
+    assert_in_range(now, 1001, 1101);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_claim__what_somebody_has_is_not_computed),
         cmocka_unit_test(test_claim__who_computes_renews_and_lets_go),
         cmocka_unit_test(test_claim__who_waits_looks_again_and_is_the_next),
         cmocka_unit_test(test_claim__without_a_directory_patience_ends),
+        cmocka_unit_test(test_claim__patience_ends_with_a_directory_that_only_looks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -178,7 +178,8 @@ static void ask_on(world *w, executor *e, int name, cbi_claim_event event) {
             case CBI_CLAIM_RENEW:
             case CBI_CLAIM_TAKE: event = take_claim(w, e, name, &wait_ns); break;
             case CBI_CLAIM_GIVE:
-                w->directory.unclaim(w->directory.ctx, e->name, e->generation, names[name]);
+                (void)w->directory.unclaim(w->directory.ctx, e->name, e->generation, names[name],
+                                           NULL);
                 event = CBI_CLAIM_PASSED;
                 break;
             case CBI_CLAIM_COMPUTE:

@@ -237,10 +237,11 @@ static void test_directory__one_claims_and_the_next_when_it_is_gone(void **state
     assert_false(claims(&d, "b", b, &wait));
     assert_int_equal(wait, 40);
     now += 40;
-    assert_true(claims(&d, "b", b, &wait)); /* a has let it pass */
-    d.unclaim(d.ctx, "a", a, "x");          /* not its own */
+    assert_true(claims(&d, "b", b, &wait));         /* a has let it pass */
+    assert_ok(d.unclaim(d.ctx, "a", a, "x", NULL)); /* not its own */
+    assert_int_equal(d.unclaim(d.ctx, "a", a + 1, "x", NULL), CB_ENOTFOUND);
     assert_false(claims(&d, "a", a, &wait));
-    d.unclaim(d.ctx, "b", b, "x");
+    assert_ok(d.unclaim(d.ctx, "b", b, "x", NULL));
     assert_true(claims(&d, "a", a, &wait));
     d.leave(d.ctx, "a", a);
     assert_true(claims(&d, "b", b, &wait));
