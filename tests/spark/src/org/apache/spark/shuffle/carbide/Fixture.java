@@ -81,9 +81,11 @@ final class Fixture implements AutoCloseable {
     /** A writer of attempt 0; it is carbide's, or Spark's where `ours` is false. */
     Fixture open(boolean ours) {
         long before = Writers.count("nativeWriters");
+        long sparks = Writers.count("sparkWriters");
         writer = env.shuffleManager().getWriter(handle, 0, task, task.taskMetrics().shuffleWriteMetrics());
         if (Writers.measured()) {
             Check.same(before + (ours ? 1 : 0), Writers.count("nativeWriters"), "native writers");
+            Check.same(sparks + (ours ? 0 : 1), Writers.count("sparkWriters"), "Spark's writers");
         }
         return this;
     }
