@@ -374,6 +374,10 @@ uint64_t cbi_job_smallest_budget(const cbi_job *job);
 /** New partitions: `count` of them, sharing the pool. */
 cb_status cbi_job_open_partitions(cbi_job *job, uint32_t count, cbi_partitions **parts,
                                   cb_error *err);
+/** Those of a partition that has been divided `depth` times already. */
+cb_status cbi_job_open_pieces(cbi_job *job, uint32_t count, unsigned depth, cbi_partitions **parts,
+                              cb_error *err);
+size_t cbi_job_piece_batch(const cbi_job_sizes *z, unsigned depth);
 /** Mean bytes of rows and rows looked at, from spots all over the input; `row` sees the batches.
  * Does nothing for streams. After cbi_job_make_memory. */
 typedef void (*cbi_job_sample_fn)(void *ctx, const cbi_rows *rows, size_t i);
@@ -436,8 +440,9 @@ cb_status cbi_job_divide(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, u
 /** Those that are not divided. */
 cb_status cbi_job_pass_once(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
                             cb_error *err);
-/** Most pieces that are open at the same time. */
-enum { CBI_PIECES_MAX = 128 };
+/** Most pieces that are open at the same time; how often what is too large is divided; how much
+ * smaller the tables of pieces of pieces are. */
+enum { CBI_PIECES_MAX = 128, CBI_DEPTH_MAX = 3, CBI_DEEPER_SHARE = 4 };
 
 /** How many parts of something too large are read ahead where their order does not matter. */
 enum { CBI_PARTS_AHEAD = 8 };

@@ -21,7 +21,6 @@
 
 enum {
     BLOCK = 1024,
-    DEPTH_MAX = 3,
     PIECES_EACH = 64,     /* of one partition, at most */
     EVEN = 3,             /* times the mean: nothing but a heavy key makes a partition larger */
     MARGIN_PERCENT = 15,  /* by which a piece may be larger than the others */
@@ -65,15 +64,16 @@ bool cbi_job_divides(const cbi_job *job, const cbi_job_pass *pass, uint32_t inde
     cbi_partition_info info = info_of(pass, index);
     uint64_t count = pass->count - pass->first;
     (void)job;
-    return pass->depth < DEPTH_MAX && info.units_max == 1 &&
+    return pass->depth < CBI_DEPTH_MAX && info.units_max == 1 &&
            (count == 1 ? pass->depth == 0 : info.segments * count <= EVEN * pass->segments);
 }
 
 /* ---- how much at a time ---- */
 
 /* Pieces that are written to at the same time. */
-static uint32_t open_most(const cbi_job_sizes *z) {
-    return (uint32_t)cbi_clamp(z->segments / SEGMENT_SHARE, 2, CBI_PIECES_MAX);
+static uint32_t open_most(const cbi_job_sizes *z, unsigned depth) {
+    size_t most = depth == 0 ? CBI_PIECES_MAX : CBI_PIECES_MAX / CBI_DEEPER_SHARE;
+    return (uint32_t)cbi_clamp(z->segments / SEGMENT_SHARE, 2, most);
 }
 
 /* Pieces that fit. */
@@ -83,7 +83,7 @@ static uint32_t pieces_of(cbi_job *job, const cbi_job_pass *pass, uint32_t index
     uint64_t segments = all.segments * (100 + MARGIN_PERCENT) / 100;
     uint64_t aimed = pass->partner != NULL ? z->part_bytes / z->segment : UINT64_MAX;
     aimed = cbi_clamp(aimed, 1, z->segments / SEGMENT_SHARE);
-    uint32_t pieces = 2, most = open_most(z);
+    uint32_t pieces = 2, most = open_most(z, pass->depth);
     for (; pieces < PIECES_EACH && pieces * 2 <= most; pieces *= 2) {
         cbi_partition_info each = all;
         each.rows = all.rows * (100 + MARGIN_PERCENT) / 100 / pieces + 1;
@@ -103,7 +103,7 @@ static uint32_t choose_some(cbi_job *job, const cbi_job_pass *pass, uint32_t fir
     uint32_t end = first + 1;
     *segments = info_of(pass, first).segments;
     for (; end < pass->count && pass->divided[end] &&
-           (end + 1 - first) * pieces <= open_most(&job->sizes);
+           (end + 1 - first) * pieces <= open_most(&job->sizes, pass->depth);
          end++) {
         uint64_t more = info_of(pass, end).segments;
         if (*segments + more > most)
@@ -226,7 +226,7 @@ static void divide_worker(void *ctx) {
 /* One side of partitions [first, end). */
 static cb_status divide_side(cbi_job *job, cbi_job_division *d, cbi_partitions **to,
                              cb_error *err) {
-    CB_TRY(cbi_job_open_partitions(job, (d->end - d->first) * d->pieces, to, err));
+    CB_TRY(cbi_job_open_pieces(job, (d->end - d->first) * d->pieces, d->pass->depth, to, err));
     if (!d->spills)
         cbi_partitions_keep_free(*to, 0);
     d->to = *to;

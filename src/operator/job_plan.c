@@ -99,7 +99,8 @@ static uint64_t fixed_bytes(const cbi_job *job, const cbi_job_sizes *z) {
 }
 
 /* Partition tables and requests that are made later; 3 sets of them at most, and those of pieces
- * where partitions must be divided. */
+ * where partitions must be divided: a full one for each side and one more, which those of pieces
+ * that are divided again share. */
 static size_t table_bytes(const cbi_job *job, const cbi_job_sizes *z, unsigned sides) {
     size_t pieces = z->divides ? cbi_partitions_bytes(CBI_PIECES_MAX, z->batch_segments) : 0;
     uint32_t ranges = z->ranges * cbi_job_outputs(job);
@@ -326,8 +327,17 @@ cb_status cbi_job_size(cbi_job *job, cb_error *err) {
     return CB_OK;
 }
 
+size_t cbi_job_piece_batch(const cbi_job_sizes *z, unsigned depth) {
+    return depth == 0 ? z->batch_segments : cbi_max(z->batch_segments / CBI_DEEPER_SHARE, 1);
+}
+
 cb_status cbi_job_open_partitions(cbi_job *job, uint32_t count, cbi_partitions **parts,
                                   cb_error *err) {
+    return cbi_job_open_pieces(job, count, 0, parts, err);
+}
+
+cb_status cbi_job_open_pieces(cbi_job *job, uint32_t count, unsigned depth, cbi_partitions **parts,
+                              cb_error *err) {
     const cbi_job_sizes *z = &job->sizes;
     cbi_partitions_options options = {.count = count,
                                       .layout = &cbi_record_layout,
@@ -335,7 +345,7 @@ cb_status cbi_job_open_partitions(cbi_job *job, uint32_t count, cbi_partitions *
                                       .segment_bytes = z->segment,
                                       .segments_max = z->segments,
                                       .spill = job->ground.spill,
-                                      .batch_segments_max = z->batch_segments,
+                                      .batch_segments_max = cbi_job_piece_batch(z, depth),
                                       .populate = z->in_memory && z->segment >= 32 * CBI_KIB,
                                       .low_water = z->segments / 8,
                                       .cancelled = &job->stop};

@@ -89,10 +89,46 @@ static void a_place_of_any_range_fits_its_bytes(void **unused) {
             }
 }
 
+/* A set of pieces for each side and one more are planned for; those of all depths can be open. */
+static void test_tables_of_pieces_at_any_depth_fit(void **ctx) {
+    enum { ROUNDED = 32 << 10 }; /* requests have a size without any segment */
+    (void)ctx;
+    unsigned planned = 0;
+    for (int i = 0; i < 20000; i++) {
+        cbi_job job = {.o = {.threads = 1 + (unsigned)between(0, 8)}};
+        job.o.memory_bytes = (uint64_t)(between(5, 10) * (double)(1 << 20));
+        for (int k = (int)between(0, 9); k > 0; k--)
+            job.o.memory_bytes *= 2;
+        job.ground.baseline = 2 << 20;
+        double record = between(8, 60);
+        job.demand = (cbi_job_demand){.stored_bytes = between(0, 3) < 1 ? 0 : between(1, 3e9),
+                                      .row_bytes = between(10, 200),
+                                      .record_bytes = record,
+                                      .fields = 1 + (size_t)between(0, 8),
+                                      .read_extra = 32 * 1024,
+                                      .work_factor = between(1, 8),
+                                      .result_factor = between(0.1, 3),
+                                      .sides = between(0, 4) < 2 ? 0 : 2};
+        cb_error err;
+        if (cbi_job_size(&job, &err) != CB_OK || !job.sizes.divides)
+            continue;
+        planned++;
+        const cbi_job_sizes *z = &job.sizes;
+        size_t sides = job.demand.sides > 1 ? 2 : 1;
+        size_t first = cbi_partitions_bytes(CBI_PIECES_MAX, cbi_job_piece_batch(z, 0));
+        size_t deeper =
+            cbi_partitions_bytes(CBI_PIECES_MAX / CBI_DEEPER_SHARE, cbi_job_piece_batch(z, 1));
+        size_t all = sides * first + sides * (CBI_DEPTH_MAX - 1) * deeper;
+        assert_true(all <= (sides + 1) * first + ROUNDED);
+    }
+    assert_true(planned > 1000);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_place_of_any_range_fits_its_bytes),
         cmocka_unit_test(test_batches_count_all_partitions_of_any_plan),
+        cmocka_unit_test(test_tables_of_pieces_at_any_depth_fit),
         cmocka_unit_test(test_a_plan_does_without_what_is_only_wanted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

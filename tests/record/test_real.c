@@ -21,7 +21,7 @@ static cbi_number_kind parse(const char *text, cbi_decimal *d) {
     uint8_t padded[1024] = {0};
     size_t n = strlen(text);
     assert_true(n < sizeof padded - 128);
-    memcpy(padded + 64, text, n);
+    memcpy(padded + 64, text, n + 1);
     return cbi_real_parse(padded, padded + 64, n, d);
 }
 
@@ -38,8 +38,14 @@ static cbi_i128 rank(double v) {
     return rank_of_text(text);
 }
 
+static uint64_t bits_of(double v) {
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
 static bool same(double a, double b) {
-    return memcmp(&a, &b, sizeof a) == 0;
+    return bits_of(a) == bits_of(b);
 }
 
 static void ranks_are_ordered_as_numbers_are(void **state) {
