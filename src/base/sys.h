@@ -161,6 +161,8 @@ typedef struct cbi_sys_event {
 int cbi_sys_poll_create(void);
 /** Says what is waited for on `fd`, which is new to `poll` or not; neither: only its end. */
 int cbi_sys_poll_set(int poll, int fd, bool is_new, bool readable, bool writable, uint64_t token);
+/** Nothing is heard of it any more; it stays open. */
+void cbi_sys_poll_forget(int poll, int fd);
 /** Up to `count` events; 0 when the time has passed. */
 int cbi_sys_poll_wait(int poll, cbi_sys_event *events, int count, int timeout_ms);
 /** The same for one descriptor: 1 when it is ready (or ended), 0 when the time has passed. */

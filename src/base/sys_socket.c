@@ -293,6 +293,10 @@ int cbi_sys_poll_set(int poll, int fd, bool is_new, bool readable, bool writable
     return answer(result);
 }
 
+void cbi_sys_poll_forget(int poll, int fd) {
+    (void)epoll_ctl(poll, EPOLL_CTL_DEL, fd, NULL); /* what is not there is forgotten already */
+}
+
 int cbi_sys_poll_wait(int poll, cbi_sys_event *events, int count, int timeout_ms) {
     enum { EVENTS_MAX = 64 };
     struct epoll_event ready[EVENTS_MAX];

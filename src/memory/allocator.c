@@ -102,6 +102,7 @@ static void descriptor_put(cb_allocator *a, cbi_block *block) {
     block->base = NULL;
     block->raw = NULL;
     block->capacity = 0;
+    block->stamp = 0;
     block->below = a->spare;
     a->spare = block;
 }

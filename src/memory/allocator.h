@@ -30,7 +30,7 @@ typedef struct cbi_block {
     uint32_t generation; /* raised by each free */
     bool mapped;         /* from the system; otherwise from the process heap, `raw` */
     void *raw;
-    uint64_t stamp;          /* idle: when it was freed, counted in frees */
+    uint64_t stamp;          /* when it was freed last, counted in frees; 0: never */
     struct cbi_block *above; /* idle: in the stack of its size */
     struct cbi_block *below; /* the same; otherwise chains of descriptors */
 } cbi_block;

@@ -165,6 +165,10 @@ void cbi_connection_let_go(cb_server *s, cbi_connection *c) {
 /** The worker's part of it is CBI_JOB_CLOSE. */
 void cbi_connection_end(cb_server *s, cbi_connection *c) {
     c->ending = true;
+    if (c->state == CBI_BUSY && c->takes) { /* its number could be another's in a moment */
+        cbi_sys_poll_forget(s->poll, c->fd);
+        return;
+    }
     if (c->fd >= 0) {
         (void)cbi_sys_close(c->fd); /* and it is polled for no more */
         c->fd = -1;
@@ -298,10 +302,10 @@ static void got_body(cb_server *s, cbi_connection *c, size_t count) {
 
 /** What came together with the head. */
 static bool take_rest(cb_server *s, cbi_connection *c) {
-    size_t room = 0, there = c->in_end - c->in_at;
-    if (there == 0 || (c->state != CBI_BODY && c->state != CBI_DRAIN)) {
-        return false;
+    if ((c->state != CBI_BODY && c->state != CBI_DRAIN) || c->in_at == c->in_end) {
+        return false; /* else it is a worker's, `in` too */
     }
+    size_t room = 0, there = c->in_end - c->in_at;
     void *to = place_of(s, c, &room);
     size_t part = cbi_min(room, there);
     memcpy(to, c->in + c->in_at, part);

@@ -507,7 +507,7 @@ static cb_status sum_of(const cb_block_ref *ref, uint8_t *buffer, uint64_t *sum,
     while (status == CB_OK) {
         got = 0;
         status = cb_block_reader_read(reader, buffer, CBI_STREAM_BYTES, &got, err);
-        (void)XXH3_64bits_update(&state, buffer, got);
+        cbi_sum_add(&state, buffer, got);
     }
     cb_block_reader_close(reader);
     *sum = XXH3_64bits_digest(&state);

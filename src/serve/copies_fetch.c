@@ -60,7 +60,7 @@ static cb_status receive_block(cbi_wire *w, cbi_connection *c, uint64_t checksum
         if (got == 0 && !cbi_wire_receive(w, to, room, &got)) {
             return cbi_fail(err, CB_EIO, "Block %s did not come to its end.", c->name);
         }
-        (void)XXH3_64bits_update(&sum, to, got);
+        cbi_sum_add(&sum, to, got);
         cbi_fill_add(&c->fill, got);
     }
     for (size_t tail = end - at; tail < 2; tail += got) { /* the end of its line */

@@ -179,20 +179,6 @@ void cbi_request_sent(cb_server *s, cbi_connection *c) {
 
 /* ---- put ---- */
 
-static void sum_more(cbi_connection *c, const uint8_t *bytes, uint64_t count) {
-    if (c->summed) {
-        (void)XXH3_64bits_update(&c->sum, bytes, (size_t)count);
-    }
-}
-
-/** What has come into memory and is not in the sum yet. */
-static void sum_memory(cbi_connection *c) {
-    if (!c->fill.on_disk) {
-        sum_more(c, c->fill.first + c->hashed, c->fill.filled - c->hashed);
-        c->hashed = c->fill.filled;
-    }
-}
-
 static cb_status begin_fill(const cb_server *s, cbi_connection *c, cb_error *err) {
     cb_level level = c->head.code != 0 ? (cb_level)c->head.code : s->level;
     level &= (cb_level) ~(CB_LEVEL_IS_DESERIALISED | CB_LEVEL_IN_OFF_HEAP);
@@ -287,7 +273,7 @@ static cb_status finish_own(const cb_server *s, cbi_connection *c, cb_error *err
 static cb_status finish_whole(cb_server *s, cbi_connection *c, cb_error *err) {
     bool puts = c->resp != NULL && c->resp->puts;
     if (c->summed) {
-        sum_memory(c);
+        cbi_body_sum_memory(c);
         uint64_t sum = XXH3_64bits_digest(&c->sum);
         if ((c->head.flags & CBI_FLAG_SUM) && sum != c->head.value) {
             return cbi_fail(err, CB_ECORRUPT, "Block %s did not arrive as it was sent.", c->name);
@@ -320,25 +306,32 @@ static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {
     return status;
 }
 
-static void note_disk(void *ctx, const cb_block_status *status, cb_level level, uint32_t readers) {
+static void note_work(void *ctx, const cb_block_status *status, cb_level level, uint32_t readers) {
     (void)level;
     (void)readers;
-    *(uint64_t *)ctx = status->disk_bytes;
+    *(bool *)ctx = status->disk_bytes > 0 || status->memory_bytes > AT_ONCE_BYTES;
 }
 
-/** The end of a SET that only a worker does: it makes a file, or ends the older block's. */
-static bool is_disk_work(const cb_server *s, const cbi_connection *c) {
-    uint64_t bytes = 0;
-    (void)cbi_blocks_look(s->blocks, c->name, note_disk, &bytes, NULL);
-    return !(c->head.code & CB_LEVEL_IN_MEMORY) || bytes > 0;
+/** The end of a put that only a worker does: it makes a file, ends a large older block or one of a
+ * file, seals or sums many bytes. */
+static bool is_work(const cb_server *s, const cbi_connection *c) {
+    bool large = c->head.bytes > AT_ONCE_BYTES;
+    bool ends =
+        large && (c->resp == NULL || (c->summed && c->hashed < c->fill.filled) ||
+                  cbi_contents_descriptor(c->fill.contents.kind, c->fill.contents.data) >= 0);
+    if (c->resp == NULL || ends) {
+        return ends;
+    }
+    (void)cbi_blocks_look(s->blocks, c->name, note_work, &ends, NULL);
+    return !(c->head.code & CB_LEVEL_IN_MEMORY) || ends;
 }
 
 void cbi_put_submit(cb_server *s, cbi_connection *c, cbi_job job) {
     cb_pool_stats pool;
     cb_manager_pool(s->manager, CB_STORAGE, CB_HEAP, &pool);
     bool room = pool.used + 2 * (uint64_t)CBI_MIB < cb_manager_storage_max(s->manager, CB_HEAP);
-    bool now = room && c->head.bytes <= AT_ONCE_BYTES && !c->fill.on_disk;
-    now = now && !(c->resp != NULL && job == CBI_JOB_FINISH && is_disk_work(s, c));
+    bool now = room && !c->fill.on_disk;
+    now = now && (job == CBI_JOB_FINISH ? !is_work(s, c) : c->head.bytes <= AT_ONCE_BYTES);
     c->job = job;
     c->patient = !now;
     if (now) {
@@ -351,6 +344,8 @@ void cbi_put_submit(cb_server *s, cbi_connection *c, cbi_job job) {
         cbi_request_done(s, c, job);
     } else {
         c->patient = true;
+        c->takes = s->worker_count > 0 && c->head.bytes > AT_ONCE_BYTES &&
+                   (job == CBI_JOB_BEGIN || job == CBI_JOB_ROOM);
         cbi_server_submit(s, c);
     }
 }
@@ -552,10 +547,15 @@ static cb_status work(cb_server *s, cbi_connection *c, cb_error *err) {
     switch (c->job) {
         case CBI_JOB_GET: return cb_blocks_get(s->blocks, c->task, c->name, ref_of(c), err);
         case CBI_JOB_READ: return read_stream(c, err);
-        case CBI_JOB_BEGIN: return begin_fill(s, c, err);
-        case CBI_JOB_ROOM: sum_memory(c); return cbi_fill_room(&c->fill, &c->to, &c->room, err);
+        case CBI_JOB_BEGIN:
+            CB_TRY(begin_fill(s, c, err));
+            return c->takes ? cbi_body_take(s, c, err) : CB_OK;
+        case CBI_JOB_ROOM:
+            cbi_body_sum_memory(c);
+            CB_TRY(cbi_fill_room(&c->fill, &c->to, &c->room, err));
+            return c->takes ? cbi_body_take(s, c, err) : CB_OK;
         case CBI_JOB_APPEND:
-            sum_more(c, c->stream->buffer, c->staged);
+            cbi_body_sum(c, c->stream->buffer, c->staged);
             return cbi_fill_append(&c->fill, c->stream->buffer, c->staged, err);
         case CBI_JOB_FINISH: return finish_fill(s, c, err);
         case CBI_JOB_REMOVE: return remove_block(s, c, err);

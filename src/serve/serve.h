@@ -2,9 +2,6 @@
 #ifndef CBI_SERVE_H
 #define CBI_SERVE_H
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "base/sys.h"
 #include "carbide/directory.h"
 #include "carbide/server.h"
@@ -13,6 +10,7 @@
 #include "serve/resp.h"
 #include "store/blocks.h"
 #include "store/claim.h"
+#include "store/sum.h"
 
 /*
  * The server from inside. One thread, the loop, owns all connections: it alone touches sockets and
@@ -29,13 +27,13 @@ enum {
     CBI_SERVER_SHARE_MIN = 64 * 1024,
     CBI_SOCKET_SEND_BYTES = 32 * 1024, /* the system doubles it */
     CBI_SOCKET_COST = 64 * 1024,
-    CBI_TCP_SEND_BYTES = 128 * 1024, /* as above */
-    CBI_TCP_RECEIVE_BYTES = 64 * 1024,
+    CBI_TCP_SEND_BYTES = 128 * 1024,   /* as above */
+    CBI_TCP_RECEIVE_BYTES = 64 * 1024, /* as above, at least; */
+    CBI_TCP_RECEIVE_BYTES_MAX = 512 * 1024,
     CBI_RESP_IN_BYTES = 8 * 1024,
     CBI_RESP_OUT_BYTES = 8 * 1024,
     CBI_RESP_TEXT_MAX = 256,
-    CBI_RESP_PUT_ARGS = 6, /* CARBIDE.PUT name generation level checksum value */
-    CBI_TCP_COST = 2 * (CBI_TCP_SEND_BYTES + CBI_TCP_RECEIVE_BYTES)
+    CBI_RESP_PUT_ARGS = 6 /* CARBIDE.PUT name generation level checksum value */
 };
 
 typedef enum cbi_state {
@@ -130,6 +128,7 @@ typedef struct cbi_connection {
     bool patient, again;  /* a put's end may wait; it was tried and must */
     bool broken;          /* the job found that it must end */
     bool summed;          /* the put's bytes are */
+    bool takes;           /* its job reads from the socket: it is not to be closed meanwhile */
     uint64_t deadline_ns; /* of what is under way; 0: none */
     uint64_t busy_ns;     /* since when a worker has it */
     cb_block_task *task;
@@ -183,6 +182,7 @@ struct cb_server {
     uint64_t disk_bytes;  /* for blocks, at most */
     bool others, tcp_wanted;
     uint32_t connections_max, leases_max, worker_count;
+    uint32_t receive_bytes; /* of a socket of tcp, as above */
     uint64_t timeout_ns;
     uid_t uid;
     uint64_t started_ns;
@@ -236,6 +236,8 @@ void cbi_server_work(void *ctx);
 /** Goes on with those whose workers are done. */
 void cbi_server_take_done(cb_server *server);
 
+/** Whether there is work that no worker has begun. */
+bool cbi_server_has_jobs(cb_server *server);
 /** Hands the connection to a worker for its c->job, or does that at once. */
 void cbi_server_submit(cb_server *server, cbi_connection *c);
 /** One turn of the loop: waits at most so long, then does what there is to do. CB_EIO. */
@@ -359,6 +361,16 @@ void cbi_resp_decommission(cb_server *server, cbi_connection *c, cbi_resp_args *
 void cbi_resp_wait(cb_server *server, cbi_connection *c, cbi_resp_args *args);
 /** After CBI_JOB_BURY. */
 void cbi_resp_buried(cb_server *server, cbi_connection *c);
+
+/* ---- body.c: a put's bytes ---- */
+
+/** Takes more of them into the sum; they lie there only for now. */
+void cbi_body_sum(cbi_connection *c, const uint8_t *bytes, uint64_t count);
+/** What has come into memory and is not in the sum yet. */
+void cbi_body_sum_memory(cbi_connection *c);
+/** By a worker: takes bytes from the socket, with room for them, as long as they come fast. As
+ *  cbi_fill_room. */
+cb_status cbi_body_take(cb_server *server, cbi_connection *c, cb_error *err);
 
 /* ---- request.c ---- */
 

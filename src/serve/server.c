@@ -31,10 +31,10 @@ void cbi_server_hand_back(cb_server *s, cbi_connection *c) {
     bool ring = s->done == NULL;
     c->next_job = s->done;
     s->done = c;
-    if (ring) {
+    cbi_mutex_unlock(&s->mutex);
+    if (ring) { /* without the lock: the loop would wake up and wait for it */
         cbi_sys_bell_ring(s->bell);
     }
-    cbi_mutex_unlock(&s->mutex);
 }
 
 void cbi_server_work(void *ctx) {
@@ -57,6 +57,13 @@ void cbi_server_work(void *ctx) {
         cbi_mutex_lock(&s->mutex);
     }
     cbi_mutex_unlock(&s->mutex);
+}
+
+bool cbi_server_has_jobs(cb_server *s) {
+    cbi_mutex_lock(&s->mutex);
+    bool any = s->jobs_first != NULL;
+    cbi_mutex_unlock(&s->mutex);
+    return any;
 }
 
 static void closed(cb_server *s, cbi_connection *c) {
@@ -88,6 +95,7 @@ static void finish(cb_server *s, cbi_connection *c) {
         c->deadline_ns += cbi_sys_clock_ns() - c->busy_ns;
     }
     c->busy_ns = 0;
+    c->takes = false;
     if (job == CBI_JOB_CLOSE) {
         closed(s, c);
         return;
@@ -134,8 +142,8 @@ void cbi_server_submit(cb_server *s, cbi_connection *c) {
     c->busy_ns = cbi_sys_clock_ns();
     cbi_mutex_lock(&s->mutex);
     enqueue(&s->jobs_first, &s->jobs_last, c);
-    cbi_cond_signal(&s->wake);
     cbi_mutex_unlock(&s->mutex);
+    cbi_cond_signal(&s->wake);
 }
 
 void cbi_server_take_done(cb_server *s) {

@@ -22,6 +22,7 @@ enum {
     WORKERS = 2,
     CONNECTIONS_LEAST = 16,
     CONNECTIONS_MOST = 1024,
+    CONNECTIONS_ENOUGH = 64, /* more than that only as well as fast */
     /* replies on their way, the stack of who waits for them, and of those who send copies */
     DIRECTORY_BYTES = 256 * 1024 + CBI_COPIES_THREADS * STACK_BYTES,
     DESCRIPTORS_ELSE = 64, /* files of blocks, the library's own */
@@ -51,11 +52,23 @@ static size_t tables_size(const cb_server *s) {
 
 /** What the system may hold for one. */
 static uint64_t socket_cost(const cb_server *s) {
-    return s->tcp_wanted ? CBI_TCP_COST : CBI_SOCKET_COST;
+    return s->tcp_wanted ? 2 * (CBI_TCP_SEND_BYTES + (uint64_t)s->receive_bytes) : CBI_SOCKET_COST;
+}
+
+/** A sender of a large value stands still each time that we do, unless the socket holds some of it;
+ * and what it may hold is in the budget for each connection that there can be. */
+static void choose_receive(cb_server *s, const cb_server_options *o) {
+    uint64_t connections = o->connections_max > 0 ? o->connections_max : CONNECTIONS_ENOUGH;
+    s->receive_bytes = CBI_TCP_RECEIVE_BYTES_MAX;
+    while (s->receive_bytes > CBI_TCP_RECEIVE_BYTES &&
+           connections * socket_cost(s) > o->memory_bytes / 16) {
+        s->receive_bytes /= 2;
+    }
 }
 
 static void plan(cb_server *s, const cb_server_options *o) {
     s->tcp_wanted = o->listen != NULL;
+    choose_receive(s, o);
     uint64_t most = o->memory_bytes / 16 / socket_cost(s);
     s->connections_max =
         o->connections_max > 0
@@ -151,7 +164,7 @@ static cb_status make_blocks(cb_server *s, const cb_server_options *o, cb_error 
                                  .listener = cbi_server_is_executor(s) ? cbi_executor_note : NULL,
                                  .listener_ctx = s,
                                  .identities = cbi_server_is_executor(s),
-                                 .share_bytes_min = CBI_SERVER_SHARE_MIN,
+                                 .share_bytes_min = s->path != NULL ? CBI_SERVER_SHARE_MIN : 0,
                                  .shares_max =
                                      descriptors > other ? (uint32_t)(descriptors - other) : 0};
     CB_TRY(cb_blocks_create(&b, &s->blocks, err));
@@ -268,7 +281,7 @@ static cb_status listen_tcp(cb_server *s, const cb_server_options *o, cb_error *
         return cbi_fail(err, CB_EINVAL,
                         "Other machines reach %.100s: a server there needs a password.", o->listen);
     }
-    s->tcp = cbi_sys_listen_tcp(&s->address, CBI_TCP_RECEIVE_BYTES, CBI_TCP_SEND_BYTES, BACKLOG);
+    s->tcp = cbi_sys_listen_tcp(&s->address, (int)s->receive_bytes, CBI_TCP_SEND_BYTES, BACKLOG);
     return s->tcp >= 0 ? CB_OK
                        : cbi_fail_sys(err, s->tcp == -EADDRINUSE ? CB_EEXISTS : CB_EIO, s->tcp,
                                       "the server cannot listen at %.100s", o->listen);

@@ -189,6 +189,12 @@ cb_status cbi_contents_bytes_own(cbi_home *home, cb_mode mode, size_t bytes, cbi
     return bytes_new(home, mode, bytes, NULL, false, out, first, err);
 }
 
+bool cbi_contents_is_used(const cbi_contents *contents) {
+    const cbi_chunks *c = contents->data;
+    return contents->kind == CBI_CHUNKS && c->count == 1 && c->items[0].share == 0 &&
+           ((const cbi_block *)c->items[0].page.block)->stamp != 0;
+}
+
 cb_status cbi_contents_seal(const cbi_contents *contents, cb_error *err) {
     int fd = cbi_contents_descriptor(contents->kind, contents->data);
     if (fd < 0) {

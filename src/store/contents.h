@@ -76,6 +76,8 @@ cb_status cbi_contents_bytes_own(cbi_home *home, cb_mode mode, size_t bytes, cbi
                                  uint8_t **first, cb_error *err);
 /** Of the block that backs such a run; 0: none does. */
 size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes);
+/** Whether such a run lies in a page that was used before, so that its memory is there already. */
+bool cbi_contents_is_used(const cbi_contents *contents);
 /** All bytes are there. What others may see is sealed: nobody can change it any more, and *first of
  *  above is for reading only. CB_EIO, CB_ENOMEM. */
 cb_status cbi_contents_seal(const cbi_contents *contents, cb_error *err);

@@ -34,11 +34,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 #include <zstd.h>
 
 #include "base/alloc.h"
 #include "base/sys.h"
+#include "store/sum.h"
 
 enum {
     HEADER_BYTES = 512,
@@ -217,6 +217,14 @@ uint64_t cbi_disk_sum(const void *stored, uint32_t bytes, uint32_t raw, uint64_t
     return bytes >= WIDE_BYTES_MIN && cbi_sys_cpu()->avx2
                ? cbi_disk_sum_avx2(stored, bytes, salt)
                : XXH3_64bits_withSeed(stored, bytes, salt);
+}
+
+void cbi_sum_add(XXH3_state_t *sum, const void *bytes, size_t count) {
+    if (count >= WIDE_BYTES_MIN && cbi_sys_cpu()->avx2) {
+        cbi_sum_add_avx2(sum, bytes, count);
+    } else {
+        (void)XXH3_64bits_update(sum, bytes, count);
+    }
 }
 
 /* ---- stages: a frame raw, a frame packed, the codec's state ---- */

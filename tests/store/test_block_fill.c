@@ -338,6 +338,31 @@ static void see(void *ctx, const cb_block_status *status, cb_level level, uint32
     assert_int_equal(readers, 0);
 }
 
+static void test_fill__a_page_that_was_used_is_known_to_be_there(void **state) {
+    (void)state;
+    world w = open_world(64 << 20, 0, false);
+    for (int turn = 0; turn < 2; turn++) {
+        cbi_fill f;
+        cb_block_ref ref;
+        assert_ok(cbi_fill_begin_over(w.task, "x", SER, BIG, true, &f, NULL));
+        assert_int_equal(cbi_contents_is_used(&f.contents), turn);
+        assert_ok(feed(&f, BIG));
+        assert_ok(cbi_fill_finish(&f, NULL));
+        assert_ok(cb_blocks_get(w.blocks, w.task, "x", &ref, NULL));
+        for (uint64_t i = 0; i < BIG; i++) {
+            assert_int_equal(ref.data[i], byte_at(i));
+        }
+        cb_block_release(&ref);
+        assert_ok(cb_blocks_remove(w.blocks, w.task, "x", NULL));
+    }
+    (void)cb_allocator_trim(w.manager->allocators[CB_HEAP], 0);
+    cbi_fill f; /* the same descriptor, other memory */
+    assert_ok(cbi_fill_begin_over(w.task, "x", SER, BIG, true, &f, NULL));
+    assert_false(cbi_contents_is_used(&f.contents));
+    cbi_fill_cancel(&f);
+    close_world(&w);
+}
+
 static void test_walk__sees_each_once(void **state) {
     (void)state;
     world w = open_world(64 << 20, 2, false);
@@ -407,6 +432,7 @@ int main(void) {
         cmocka_unit_test(test_fill__refused_half_way_it_goes_to_disk_or_away),
         cmocka_unit_test(test_share__is_sealed_and_the_same_bytes),
         cmocka_unit_test(test_share__without_descriptors_it_is_a_page),
+        cmocka_unit_test(test_fill__a_page_that_was_used_is_known_to_be_there),
         cmocka_unit_test(test_walk__sees_each_once),
         cmocka_unit_test(test_walk__misses_none_that_stays_whatever_goes_meanwhile),
     };

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "store/sum.h"
+
 #define DISK CB_LEVEL_DISK_ONLY
 #define BOTH_SER CB_LEVEL_MEMORY_AND_DISK_SER
 
@@ -286,6 +288,24 @@ static void test_disk__a_store_without_a_folder_says_so(void **state) {
     cb_manager_destroy(m);
 }
 
+static void test_sum__is_the_same_however_bytes_come(void **state) {
+    (void)state;
+    enum { BYTES = 100000 };
+    static uint8_t bytes[BYTES];
+    for (size_t i = 0; i < BYTES; i++) {
+        bytes[i] = (uint8_t)(i * 7 + i / 4096);
+    }
+    for (size_t piece = 1; piece < BYTES; piece = piece * 3 + 1) {
+        XXH3_state_t sum;
+        (void)XXH3_64bits_reset(&sum);
+        for (size_t at = 0, count = 0; at < BYTES; at += count) { /* narrow pieces and wide ones */
+            count = cbi_min(at % 3 == 0 ? 1 : piece, BYTES - at);
+            cbi_sum_add(&sum, bytes + at, count);
+        }
+        assert_int_equal(XXH3_64bits_digest(&sum), XXH3_64bits(bytes, BYTES));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_disk__every_size_through_every_codec),
@@ -298,6 +318,7 @@ int main(void) {
         cmocka_unit_test(test_disk__a_block_that_cannot_be_dropped_stays),
         cmocka_unit_test(test_disk__records_that_cannot_be_written_stay),
         cmocka_unit_test(test_disk__a_store_without_a_folder_says_so),
+        cmocka_unit_test(test_sum__is_the_same_however_bytes_come),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
