@@ -16,7 +16,8 @@
  * The server from inside. One thread, the loop, owns all connections: it alone touches sockets and
  * changes states. What may take long, a disk, an eviction, a checksum of megabytes, is a job that a
  * worker does for a connection, which is the worker's while it is CBI_BUSY and the loop's
- * otherwise; it has one job at a time. Without workers the loop does the jobs itself.
+ * otherwise; it has one job at a time (`takes`: one that reads from the socket). Without workers
+ * the loop does the jobs itself.
  */
 
 enum {
