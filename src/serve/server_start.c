@@ -281,7 +281,9 @@ static cb_status listen_tcp(cb_server *s, const cb_server_options *o, cb_error *
         return cbi_fail(err, CB_EINVAL,
                         "Other machines reach %.100s: a server there needs a password.", o->listen);
     }
-    s->tcp = cbi_sys_listen_tcp(&s->address, (int)s->receive_bytes, CBI_TCP_SEND_BYTES, BACKLOG);
+    bool holds_much = s->receive_bytes > CBI_TCP_RECEIVE_BYTES; /* for who is not let in yet, too */
+    s->tcp = cbi_sys_listen_tcp(&s->address, (int)s->receive_bytes, CBI_TCP_SEND_BYTES,
+                                holds_much ? (int)cbi_min(BACKLOG, s->connections_max) : BACKLOG);
     return s->tcp >= 0 ? CB_OK
                        : cbi_fail_sys(err, s->tcp == -EADDRINUSE ? CB_EEXISTS : CB_EIO, s->tcp,
                                       "the server cannot listen at %.100s", o->listen);
