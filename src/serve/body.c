@@ -13,7 +13,7 @@
 
 enum {
     PIECE = 256 * 1024,         /* stays in a processor's cache until it is summed */
-    AT_ONCE = 64 * 1024 * 1024, /* then it is others' turn */
+    AT_ONCE = 64 * 1024 * 1024, /* then it is others' turn, with room for what comes next */
     WORTH = 16 * 1024,          /* who brings so much is waited for again */
     PATIENCE_MS = 1
 };
@@ -58,7 +58,7 @@ cb_status cbi_body_take(cb_server *s, cbi_connection *c, cb_error *err) {
         return CB_OK;
     }
     take_rest(c);
-    for (size_t taken = 0, since = WORTH; c->left > 0 && taken < AT_ONCE;) {
+    for (size_t taken = 0, since = WORTH; c->left > 0 && (taken < AT_ONCE || c->room == 0);) {
         if (c->room == 0) {
             CB_TRY(cbi_fill_room(&c->fill, &c->to, &c->room, err));
         }

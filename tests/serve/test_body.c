@@ -130,6 +130,37 @@ static void test_body__who_ends_half_way_leaves_nothing(void **state) {
     kit_folder_end(&k);
 }
 
+/** Its turn is over where there is no room for the next byte: the loop has none to give. */
+static void test_body__a_turn_ends_with_room_for_more(void **state) {
+    (void)state;
+    enum { STEP = 1 << 20, STEPS = 140, REST_AT = 45 };
+    kit k;
+    cb_server_options o = kit_options(&k, UINT64_C(512) << 20);
+    o.socket = NULL;
+    o.listen = "127.0.0.1:0";
+    kit_open(&k, &o);
+    uint8_t *zeros = calloc(1, STEP);
+    int fd = connect_tcp(&k);
+    for (int turn = 0; turn < 3; turn++) { /* what is in the socket when it goes on is luck */
+        char head[64];
+        int length =
+            snprintf(head, sizeof head, "*3\r\n$3\r\nSET\r\n$1\r\nx\r\n$%d\r\n", STEPS * STEP);
+        send_all(fd, head, (size_t)length);
+        for (int i = 0; i < STEPS; i++) {
+            for (int rest = 0; i == REST_AT && rest < 30; rest++) {
+                nap();
+            }
+            send_all(fd, zeros, STEP);
+        }
+        send_all(fd, "\r\n", 2);
+        expect(fd, "+OK\r\n");
+    }
+    free(zeros);
+    (void)close(fd);
+    kit_close(&k);
+    kit_folder_end(&k);
+}
+
 /** Whether the block's memory is a file of its own, which others could map. */
 static bool is_shared(const kit *k, const char *name) {
     cb_block_task *task = NULL;
@@ -178,6 +209,7 @@ static void test_body__many_that_a_server_may_have_are_paid_for(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_body__who_stops_half_way_keeps_no_worker),
+        cmocka_unit_test(test_body__a_turn_ends_with_room_for_more),
         cmocka_unit_test(test_body__who_ends_half_way_leaves_nothing),
         cmocka_unit_test(test_body__nobody_maps_blocks_where_there_is_no_socket_by_name),
         cmocka_unit_test(test_body__many_that_a_server_may_have_are_paid_for),
