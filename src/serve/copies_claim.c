@@ -220,9 +220,11 @@ bool cbi_copies_compute(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connection *c, 
                     give(cp, c);
                     r->token = 0;
                 }
-                if (now < r->until_ns && (*status == CB_ENOTFOUND || *status == CB_EAGAIN) &&
-                    park(cp, c, r->claim.due_ns)) {
-                    return false;
+                if (now < r->until_ns && (*status == CB_ENOTFOUND || *status == CB_EAGAIN)) {
+                    if (park(cp, c, r->claim.due_ns)) {
+                        return false;
+                    }
+                    *status = cbi_fail(err, CB_EAGAIN, "The server ends.");
                 }
                 return true; /* nil: it is being computed elsewhere; or why that is not known */
             case CBI_CLAIM_GIVE:
