@@ -15,7 +15,7 @@ typedef struct cli_frame {
     bool terminal;
 } cli_frame;
 
-/** One line, cut to the width. */
+/** One line, cut to the width; what is no text in it is shown as question marks. */
 void cli_frame_line(cli_frame *frame, const char *fmt, ...) CLI_PRINTF(2, 3);
 /** "12.5M". */
 const char *cli_frame_size(uint64_t bytes, char text[16]);

@@ -93,6 +93,13 @@ void cli_frame_line(cli_frame *f, const char *fmt, ...) {
         return;
     size_t bytes = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
     bytes = bytes < (size_t)f->width ? bytes : (size_t)f->width;
+    for (size_t i = 0; i < bytes; i++) { /* names are others': none of them drives the terminal */
+        uint8_t here = (uint8_t)text[i], before = i > 0 ? (uint8_t)text[i - 1] : 0;
+        if (before == 0xc2 && (here & 0xe0) == 0x80)
+            text[i - 1] = text[i] = '?';
+        else if (here < ' ' || here == 0x7f)
+            text[i] = '?';
+    }
     const char *end = f->terminal ? (f->rows + 1 == f->rows_max ? "\033[K" : "\033[K\n") : "\n";
     if (f->used + bytes + strlen(end) >= sizeof f->text)
         return;

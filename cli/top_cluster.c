@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The master's view in a terminal. Executors' sums are what they report themselves, and whole. What
+ * The master's view in a terminal. Executors' sums are what they report themselves. What
  * there is of blocks is counted here from their lists, up to 20,000 copies or for two seconds, and
  * the view says so when there are more: then nothing is said of blocks that are short of copies,
  * for those that were not looked at would be.
@@ -173,7 +173,7 @@ cb_status cli_top_cluster_look(cb_error *err) {
     seen.executor_count = count < EXECUTORS ? count : EXECUTORS;
     seen.copy_count = seen.set_count = 0;
     seen.blocks = seen.short_blocks = seen.short_copies = 0;
-    seen.cut = count > EXECUTORS;
+    seen.cut = count >= EXECUTORS; /* it tells no more than so many */
     qsort(seen.executors, seen.executor_count, sizeof *seen.executors, by_name);
     for (size_t i = 0; i < seen.executor_count && status == CB_OK; i++) {
         uint64_t at = 0;
@@ -264,7 +264,7 @@ static void tell_executor(cli_text *json, const cb_executor_view *e) {
 }
 
 int cli_top_cluster_tell(void) {
-    static char text[128 * 1024]; /* executors and sets are so many at most */
+    static char text[512 * 1024]; /* executors and sets are so many at most */
     cli_text json;
     cli_text_init(&json, text, sizeof text);
     cli_json_open(&json, NULL, '{');

@@ -62,6 +62,15 @@ class Top(cluster.Cluster):
         self.assertIn("short of copies: 1 blocks, which lack 1 copies", text)
         self.assertRegex(text, r"two +lacks 1 of 2")
 
+    def test_names_do_not_drive_the_terminal(self):
+        a = self.executor("a")
+        name = "\x1b]0;title\x07\x1b[31m\x7f\u009b2J\nfake line ä"
+        self.assertEqual(a.peer.ask("SET", name, "x", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")  # nobody takes the copy
+        self.wait("it is short of a copy", lambda: self.seen()["short_blocks"] == 1)
+        text = self.top("--directory", self.url())
+        self.assertRegex(text, r"\?\]0;title\?\?\[31m\?.?\?2J\?fake line ä +lacks 1 of 2")
+        self.assertEqual([c for c in text if c != "\n" and not c.isprintable() and c != "\ufffd"], [])
+
     def test_what_cannot_be_is_said(self):
         for options, words in ((("--directory", "http://x"), "no address"), (("--directory", self.url(), "1"), "extra operand"),
                                (("--openmetrics", "--directory", self.url()), "/metrics"), ((), "one status page")):
