@@ -121,7 +121,7 @@ long double cbi_wide_to_real(const uint64_t *w, unsigned n);
 
 /** Exact, without zeros at the end of the fraction. */
 uint8_t *cbi_decimal_format(uint8_t *p, cbi_i128 value, unsigned scale);
-/** The same for a scale of at most 18: at most 22 bytes, behind which 8 more may be written. */
+/** The same for a scale of at most 18: at most 22 bytes; 30 from the first may be written. */
 uint8_t *cbi_decimal_format_short(uint8_t *p, int64_t value, unsigned scale);
 /** How many bytes that text has. */
 size_t cbi_decimal_short_bytes(int64_t value, unsigned scale);
