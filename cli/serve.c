@@ -143,11 +143,8 @@ static const cli_option options[] = {
      .help = "what fails together with it"},
     {.id = SERVE_CACHE,
      .name = "cache-remote",
-     .arg = CLI_ARG_NEEDED,
-     .meta = "LEVEL",
-     .values = "MEMORY_ONLY_SER MEMORY_AND_DISK_SER DISK_ONLY",
-     .help = "blocks that were read at other executors stay here at\nLEVEL (MEMORY_ONLY_SER ...), "
-             "and leave before all others"},
+     .help = "blocks that were read at other executors stay here in\nmemory, and leave before all "
+             "others"},
     {.id = SERVE_STATUS,
      .name = "status",
      .arg = CLI_ARG_NEEDED,
@@ -323,14 +320,6 @@ static bool take_number(const char *seen, const char *value, bool size, uint64_t
     return false;
 }
 
-static bool take_level(const char *seen, const char *value, cb_level *level) {
-    if (cb_level_parse(value, level, NULL) == CB_OK && *level != CB_LEVEL_NONE)
-        return true;
-    (void)cli_usage_error("serve", "invalid argument '%s' for '%s'; valid are: %s", value, seen,
-                          "MEMORY_ONLY_SER MEMORY_AND_DISK_SER DISK_ONLY");
-    return false;
-}
-
 static bool take_option(cli_parser *parser, int id, const char *value, cb_server_options *o,
                         bool *quiet) {
     enum { CONNECTIONS_MOST = 65536, WORKERS_MOST = 16, SECONDS_MOST = 86400 };
@@ -375,7 +364,7 @@ static bool take_option(cli_parser *parser, int id, const char *value, cb_server
         case SERVE_ADVERTISE: o->advertise = value; return true;
         case SERVE_HOST: o->host = value; return true;
         case SERVE_RACK: o->rack = value; return true;
-        case SERVE_CACHE: return take_level(parser->seen, value, &o->cache_level);
+        case SERVE_CACHE: o->cache_remote = true; return true;
         case SERVE_STATUS: o->status = value; return true;
         case SERVE_WEB: web_listen = value; return true;
         default: *quiet = true; return id == SERVE_QUIET;
@@ -394,7 +383,7 @@ static bool check_options(cb_server_options *o) {
     else if (directory_url != NULL && o->listen == NULL)
         missing = "where do other executors reach it? (--listen ADDRESS:PORT)";
     else if (directory_url == NULL && (o->name != NULL || o->advertise != NULL || o->host != NULL ||
-                                       o->rack != NULL || o->cache_level != 0))
+                                       o->rack != NULL || o->cache_remote))
         missing = "these are for a directory (--directory URL)";
     else if (o->keep != NULL && o->folder == NULL)
         missing = "where shall blocks be kept? (-T DIR)";

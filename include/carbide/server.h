@@ -62,10 +62,10 @@ typedef struct cb_server_options {
     const char *status; /**< figures are published in that file (carbide/monitor.h), twice a second;
                            NULL: they are not */
     uint64_t beside_bytes; /**< of the budget, kept for what else the process will take */
-    /** Blocks that are read at other executors stay here at that level, for the next who asks, and
-     *  leave before all others; the directory is asked each time whether they are still what it
-     *  names. They count as nobody's copies. 0: they do not stay. */
-    cb_level cache_level;
+    /** Blocks that are read at other executors stay here in memory, for the next who asks, while
+     *  nothing else wants it; the directory is asked each time whether they are still what it
+     *  names. They count as nobody's copies. */
+    bool cache_remote;
 } cb_server_options;
 
 /**

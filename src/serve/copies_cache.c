@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks that were read at other executors may stay here (cb_server_options.cache_level), for the
- * next who asks here. Such a block is no copy: nobody is told of it, nobody counts upon it, it is
- * the first to leave, and it lies under a name that no client can say. So whatever is done with the
- * block's own name goes on as if it were not here.
+ * Blocks that were read at other executors may stay here (cb_server_options.cache_remote), for the
+ * next who asks here. Such a block is no copy: nobody is told of it, nobody counts upon it, it lies
+ * in memory alone and is the first to leave, and its name is one that no client can say. So
+ * whatever is done with the block's own name goes on as if it were not here.
  *
  * It is given only to who would have been given the same bytes by another executor: the directory
  * is asked as before, and what it names as the newest, generation and checksum, must be what lies
@@ -36,7 +36,7 @@ bool cbi_cached_name(const char *name, char cached[CB_BLOCK_NAME_MAX + 1]) {
 
 bool cbi_cached_get(cbi_copies *cp, cbi_connection *c, const cb_place *place) {
     char cached[CB_BLOCK_NAME_MAX + 1];
-    if (cp->server->cache_level == 0 || !cbi_cached_name(c->name, cached)) {
+    if (!cp->server->cache_remote || !cbi_cached_name(c->name, cached)) {
         return false;
     }
     c->task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_MS * UINT64_C(1000000);
@@ -55,12 +55,12 @@ bool cbi_cached_get(cbi_copies *cp, cbi_connection *c, const cb_place *place) {
 }
 
 void cbi_cached_begin(const cbi_copies *cp, cbi_connection *c, char name[CB_BLOCK_NAME_MAX + 1]) {
-    if (cp->server->cache_level == 0 || !cbi_cached_name(c->name, name)) {
+    if (!cp->server->cache_remote || !cbi_cached_name(c->name, name)) {
         memcpy(name, c->name, strlen(c->name) + 1);
     }
 }
 
-cb_status cbi_cached_keep(cbi_copies *cp, cbi_connection *c, const cb_place *place, cb_error *err) {
+cb_status cbi_cached_keep(cbi_connection *c, const cb_place *place, cb_error *err) {
     cbi_fill *f = &c->fill;
     if (!cbi_cached_is(f->name)) {
         return CB_OK;
@@ -70,20 +70,16 @@ cb_status cbi_cached_keep(cbi_copies *cp, cbi_connection *c, const cb_place *pla
     f->handed_over = f->cold = true;
     f->ref = &c->own;
     c->task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_MS * UINT64_C(1000000);
-    cb_status status = cbi_fill_level(f, cp->server->cache_level, err);
-    if (status == CB_OK) { /* an older one may be being read: not for long */
-        status = cbi_fill_replace(f, f->on_disk, err);
-    }
+    cb_status status = cbi_fill_replace(f, false, NULL); /* an older one may be being read */
     c->task->deadline_ns = 0;
-    /* what still lies in memory is sent from there */
-    return status == CB_OK || f->first != NULL
+    return status == CB_OK || f->first != NULL /* it is sent from where it lies */
                ? CB_OK
                : cbi_fail(err, CB_EIO, "Block %s could not be kept here.", c->name);
 }
 
 void cbi_cached_drop(cbi_copies *cp, cb_block_task *task, const char *name, uint64_t generation) {
     char cached[CB_BLOCK_NAME_MAX + 1];
-    if (cp->server->cache_level != 0 && cbi_cached_name(name, cached)) {
+    if (cp->server->cache_remote && cbi_cached_name(name, cached)) {
         cbi_copies_end_block(cp, task, cached, generation);
     }
 }

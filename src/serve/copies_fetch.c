@@ -3,8 +3,8 @@
  * A block that is asked for here and lies elsewhere. The directory says who has it; of those that
  * have its newest generation the nearest is asked, and the next one when he does not answer, has it
  * no more, or sends other bytes. They come into memory as those of a put do, which is given back
- * when the client has them: no copy stays, unless
- * that is wanted (copies_cache.c). The client's connection is a fetcher's meanwhile.
+ * when the client has them: no copy stays, unless that is wanted (copies_cache.c). The client's
+ * connection is a fetcher's meanwhile.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -93,7 +93,7 @@ static cb_status fetch_from(cbi_copy_fetcher *f, cbi_connection *c, const char *
     if (there && cbi_wire_send(&w, r.bytes, r.count)) {
         status = receive_block(&w, c, place->checksum, err);
         if (status == CB_OK) {
-            status = cbi_cached_keep(f->copies, c, place, err);
+            status = cbi_cached_keep(c, place, err);
         }
     } else {
         status = cbi_fail(err, CB_EIO, "The executor at %.127s does not answer.", address);

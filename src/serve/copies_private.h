@@ -191,8 +191,7 @@ void cbi_cached_begin(const cbi_copies *copies, cbi_connection *c,
                       char name[CB_BLOCK_NAME_MAX + 1]);
 /** They are all in c->fill: they are kept, and c->own has them, if that is wanted and can be.
  * CB_EIO: and they are lost. */
-cb_status cbi_cached_keep(cbi_copies *copies, cbi_connection *c, const cb_place *place,
-                          cb_error *err);
+cb_status cbi_cached_keep(cbi_connection *c, const cb_place *place, cb_error *err);
 
 /* copies_claim.c */
 

@@ -82,13 +82,8 @@ static void list(void *ctx, uint64_t *at, size_t each, size_t room, cb_place_fn 
 }
 
 cb_status cbi_executor_prepare(cb_server *s, const cb_server_options *o, cb_error *err) {
-    if (o->cache_level != 0 &&
-        (o->directory == NULL || cb_level_check(o->cache_level, NULL) != CB_OK ||
-         (o->cache_level & (CB_LEVEL_IN_MEMORY | CB_LEVEL_ON_DISK)) == 0 ||
-         ((o->cache_level & CB_LEVEL_ON_DISK) != 0 && o->folder == NULL))) {
-        return cbi_fail(err, CB_EINVAL,
-                        "Blocks of other executors are kept by an executor, at a level with memory "
-                        "or, where it has a folder, with disk.");
+    if (o->cache_remote && o->directory == NULL) {
+        return cbi_fail(err, CB_EINVAL, "Who has no directory has no blocks of other executors.");
     }
     if (o->directory == NULL) {
         return CB_OK;
@@ -97,8 +92,7 @@ cb_status cbi_executor_prepare(cb_server *s, const cb_server_options *o, cb_erro
         return cbi_fail(err, CB_EINVAL, "An executor must listen at an address for the others.");
     }
     s->directory = *o->directory;
-    s->cache_level = o->cache_level & (CB_LEVEL_IN_MEMORY | CB_LEVEL_ON_DISK);
-    s->cache_level |= s->cache_level != 0 ? CB_LEVEL(0, 1) : 0; /* one copy */
+    s->cache_remote = o->cache_remote;
     return CB_OK;
 }
 

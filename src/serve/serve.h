@@ -179,9 +179,9 @@ struct cb_server {
     char *password;                     /* NULL: none is needed */
     struct stat socket_id;
     cb_level level;
-    cb_level cache_level; /* of blocks that were read elsewhere; 0: they do not stay */
-    uint64_t disk_bytes;  /* for blocks, at most */
+    uint64_t disk_bytes; /* for blocks, at most */
     bool others, tcp_wanted;
+    bool cache_remote; /* blocks that were read elsewhere stay */
     uint32_t connections_max, leases_max, worker_count;
     uint32_t receive_bytes; /* of a socket of tcp, as above */
     uint64_t timeout_ns;

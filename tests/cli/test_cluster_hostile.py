@@ -100,7 +100,7 @@ class Hostile(cluster.Cluster):
         self.wait("nobody is left", lambda: self.figure(a, "connected_clients") <= 3)
 
     def test_who_does_not_read_others_blocks_makes_nothing_grow(self):
-        for options in ((), ("--cache-remote", "MEMORY_ONLY_SER")):
+        for options in ((), ("--cache-remote",)):
             a, b = self.executor("a"), self.executor("b", "--timeout", "2", *options)
             for p in (a, b):
                 self.sees(p, 1)
