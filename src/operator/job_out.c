@@ -144,6 +144,12 @@ static inline cb_status write_row(cbi_job_worker *w, const uint8_t *at, bool giv
 
 enum { AHEAD = 12 };
 
+/* A short row may lie across two lines. */
+static inline void prefetch_row(const uint8_t *at) {
+    __builtin_prefetch(at);
+    __builtin_prefetch(at + 32);
+}
+
 /* Those that are in order. */
 static cb_status write_rows(cbi_job_worker *w, size_t count, const uint8_t *base, cb_error *err) {
     cbi_job *job = w->job;
@@ -209,7 +215,7 @@ static cb_status write_places(cbi_job_worker *w, size_t count, const uint8_t *ba
     uint8_t end = terminator(job);
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count)
-            __builtin_prefetch(base + (words[i + AHEAD] & mask));
+            prefetch_row(base + (words[i + AHEAD] & mask));
         CB_TRY(write_row(w, base + (words[i] & mask), given, terminated, end, err));
     }
     atomic_fetch_add_explicit(&job->rows_out, count, memory_order_relaxed);
