@@ -224,9 +224,12 @@ static bool is_more_free(cb_shuffle *s, uint64_t *seen) {
 
 /** What a page of this kind should have. Until there are blocks raw ones hold no more than they do.
  */
-static size_t page_wanted(const cb_shuffle *s, const cbi_shuffle_pages *to, size_t least) {
+static size_t page_wanted(cb_shuffle *s, const cbi_shuffle_pages *to, size_t least) {
     size_t wanted = s->page_bytes;
-    if (to == &s->raw && s->blocks_size > 0 && !s->blocks_tried) {
+    cbi_mutex_lock(&s->lock); /* a spill by another thread ends what was tried */
+    bool tried = s->blocks_tried;
+    cbi_mutex_unlock(&s->lock);
+    if (to == &s->raw && s->blocks_size > 0 && !tried) {
         wanted = cbi_min(wanted, cbi_max(s->blocks_size / 2, PAGE_BYTES_MIN));
     }
     return cbi_max(wanted - TABLE_BYTES, least);

@@ -12,6 +12,7 @@ import java.util.List;
 import java.util.Random;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.spark.SparkConf;
+import org.apache.spark.memory.MemoryConsumer;
 import org.apache.spark.memory.SparkOutOfMemoryError;
 import org.apache.spark.memory.TaskMemoryManager;
 import org.apache.spark.memory.TestMemoryManager;
@@ -77,6 +78,8 @@ public final class Calls {
         File folder = Files.createTempDirectory("calls").toFile();
         ofLevels(folder);
         ofNames(folder);
+        ofHugeRows(folder);
+        ofTwoThreads();
         int threw = 0;
         int worked = 0;
         for (int round = 0; round < ROUNDS; round++) {
@@ -128,6 +131,51 @@ public final class Calls {
             Check.that(refuses(() -> CarbideNative.open(new String[] {wrong}, 1, CarbideNative.CODEC_LZ4, 0, 0, 0, 0, calls.memory)),
                 "a folder's name that cannot be is refused");
         }
+    }
+
+    /** A row's size and what is put before it are more than an int holds: it goes in pieces, and C refuses the first. */
+    private static void ofHugeRows(File folder) throws IOException {
+        Calls calls = new Calls(0, folder, MEMORY_BYTES);
+        long handle = CarbideNative.open(calls.folders, 1, CarbideNative.CODEC_LZ4, 0, 0, 0, 0, calls.memory);
+        RecordBatch batch = new RecordBatch(handle, calls.memory, new CarbideSettings(new SparkConf(false)));
+        Check.that(refuses(() -> batch.putRow(1, null, 0, Integer.MAX_VALUE - 7)), "a row for partition 1 of 1 is refused");
+        batch.close();
+        CarbideNative.close(handle);
+    }
+
+    /** One thread acquires while another releases: what is held is known all the same. */
+    private static void ofTwoThreads() throws InterruptedException {
+        int times = 1 << 20;
+        TestMemoryManager manager = new TestMemoryManager(new SparkConf(false));
+        CarbideMemory memory = new CarbideMemory(new TaskMemoryManager(manager, 0) { // gives whatever is asked for, with no lock
+            @Override
+            public long acquireExecutionMemory(long bytes, MemoryConsumer consumer) {
+                return bytes;
+            }
+
+            @Override
+            public void releaseExecutionMemory(long bytes, MemoryConsumer consumer) {
+                // it was never taken from anybody
+            }
+        });
+        memory.acquire(times);
+        AtomicReference<Throwable> wrong = new AtomicReference<>();
+        Thread[] threads = {started(wrong, () -> {
+            for (int i = 0; i < times; i++) {
+                memory.acquire(1);
+            }
+        }), started(wrong, () -> {
+            for (int i = 0; i < times; i++) {
+                memory.release(1);
+            }
+        })};
+        for (Thread thread : threads) {
+            thread.join();
+        }
+        Check.same(null, wrong.get(), "what was thrown");
+        Check.same((long) times, memory.getUsed(), "bytes held");
+        memory.release(times);
+        Check.same(0L, memory.getUsed(), "bytes held in the end");
     }
 
     private static boolean refuses(Call call) throws IOException {

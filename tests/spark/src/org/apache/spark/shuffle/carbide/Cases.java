@@ -256,6 +256,15 @@ public final class Cases {
         String[] small = {"spark.memory.offHeap.size=4m", "spark.buffer.pageSize=128k"};
         cases.put("writeEnoughDataToTriggerSpill", () -> roundTrip(random(40, 1 << 20), true, "spark.memory.offHeap.size=16m"));
         cases.put("writeEnoughRecordsToTriggerSpill", () -> roundTrip(numbered(400000), true, "spark.memory.offHeap.size=1m", "spark.buffer.pageSize=128k"));
+        cases.put("writeMoreRecordsThanMayLieInMemory", () -> {
+            long before = Writers.count("nativeSpills");
+            roundTrip(numbered(1000), true, "spark.shuffle.spill.numElementsForceSpillThreshold=100");
+            same(Writers.wanted() ? 9L : 0L, Writers.count("nativeSpills") - before, "spills");
+        });
+        if (Writers.wanted()) { // Spark has it since 4.1
+            cases.put("writeMoreBytesThanMayLieInMemory", () -> roundTrip(random(5000, 1000), true,
+                "spark.shuffle.spill.maxSizeInBytesForSpillThreshold=1m", "spark.buffer.pageSize=128k"));
+        }
         cases.put("writeRecordsThatAreBiggerThanDiskWriteBufferSize", () -> roundTrip(random(1, (int) (2.5 * (1 << 20))), false));
         cases.put("writeRecordsThatAreBiggerThanMaxRecordSize", () -> {
             List<Tuple2<Object, Object>> records = random(1, 1);

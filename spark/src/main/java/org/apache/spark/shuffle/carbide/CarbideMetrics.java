@@ -5,13 +5,14 @@ import com.codahale.metrics.Counter;
 import com.codahale.metrics.MetricRegistry;
 import org.apache.spark.metrics.source.Source;
 
-/** How many map tasks were written by carbide, and how many by Spark's own writers. One a process. */
+/** How many map tasks were written by carbide, with how many spills, and how many by Spark's own writers. One a process. */
 final class CarbideMetrics implements Source {
   static final CarbideMetrics INSTANCE = new CarbideMetrics();
 
   private final MetricRegistry registry = new MetricRegistry();
   final Counter nativeWriters = registry.counter("writers.native");
   final Counter sparkWriters = registry.counter("writers.spark");
+  final Counter spills = registry.counter("spills");
 
   private CarbideMetrics() {}
 

@@ -18,6 +18,10 @@ final class CarbideSettings {
   final int level;
   final int blockBytes;
   final int checksum;
+  /** What may lie in memory before it must leave, as for Spark's own writer: mostly no limit. */
+  final long recordsMost;
+  final long bytesMost;
+
   private final int maxPartitions;
   private final String libraryPath;
   private final String refusal;
@@ -32,6 +36,8 @@ final class CarbideSettings {
     level = conf.getInt("spark.io.compression.zstd.level", 1);
     blockBytes = (int) conf.getSizeAsBytes("spark.io.compression.lz4.blockSize", "32k");
     checksum = checksumOf(conf);
+    recordsMost = conf.getInt("spark.shuffle.spill.numElementsForceSpillThreshold", Integer.MAX_VALUE);
+    bytesMost = conf.getSizeAsBytes("spark.shuffle.spill.maxSizeInBytesForSpillThreshold", Long.MAX_VALUE);
     refusal = refusalOf(conf);
   }
 

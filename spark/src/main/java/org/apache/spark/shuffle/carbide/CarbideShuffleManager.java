@@ -62,6 +62,11 @@ public class CarbideShuffleManager extends SortShuffleManager {
     return CarbideMetrics.INSTANCE.sparkWriters.getCount();
   }
 
+  /** How often what carbide held went to disk, in map tasks of this process that have ended. */
+  public static long nativeSpills() {
+    return CarbideMetrics.INSTANCE.spills.getCount();
+  }
+
   /** Those of carbide that are open just now; 0 where the library is not loaded. */
   public static int openWriters() {
     return CarbideNative.isLoaded() ? CarbideNative.writers() : 0;

@@ -121,7 +121,7 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
   }
 
   private long append(Iterator<Product2<K, V>> records) throws IOException {
-    RecordBatch batch = new RecordBatch(handle, settings.batchBytes);
+    RecordBatch batch = new RecordBatch(handle, memory, settings);
     try {
       Serializer serializer = dependency.serializer();
       SqlRows rows = SqlRows.serializes(serializer) ? SqlRows.of(serializer) : null;
@@ -203,6 +203,7 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
     task.incMemoryBytesSpilled(figures[CarbideNative.FIGURE_SPILLED_BYTES]);
     task.incDiskBytesSpilled(figures[CarbideNative.FIGURE_SPILL_FILE_BYTES]);
     task.incPeakExecutionMemory(figures[CarbideNative.FIGURE_PEAK_BYTES]);
+    CarbideMetrics.INSTANCE.spills.inc(figures[CarbideNative.FIGURE_SPILLS]);
   }
 
   private void ended(TaskContext task) {

@@ -14,44 +14,57 @@ import org.apache.spark.unsafe.Platform;
 final class RecordBatch {
   private static final int HEADER_BYTES = 8;
   private static final int SIZE_BYTES = 4;
+  private static final int ROW_HEADER_BYTES = HEADER_BYTES + SIZE_BYTES;
   private static final boolean LITTLE_ENDIAN = ByteOrder.nativeOrder() == ByteOrder.LITTLE_ENDIAN;
 
   /** Buffers wait here for the next task: their memory goes only when the garbage collector looks. */
   private static final ConcurrentLinkedQueue<ByteBuffer> IDLE = new ConcurrentLinkedQueue<>();
 
   private final long handle;
+  private final CarbideMemory memory;
+  private final long recordsMost;
+  private final long bytesMost;
   private final ByteBuffer buffer;
   private final long address;
   private final int capacity;
   private int used;
+  private long records; // since all that was in memory left it
 
-  RecordBatch(long handle, int capacity) {
+  RecordBatch(long handle, CarbideMemory memory, CarbideSettings settings) {
     ByteBuffer idle = IDLE.poll();
     this.handle = handle;
-    this.capacity = capacity;
+    this.memory = memory;
+    this.recordsMost = settings.recordsMost;
+    this.bytesMost = settings.bytesMost;
+    this.capacity = settings.batchBytes;
     this.buffer = idle != null && idle.capacity() == capacity ? idle : ByteBuffer.allocateDirect(capacity);
     this.address = CarbideNative.address(buffer);
   }
 
   /** A row as UnsafeRowSerializer writes it: its size, big endian, then its bytes. */
   void putRow(int partition, Object base, long offset, int bytes) throws IOException {
-    int wanted = HEADER_BYTES + SIZE_BYTES + bytes;
-    if (wanted > capacity - used) {
+    count();
+    if (bytes > capacity - used - ROW_HEADER_BYTES) { // a sum might be more than an int holds
       flush();
-      if (wanted > capacity) {
+      if (bytes > capacity - ROW_HEADER_BYTES) {
         putSize(partition, bytes);
-        put(partition, base, offset, bytes);
+        putPieces(partition, base, offset, bytes);
         return;
       }
     }
     long to = address + used;
     putHeader(to, partition, SIZE_BYTES + bytes);
     Platform.putInt(null, to + HEADER_BYTES, bigEndian(bytes));
-    Platform.copyMemory(base, offset, null, to + HEADER_BYTES + SIZE_BYTES, bytes);
-    used += wanted;
+    Platform.copyMemory(base, offset, null, to + ROW_HEADER_BYTES, bytes);
+    used += ROW_HEADER_BYTES + bytes;
   }
 
   void put(int partition, Object base, long offset, int bytes) throws IOException {
+    count();
+    putPieces(partition, base, offset, bytes);
+  }
+
+  private void putPieces(int partition, Object base, long offset, int bytes) throws IOException {
     int done = 0;
     while (done < bytes) {
       int room = capacity - used - HEADER_BYTES;
@@ -71,7 +84,24 @@ final class RecordBatch {
     if (used > 0) {
       CarbideNative.append(handle, buffer, used);
       used = 0;
+      if (memory.getUsed() >= bytesMost) {
+        spill();
+      }
     }
+  }
+
+  /** One more, behind as many as Spark's settings let lie in memory. */
+  private void count() throws IOException {
+    if (records >= recordsMost) {
+      flush();
+      spill();
+    }
+    records++;
+  }
+
+  private void spill() throws IOException {
+    CarbideNative.spill(handle, Long.MAX_VALUE);
+    records = 0;
   }
 
   /** Nobody puts anything any more. */
@@ -82,7 +112,7 @@ final class RecordBatch {
   private void putSize(int partition, int bytes) {
     putHeader(address + used, partition, SIZE_BYTES);
     Platform.putInt(null, address + used + HEADER_BYTES, bigEndian(bytes));
-    used += HEADER_BYTES + SIZE_BYTES;
+    used += ROW_HEADER_BYTES;
   }
 
   private static void putHeader(long to, int partition, int bytes) {
