@@ -49,7 +49,9 @@ static bool send_block(cbi_wire *w, cbi_copy_sender *x, const cb_block_ref *ref,
     while (left > 0 && !*mine) {
         size_t got = 0;
         size_t most = (size_t)cbi_min(left, sizeof x->buffer);
+        uint64_t begun_ns = cbi_sys_clock_ns();
         *mine = cb_block_reader_read(reader, x->buffer, most, &got, NULL) != CB_OK;
+        x->own_ns += cbi_sys_clock_ns() - begun_ns;
         if (!*mine && !cbi_wire_send(w, x->buffer, got)) {
             break;
         }
@@ -77,7 +79,7 @@ static cbi_replica_answer put(cbi_wire *w, cbi_copy_sender *x, const cbi_wish *w
         return answer_of(line);
     }
     cbi_wire_close(w);
-    return mine ? CBI_REPLICA_CORRUPT : CBI_REPLICA_FAILED;
+    return mine ? CBI_REPLICA_UNSENT : CBI_REPLICA_FAILED;
 }
 
 static cbi_replica_answer offer(cbi_wire *w, cbi_copy_sender *x, const cbi_wish *wish,
@@ -100,15 +102,18 @@ static cbi_replica_answer offer(cbi_wire *w, cbi_copy_sender *x, const cbi_wish 
     return strcmp(line, "+SEND") == 0 ? put(w, x, wish, ref) : answer_of(line);
 }
 
-/** BUSY is what is said when there is nothing to send (any more), and nobody is to blame. */
+/** UNSENT: there is nothing to send (any more), or it cannot be read. A file that is not what was
+ *  written is given up by the store itself, which tells. */
 static cbi_replica_answer send_copy(cbi_wire *w, cbi_copy_sender *x, const cbi_wish *wish) {
     cb_block_ref ref;
-    x->task->deadline_ns = cbi_sys_clock_ns() + LOCKED_MS * ms;
+    uint64_t begun_ns = cbi_sys_clock_ns();
+    x->task->deadline_ns = begun_ns + LOCKED_MS * ms;
     cb_status status =
         cbi_blocks_get_as_is(x->copies->server->blocks, x->task, wish->name, &ref, NULL);
     x->task->deadline_ns = 0;
+    x->own_ns += cbi_sys_clock_ns() - begun_ns;
     bool there = status == CB_OK && cbi_node_identity(ref.block).generation == wish->generation;
-    cbi_replica_answer answer = there ? offer(w, x, wish, &ref) : CBI_REPLICA_IS_BUSY;
+    cbi_replica_answer answer = there ? offer(w, x, wish, &ref) : CBI_REPLICA_UNSENT;
     if (status == CB_OK) {
         cb_block_release(&ref);
     }
@@ -208,6 +213,7 @@ static void carry_out(cbi_copy_sender *x, cbi_copy_link *l, const cbi_wish *wish
         cbi_wire_close(&w);
     }
     uint64_t begun_ns = cbi_sys_clock_ns();
+    x->own_ns = 0;
     bool there = w.fd >= 0 || cbi_wire_open(cp, wish->address, &w);
     cbi_replica_event e = {.kind = CBI_REPLICA_SENT,
                            .name = wish->name,
@@ -223,13 +229,16 @@ static void carry_out(cbi_copy_sender *x, cbi_copy_link *l, const cbi_wish *wish
         bool told = there && tell_grave(&w, wish);
         e.kind = told ? CBI_REPLICA_TOLD : CBI_REPLICA_UNREACHED;
     }
-    cbi_wire_came_to(cp, wish->address, begun_ns, w.fd >= 0);
+    bool mine = e.kind == CBI_REPLICA_SENT && e.answer == CBI_REPLICA_UNSENT;
+    if (!mine) {
+        cbi_wire_came_to(cp, wish->address, begun_ns + x->own_ns, w.fd >= 0);
+    }
     cbi_mutex_lock(&cp->mutex);
     memcpy(l->address, wish->address, sizeof l->address);
     l->fd = w.fd;
     l->used_ns = cbi_sys_clock_ns();
     l->wish = NULL;
-    if (w.fd < 0) { /* who is there? */
+    if (w.fd < 0 && !mine) { /* who is there? */
         cp->beat_ns = 0;
         cbi_cond_signal(&cp->wake_keeper);
     }

@@ -238,6 +238,7 @@ static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *er
         case CBI_REPLICA_IS_BURIED: status = CB_ENOTFOUND; break;
         case CBI_REPLICA_FULL:
         case CBI_REPLICA_IS_BUSY:
+        case CBI_REPLICA_UNSENT:
         case CBI_REPLICA_FAILED:
         default: status = CB_EBUDGET; break;
     }

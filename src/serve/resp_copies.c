@@ -37,6 +37,7 @@ static void say_answer(cbi_connection *c, cbi_replica_answer answer) {
             cbi_resp_say_error(c, "BUSY", "the same block is coming from somebody else");
             break;
         case CBI_REPLICA_FULL:
+        case CBI_REPLICA_UNSENT:
         default: cbi_resp_say_error(c, "FULL", "there is no room for it"); break;
     }
 }

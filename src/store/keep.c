@@ -54,6 +54,9 @@ static bool recover(void *ctx, const cbi_kept *k) {
     n->entry.mode = cb_level_mode(n->level);
     n->disk = cbi_on_disk_at(k->file_bytes, 0);
     n->kept = true;
+    cbi_node_identify(
+        &b->index, n,
+        (cbi_identity){.generation = k->generation, .checksum = k->checksum}); /* as it was put */
     cbi_index_enter(&b->index, n);
     return true;
 }
@@ -129,12 +132,22 @@ typedef struct survivors {
     size_t count, next;
 } survivors;
 
+/** What the manifest says of it. */
+static cbi_kept kept_of(const cbi_node *n) {
+    cbi_identity identity = cbi_node_identity(n);
+    cbi_kept k = {.level = n->level,
+                  .file_bytes = n->disk.bytes,
+                  .generation = identity.generation,
+                  .checksum = identity.checksum};
+    memcpy(k.name, n->name, (size_t)n->name_bytes + 1);
+    return k;
+}
+
 static bool next_survivor(void *ctx, cbi_kept *k) {
     survivors *s = ctx;
     while (s->next < s->count) {
         const cbi_node *n = s->nodes[s->next++];
-        *k = (cbi_kept){.level = n->level, .file_bytes = n->disk.bytes};
-        memcpy(k->name, n->name, (size_t)n->name_bytes + 1);
+        *k = kept_of(n);
         return true;
     }
     return false;
@@ -212,7 +225,6 @@ void cbi_keep_close(cb_blocks *b) {
 
 /** [keep.mutex] The caller has a lock on the block. */
 static cb_status keep(cb_blocks *b, cbi_node *n, cb_error *err) {
-    cbi_kept k = {.level = n->level};
     if (n->disk.bytes == 0) {
         cbi_on_disk on_disk = {0};
         CB_TRY(cbi_blocks_write(b, n, &on_disk, err));
@@ -221,8 +233,7 @@ static cb_status keep(cb_blocks *b, cbi_node *n, cb_error *err) {
         cbi_lock_give(cbi_blocks_lock_of(b));
         cbi_blocks_report(b, n, false);
     }
-    k.file_bytes = n->disk.bytes;
-    memcpy(k.name, n->name, (size_t)n->name_bytes + 1);
+    const cbi_kept k = kept_of(n);
     CB_TRY(cbi_disk_settle(&b->disk, n->name, err));
     CB_TRY(cbi_manifest_append(&b->keep.manifest, &k, err));
     cbi_lock_take(cbi_blocks_lock_of(b));
@@ -262,8 +273,8 @@ void cbi_keep_forget(cb_blocks *b, cbi_node *n) {
     if (!n->kept) {
         return;
     }
-    cbi_kept k = {.level = n->level, .file_bytes = n->disk.bytes, .removed = true};
-    memcpy(k.name, n->name, (size_t)n->name_bytes + 1);
+    cbi_kept k = kept_of(n);
+    k.removed = true;
     cbi_mutex_lock(&b->keep.mutex);
     /* when it cannot be written the next start finds the file missing, and says so */
     (void)cbi_manifest_append(&b->keep.manifest, &k, NULL);

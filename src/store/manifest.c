@@ -2,8 +2,9 @@
 /*
  * The manifest: which blocks outlive the process, and nothing else.
  *
- *     record   512 bytes: magic, kind, level, bytes of the block's file, the name, a checksum that
- *              is seeded with the record's number
+ *     record   512 bytes: magic, kind, level, bytes of the block's file, the name, generation and
+ *              checksum of the block (zero in what older versions wrote), a checksum that is seeded
+ *              with the record's number
  *
  * A block is kept in this order: its file is synced, then its folder, then the record is appended
  * and synced. Only then does the caller hear of it. A kept block that is removed goes the other way
@@ -28,12 +29,13 @@
 #include "base/sys.h"
 
 enum { KIND = 8, NAME_BYTES = 9, LEVEL = 10, FILE_BYTES = 16, NAME = 32 };
+enum { GENERATION = NAME + CB_BLOCK_NAME_MAX + 1, CHECKSUM = GENERATION + 8 };
 enum { SUM = CBI_MANIFEST_RECORD - 8, KEPT = 1, REMOVED = 2 };
 
 static const char magic[8] = {'C', 'B', 'K', 'E', 'P', 'T', '0', '1'};
 static const char file_name[] = "spill.manifest", new_name[] = "spill.manifest.new";
 
-static_assert(NAME + CB_BLOCK_NAME_MAX + 1 <= SUM, "the longest name fits a record");
+static_assert(CHECKSUM + 8 <= SUM, "the longest name fits a record");
 
 /* ---- records ---- */
 
@@ -46,6 +48,8 @@ void cbi_manifest_record(const cbi_kept *k, uint64_t number, uint8_t r[CBI_MANIF
     cb_level_encode(k->level, r + LEVEL);
     cbi_store_u64(r + FILE_BYTES, k->file_bytes);
     memcpy(r + NAME, k->name, bytes);
+    cbi_store_u64(r + GENERATION, k->generation);
+    cbi_store_u64(r + CHECKSUM, k->checksum);
     cbi_store_u64(r + SUM, XXH3_64bits_withSeed(r, SUM, number));
 }
 
@@ -60,6 +64,8 @@ static bool read_record(const uint8_t *r, uint64_t number, cbi_kept *k) {
     }
     k->removed = r[KIND] == REMOVED;
     k->file_bytes = cbi_load_u64(r + FILE_BYTES);
+    k->generation = cbi_load_u64(r + GENERATION);
+    k->checksum = cbi_load_u64(r + CHECKSUM);
     memcpy(k->name, r + NAME, bytes);
     k->name[bytes] = '\0';
     return true;

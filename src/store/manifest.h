@@ -18,6 +18,7 @@ typedef struct cbi_kept {
     char name[CB_BLOCK_NAME_MAX + 1];
     cb_level level;
     uint64_t file_bytes;
+    uint64_t generation, checksum; /* of the block; 0: it has none */
     bool removed;
 } cbi_kept;
 

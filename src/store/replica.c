@@ -19,12 +19,9 @@
  *             directory is asked who has the block now. The least of the holders sends; the others
  *             rest and look again, ever later, and step in when nothing has come of it.
  *   an audit  Every block is checked once in a while, for what nobody noticed.
- *   leaving   The directory is behind, and a lease outlives its executor: who leaves counts the
- *             copies whose executors have answered an offer themselves, those named first, and
- *             goes when each executor that it counts upon has done so just now. One that leaves
- *             too does not say that it has one.
- *   a restart of the directory: all is reported again, and until `grace_ns` have passed nobody is
- *             missed and nothing is mended. An answer of the directory that does not name this
+ *   leaving   replica_leave.c: who leaves counts the copies whose executors have said so
+ * themselves. a restart of the directory: all is reported again, and until `grace_ns` have passed
+ * nobody is missed and nothing is mended. An answer of the directory that does not name this
  *             executor for a block that it has reported is not believed either.
  *
  * Generations order what happened to a name: milliseconds of the clock, but never less than any
@@ -136,6 +133,7 @@ static bool serve_sending(cbi_replica *r, cbi_tracked *b) {
         a->peer = p->view.name;
         a->peer_address = p->view.address;
         a->peer_generation = p->view.generation;
+        a->sequence = r->asked = cbi_max(r->asked + 1, r->now_ns);
         b->sending |= cbi_replica_bit(r, p);
         b->due_ns = r->now_ns + r->options.answer_ns;
     }
@@ -210,51 +208,15 @@ static void serve_checks(cbi_replica *r) {
     }
 }
 
-/** Whether all executors that are counted upon were there just now. Who was not heard of for a
- *  while is offered one of his blocks again, and that one counts as moved when he answers. Looks at
- *  all blocks, but only when all seem to have been moved. */
-static bool all_still_there(cbi_replica *r) {
-    uint64_t stale = 0;
-    for (int i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
-        bool fresh = r->peers[i].used && r->peers[i].took_ns + 2 * r->options.retry_ns > r->now_ns;
-        stale |= fresh ? 0 : UINT64_C(1) << i;
-    }
-    bool all = true;
-    for (size_t i = 0; stale != 0 && i < r->bucket_count; i++) {
-        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
-            uint64_t ask = b->present ? b->held & stale : 0;
-            if (ask != 0) {
-                b->held &= ~ask;
-                b->named |= ask;
-                stale &= ~ask;
-                cbi_tracked_set_moved(r, b, false);
-                cbi_tracked_send(r, b, true);
-                b->tried = ~ask; /* nobody else: others would be silent for too long meanwhile */
-                all = false;
-            }
-        }
-    }
-    return all;
-}
-
-static void serve_leaving(cbi_replica *r) {
-    if (!r->draining || r->moved_out || r->moved != r->blocks || r->offer_count != 0 ||
-        r->reports.first != NULL || !cbi_graves_all_told(r) || r->count == r->max) {
-        return;
-    }
-    if (all_still_there(r)) {
-        r->moved_out = cbi_replica_emit(r, CBI_REPLICA_MOVED_OUT) != NULL;
-    } else {
-        serve_ready(r);
-    }
-}
-
 static void serve(cbi_replica *r) {
     serve_ready(r);
     serve_reports(r);
     serve_checks(r);
     cbi_graves_tell(r);
-    serve_leaving(r);
+    if (r->draining) {
+        cbi_leave_serve(r);
+        serve_ready(r);
+    }
 }
 
 /* ---- what happens here ---- */
@@ -369,12 +331,19 @@ static void answered(cbi_replica *r, const cbi_replica_event *e) {
     uint64_t bit = cbi_replica_bit(r, p);
     bool awaited = (b->sending & bit) != 0;
     if (e->answer == CBI_REPLICA_OK && e->checksum == b->place.checksum) {
-        p->took_ns = r->now_ns;
         if (((b->held | b->named) & bit) == 0) {
             r->sent++;
             r->mended += b->mends;
         }
-        b->held |= bit;
+        p->word = cbi_max(p->word, e->sequence);
+        if (r->draining && e->sequence <= r->left_at) { /* who leaves wants a later word */
+            b->named |= bit;
+            b->tried &= ~bit;
+        } else {
+            b->held |= bit;
+        }
+    } else if (awaited && e->answer == CBI_REPLICA_UNSENT) {
+        b->tried = UINT64_MAX; /* it can be read for nobody else either, now */
     } else if (awaited) {
         b->tried |= bit;
     } else {
@@ -392,13 +361,6 @@ static void answered(cbi_replica *r, const cbi_replica_event *e) {
     if (b->state == CBI_BLOCK_SENDING) {
         cbi_tracked_queue(r, b, CBI_QUEUE_READY);
     }
-}
-
-/** Who is to leave: whoever is said to have a copy is asked himself. */
-static void count_nobody(cbi_tracked *b, uint64_t named) {
-    b->named = b->held | named;
-    b->held = 0;
-    b->elsewhere = 0;
 }
 
 /** What the directory says of a block, counted. */
@@ -448,7 +410,7 @@ static void located(cbi_replica *r, const cbi_replica_event *e) {
         return;
     }
     if (r->draining) {
-        count_nobody(b, c.held);
+        cbi_leave_count_nobody(b, c.held);
     } else {
         b->held = c.held;
         b->elsewhere = c.elsewhere;
@@ -578,7 +540,7 @@ static void entered(cbi_replica *r, uint64_t generation) {
     }
 }
 
-/* ---- removals, and the end ---- */
+/* ---- removals ---- */
 
 static void drop(cbi_replica *r, cbi_tracked *b) {
     cbi_tracked_set_moved(r, b, false);
@@ -608,27 +570,6 @@ static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err)
         }
     }
     return CB_OK;
-}
-
-static void decommission(cbi_replica *r) {
-    if (r->draining) { /* asked again: is there still nothing left? */
-        r->moved_out = false;
-        return;
-    }
-    r->draining = true;
-    for (size_t i = 0; i < r->bucket_count; i++) {
-        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
-            if (!b->present || b->state >= CBI_BLOCK_DROPPING) {
-                continue;
-            }
-            count_nobody(b, 0);
-            if (b->state == CBI_BLOCK_SENDING) {
-                cbi_tracked_queue(r, b, CBI_QUEUE_READY);
-            } else {
-                cbi_tracked_check(r, b);
-            }
-        }
-    }
 }
 
 /* ---- time ---- */
@@ -705,7 +646,7 @@ static cb_status apply(cbi_replica *r, const cbi_replica_event *e, cb_error *err
         case CBI_REPLICA_REMOVE:
         case CBI_REPLICA_BURIED: return bury(r, e, err);
         case CBI_REPLICA_TOLD: cbi_graves_told(r, e); break;
-        case CBI_REPLICA_DECOMMISSION: decommission(r); break;
+        case CBI_REPLICA_DECOMMISSION: cbi_leave_begin(r); break;
     }
     return CB_OK;
 }

@@ -46,6 +46,7 @@ typedef enum cbi_replica_answer {
     CBI_REPLICA_CONFLICT,  /* it has that name in another generation */
     CBI_REPLICA_IS_BURIED, /* that generation was removed everywhere */
     CBI_REPLICA_IS_BUSY,   /* the same block is just coming from somebody */
+    CBI_REPLICA_UNSENT,    /* it could not be read here: whoever it was for is not to blame */
     CBI_REPLICA_FAILED     /* no answer: not reached, connection lost */
 } cbi_replica_answer;
 
@@ -73,8 +74,8 @@ typedef enum cbi_replica_event_kind {
     CBI_REPLICA_PEERS,
     CBI_REPLICA_UNREACHED, /* peer: not to be tried for a while. Dead is who is not in the list */
     CBI_REPLICA_LOCATED,   /* answer to LOCATE: name; locations, count: all that there are */
-    CBI_REPLICA_SENT, /* answer to SEND: peer, peer_generation, name, generation, checksum, answer.
-                         May come late or twice */
+    CBI_REPLICA_SENT, /* answer to SEND: peer, peer_generation, name, generation, checksum, answer,
+                         sequence of that SEND. May come late or twice */
     CBI_REPLICA_OFFERED, /* peer, name, generation, checksum, bytes, copies: somebody would send */
     CBI_REPLICA_ARRIVED, /* ticket, checksum: of the bytes that came, computed here */
     CBI_REPLICA_MISSED,  /* ticket: they will not come, or could not be stored */
@@ -109,8 +110,8 @@ typedef struct cbi_replica_event {
 } cbi_replica_event;
 
 typedef enum cbi_replica_action_kind {
-    CBI_REPLICA_SEND, /* peer, peer_generation, name, generation, checksum, bytes, copies: offer it
-                         there, then send it; tell SENT */
+    CBI_REPLICA_SEND, /* peer, peer_generation, name, generation, checksum, bytes, copies, sequence:
+                         offer it there, then send it; tell SENT */
     CBI_REPLICA_LOCATE,   /* name: ask the directory, tell LOCATED, or LOST */
     CBI_REPLICA_REPORT,   /* name, place: cb_directory.report; failed: LOST, then ENTERED */
     CBI_REPLICA_PUT_DONE, /* name, generation, copies: so many are verified now; the put can be

@@ -76,7 +76,7 @@ typedef struct cbi_peer {
     bool used, seen;
     bool missing;     /* was not in the last list, which may have been too early */
     uint64_t shun_ns; /* not tried before */
-    uint64_t took_ns; /* when it last said itself that it has a copy */
+    uint64_t word;    /* the latest SEND that it has answered with having the copy */
     uint64_t told;    /* graves below this sequence */
     uint64_t tell_ns; /* the one after was told; again then */
 } cbi_peer;
@@ -87,7 +87,10 @@ struct cbi_replica {
     char rack[CB_EXECUTOR_NAME_MAX + 1];
     uint64_t generation; /* as an executor */
     bool entered, draining, moved_out;
-    uint64_t quiet_ns; /* until then nobody is missed */
+    uint64_t asked;      /* of the last SEND: when it was, but each has its own */
+    uint64_t left_at;    /* answers to those up to here were given before it was to leave */
+    uint32_t roll_calls; /* before it left */
+    uint64_t quiet_ns;   /* until then nobody is missed */
     uint64_t now_ns, tick_ns;
     uint64_t clock; /* of generations: 44 bits of milliseconds, see cbi_replica_mint */
     uint64_t id;    /* its lower 20 bits */
@@ -149,6 +152,15 @@ void cbi_tracked_send(cbi_replica *r, cbi_tracked *b, bool mends);
 /** It is not here any more, whatever is left to be said of that. */
 void cbi_tracked_leave(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_forget(cbi_replica *r, cbi_tracked *b);
+
+/* replica_leave.c */
+/** It is to leave, or asked again whether it may. */
+void cbi_leave_begin(cbi_replica *r);
+/** Whoever is said to have a copy is asked himself. */
+void cbi_leave_count_nobody(cbi_tracked *b, uint64_t named);
+/** Whether everything is elsewhere as far as is known, but for who is counted upon: those are asked
+ *  for their word, or, if all have given it just now, MOVED_OUT is emitted. */
+void cbi_leave_serve(cbi_replica *r);
 
 /* replica_offers.c: each emits one action at most, first in its step */
 cbi_offer **cbi_offers_find(cbi_replica *r, uint64_t ticket);

@@ -42,12 +42,13 @@ enum {
     LINE_BYTES = 160,
     FAULT_STEPS = 400,
     PEACE_STEPS = 4000,
-    LEAVING_STEPS = 14, /* twice retry_ns, and an answer's way */
+    LEAVING_STEPS = 14,
 };
 
 #define MS UINT64_C(1000000)
 #define STEP_NS (20 * MS)
 #define LEASE_NS (1500 * MS)
+#define RETRY_NS (100 * MS)
 
 static const char *const names[NAMES] = {
     "rdd_1_0",     "rdd_1_1",      "rdd_2_0", "rdd_2_1", "broadcast_1", "broadcast_1_piece0",
@@ -62,6 +63,7 @@ typedef struct content {
     uint32_t stored_by; /* executors that have had it, with the right bytes */
     uint32_t acked;     /* copies that the put was answered with */
     bool buried;
+    bool spoiled; /* one copy at least was evicted or has rotted, whoever still counts upon it */
 } content;
 
 typedef struct held {
@@ -121,7 +123,7 @@ typedef struct executor {
     cbi_replica *replica;
     held held[NAMES];
     struct {
-        uint64_t ticket, bytes, word, generation;
+        uint64_t ticket, bytes, word, generation, sequence;
         int name, from;
     } pending[PENDING_MAX];
     heard_grave heard[GRAVES_MAX];
@@ -134,6 +136,10 @@ typedef struct world {
     uint64_t seed, random, now_ns;
     int count;
     executor executors[EXECUTORS_MAX];
+    struct {
+        uint64_t died_ns;
+        held held[NAMES];
+    } last[EXECUTORS_MAX]; /* lives that are over */
     cb_local_directory *local;
     cb_directory directory;
     content contents[CONTENTS_MAX];
@@ -144,9 +150,10 @@ typedef struct world {
     int message_count;
     bool apart[EXECUTORS_MAX][EXECUTORS_MAX];
     bool trouble; /* faults may happen */
+    bool slow;    /* some messages take long, though nothing else goes wrong */
     uint64_t lives, directories;
     /* how much of what, in thousandths; each seed its own */
-    uint32_t lose, late, twice, flip, full, die, cut, restart, break_off, evict, rot;
+    uint32_t lose, late, twice, flip, full, die, cut, restart, break_off, evict, rot, unread;
     uint32_t computed[NAMES];
     char failed[LINE_BYTES];
     bool logging, loud;
@@ -277,6 +284,8 @@ static void post(world *w, message m, bool reliable) {
             m.due_ns = w->now_ns + MS * (1 + below(w, 60));
             if (happens(w, w->late)) {
                 m.due_ns += MS * below(w, 5000);
+            } else if (w->slow && !reliable && below(w, 3) == 0) {
+                m.due_ns += MS * below(w, 2000);
             }
             w->messages[w->message_count++] = m;
         }
@@ -387,6 +396,10 @@ static void put_away(world *w, executor *e, int name, const content *c, uint64_t
 static void lose(world *w, executor *e, int name, const char *why) {
     if (e->held[name].here) {
         say(w, "e%d: %s is gone (%s)", e->index, names[name], why);
+        content *c = content_of(w, name, e->held[name].generation);
+        if (c != NULL) {
+            c->spoiled = true;
+        }
         e->held[name].here = false;
         tell(w, e,
              (cbi_replica_event){.kind = CBI_REPLICA_GONE,
@@ -456,6 +469,7 @@ static void answer(world *w, executor *e, int to, const message *about, cbi_repl
                  .name = about->name,
                  .generation = about->generation,
                  .checksum = about->checksum,
+                 .sequence = about->sequence,
                  .answer = what,
                  .executor_generation = cbi_replica_generation(e->replica)};
     say(w, "e%d: answers e%d %d for %s", e->index, to, (int)what, names[about->name]);
@@ -478,7 +492,10 @@ static void store_copy(world *w, executor *e, uint64_t ticket) {
         violate(w, "e%d stores wrong bytes as %s", e->index, names[name]);
         return;
     }
-    message about = {.name = name, .generation = c->generation, .checksum = c->checksum};
+    message about = {.name = name,
+                     .generation = c->generation,
+                     .checksum = c->checksum,
+                     .sequence = e->pending[at].sequence};
     if (e->held[name].here || happens(w, w->full)) {
         tell(w, e, (cbi_replica_event){.kind = CBI_REPLICA_MISSED, .ticket = ticket});
         answer(w, e, from, &about, CBI_REPLICA_FULL);
@@ -509,6 +526,7 @@ static void accept_offer(world *w, executor *e, uint64_t ticket) {
     e->pending[at].bytes = o->bytes;
     e->pending[at].word = o->word;
     e->pending[at].generation = o->generation;
+    e->pending[at].sequence = o->sequence;
     e->pending[at].name = o->name;
     e->pending[at].from = o->from;
     message m = {.kind = happens(w, w->lose) ? TO_MISS : TO_ARRIVE,
@@ -553,8 +571,21 @@ static void send_copy(world *w, executor *e, const wish *x) {
     if (!h->here || h->generation != x->a.generation) {
         return; /* gone because of an action before this one; the machine knows */
     }
-    if (happens(w, w->rot)) {
+    cbi_replica_event event = {.kind = CBI_REPLICA_SENT,
+                               .name = names[x->name],
+                               .generation = x->a.generation,
+                               .peer = w->executors[x->peer].name,
+                               .sequence = x->a.sequence,
+                               .answer = CBI_REPLICA_FAILED};
+    if (happens(w, w->unread)) {
+        event.answer = CBI_REPLICA_UNSENT;
+        tell(w, e, event);
+        return;
+    }
+    content *c = content_of(w, x->name, h->generation);
+    if (c != NULL && happens(w, w->rot)) {
         h->word ^= 1;
+        c->spoiled = true;
     }
     message m = {.kind = TO_DATA,
                  .from = e->index,
@@ -564,17 +595,13 @@ static void send_copy(world *w, executor *e, const wish *x) {
                  .checksum = x->a.checksum,
                  .bytes = x->a.bytes,
                  .word = happens(w, w->flip) ? h->word ^ 4 : h->word,
+                 .sequence = x->a.sequence,
                  .copies = x->a.copies};
     say(w, "e%d: sends %s to e%d", e->index, names[x->name], x->peer);
     if (reaches(w, e->index, x->peer)) {
         post(w, m, false);
     } else if (below(w, 2) == 0) { /* refused at once; else silence */
-        tell(w, e,
-             (cbi_replica_event){.kind = CBI_REPLICA_SENT,
-                                 .name = names[x->name],
-                                 .generation = x->a.generation,
-                                 .peer = w->executors[x->peer].name,
-                                 .answer = CBI_REPLICA_FAILED});
+        tell(w, e, event);
     }
 }
 
@@ -602,6 +629,7 @@ static void refuse_offer(world *w, executor *e, const wish *x) {
         const content *c = content_of(w, e->pending[at].name, e->pending[at].generation);
         message about = {.name = e->pending[at].name,
                          .generation = e->pending[at].generation,
+                         .sequence = e->pending[at].sequence,
                          .checksum = c != NULL ? c->checksum : 0};
         e->pending[at].ticket = 0;
         answer(w, e, e->pending[at].from, &about, x->a.answer);
@@ -796,7 +824,7 @@ static void start(world *w, executor *e) {
                                          .graves_max = 64,
                                          .mending_max = 2,
                                          .answer_ns = 800 * MS,
-                                         .retry_ns = 100 * MS,
+                                         .retry_ns = RETRY_NS,
                                          .grace_ns = LEASE_NS + 700 * MS,
                                          .settle_ns = 300 * MS,
                                          .audit_ns = 5000 * MS,
@@ -811,6 +839,8 @@ static void start(world *w, executor *e) {
 
 static void kill_executor(world *w, executor *e) {
     say(w, "e%d: dies", e->index);
+    w->last[e->index].died_ns = w->now_ns;
+    memcpy(w->last[e->index].held, e->held, sizeof e->held);
     cbi_replica_destroy(e->replica);
     executor fresh = {.index = e->index, .room = e->room, .skew_ms = e->skew_ms};
     memcpy(fresh.name, e->name, sizeof fresh.name);

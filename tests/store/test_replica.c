@@ -4,162 +4,7 @@
  * by one, in made time, and a look at the actions. What several of them do together is
  * test_cluster_sim.c's.
  */
-#include "store/replica.h"
-
-#include <stdio.h>
-#include <string.h>
-
-#include "support/test.h"
-
-enum { ACTIONS = 16 };
-
-#define SECOND UINT64_C(1000000000)
-
-typedef struct kit {
-    cbi_replica *r;
-    uint64_t now_ns;
-    cbi_replica_action actions[ACTIONS];
-    size_t count;
-} kit;
-
-static void open_kit_for(kit *k, const char *name, uint32_t blocks_max) {
-    *k = (kit){.now_ns = SECOND};
-    const cbi_replica_options options = {.name = name,
-                                         .host = "h0",
-                                         .rack = "r0",
-                                         .wall_ms = 1000,
-                                         .now_ns = k->now_ns,
-                                         .room_bytes = 1000,
-                                         .blocks_max = blocks_max,
-                                         .graves_max = 4};
-    assert_ok(cbi_replica_create(&options, &k->r, NULL));
-}
-
-static void open_kit(kit *k, const char *name) {
-    open_kit_for(k, name, 8);
-}
-
-static cb_status step(kit *k, cbi_replica_event event) {
-    event.now_ns = k->now_ns;
-    return cbi_replica_step(k->r, &event, k->actions, ACTIONS, &k->count, NULL);
-}
-
-static void pass(kit *k, uint64_t ns) {
-    k->now_ns += ns;
-    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_TICK}));
-}
-
-/** The n-th action of that kind; NULL: there are fewer. */
-static const cbi_replica_action *wanted(const kit *k, cbi_replica_action_kind kind, size_t n) {
-    for (size_t i = 0; i < k->count; i++) {
-        if (k->actions[i].kind == kind && n-- == 0) {
-            return &k->actions[i];
-        }
-    }
-    return NULL;
-}
-
-static const cbi_replica_action *want(const kit *k, cbi_replica_action_kind kind) {
-    const cbi_replica_action *a = wanted(k, kind, 0);
-    assert_non_null(a);
-    return a;
-}
-
-static void want_none(const kit *k, cbi_replica_action_kind kind) {
-    assert_null(wanted(k, kind, 0));
-}
-
-static cb_executor_view peer(const char *name, const char *host, const char *rack,
-                             uint64_t generation) {
-    cb_executor_view v = {.generation = generation, .memory_max = 1000};
-    (void)snprintf(v.name, sizeof v.name, "%s", name);
-    (void)snprintf(v.host, sizeof v.host, "%s", host);
-    (void)snprintf(v.rack, sizeof v.rack, "%s", rack);
-    return v;
-}
-
-static void see(kit *k, const cb_executor_view *views, size_t count) {
-    assert_ok(
-        step(k, (cbi_replica_event){.kind = CBI_REPLICA_PEERS, .views = views, .count = count}));
-}
-
-static void enter(kit *k, uint64_t generation) {
-    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_ENTERED, .generation = generation}));
-}
-
-static cb_status put(kit *k, const char *name, uint64_t generation, uint32_t copies) {
-    return step(k, (cbi_replica_event){.kind = CBI_REPLICA_STORED,
-                                       .name = name,
-                                       .generation = generation,
-                                       .checksum = 7,
-                                       .bytes = 100,
-                                       .copies = copies});
-}
-
-static void sent(kit *k, const char *to, uint64_t to_generation, uint64_t generation,
-                 uint64_t checksum, cbi_replica_answer answer) {
-    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_SENT,
-                                          .name = "x",
-                                          .peer = to,
-                                          .peer_generation = to_generation,
-                                          .generation = generation,
-                                          .checksum = checksum,
-                                          .answer = answer}));
-}
-
-static void offer(kit *k, const char *name, uint64_t generation, uint64_t bytes) {
-    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_OFFERED,
-                                          .peer = "a",
-                                          .name = name,
-                                          .generation = generation,
-                                          .checksum = 7,
-                                          .bytes = bytes,
-                                          .copies = 2}));
-}
-
-static void arrive(kit *k, uint64_t ticket, uint64_t checksum) {
-    assert_ok(step(k, (cbi_replica_event){
-                          .kind = CBI_REPLICA_ARRIVED, .ticket = ticket, .checksum = checksum}));
-}
-
-static void bury(kit *k, cbi_grave_kind kind, const char *name, uint64_t number,
-                 uint64_t generation) {
-    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_BURIED,
-                                          .grave = kind,
-                                          .name = name,
-                                          .number = number,
-                                          .generation = generation}));
-}
-
-static cb_location at(const char *executor, uint64_t generation, uint64_t block_generation) {
-    cb_location l = {.generation = generation,
-                     .place = {.level = CB_LEVEL_MEMORY_ONLY_SER_2,
-                               .memory_bytes = 100,
-                               .block_generation = block_generation,
-                               .checksum = 7}};
-    (void)snprintf(l.executor, sizeof l.executor, "%s", executor);
-    return l;
-}
-
-static void locate(kit *k, const cb_location *locations, size_t count) {
-    assert_ok(step(
-        k, (cbi_replica_event){
-               .kind = CBI_REPLICA_LOCATED, .name = "x", .locations = locations, .count = count}));
-}
-
-/** An executor e, in the directory as 10, long enough to look after others, with peers a, b, c. */
-static void settle(kit *k) {
-    const cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("b", "h2", "r0", 2),
-                                      peer("c", "h3", "r0", 3)};
-    enter(k, 10);
-    see(k, views, 3);
-    pass(k, 10 * SECOND);
-}
-
-static void settle_in(kit *k, const char *name) {
-    open_kit(k, name);
-    settle(k);
-}
+#include "store/replica_kit.h"
 
 /* ---- puts ---- */
 
@@ -182,10 +27,8 @@ static void test_replica__a_put_is_done_when_the_right_copies_are_there(void **s
     kit k;
     settle_in(&k, "me");
     assert_ok(put(&k, "x", 5, 2));
-    const char *to = want(&k, CBI_REPLICA_SEND)->peer;
     char name[32];
-    (void)snprintf(name, sizeof name, "%s", to);
-    uint64_t generation = want(&k, CBI_REPLICA_SEND)->peer_generation;
+    uint64_t generation = asks(&k, name);
     want_none(&k, CBI_REPLICA_PUT_DONE);
     sent(&k, name, generation, 4, 7, CBI_REPLICA_OK); /* of another generation */
     want_none(&k, CBI_REPLICA_PUT_DONE);
@@ -661,11 +504,10 @@ static void test_replica__whoever_leaves_moves_his_blocks_first(void **state) {
     assert_int_equal(want(&k, CBI_REPLICA_REFUSE)->answer, CBI_REPLICA_FULL);
     const cb_location locations[] = {at("me", 10, 5)};
     locate(&k, locations, 1);
-    const cbi_replica_action *a = want(&k, CBI_REPLICA_SEND);
-    want_none(&k, CBI_REPLICA_MOVED_OUT);
     char name[32];
-    (void)snprintf(name, sizeof name, "%s", a->peer);
-    sent(&k, name, a->peer_generation, 5, 7, CBI_REPLICA_OK);
+    uint64_t generation = asks(&k, name);
+    want_none(&k, CBI_REPLICA_MOVED_OUT);
+    sent(&k, name, generation, 5, 7, CBI_REPLICA_OK);
     want(&k, CBI_REPLICA_MOVED_OUT);
     pass(&k, SECOND);
     want_none(&k, CBI_REPLICA_MOVED_OUT);
@@ -682,10 +524,8 @@ static void test_replica__whoever_has_moved_out_is_asked_again(void **state) {
     assert_ok(step(&k, leave));
     want(&k, CBI_REPLICA_MOVED_OUT);
     assert_ok(put(&k, "x", 5, 1)); /* its put was under way */
-    const cbi_replica_action *a = want(&k, CBI_REPLICA_SEND);
     char name[32];
-    (void)snprintf(name, sizeof name, "%s", a->peer);
-    uint64_t generation = a->peer_generation;
+    uint64_t generation = asks(&k, name);
     assert_ok(step(&k, leave));
     want_none(&k, CBI_REPLICA_MOVED_OUT);
     sent(&k, name, generation, 5, 7, CBI_REPLICA_OK);
@@ -743,6 +583,57 @@ static void test_replica__whoever_leaves_asks_again_when_that_was_long_ago(void 
     want_none(&k, CBI_REPLICA_MOVED_OUT);
     sent(&k, "a", 1, 5, 7, CBI_REPLICA_OK);
     want(&k, CBI_REPLICA_MOVED_OUT);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__whoever_leaves_wants_a_word_that_he_asked_for_since(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 2));
+    char name[32];
+    uint64_t generation = asks(&k, name), asked = k.asked[name[0] & 127];
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION}));
+    k.asked[name[0] & 127] = asked;
+    sent(&k, name, generation, 5, 7, CBI_REPLICA_OK);
+    assert_true(k.asked[name[0] & 127] > asked); /* it may have died since: it is asked again */
+    want_none(&k, CBI_REPLICA_MOVED_OUT);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__a_roll_call_that_takes_long_may_take_longer(void **state) {
+    (void)state;
+    kit k;
+    int calls = 0;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 1));
+    leave(&k);
+    const cb_location locations[] = {at("me", 10, 5), at("a", 1, 5)};
+    locate(&k, locations, 2);
+    for (want(&k, CBI_REPLICA_SEND); wanted(&k, CBI_REPLICA_MOVED_OUT, 0) == NULL; calls++) {
+        assert_string_equal(want(&k, CBI_REPLICA_SEND)->peer, "a");
+        k.now_ns += SECOND / 5; /* so long is its answer on its way */
+        sent(&k, "a", 1, 5, 7, CBI_REPLICA_OK);
+    }
+    assert_in_range(calls, 2, 5);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_replica__who_was_sent_nothing_is_not_to_blame(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(put(&k, "x", 5, 2));
+    char name[32];
+    uint64_t generation = asks(&k, name);
+    sent(&k, name, generation, 5, 7, CBI_REPLICA_UNSENT); /* it cannot be read here */
+    assert_int_equal(want(&k, CBI_REPLICA_PUT_DONE)->copies, 1);
+    want_none(&k, CBI_REPLICA_SEND); /* for nobody else, then */
+    want_none(&k, CBI_REPLICA_VERIFY);
+    assert_ok(put(&k, "y", 5, 3));
+    assert_non_null(wanted(&k, CBI_REPLICA_SEND, 1)); /* he too is asked, for others */
+    pass(&k, 3 * SECOND);
+    want(&k, CBI_REPLICA_LOCATE); /* and it is tried again */
     cbi_replica_destroy(k.r);
 }
 
@@ -840,6 +731,9 @@ int main(void) {
         cmocka_unit_test(test_replica__whoever_has_moved_out_is_asked_again),
         cmocka_unit_test(test_replica__whoever_leaves_believes_only_who_has_the_copy),
         cmocka_unit_test(test_replica__whoever_leaves_asks_again_when_that_was_long_ago),
+        cmocka_unit_test(test_replica__whoever_leaves_wants_a_word_that_he_asked_for_since),
+        cmocka_unit_test(test_replica__a_roll_call_that_takes_long_may_take_longer),
+        cmocka_unit_test(test_replica__who_was_sent_nothing_is_not_to_blame),
         cmocka_unit_test(test_replica__two_that_leave_do_not_count_upon_each_other),
         cmocka_unit_test(test_replica__blocks_spread_and_few_move_when_somebody_comes),
         cmocka_unit_test(test_replica__readers_take_the_right_generation_from_the_nearest),
