@@ -718,6 +718,7 @@ cb_status cbi_copies_create(cb_server *s, const cb_executor_entry *entry, cbi_co
                                    .rack = entry->rack,
                                    .wall_ms = cbi_sys_time_ns() / ms,
                                    .now_ns = cbi_sys_clock_ns(),
+                                   .silent = true,
                                    .room_bytes = entry->memory_max};
     cb_status status = cbi_replica_create(&o, &cp->machine, err);
     if (status != CB_OK) {

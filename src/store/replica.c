@@ -29,8 +29,9 @@
  * has to be asked for one, and nobody who forgot everything can give one twice. A reader names
  * generation and checksum and takes nothing else.
  *
- * What it costs. A step touches what the event names. A tick touches what is being looked after,
- * a death all blocks once. 210 bytes a block and its name.
+ * What it costs. A step touches what the event names. A tick touches what is being looked after. A
+ * death touches all blocks once, some with each step that follows: until then its bit in a block
+ * means nothing (`clearing`). 210 bytes a block and its name.
  */
 #include <string.h>
 
@@ -83,7 +84,8 @@ uint64_t cbi_replica_mint(cbi_replica *r, uint64_t now_ns) {
 }
 
 static uint32_t copies_of(const cbi_replica *r, const cbi_tracked *b) {
-    return (r->draining ? 0u : 1u) + (uint32_t)__builtin_popcountll(b->held) + b->elsewhere;
+    uint64_t held = cbi_replica_living(r, b->held);
+    return (r->draining ? 0u : 1u) + (uint32_t)__builtin_popcountll(held) + b->elsewhere;
 }
 
 /** There are copies enough. One at an executor that is not in the list is nobody's whose end would
@@ -119,7 +121,8 @@ static void fill(cbi_replica_action *a, const cbi_tracked *b) {
 
 /** false: no room for all of its actions. */
 static bool serve_sending(cbi_replica *r, cbi_tracked *b) {
-    uint32_t have = copies_of(r, b), busy = (uint32_t)__builtin_popcountll(b->sending);
+    uint32_t have = copies_of(r, b);
+    uint32_t busy = (uint32_t)__builtin_popcountll(cbi_replica_living(r, b->sending));
     for (; have + busy < b->copies; busy++) {
         cbi_peer *p = cbi_replica_candidate(r, b);
         if (p == NULL) {
@@ -209,6 +212,7 @@ static void serve_checks(cbi_replica *r) {
 }
 
 static void serve(cbi_replica *r) {
+    cbi_replica_clear_some(r, r->options.sweep_max);
     serve_ready(r);
     serve_reports(r);
     serve_checks(r);
@@ -312,7 +316,7 @@ static void gone(cbi_replica *r, const cbi_replica_event *e) {
     }
     put_done(r, b, 0);
     cbi_tracked_leave(r, b);
-    if (r->entered) {
+    if (r->entered && !r->options.silent) {
         cbi_tracked_report(r, b);
     } else {
         cbi_tracked_forget(r, b); /* whatever directory there will be is told what is here then */
@@ -426,26 +430,11 @@ static void located(cbi_replica *r, const cbi_replica_event *e) {
 
 /* ---- peers ---- */
 
-/** Whoever had that slot is no more: what he had is short of one. */
+/** Whoever had that slot is no more. It is nobody's until no block refers to it. */
 static void clear_slot(cbi_replica *r, cbi_peer *p) {
-    uint64_t bit = cbi_replica_bit(r, p);
-    for (size_t i = 0; i < r->bucket_count; i++) {
-        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
-            bool had = (b->held & bit) != 0, was_sent = (b->sending & bit) != 0;
-            b->held &= ~bit;
-            b->sending &= ~bit;
-            b->tried &= ~bit;
-            b->named &= ~bit;
-            if (!b->present || b->state >= CBI_BLOCK_DROPPING) {
-                continue;
-            }
-            if ((had || was_sent) && b->state == CBI_BLOCK_SENDING) {
-                cbi_tracked_queue(r, b, CBI_QUEUE_READY);
-            } else if (had && b->state == CBI_BLOCK_SETTLED && (b->copies > 1 || r->draining)) {
-                cbi_tracked_check(r, b);
-            }
-        }
-    }
+    r->clearing |= cbi_replica_bit(r, p);
+    r->clear_left = r->bucket_count;
+    p->used = false;
 }
 
 /** Blocks that nobody would take may now find somebody. */
@@ -459,7 +448,7 @@ static void hurry(cbi_replica *r) {
 
 static cbi_peer *free_slot(cbi_replica *r) {
     for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
-        if (!p->used) {
+        if (!p->used && cbi_replica_living(r, cbi_replica_bit(r, p)) != 0) {
             return p;
         }
     }
@@ -473,7 +462,7 @@ static bool see_peer(cbi_replica *r, const cb_executor_view *view) {
     if (p != NULL && is_new) {
         clear_slot(r, p);
     }
-    p = p != NULL ? p : free_slot(r);
+    p = !is_new ? p : free_slot(r);
     if (p == NULL) {
         return false;
     }
@@ -501,7 +490,6 @@ static void see_peers(cbi_replica *r, const cbi_replica_event *e) {
     for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
         if (p->used && !p->seen && r->now_ns >= r->quiet_ns) {
             clear_slot(r, p);
-            p->used = false;
         } else if (p->used && !p->seen) {
             p->missing = true;
         }
@@ -528,7 +516,7 @@ static void entered(cbi_replica *r, uint64_t generation) {
     r->entered = true;
     r->generation = generation;
     r->quiet_ns = r->now_ns + r->options.grace_ns;
-    for (size_t i = 0; i < r->bucket_count; i++) {
+    for (size_t i = 0; i < r->bucket_count && !r->options.silent; i++) {
         for (cbi_tracked *b = r->buckets[i], *next = NULL; b != NULL; b = next) {
             next = b->chain;
             if (b->present) {
@@ -616,6 +604,7 @@ static void pass_time(cbi_replica *r) {
         }
     }
     audit(r, r->now_ns - r->tick_ns);
+    cbi_replica_clear_some(r, (size_t)16 * r->options.sweep_max);
     cbi_graves_expire(r);
     r->tick_ns = r->now_ns;
 }
@@ -723,6 +712,7 @@ static void set_defaults(cbi_replica_options *o) {
     o->blocks_max = o->blocks_max != 0 ? o->blocks_max : 1u << 20;
     o->graves_max = o->graves_max != 0 ? o->graves_max : 1u << 14;
     o->mending_max = o->mending_max != 0 ? o->mending_max : 32;
+    o->sweep_max = o->sweep_max != 0 ? o->sweep_max : 1024;
     set_default(&o->answer_ns, UINT64_C(30000000000));
     set_default(&o->retry_ns, UINT64_C(500000000));
     set_default(&o->grace_ns, UINT64_C(6000000000));

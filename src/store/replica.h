@@ -31,6 +31,8 @@ typedef struct cbi_replica_options {
     uint64_t settle_ns; /* a block this young is not looked after yet: 2 s */
     uint64_t audit_ns;  /* every block is looked at once in so long: 10 min */
     uint64_t grave_ns;  /* how long a removal is remembered: 24 h */
+    uint32_t sweep_max; /* after a death, buckets of blocks that a step looks at: 1,024 */
+    bool silent; /* CBI_REPLICA_REPORT is not wanted: the directory is told by somebody else */
 } cbi_replica_options;
 
 /** CB_ENOMEM, CB_EINVAL: a name that cannot be. */

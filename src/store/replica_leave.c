@@ -90,8 +90,8 @@ static bool hear_all(cbi_replica *r) {
 }
 
 void cbi_leave_serve(cbi_replica *r) {
-    if (r->moved_out || r->moved != r->blocks || r->offer_count != 0 || r->reports.first != NULL ||
-        !cbi_graves_all_told(r) || r->count == r->max) {
+    if (r->moved_out || r->clearing != 0 || r->moved != r->blocks || r->offer_count != 0 ||
+        r->reports.first != NULL || !cbi_graves_all_told(r) || r->count == r->max) {
         return;
     }
     if (hear_all(r)) {

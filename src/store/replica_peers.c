@@ -10,6 +10,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/base.h"
 #include "store/replica_private.h"
 
 enum { NAMED = 4 /* before any distance */ };
@@ -108,4 +109,34 @@ size_t cbi_replica_sources(const cbi_replica *r, const cb_location *locations, s
         }
     }
     return found;
+}
+
+/* ---- those who are no more ---- */
+
+/** Those who are no more are taken out: what they had is short of one. */
+static void clear_block(cbi_replica *r, cbi_tracked *b) {
+    bool had = (b->held & r->clearing) != 0, was_sent = (b->sending & r->clearing) != 0;
+    b->held = cbi_replica_living(r, b->held);
+    b->sending = cbi_replica_living(r, b->sending);
+    b->tried = cbi_replica_living(r, b->tried);
+    b->named = cbi_replica_living(r, b->named);
+    if (!b->present || b->state >= CBI_BLOCK_DROPPING) {
+        return;
+    }
+    if ((had || was_sent) && b->state == CBI_BLOCK_SENDING) {
+        cbi_tracked_queue(r, b, CBI_QUEUE_READY);
+    } else if (had && b->state == CBI_BLOCK_SETTLED && (b->copies > 1 || r->draining)) {
+        cbi_tracked_check(r, b);
+    }
+}
+
+void cbi_replica_clear_some(cbi_replica *r, size_t buckets) {
+    r->clear_left = cbi_min(r->clear_left, r->bucket_count);
+    for (; r->clear_left > 0 && buckets > 0; r->clear_left--, buckets--) {
+        r->clear_at = (r->clear_at + 1) & (r->bucket_count - 1);
+        for (cbi_tracked *b = r->buckets[r->clear_at]; b != NULL; b = b->chain) {
+            clear_block(r, b);
+        }
+    }
+    r->clearing = r->clear_left > 0 ? r->clearing : 0;
 }

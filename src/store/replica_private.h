@@ -105,6 +105,9 @@ struct cbi_replica {
     uint64_t watched;
     size_t audit_at;
     uint64_t audit_ns;
+    /* slots of peers that are no more, whose bits are still to be taken out of blocks */
+    uint64_t clearing;
+    size_t clear_at, clear_left; /* buckets */
     /* offers */
     cbi_offer *offers;
     uint32_t offer_count;
@@ -175,8 +178,15 @@ cbi_peer *cbi_replica_peer(cbi_replica *r, const char *name);
 static inline uint64_t cbi_replica_bit(const cbi_replica *r, const cbi_peer *p) {
     return UINT64_C(1) << (p - r->peers);
 }
+/** Those of a block's peers that are still there. */
+static inline uint64_t cbi_replica_living(const cbi_replica *r, uint64_t bits) {
+    return bits & ~r->clearing;
+}
 /** Rendezvous: the order of executors for that block; least first. */
 uint64_t cbi_replica_score(const char *executor, uint64_t block_hash);
+/** So many buckets of blocks more forget those who are no more (`clearing`): all of a million
+ * blocks at once would hold up everybody for a fifth of a second. */
+void cbi_replica_clear_some(cbi_replica *r, size_t buckets);
 /** Where the next copy goes; NULL: nowhere. */
 cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b);
 

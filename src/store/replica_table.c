@@ -45,6 +45,7 @@ static void grow(cbi_replica *r) {
     cbi_free(r->buckets);
     r->buckets = buckets;
     r->bucket_count = count;
+    r->clear_left = r->clear_left > 0 ? count : 0; /* in another order: from the beginning */
 }
 
 cb_status cbi_tracked_enter(cbi_replica *r, const char *name, cbi_tracked **block, cb_error *err) {
@@ -108,7 +109,7 @@ void cbi_tracked_unreport(cbi_replica *r, cbi_tracked *b) {
 }
 
 void cbi_tracked_report(cbi_replica *r, cbi_tracked *b) {
-    if (b->reporting) {
+    if (b->reporting || r->options.silent) {
         return;
     }
     b->report_prev = r->reports.last;

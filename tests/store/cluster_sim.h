@@ -823,6 +823,7 @@ static void start(world *w, executor *e) {
                                          .blocks_max = 64,
                                          .graves_max = 64,
                                          .mending_max = 2,
+                                         .sweep_max = 1 + (w->seed & 15),
                                          .answer_ns = 800 * MS,
                                          .retry_ns = RETRY_NS,
                                          .grace_ns = LEASE_NS + 700 * MS,
