@@ -40,6 +40,7 @@ enum {
     SERVE_HOST,
     SERVE_RACK,
     SERVE_CACHE,
+    SERVE_PREALLOCATE,
     SERVE_STATUS,
     SERVE_WEB,
     SERVE_QUIET,
@@ -145,6 +146,9 @@ static const cli_option options[] = {
      .name = "cache-remote",
      .help = "blocks that were read at other executors stay here in\nmemory, and leave before all "
              "others"},
+    {.id = SERVE_PREALLOCATE,
+     .name = "preallocate",
+     .help = "touch the whole budget at the start: no put waits for the\nsystem's pages"},
     {.id = SERVE_STATUS,
      .name = "status",
      .arg = CLI_ARG_NEEDED,
@@ -365,6 +369,7 @@ static bool take_option(cli_parser *parser, int id, const char *value, cb_server
         case SERVE_HOST: o->host = value; return true;
         case SERVE_RACK: o->rack = value; return true;
         case SERVE_CACHE: o->cache_remote = true; return true;
+        case SERVE_PREALLOCATE: o->preallocate = true; return true;
         case SERVE_STATUS: o->status = value; return true;
         case SERVE_WEB: web_listen = value; return true;
         default: *quiet = true; return id == SERVE_QUIET;

@@ -66,6 +66,11 @@ typedef struct cb_server_options {
      *  nothing else wants it; the directory is asked each time whether they are still what it
      *  names. They count as nobody's copies. */
     bool cache_remote;
+    /** All memory for blocks is touched at the beginning, by a thread beside the server's work, and
+     *  again what was given back to the system and is free: puts never wait for the system's pages,
+     *  and the process is as large as its budget from the first second on. Blocks that go through
+     *  the Unix socket lie in memory of their own and gain nothing. */
+    bool preallocate;
 } cb_server_options;
 
 /**
@@ -116,9 +121,10 @@ CB_API void cb_server_destroy(cb_server *server);
     X(leased_bytes) /* a block that is leased twice counts twice */                                \
     X(requests)                                                                                    \
     X(copies)                                                                                      \
-    X(kept)      /* blocks that outlive the server */                                              \
-    X(recovered) /* at its beginning */                                                            \
-    X(lost)      /* then: kept once, and not what was written any more */
+    X(kept)       /* blocks that outlive the server */                                             \
+    X(recovered)  /* at its beginning */                                                           \
+    X(lost)       /* then: kept once, and not what was written any more */                         \
+    X(idle_bytes) /* resident, used before or preallocated, and no block's */
 
 /** All uint64_t, in this order on the wire too; new ones come at the end. */
 typedef struct cb_server_stats {

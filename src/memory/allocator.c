@@ -11,6 +11,8 @@
  * costs 1.7 us per 4 KiB, an munmap and mmap 4 us.
  *
  * Idle blocks lie in stacks by size: the top is reused, and of all bottoms the oldest is dropped.
+ * What is ready (ready.h) is idle as well, but was no page yet: pages of any size are cut from it,
+ * and what the budget wants back is cut from it first, to the byte.
  */
 #include "memory/allocator.h"
 
@@ -116,8 +118,7 @@ static cbi_block *descriptor_pop(cb_allocator *a) {
     return block;
 }
 
-/** A spare descriptor; NULL when the system has no memory for more. */
-static cbi_block *descriptor_take(cb_allocator *a) {
+cbi_block *cbi_allocator_descriptor(cb_allocator *a) {
     cbi_lock_take(a->lock);
     cbi_block *block = descriptor_pop(a);
     cbi_lock_give(a->lock);
@@ -148,7 +149,7 @@ static cbi_block *descriptor_take(cb_allocator *a) {
 /* ---- blocks ---- */
 
 cb_status cbi_allocator_fresh(cb_allocator *a, size_t capacity, cbi_block **block, cb_error *err) {
-    cbi_block *b = descriptor_take(a);
+    cbi_block *b = cbi_allocator_descriptor(a);
     if (b == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a page's descriptor.");
     }
@@ -199,15 +200,79 @@ static cbi_size_class *class_find_or_make(cb_allocator *a, size_t capacity) {
     return class;
 }
 
+/* ---- what is ready ---- */
+
+/** [locked] The first run that has so many bytes, or the end of the list. */
+static cbi_block **ready_for(cb_allocator *a, size_t capacity) {
+    cbi_block **at = &a->ready;
+    bool pages = a->mode == CB_OFF_HEAP || capacity >= CBI_MAPPED_BYTES_MIN;
+    while (*at != NULL && (!pages || (*at)->capacity < capacity)) {
+        at = &(*at)->below;
+    }
+    return at;
+}
+
+/** [locked] The front of a run, or all of it where it has no more; NULL: there is no descriptor. */
+static cbi_block *cut(cb_allocator *a, cbi_block **at, size_t bytes) {
+    cbi_block *run = *at;
+    if (run->capacity <= bytes) {
+        *at = run->below;
+        run->below = NULL;
+        return run;
+    }
+    cbi_block *piece = descriptor_pop(a);
+    if (piece != NULL) {
+        piece->raw = piece->base = run->base;
+        piece->capacity = bytes;
+        piece->mapped = true;
+        piece->stamp = run->stamp;
+        run->raw = run->base += bytes;
+        run->capacity -= bytes;
+    }
+    return piece;
+}
+
+void cbi_allocator_make_ready(cb_allocator *a, cbi_block *descriptor, void *base, size_t bytes) {
+    cbi_block **at = &a->ready;
+    a->idle += bytes;
+    for (; *at != NULL; at = &(*at)->below) {
+        cbi_block *run = *at;
+        bool behind = run->base + run->capacity == (uint8_t *)base;
+        if (behind || (uint8_t *)base + bytes == run->base) {
+            run->raw = run->base = behind ? run->base : base;
+            run->capacity += bytes;
+            descriptor_put(a, descriptor);
+            return;
+        }
+    }
+    descriptor->raw = descriptor->base = base;
+    descriptor->capacity = bytes;
+    descriptor->mapped = true;
+    descriptor->stamp = ++a->frees; /* it is there, as what was used */
+    *at = descriptor;
+}
+
+/* ---- idle blocks ---- */
+
+bool cbi_allocator_has(cb_allocator *a, size_t capacity) {
+    const cbi_size_class *class = a->idle > 0 ? class_find(a, capacity) : NULL;
+    return (class != NULL && class->top != NULL) || *ready_for(a, capacity) != NULL;
+}
+
 cbi_block *cbi_allocator_reuse(cb_allocator *a, size_t capacity) {
     cbi_size_class *class = a->idle > 0 ? class_find(a, capacity) : NULL;
-    if (class == NULL || class->top == NULL) {
+    cbi_block *b = class != NULL ? class->top : NULL;
+    if (b != NULL) {
+        class->top = b->below;
+        *(b->below != NULL ? &b->below->above : &class->bottom) = NULL;
+        b->below = NULL;
+    } else if (a->ready != NULL) {
+        cbi_block **at = ready_for(a, capacity);
+        b = *at != NULL ? cut(a, at, capacity) : NULL;
+    }
+    if (b == NULL) {
         return NULL;
     }
-    cbi_block *b = class->top;
-    class->top = b->below;
-    *(b->below != NULL ? &b->below->above : &class->bottom) = NULL;
-    b->below = NULL;
     a->idle -= capacity;
     a->used += capacity;
     return b;
@@ -239,7 +304,7 @@ bool cbi_allocator_keep(cb_allocator *a, cbi_block *b) {
     return true;
 }
 
-/** The class whose bottom was freed before all others'; there is something idle. */
+/** The class whose bottom was freed before all others'; NULL: all are empty. */
 static cbi_size_class *class_of_oldest(cb_allocator *a) {
     cbi_size_class *oldest = NULL;
     for (uint32_t i = 0; i < CBI_SIZE_CLASSES_MAX; i++) {
@@ -252,14 +317,25 @@ static cbi_size_class *class_of_oldest(cb_allocator *a) {
     return oldest;
 }
 
+/** [locked] Who was freed first, out of its stack; NULL: nobody is there. */
+static cbi_block *take_oldest(cb_allocator *a) {
+    cbi_size_class *class = class_of_oldest(a);
+    if (class == NULL) {
+        return NULL;
+    }
+    cbi_block *b = class->bottom;
+    class->bottom = b->above;
+    *(b->above != NULL ? &b->above->below : &class->top) = NULL;
+    return b;
+}
+
 cbi_block *cbi_allocator_shed(cb_allocator *a, uint64_t idle) {
     cbi_block *chain = NULL;
     while (a->idle > idle) {
-        cbi_size_class *class = class_of_oldest(a);
-        cb_assert(class != NULL);
-        cbi_block *b = class->bottom;
-        class->bottom = b->above;
-        *(b->above != NULL ? &b->above->below : &class->top) = NULL;
+        size_t excess = cbi_round_up((size_t)(a->idle - idle), CBI_SYSTEM_PAGE_BYTES);
+        cbi_block *b = a->ready != NULL ? cut(a, &a->ready, excess) : NULL;
+        b = b != NULL ? b : take_oldest(a);
+        b = b != NULL ? b : cut(a, &a->ready, SIZE_MAX); /* all of it: there is no descriptor */
         a->idle -= b->capacity;
         b->above = NULL;
         b->below = chain;

@@ -51,6 +51,7 @@ struct cb_allocator {
     uint64_t used, idle;
     cbi_size_class classes[CBI_SIZE_CLASSES_MAX];
     uint32_t class_hint; /* the one used last */
+    cbi_block *ready;    /* idle too: runs that are there and that pages are cut from, by `below` */
     uint64_t frees;
     cbi_block *spare;  /* descriptors, by `below` */
     cbi_block **slabs; /* arrays of descriptors */
@@ -73,19 +74,29 @@ static inline size_t cbi_allocator_within(const cb_allocator *allocator, size_t 
     return capacity & ~(size_t)(small ? 7 : CBI_SYSTEM_PAGE_BYTES - 1);
 }
 
-/** [locked] An idle block of exactly that capacity, or NULL. It counts as used from now on. */
+/** [locked] Whether there is one for reuse. */
+bool cbi_allocator_has(cb_allocator *allocator, size_t capacity);
+
+/** [locked] An idle block of exactly that capacity, if need be cut from what is ready, or NULL. It
+ *  counts as used from now on. */
 cbi_block *cbi_allocator_reuse(cb_allocator *allocator, size_t capacity);
 
 /** A new block, counted as used. Takes the lock itself. CB_ENOMEM. */
 cb_status cbi_allocator_fresh(cb_allocator *allocator, size_t capacity, cbi_block **block,
                               cb_error *err);
 
+/** A descriptor for cbi_allocator_make_ready; NULL: the system has no memory. Takes the lock. */
+cbi_block *cbi_allocator_descriptor(cb_allocator *allocator);
+/** [locked] Mapped memory that is there becomes idle: pages of any size are cut from its front. */
+void cbi_allocator_make_ready(cb_allocator *allocator, cbi_block *descriptor, void *base,
+                              size_t bytes);
+
 /** [locked] A used block becomes idle; false when it is not to be kept: then the caller drops it,
  *  without the lock. */
 bool cbi_allocator_keep(cb_allocator *allocator, cbi_block *block);
 
-/** [locked] Takes idle blocks out, least recently used first, until at most `idle` bytes are left;
- *  a chain for drop. */
+/** [locked] Takes idle blocks out, what is ready and then least recently used first, until at most
+ *  `idle` bytes are left; a chain for drop. */
 cbi_block *cbi_allocator_shed(cb_allocator *allocator, uint64_t idle);
 
 /** Gives a chain (by `below`) back to the system. Takes the lock itself. Answers bytes. NULL is

@@ -305,7 +305,6 @@ cb_status cbi_manager_finish(cb_manager *m, cbi_waiter *w, cb_error *err) {
 
 static cb_status acquire_storage(cb_manager *m, cbi_waiter *w, cb_error *err) {
     cb_mode mode = w->request.mode;
-    uint64_t bytes = w->request.bytes;
     if (mode == CB_OFF_HEAP && m->no_off_heap_storage) {
         return cbi_fail(
             err, CB_EUNSUPPORTED,
@@ -313,6 +312,12 @@ static cb_status acquire_storage(cb_manager *m, cbi_waiter *w, cb_error *err) {
             w->request.unroll ? "unroll" : "storage");
     }
     cbi_lock_take(&m->lock);
+    if (w->whole > 0 && w->capacity > 0 && cbi_allocator_has(m->allocators[mode], w->capacity)) {
+        w->request.bytes = w->whole;
+    } else if (w->whole > 0) {
+        w->capacity = 0;
+    }
+    uint64_t bytes = w->request.bytes;
     if (CBI_UNLIKELY(m->has_parent)) {
         cbi_manager_draw(m, mode, bytes);
     }
@@ -359,6 +364,19 @@ cb_status cb_manager_acquire_unroll(cb_manager *m, cb_mode mode, uint64_t bytes,
                                     cb_error *err) {
     cbi_waiter w = {.request = {.mode = mode, .bytes = bytes, .unroll = true}, .block = block};
     return acquire_storage(m, &w, err);
+}
+
+cb_status cbi_manager_acquire_fill(cb_manager *m, cb_mode mode, uint64_t least, uint64_t bytes,
+                                   const void *block, size_t capacity, uint64_t *got,
+                                   cbi_block **idle, cb_error *err) {
+    cbi_waiter w = {.request = {.mode = mode, .bytes = least, .unroll = true},
+                    .block = block,
+                    .capacity = capacity,
+                    .whole = bytes};
+    CB_TRY(acquire_storage(m, &w, err));
+    *got = w.request.bytes;
+    *idle = w.idle;
+    return CB_OK;
 }
 
 void cb_manager_release_storage(cb_manager *m, cb_mode mode, uint64_t bytes) {

@@ -55,7 +55,8 @@ typedef struct cbi_waiter {
     cb_task *task;     /* NULL: storage */
     const void *block; /* storage: what the store is told */
     size_t capacity;   /* storage: of an idle page that is wanted with it; 0: none is */
-    cbi_block *idle;   /* granted: that page, or NULL */
+    uint64_t whole;  /* storage: bytes to be had instead, where that page is there; 0: no matter */
+    cbi_block *idle; /* granted: that page, or NULL */
     struct cbi_waiter *next;
 } cbi_waiter;
 
@@ -92,13 +93,18 @@ static inline void cbi_manager_note_peak(cb_manager *m) {
     }
 }
 
-/** [locked] Idle pages lie in what nobody uses; what is above that comes out as a chain to be
- *  dropped without the lock. */
-static inline cbi_block *cbi_manager_shed(cb_manager *m, cb_mode mode) {
+/** [locked] What nobody uses of the budget: idle pages lie in it. */
+static inline uint64_t cbi_manager_unused(const cb_manager *m, cb_mode mode) {
     const cbi_arbiter *a = &m->arbiter;
     uint64_t unused = a->total[mode] + a->hands[mode] - a->pools[CB_EXECUTION][mode].used -
                       a->pools[CB_STORAGE][mode].used;
-    unused -= a->debt[mode] < unused ? a->debt[mode] : unused;
+    return unused - (a->debt[mode] < unused ? a->debt[mode] : unused);
+}
+
+/** [locked] Idle pages that are more than that come out as a chain to be dropped without the lock.
+ */
+static inline cbi_block *cbi_manager_shed(cb_manager *m, cb_mode mode) {
+    uint64_t unused = cbi_manager_unused(m, mode);
     cb_allocator *allocator = m->allocators[mode];
     return CBI_UNLIKELY(allocator->idle > unused) ? cbi_allocator_shed(allocator, unused) : NULL;
 }
@@ -150,5 +156,11 @@ void cbi_name_copy(char out[CBI_NAME_BYTES], const char *name);
 cb_status cbi_manager_acquire_storage(cb_manager *manager, cb_mode mode, uint64_t bytes,
                                       const void *block, size_t capacity, cbi_block **idle,
                                       cb_error *err);
+
+/** As cb_manager_acquire_unroll of `least` bytes; but where an idle block of that capacity is
+ *  there, which is resident as a whole, of all `bytes`, and *idle is that block. *got: how many. */
+cb_status cbi_manager_acquire_fill(cb_manager *manager, cb_mode mode, uint64_t least,
+                                   uint64_t bytes, const void *block, size_t capacity,
+                                   uint64_t *got, cbi_block **idle, cb_error *err);
 
 #endif

@@ -753,7 +753,8 @@ static void do_info(cb_server *s, cbi_connection *c, args *a) {
         "tcp_port:%u\r\nuptime_in_seconds:%llu\r\n\r\n"
         "# Clients\r\nconnected_clients:%llu\r\nmaxclients:%u\r\n\r\n"
         "# Memory\r\nused_memory:%llu\r\nused_memory_peak:%llu\r\nmaxmemory:%llu\r\n"
-        "blocks_memory:%llu\r\nblocks_memory_max:%llu\r\nblocks_disk:%llu\r\n\r\n"
+        "blocks_memory:%llu\r\nblocks_memory_max:%llu\r\nblocks_disk:%llu\r\n"
+        "memory_idle:%llu\r\n\r\n"
         "# Stats\r\ntotal_commands_processed:%llu\r\nkeyspace_hits:%llu\r\n"
         "keyspace_misses:%llu\r\nevicted_keys:%llu\r\nrejected_connections:%llu\r\n\r\n"
         "# Replication\r\nrole:master\r\nconnected_slaves:%llu\r\ncopies_here:%llu\r\n"
@@ -763,9 +764,10 @@ static void do_info(cb_server *s, cbi_connection *c, args *a) {
         CARBIDE_VERSION, (unsigned)s->address.port,
         (unsigned long long)((cbi_sys_clock_ns() - s->started_ns) / 1000000000), N(connections),
         (unsigned)s->connections_max, N(accounted_bytes), N(accounted_peak_bytes), N(budget_bytes),
-        N(memory_bytes), N(storage_max_bytes), N(disk_bytes), N(requests), N(hits), N(misses),
-        N(evicted), N(connections_refused), F(peers), F(blocks), F(watched), F(sent), F(mended),
-        (unsigned long long)(s->copies != NULL ? cbi_cached_hits(s->copies) : 0), N(blocks));
+        N(memory_bytes), N(storage_max_bytes), N(disk_bytes), N(idle_bytes), N(requests), N(hits),
+        N(misses), N(evicted), N(connections_refused), F(peers), F(blocks), F(watched), F(sent),
+        F(mended), (unsigned long long)(s->copies != NULL ? cbi_cached_hits(s->copies) : 0),
+        N(blocks));
 #undef F
 #undef N
     say_bulk(c, text, cbi_min((size_t)length, sizeof text - 1));

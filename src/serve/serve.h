@@ -5,6 +5,7 @@
 #include "base/sys.h"
 #include "carbide/directory.h"
 #include "carbide/server.h"
+#include "memory/ready.h"
 #include "serve/copies.h"
 #include "serve/protocol.h"
 #include "serve/resp.h"
@@ -182,6 +183,7 @@ struct cb_server {
     uint64_t disk_bytes; /* for blocks, at most */
     bool others, tcp_wanted;
     bool cache_remote; /* blocks that were read elsewhere stay */
+    bool preallocates;
     uint32_t connections_max, leases_max, worker_count;
     uint32_t receive_bytes; /* of a socket of tcp, as above */
     uint64_t timeout_ns;
@@ -220,6 +222,11 @@ struct cb_server {
     cbi_connection *jobs_first, *jobs_last, *done;
     bool quit;
     cbi_worker workers[CBI_WORKERS_MAX];
+    /* preallocate.c */
+    cbi_ready ready; /* the thread's */
+    cbi_thread preparer;
+    cbi_parker preparer_wake;
+    _Atomic bool preparer_ends;
 };
 
 /** As cb_server_options.workers: the loop does all itself (tests want one order of things). */
@@ -372,6 +379,13 @@ void cbi_body_sum_memory(cbi_connection *c);
 /** By a worker: takes bytes from the socket, with room for them, as long as they come fast. As
  *  cbi_fill_room. */
 cb_status cbi_body_take(cb_server *server, cbi_connection *c, cb_error *err);
+
+/* ---- preallocate.c ---- */
+
+/** Begins to touch what the budget has for blocks, if that is wanted. CB_ETHREAD, CB_ENOMEM. */
+cb_status cbi_preallocate_begin(cb_server *server, cb_error *err);
+/** Also where it has not begun. */
+void cbi_preallocate_end(cb_server *server);
 
 /* ---- request.c ---- */
 

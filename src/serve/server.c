@@ -484,6 +484,7 @@ void cbi_server_stats(cb_server *s, cb_server_stats *out) {
     out->kept = b.kept;
     out->recovered = b.recovered;
     out->lost = b.lost;
+    out->idle_bytes = cb_allocator_idle(s->manager->allocators[CB_HEAP]);
 }
 
 void cb_server_figures(const cb_server *s, cb_figures *f) {

@@ -83,6 +83,7 @@ static void plan(cb_server *s, const cb_server_options *o) {
     s->worker_count = o->workers == CBI_NO_WORKERS ? 0 : o->workers > 0 ? o->workers : WORKERS;
     s->timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : UINT64_C(20) * 1000000000;
     s->others = o->others;
+    s->preallocates = o->preallocate;
     s->uid = cbi_sys_uid();
     s->level = o->folder != NULL ? CB_LEVEL_MEMORY_AND_DISK_SER : CB_LEVEL_MEMORY_ONLY_SER;
     s->disk_bytes = o->folder == NULL ? 0 : o->disk_max > 0 ? o->disk_max : UINT64_MAX / 4;
@@ -98,7 +99,8 @@ static uint64_t staging_bytes(const cb_server *s, uint64_t memory_bytes) {
 static uint64_t fixed_bytes(const cb_server *s, uint64_t memory_bytes) {
     return s->table_bytes + s->connections_max * socket_cost(s) +
            (uint64_t)s->worker_count * STACK_BYTES + staging_bytes(s, memory_bytes) +
-           memory_bytes / 512 + (cbi_server_is_executor(s) ? DIRECTORY_BYTES : 0);
+           memory_bytes / 512 + (cbi_server_is_executor(s) ? DIRECTORY_BYTES : 0) +
+           (s->preallocates ? STACK_BYTES + CBI_READY_STEP_BYTES : 0);
 }
 
 static cb_status charge(cb_server *s, const cb_server_options *o, cb_error *err) {
@@ -331,7 +333,7 @@ static cb_status start(cb_server *s, const cb_server_options *o, cb_error *err) 
         CB_TRY(cbi_thread_start(&s->workers[i].thread, cbi_server_work, &s->workers[i],
                                 "carbide-serve", err));
     }
-    return CB_OK;
+    return cbi_preallocate_begin(s, err);
 }
 
 static cb_status check(const cb_server_options *o, cb_error *err) {
@@ -428,6 +430,7 @@ void cb_server_destroy(cb_server *s) {
     cbi_executor_leave(s);
     drop_socket(s);  /* nobody new */
     stop_workers(s); /* they do first what is in the queue */
+    cbi_preallocate_end(s);
     if (s->blocks != NULL && s->bell >= 0) {
         cbi_server_take_done(s);
         end_connections(s);

@@ -3,11 +3,15 @@
  * Blocks that come from elsewhere piece by piece, and may come slowly or not at all. Nobody sees
  * one before it is whole, so nobody waits for who sends it; and it takes memory from others only as
  * its bytes really arrive: who announces a terabyte and sends nothing evicts a megabyte. Where the
- * bytes go is mapped at once in one run; what was not written there takes no memory.
+ * bytes go is mapped at once in one run; what was not written there takes no memory. A page that
+ * was used before, or made ready, does: it is acquired as a whole, which evicts nobody, for it lay
+ * idle; so large ones are not taken.
  */
 #include <string.h>
 
 #include "store/blocks.h"
+
+enum { USED_BYTES_MAX = 64 * 1024 * 1024, USED_PART = 8 };
 
 static uint64_t storage_max(const cbi_fill *f) {
     return cb_manager_storage_max(f->blocks->manager, f->mode);
@@ -57,15 +61,35 @@ static cb_status reserve(cbi_fill *f, cb_error *err) {
     return CB_OK;
 }
 
+/** Of a page that was used before and may hold all of it; 0: none may. */
+static size_t used_capacity(const cbi_fill *f) {
+    uint64_t most = cbi_min((uint64_t)USED_BYTES_MAX, storage_max(f) / USED_PART);
+    return f->bytes > most
+               ? 0
+               : cbi_contents_capacity(&f->blocks->home, f->mode, (size_t)f->bytes, f->own);
+}
+
+/** Its first bytes, or all of them and where they lie. */
+static cb_status reserve_first(cbi_fill *f, cbi_block **used, cb_error *err) {
+    const cb_blocks *b = f->blocks;
+    uint64_t least = cbi_min(b->unroll_bytes, f->bytes), got = 0;
+    CB_TRY(cbi_manager_acquire_fill(b->manager, f->mode, least, f->bytes, &f->data_set,
+                                    used_capacity(f), &got, used, err));
+    f->reserved += got;
+    f->task->unroll[f->mode] += got;
+    return CB_OK;
+}
+
 static cb_status begin_in_memory(cbi_fill *f, cb_error *err) {
     if (f->bytes > storage_max(f)) {
         return cbi_fail_bytes(err, CB_EBUDGET, f->bytes, storage_max(f),
                               "A block of %llu bytes is larger than all memory for blocks, %llu.",
                               (unsigned long long)f->bytes, (unsigned long long)storage_max(f));
     }
-    CB_TRY(reserve(f, err));
-    CB_TRY((f->own ? cbi_contents_bytes_own : cbi_contents_bytes)(
-        &f->blocks->home, f->mode, (size_t)f->bytes, &f->contents, &f->first, err));
+    cbi_block *used = NULL;
+    CB_TRY(reserve_first(f, &used, err));
+    CB_TRY(cbi_contents_bytes_to_come(&f->blocks->home, f->mode, (size_t)f->bytes, used, f->own,
+                                      &f->contents, &f->first, err));
     touch(f);
     return CB_OK;
 }

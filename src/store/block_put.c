@@ -129,7 +129,8 @@ cb_status cbi_blocks_room(cb_blocks *b, const cbi_node *n, size_t count, cbi_con
     cb_mode mode = n->entry.mode;
     cbi_block *idle = NULL;
     CB_TRY(cbi_manager_acquire_storage(b->manager, mode, count, &n->entry.data_set,
-                                       cbi_contents_capacity(&b->home, mode, count), &idle, err));
+                                       cbi_contents_capacity(&b->home, mode, count, false), &idle,
+                                       err));
     cb_status status = cbi_contents_bytes_in(&b->home, mode, count, idle, contents, to, err);
     if (status != CB_OK) {
         cb_manager_release_storage(b->manager, mode, count);

@@ -34,6 +34,16 @@ static cb_status page_new(const cbi_home *home, cb_mode mode, size_t bytes, cb_p
     return cb_allocator_allocate(home->manager->allocators[mode], bytes > 0 ? bytes : 1, page, err);
 }
 
+/** One that takes no memory before it is written. */
+static cb_status page_untouched(const cbi_home *home, cb_mode mode, size_t bytes, cb_page *page,
+                                cb_error *err) {
+    cb_allocator *a = home->manager->allocators[mode];
+    cbi_block *block = NULL;
+    CB_TRY(cbi_allocator_fresh(a, cbi_allocator_capacity(a, bytes), &block, err));
+    cbi_allocator_enter(a, block, bytes, page);
+    return CB_OK;
+}
+
 static void page_free(const cbi_home *home, cb_mode mode, cb_page *page) {
     cb_status status = cb_allocator_free(home->manager->allocators[mode], page, NULL);
     cb_assert(status == CB_OK);
@@ -130,16 +140,22 @@ static bool is_small(cb_mode mode, size_t bytes) {
     return bytes <= (size_t)(mode == CB_HEAP ? SMALL_BYTES_MAX : SMALL_OFF_HEAP_BYTES_MAX);
 }
 
-size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes) {
-    bool shared = home->share_min != 0 && bytes >= home->share_min;
+size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes, bool own) {
+    bool shared = !own && home->share_min != 0 && bytes >= home->share_min;
     return is_small(mode, bytes) || shared
                ? 0
                : cbi_allocator_capacity(home->manager->allocators[mode], bytes);
 }
 
-/** In `block`, or a new page; `may_share`: others may come to map it. */
+/** What a run may lie in where no block is given. */
+typedef enum whereabouts {
+    SHARED = 1,   /* what others may come to map */
+    UNTOUCHED = 2 /* no page that was used before */
+} whereabouts;
+
+/** In `block`, or a new page. */
 static cb_status bytes_new(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
-                           bool may_share, cbi_contents *out, uint8_t **first, cb_error *err) {
+                           unsigned where, cbi_contents *out, uint8_t **first, cb_error *err) {
     size_t held = 0;
     cb_allocator *allocator = home->manager->allocators[mode];
     if (is_small(mode, bytes)) {
@@ -159,8 +175,9 @@ static cb_status bytes_new(cbi_home *home, cb_mode mode, size_t bytes, cbi_block
     *c = (cbi_chunks){.room = 1, .bytes = bytes};
     c->items[0] = (cbi_chunk){.page = page};
     cb_status status = CB_OK;
-    if (block == NULL && !(may_share && share_new(home, bytes, &c->items[0]))) {
-        status = page_new(home, mode, bytes, &c->items[0].page, err);
+    if (block == NULL && !((where & SHARED) && share_new(home, bytes, &c->items[0]))) {
+        status = (where & UNTOUCHED ? page_untouched : page_new)(home, mode, bytes,
+                                                                 &c->items[0].page, err);
     }
     if (status != CB_OK) {
         (void)cbi_allocator_small_free(c);
@@ -176,17 +193,18 @@ static cb_status bytes_new(cbi_home *home, cb_mode mode, size_t bytes, cbi_block
 
 cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
                                 cbi_contents *out, uint8_t **first, cb_error *err) {
-    return bytes_new(home, mode, bytes, block, true, out, first, err);
+    return bytes_new(home, mode, bytes, block, SHARED, out, first, err);
 }
 
 cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *out,
                              uint8_t **first, cb_error *err) {
-    return bytes_new(home, mode, bytes, NULL, true, out, first, err);
+    return bytes_new(home, mode, bytes, NULL, SHARED, out, first, err);
 }
 
-cb_status cbi_contents_bytes_own(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *out,
-                                 uint8_t **first, cb_error *err) {
-    return bytes_new(home, mode, bytes, NULL, false, out, first, err);
+cb_status cbi_contents_bytes_to_come(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
+                                     bool own, cbi_contents *out, uint8_t **first, cb_error *err) {
+    return bytes_new(home, mode, bytes, block, own ? UNTOUCHED : SHARED | UNTOUCHED, out, first,
+                     err);
 }
 
 bool cbi_contents_is_used(const cbi_contents *contents) {

@@ -70,12 +70,13 @@ cb_status cbi_contents_bytes(cbi_home *home, cb_mode mode, size_t bytes, cbi_con
  *  cbi_contents_capacity. */
 cb_status cbi_contents_bytes_in(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
                                 cbi_contents *contents, uint8_t **first, cb_error *err);
-/** The same in a page of the manager's, which may be one that was used before: nobody else is to
- * map it. */
-cb_status cbi_contents_bytes_own(cbi_home *home, cb_mode mode, size_t bytes, cbi_contents *contents,
-                                 uint8_t **first, cb_error *err);
+/** The same for bytes that are still to come, and that are paid for as they do: without a `block`
+ *  it is memory that takes none before it is written. `own`: nobody else is to map it. */
+cb_status cbi_contents_bytes_to_come(cbi_home *home, cb_mode mode, size_t bytes, cbi_block *block,
+                                     bool own, cbi_contents *contents, uint8_t **first,
+                                     cb_error *err);
 /** Of the block that backs such a run; 0: none does. */
-size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes);
+size_t cbi_contents_capacity(const cbi_home *home, cb_mode mode, size_t bytes, bool own);
 /** Whether such a run lies in a page that was used before, so that its memory is there already. */
 bool cbi_contents_is_used(const cbi_contents *contents);
 /** All bytes are there. What others may see is sealed: nobody can change it any more, and *first of

@@ -85,6 +85,11 @@ def info(peer):
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
+def resident(pid, what="VmRSS"):
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith(what + ":"))
+
+
 class Server:
     def __init__(self, test, *options, memory=MEMORY, unix=False):
         folder = test.folder.name
@@ -254,6 +259,41 @@ class Resp(unittest.TestCase):
         for q in begun:
             self.assertTrue(q.ended())
         self.assertEqual(s.peer().ask("EXISTS", "a"), 0)
+
+    @unittest.skipUnless(h.PLAIN, "a sanitizer's memory is beside the budget")
+    def test_preallocated_memory_is_there_at_once_and_within_the_budget(self):
+        server = Server(self, "--preallocate", memory="96M")
+        p = server.peer()
+        self.assertEqual(p.ask("SET", "first", "block"), b"+OK")  # it does not wait for that
+        while resident(server.process.pid) < 60 << 20:
+            time.sleep(0.02)
+        draw = random.Random(7)
+        for i in range(400):  # of many sizes, more than there is room for
+            size = draw.choice((100, 70_000, draw.randrange(1, 6 << 20), 4 << 20))
+            self.assertEqual(p.ask("SET", f"b{i}", bytes([i % 251]) * size, "LEVEL", "MEMORY_ONLY_SER"), b"+OK")
+            if i % 7 == 0:
+                p.ask("DEL", f"b{i - 3}")
+            self.assertLessEqual(resident(server.process.pid), (96 << 20) + h.DEBUG_BYTES)
+        value = p.ask("GET", "b399")
+        self.assertEqual(value.count(bytes([399 % 251])), len(value))
+        self.assertLessEqual(resident(server.process.pid, "VmHWM"), (96 << 20) + h.DEBUG_BYTES)
+        self.assertLessEqual(int(info(p)["used_memory_peak"]), 96 << 20)
+
+    @unittest.skipUnless(h.PLAIN, "a sanitizer's memory is beside the budget")
+    def test_who_announces_much_and_sends_little_does_not_double_what_is_resident(self):
+        server = Server(self, memory="96M")
+        p = server.peer()
+        for i in range(16):
+            self.assertEqual(p.ask("SET", f"b{i}", b"x" * (4 << 20), "LEVEL", "MEMORY_ONLY_SER"), b"+OK")
+        for i in range(16):
+            p.ask("DEL", f"b{i}")
+        announcing = [server.peer() for _ in range(12)]
+        for i, a in enumerate(announcing):
+            a.socket.sendall(b"*3\r\n$3\r\nSET\r\n$2\r\n%02d\r\n$%d\r\n" % (i, 4 << 20) + b"x")
+        time.sleep(0.3)
+        for i in range(40):
+            self.assertEqual(p.ask("SET", f"c{i}", b"x" * (3 << 20), "LEVEL", "MEMORY_ONLY_SER"), b"+OK")
+        self.assertLessEqual(resident(server.process.pid, "VmHWM"), (96 << 20) + h.DEBUG_BYTES)
 
     def test_what_is_no_request_ends_the_connection_only(self):
         s = Server(self)

@@ -363,6 +363,30 @@ static void test_fill__a_page_that_was_used_is_known_to_be_there(void **state) {
     close_world(&w);
 }
 
+/** It is resident whoever sends how much, so who takes it pays for all of it. */
+static void test_fill__a_page_that_was_used_is_paid_for_as_a_whole(void **state) {
+    (void)state;
+    world w = open_world(64 << 20, 0, false);
+    static cbi_fill f[2];
+    assert_ok(put(&w, "x", SER, BIG));
+    assert_ok(put(&w, "large", SER, 20 << 20));
+    assert_ok(cb_blocks_remove(w.blocks, w.task, "x", NULL));
+    assert_ok(cb_blocks_remove(w.blocks, w.task, "large", NULL));
+    uint64_t idle = cb_allocator_idle(w.manager->allocators[CB_HEAP]);
+    assert_true(idle >= BIG + (20 << 20));
+    assert_ok(cbi_fill_begin_over(w.task, "x", SER, BIG, true, &f[0], NULL));
+    assert_true(cbi_contents_is_used(&f[0].contents));
+    assert_int_equal(used(&w), BIG);
+    /* but it is no way to hold what is free without sending anything */
+    assert_ok(cbi_fill_begin_over(w.task, "large", SER, 20 << 20, true, &f[1], NULL));
+    assert_false(cbi_contents_is_used(&f[1].contents));
+    assert_int_equal(used(&w), BIG + (1 << 20));
+    cbi_fill_cancel(&f[0]);
+    cbi_fill_cancel(&f[1]);
+    assert_int_equal(used(&w), 0);
+    close_world(&w);
+}
+
 static void test_walk__sees_each_once(void **state) {
     (void)state;
     world w = open_world(64 << 20, 2, false);
@@ -432,6 +456,7 @@ int main(void) {
         cmocka_unit_test(test_fill__refused_half_way_it_goes_to_disk_or_away),
         cmocka_unit_test(test_share__is_sealed_and_the_same_bytes),
         cmocka_unit_test(test_share__without_descriptors_it_is_a_page),
+        cmocka_unit_test(test_fill__a_page_that_was_used_is_paid_for_as_a_whole),
         cmocka_unit_test(test_fill__a_page_that_was_used_is_known_to_be_there),
         cmocka_unit_test(test_walk__sees_each_once),
         cmocka_unit_test(test_walk__misses_none_that_stays_whatever_goes_meanwhile),

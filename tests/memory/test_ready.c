@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Goal: what nobody uses of a budget is there before it is needed, pages of any size are cut from
+ * it, and the budget takes it back to the byte. Method: one thread makes it ready step by step;
+ * the system is asked which pages are resident. */
+#include <sys/mman.h>
+
+#include "memory_test.h"
+
+#include "memory/ready.h"
+
+enum { BUDGET_MIB = 24 };
+
+static cb_manager *open_manager(void) {
+    const cb_manager_options o = {
+        .struct_size = sizeof o, .heap_bytes = BUDGET_MIB * MIB, .storage_fraction = 0.5};
+    return make_manager(&o);
+}
+
+static uint64_t make_all(cbi_ready *r) {
+    uint64_t steps = 0;
+    while (cbi_ready_step(r)) {
+        steps++;
+    }
+    return steps * CBI_READY_STEP_BYTES;
+}
+
+static bool is_resident(const void *base, size_t bytes) {
+    unsigned char there[1024];
+    assert_true(bytes <= sizeof there * 4096);
+    assert_int_equal(mincore((void *)(uintptr_t)base, bytes, there), 0);
+    for (size_t i = 0; i < (bytes + 4095) / 4096; i++) {
+        if (!(there[i] & 1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static cb_page allocate(cb_allocator *a, size_t bytes) {
+    cb_page page;
+    assert_ok(cb_allocator_allocate(a, bytes, &page, err));
+    return page;
+}
+
+static void test_ready__what_is_free_is_there_and_pages_of_any_size_are_cut_from_it(void **state) {
+    static const size_t sizes[] = {64 * 1024, 4 << 20, 64 * 1024 + 4096, 1 << 20, 70001};
+    enum { COUNT = sizeof sizes / sizeof *sizes };
+    (void)state;
+    cb_manager *m = open_manager();
+    cb_allocator *a = m->allocators[CB_HEAP];
+    cbi_ready r = {.manager = m};
+    uint64_t made = make_all(&r);
+    assert_true(made >= (BUDGET_MIB - 2) * MIB && made < BUDGET_MIB * MIB);
+    assert_int_equal(cb_allocator_idle(a), made);
+    assert_true(cb_manager_accounted_peak(m) <= BUDGET_MIB * MIB);
+    cb_page pages[COUNT];
+    uint64_t taken = 0;
+    for (size_t i = 0; i < COUNT; i++) {
+        pages[i] = allocate(a, sizes[i]);
+        taken += cbi_allocator_capacity(a, sizes[i]);
+        assert_true(is_resident(cb_page_data(&pages[i]), sizes[i]));
+        memset(cb_page_data(&pages[i]), (int)i, sizes[i]);
+        assert_int_equal(cb_allocator_idle(a), made - taken);
+    }
+    for (size_t i = 0; i < COUNT; i++) { /* none lies in another */
+        const uint8_t *bytes = cb_page_data(&pages[i]);
+        assert_int_equal(bytes[0], i);
+        assert_int_equal(bytes[sizes[i] - 1], i);
+    }
+    cb_page small = allocate(a, 1000); /* a small object, as ever */
+    assert_int_equal(cb_allocator_idle(a), made - taken);
+    assert_ok(cb_allocator_free(a, &small, err));
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_ok(cb_allocator_free(a, &pages[i], err));
+    }
+    cbi_ready_close(&r);
+    cb_manager_destroy(m);
+}
+
+static void test_ready__the_budget_takes_it_back_to_the_byte(void **state) {
+    (void)state;
+    cb_manager *m = open_manager();
+    cb_allocator *a = m->allocators[CB_HEAP];
+    cbi_ready r = {.manager = m};
+    (void)make_all(&r);
+    assert_ok(cb_manager_acquire_storage(m, CB_HEAP, 7 * MIB + 4096, NULL, err));
+    assert_int_equal(cb_allocator_idle(a), (BUDGET_MIB - 7) * MIB - 4096);
+    assert_int_equal(cb_manager_accounted(m), BUDGET_MIB * MIB);
+    assert_false(cbi_ready_step(&r)); /* nothing is free */
+    cb_manager_release_storage(m, CB_HEAP, 7 * MIB + 4096);
+    assert_true(make_all(&r) >= 5 * MIB); /* and made again when it is */
+    assert_true(cb_manager_accounted(m) <= BUDGET_MIB * MIB);
+    cb_page large = allocate(a, 16 * MIB); /* runs side by side are one */
+    assert_true(is_resident(cb_page_data(&large), 4 * MIB));
+    assert_ok(cb_allocator_free(a, &large, err));
+    cbi_ready_close(&r);
+    assert_int_equal(cb_allocator_trim(a, 0) > 0, 1);
+    assert_int_equal(cb_allocator_idle(a), 0);
+    cb_manager_destroy(m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ready__what_is_free_is_there_and_pages_of_any_size_are_cut_from_it),
+        cmocka_unit_test(test_ready__the_budget_takes_it_back_to_the_byte),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
