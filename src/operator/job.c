@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "memory/segment.h"
 #include "spill/codec.h"
 
 #define XXH_INLINE_ALL
@@ -237,6 +238,10 @@ cb_status cbi_job_make_ready(cbi_job *job, cb_error *err) {
                                .codec = job->o.spill_codec,
                                .allow_memory_fs = z->in_memory};
     CB_TRY(cbi_ground_build(&job->ground, &sizes, spill, err));
+    /* Results of more than a segment each lie in one piece: partitions that come in beside them
+     * must not be strewn about. */
+    if (job->demand.result_factor * job->demand.record_bytes > (double)z->segment / 2)
+        cbi_segment_pool_lowest_first(job->ground.pool);
     job->workers = cbi_calloc(z->threads, sizeof *job->workers);
     if (job->workers == NULL)
         return cbi_fail(err, CB_ENOMEM, "no memory for %u workers", z->threads);

@@ -415,6 +415,7 @@ typedef struct cbi_job_pass {
     uint32_t next, next_load;
     unsigned busy;
     bool exclusive;
+    bool strapped;     /* memory ran out once: nothing is read ahead any more */
     uint32_t scale;    /* partitions of this size that all records would make */
     unsigned depth;    /* how often these have been divided */
     uint64_t segments; /* of all of them, both sides */
@@ -426,6 +427,10 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
 /** All memory is in the pool again: what `parts` (from `index` on), partner and results hold goes
  * to disk. For `big`. */
 cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err);
+
+/** What was read ahead for the present pass, and what lies in memory for later, gives its memory
+ * back. `ctx`: the job; for cbi_partitions_options. */
+cb_status cbi_job_give_way(void *ctx, cb_error *err);
 
 /** So many more of the partitions of cbi_job_each are done. */
 void cbi_job_parts_done(cbi_job *job, uint32_t count);

@@ -77,6 +77,8 @@ static void drop_part(const cbi_job_pass *pass, uint32_t index) {
 /* job->mutex held. */
 static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
     while (pass->next_load < pass->count && !pass->exclusive) {
+        if (pass->strapped && pass->next_load > pass->next)
+            return CB_OK;
         part_need need = need_of(pass, pass->next_load);
         if (need.out > 0 && results_of(job, pass) != NULL &&
             pass->next_load > pass->next + AHEAD_PER_WORKER * job->sizes.threads)
@@ -93,6 +95,28 @@ static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
         pass->next_load++;
     }
     return CB_OK;
+}
+
+/* A result may want many segments in one piece, which partitions that lie here and there have left
+ * nowhere. */
+cb_status cbi_job_give_way(void *ctx, cb_error *err) {
+    cbi_job *job = ctx;
+    cb_status status = CB_OK;
+    cbi_mutex_lock(&job->mutex);
+    cbi_job_pass *pass = job->pass;
+    if (pass != NULL && results_of(job, pass) != NULL && pass->next > 0 && !pass->exclusive) {
+        pass->strapped = true;
+        for (; status == CB_OK && pass->next_load > pass->next; pass->next_load--)
+            status = unload_part(pass, pass->next_load - 1, err);
+        if (status == CB_OK)
+            status =
+                cbi_partitions_make_room(pass->parts, pass->next - 1, job->sizes.segments, err);
+        if (status == CB_OK && pass->partner != NULL)
+            status =
+                cbi_partitions_make_room(pass->partner, pass->next - 1, job->sizes.segments, err);
+    }
+    cbi_mutex_unlock(&job->mutex);
+    return status;
 }
 
 /* Higher partitions, then results, leave until there is room for `index`. */
@@ -251,7 +275,7 @@ cb_status cbi_job_pass_once(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to
     }
     pass->next = pass->next_load = pass->first;
     pass->busy = 0;
-    pass->exclusive = false;
+    pass->exclusive = pass->strapped = false;
     pass->segments = 0;
     for (uint32_t i = pass->first; i < pass->count; i++)
         pass->segments += need_of(pass, i).segments;

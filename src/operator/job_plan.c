@@ -348,7 +348,9 @@ cb_status cbi_job_open_pieces(cbi_job *job, uint32_t count, unsigned depth, cbi_
                                       .batch_segments_max = cbi_job_piece_batch(z, depth),
                                       .populate = z->in_memory && z->segment >= 32 * CBI_KIB,
                                       .low_water = z->segments / 8,
-                                      .cancelled = &job->stop};
+                                      .cancelled = &job->stop,
+                                      .give_way = cbi_job_give_way,
+                                      .give_way_ctx = job};
     return cbi_partitions_create(&options, parts, err);
 }
 

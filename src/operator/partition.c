@@ -428,9 +428,17 @@ cb_status cbi_partitions_let_leave(cbi_partitions *p, size_t segments, cb_error 
     return status;
 }
 
+/* p->mutex held on entry and exit, not meanwhile. */
+static cb_status ask_others(cbi_partitions *p, cb_error *err) {
+    cbi_mutex_unlock(&p->mutex);
+    cb_status status = p->o.give_way(p->o.give_way_ctx, err);
+    cbi_mutex_lock(&p->mutex);
+    return status;
+}
+
 /* One step towards `units` segments: lets something leave, or waits for what is on its way.
- * p->mutex held. */
-static cb_status gain_memory(cbi_partitions *p, size_t units, cb_error *err) {
+ * *others_asked: they have been asked. p->mutex held. */
+static cb_status gain_memory(cbi_partitions *p, size_t units, bool *others_asked, cb_error *err) {
     uint32_t victim = UINT32_MAX;
     if (p->o.spill != NULL && (p->leaving < units + p->o.batch_segments_max || units > 1))
         victim = choose_victim(p, units > 1 ? 1 : (unsigned)p->o.batch_segments_max / 2);
@@ -447,6 +455,10 @@ static cb_status gain_memory(cbi_partitions *p, size_t units, cb_error *err) {
     if (in_hand) {
         (void)cbi_cond_wait_until(&p->changed, &p->mutex, cbi_sys_clock_ns() + 1000000);
         return CB_OK;
+    }
+    if (p->o.give_way != NULL && !*others_asked) {
+        *others_asked = true;
+        return ask_others(p, err);
     }
     size_t asked = units * p->o.segment_bytes, all = p->o.segments_max * p->o.segment_bytes;
     return cbi_fail_bytes(
@@ -484,12 +496,13 @@ cb_status parts_wait_for_memory(cbi_partitions *p, size_t units, bool for_partit
         p->claimed = true;
         atomic_store(&p->claim, true);
     }
+    bool others_asked = false;
     *base = NULL;
     while (status == CB_OK &&
            (*base = for_partition || units == 1
                         ? cb_segment_pool_take(p->o.pool, units)
                         : cbi_segment_pool_take_highest(p->o.pool, units)) == NULL) {
-        status = gain_memory(p, units, err);
+        status = gain_memory(p, units, &others_asked, err);
         if (status == CB_OK)
             status = parts_stopped(p, err);
     }

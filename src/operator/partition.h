@@ -41,6 +41,10 @@ typedef struct cbi_partitions_options {
     /* Others from the same pool, whose rows leave when there is no memory to read ours back; NULL.
      * Only where nobody else works on them. Borrowed. */
     struct cbi_partitions *yields;
+    /* Asked when nothing of ours can leave any more: whoever holds memory of the pool that he can
+     * do without gives it back. Called without a lock; blocks. NULL: there is nobody. */
+    cb_status (*give_way)(void *ctx, cb_error *err);
+    void *give_way_ctx;
 } cbi_partitions_options;
 
 cb_status cbi_partitions_create(const cbi_partitions_options *options, cbi_partitions **p,

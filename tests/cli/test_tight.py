@@ -83,6 +83,22 @@ class Tight(h.Case):
                 self.assertLessEqual(json.loads(self.read("stats"))["stats"]["rss_peak_bytes"], (memory << 20) + h.DEBUG_BYTES, f"{number} in {memory} MiB")
         self.assertGreater(done, 0)
 
+    def test_results_of_many_segments_find_them_in_one_piece(self):
+        """Three thousand floats a group are rows of eight segments and more, made while the next partitions lie in memory here and there."""
+        h.need_plain_build()
+        columns = [f"c{i}" for i in range(60)]
+        draw = self.random.randrange
+        lines = [",".join(["k", *columns])] + [",".join([str(draw(3000)), *(f"{draw(10 ** 6) / 1000}" for _ in columns)]) for _ in range(4000)]
+        source = self.write("in.csv", "\n".join(lines).encode() + b"\n")
+        functions = ["sum", "min", "max", "mean", "var", "count", "sd"]
+        words = ["-k", "k", *(f"a{i}={functions[i % 7]}(c{i % 60}:float)" for i in range(3000)), source]
+        want = None
+        for memory in ("8M", "16M", "17M"):  # what 8 MiB do more can do, too
+            with self.subTest(memory=memory):
+                self.assertEnded(h.carbide("group", *words, "--memory", memory, "-j", "2", "-o", self.path("out")), 0)
+                want = want or self.read("out")
+                self.assertSameBytes(self.read("out"), want)
+
     def test_the_least_budget_that_is_named_for_a_compressed_input_will_do(self):
         plain = self.table(60_000)
         for end, tool in (("zst", ["zstd", "-qc1"]), ("gz", ["gzip", "-c"]), ("lz4", ["lz4", "-qcB4"])):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# ctest-timeout: 600
+# ctest-timeout: 900
 """The fault loop: every allocation, every call to the system and every thread start of a spilling sort fails.
 
 A build of the fault preset counts its calls and lets the n-th fail, once or from then on (src/base/fault.c). Scenario by scenario and kind by kind,
@@ -48,12 +48,14 @@ class Loop(h.Case):
             return None
 
     verb = "sort"
+    second = None  # a file that appears before the output does
 
     def scenario(self, arguments, stdin=None):
         self.arguments, self.stdin = arguments, stdin
         result = self.once("alloc:0:once:ENOMEM")
         self.assertEnded(result, 0)
         self.want = hashlib.sha256(self.result()).digest()
+        self.want_second = self.read(self.second) if self.second else None
 
     def result(self):
         """The output's bytes; of a partition those of all its files, with their names."""
@@ -64,6 +66,8 @@ class Loop(h.Case):
 
     def once(self, setting):
         self.write("out", OLD)
+        if self.second:
+            self.write(self.second, OLD)
         shutil.rmtree(self.path("parts"), ignore_errors=True)
         to = self.path("parts/{}.csv") if self.verb == "partition" else self.path("out")
         command = ["-T", self.temp, "-o", to, *self.arguments]
@@ -79,6 +83,8 @@ class Loop(h.Case):
         if result.exit < 0:
             return f"it dies of signal {-result.exit}: {result.text[-300:]}"
         out = self.result()
+        if self.second and self.read(self.second) not in ([self.want_second] if result.exit == 0 else [OLD, self.want_second]):
+            return f"exit {result.exit} with wrong bytes in {self.second}"
         if result.exit == 0:
             if hashlib.sha256(out).digest() != self.want:
                 return f"exit 0 with wrong bytes ({len(out)})"
@@ -96,7 +102,7 @@ class Loop(h.Case):
             return f"left among the temporary files: {left}"
         # Where every unlink fails, or no folder can be looked into, nobody can take the unfinished result away.
         helpless = setting.startswith(("file:", "open:") if self.verb == "partition" else "file:") and ":ever:" in setting
-        beside = set(os.listdir(self.dir)) - {"in", "in.csv", "in.zst", "right.csv", "out", "parts", "temp", "report"}
+        beside = set(os.listdir(self.dir)) - {"in", "in.csv", "in.zst", "right.csv", "out", "twice", "parts", "temp", "report"}
         beside |= {f"parts/{name}" for name in (os.listdir(self.path("parts")) if os.path.isdir(self.path("parts")) else []) if name.startswith("carbide-")}
         if beside:
             for name in beside:
@@ -186,11 +192,11 @@ class Loop(h.Case):
         self.verb = "dedupe"
         self.loop(["--memory", "8M", "-k", "b,a", "--keep", "last", self.table(120_000)])
 
-    def divided(self, memory, *words):
+    def divided(self, memory, *words, source=None):
         """A stream whose partitions do not fit: they are divided. Tables, workers and requests for pieces come late in the run."""
         rows = 600_000
-        text = b"".join(b"%07d,%d,%s\n" % (n * 7919 % rows, n * 31 % 10 ** 6, b"x" * (n % 12)) for n in range(rows))
-        source = self.write("in.csv", b"a,b,c\n" + text)
+        source = source or self.write("in.csv", b"a,b,c\n" + b"".join(
+            b"%07d,%d,%s\n" % (n * 7919 % rows, n * 31 % 10 ** 6, b"x" * (n % 12)) for n in range(rows)))
         words = ["--memory", memory, "--format", "csv", "--parallel", "2", *words]
         with open(source, "rb") as f:
             result = h.carbide(self.verb, *words, "-o", "/dev/null", f"--stats={self.path('report')}", stdin=f.read(), env=h.C_LOCALE)
@@ -206,6 +212,34 @@ class Loop(h.Case):
         self.verb = "dedupe"
         self.divided("14M", "-k", "a,b", "--keep", "last", "-")
 
+    def test_a_deduplication_whose_duplicates_go_to_a_file_that_divides(self):
+        self.verb, self.second = "dedupe", "twice"
+        rows = 700_000  # each twice, far apart
+        text = b"".join(b"%d,%d\n" % (n * 7919 % rows // 2, n) for n in range(rows))
+        self.divided("14M", "-k", "a", "--duplicates", self.path("twice"), "-", source=self.write("in.csv", b"a,b\n" + text))
+
+    def join_divided(self, how, giant=False):
+        """Partitions of both sides are divided by the same bits. With `giant` a fifth of the right rows have one key, which
+        goes to sorted runs instead."""
+        self.verb = "join"
+        rows = 1_000_000
+        right = (b"7,%d\n" % (n % 7) if giant and n % 5 == 0 else b"%d,%d\n" % (n * 104729 % rows, n % 7) for n in range(rows))
+        self.write("right.csv", b"a,c\n" + b"".join(right))
+        left = self.write("in.csv", b"a,b\n" + b"".join(b"%d,%d\n" % (n * 7919 % rows + n % 3, n % 7) for n in range(rows)))
+        self.divided("13M", "-k", "a", "--how", how, "-", self.path("right.csv"), source=left)
+
+    def test_a_join_that_divides(self):
+        self.join_divided("inner")
+
+    def test_joins_of_other_kinds_that_divide(self):
+        kinds = ["left", "right", "semi", "anti"]
+        for how in kinds if h.LONG else [self.random.choice(kinds)]:
+            with self.subTest(how=how):
+                self.join_divided(how)
+
+    def test_a_full_join_that_divides_beside_a_giant_key(self):
+        self.join_divided("full", giant=True)
+
     def test_a_spilling_join(self):
         self.verb = "join"
         left = self.table(60_000)
@@ -218,7 +252,11 @@ class Loop(h.Case):
         left = b"".join(b"%06d,%s\n" % (n // 3, b"x" * 30) for n in range(6000)) + b"7,l\n" * 3
         right = b"".join(b"%06d,%d\n" % (n // 2, n) for n in range(6000)) + b"7,%s\n" % (b"y" * 5000) * 800
         self.write("right.csv", b"b,d\n" + right)
-        self.loop(["--memory", "8M", "-k", "b", "--how", "full", "--sorted", self.write("in.csv", b"b,c\n" + left), self.path("right.csv")])
+        source = self.write("in.csv", b"b,c\n" + left)
+        kinds = ["full", "inner", "left", "right", "semi", "anti"]
+        for how in kinds if h.LONG else [self.random.choice(kinds)]:
+            with self.subTest(how=how):
+                self.loop(["--memory", "8M", "-k", "b", "--how", how, "--sorted", source, self.path("right.csv")])
 
     def test_a_join_of_one_giant_key(self):
         self.verb = "join"
@@ -229,6 +267,13 @@ class Loop(h.Case):
     def test_a_spilling_partition(self):
         self.verb = "partition"
         self.loop(["--memory", "8M", "-k", "b", "-n", "9", self.table(120_000)])
+
+    def test_a_partition_into_thousands_of_files(self):
+        """A file after the other is opened, written and named; some are left with their rows when that ends half-way."""
+        self.verb = "partition"
+        text = b"".join(b"%d,%s\n" % (n * 7919 % 2000, b"x" * 12) for n in range(60_000))
+        kinds = {kind: KINDS[kind] for kind in ("open", "write", "file")}  # what there is more of than with few files
+        self.loop(["--memory", "8M", "-k", "a", self.write("in.csv", b"a,b\n" + text)], kinds=kinds)
 
     def test_transfers_that_are_one_byte_short_change_nothing(self):
         for arguments, stdin in ((["--memory", "8M", self.write("in", h.records(90_000))], None), (["--memory", "8M"], self.path("in"))):
