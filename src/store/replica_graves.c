@@ -7,11 +7,20 @@
  * asked for it and whoever dies meanwhile, with nothing kept in the directory. A copy that arrives
  * late finds the grave and is refused. A later removal of the same thing takes the earlier one's
  * place.
+ *
+ * The last graves_max of them are remembered, and beyond that those that somebody who is there has
+ * still to hear of: a client removes faster than others are told, and what nobody tells them would
+ * come back from them. So there are no more of them than there were blocks, and at most as many as
+ * blocks are tracked.
  */
 #include <string.h>
 
 #include "base/alloc.h"
 #include "store/replica_private.h"
+
+static cbi_grave **ring_at(const cbi_replica *r, uint64_t sequence) {
+    return &r->ring[sequence % r->ring_size];
+}
 
 static uint64_t hash_of(cbi_grave_kind kind, uint64_t number, const char *name) {
     uint64_t h = kind == CBI_GRAVE_BLOCK ? cbi_replica_hash(name) : number + 1;
@@ -71,19 +80,58 @@ bool cbi_replica_is_buried(const cbi_replica *r, const char *name, uint64_t gene
 
 static void remove_grave(cbi_replica *r, cbi_grave *g) {
     *find(r, g->kind, g->number, g->name) = g->chain;
-    r->ring[g->sequence % r->options.graves_max] = NULL;
+    *ring_at(r, g->sequence) = NULL;
     r->grave_count--;
     cbi_replica_retire(r, g);
 }
 
 /** The oldest goes. */
 static void advance(cbi_replica *r) {
-    cbi_grave *g = r->ring[r->grave_first % r->options.graves_max];
+    cbi_grave *g = *ring_at(r, r->grave_first);
     if (g != NULL) {
         r->graves_lost += r->now_ns - g->heard_ns < r->options.grave_ns;
         remove_grave(r, g);
     }
     r->grave_first++;
+}
+
+/** Whether everybody who is there was told of the oldest. */
+static bool oldest_is_told(const cbi_replica *r) {
+    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        if (p->used && p->told <= r->grave_first) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/** Twice as large. false: it is as large as it may be, or there is no memory. */
+static bool grow_ring(cbi_replica *r) {
+    uint64_t size = r->ring_size * 2;
+    cbi_grave **ring = size <= cbi_max(r->options.graves_max, r->options.blocks_max)
+                           ? cbi_calloc(size, sizeof(cbi_grave *))
+                           : NULL;
+    if (ring == NULL) {
+        return false;
+    }
+    for (uint64_t at = r->grave_first; at < r->grave_next; at++) {
+        ring[at % size] = *ring_at(r, at);
+    }
+    cbi_free(r->ring);
+    r->ring = ring;
+    r->ring_size = size;
+    return true;
+}
+
+/** For one more. */
+static void make_room(cbi_replica *r) {
+    while (r->grave_next - r->grave_first >= r->options.graves_max) {
+        bool wanted = !oldest_is_told(r);
+        if (wanted && (r->grave_next - r->grave_first < r->ring_size || grow_ring(r))) {
+            return;
+        }
+        advance(r);
+    }
 }
 
 cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *added,
@@ -104,9 +152,7 @@ cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *a
     if (old != NULL) {
         remove_grave(r, old);
     }
-    while (r->grave_next - r->grave_first >= r->options.graves_max) {
-        advance(r);
-    }
+    make_room(r);
     *g = (cbi_grave){.kind = event->grave,
                      .number = number,
                      .generation = event->generation,
@@ -114,7 +160,7 @@ cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *a
                      .sequence = r->grave_next++,
                      .hash = hash_of(event->grave, number, name)};
     memcpy(g->name, name, bytes);
-    r->ring[g->sequence % r->options.graves_max] = g;
+    *ring_at(r, g->sequence) = g;
     *find(r, g->kind, number, name) = g;
     r->grave_count++;
     *added = true;
@@ -123,8 +169,9 @@ cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *a
 
 void cbi_graves_expire(cbi_replica *r) {
     while (r->grave_first < r->grave_next) {
-        const cbi_grave *g = r->ring[r->grave_first % r->options.graves_max];
-        if (g != NULL && r->now_ns - g->heard_ns < r->options.grave_ns) {
+        const cbi_grave *g = *ring_at(r, r->grave_first);
+        bool many = r->grave_next - r->grave_first > r->options.graves_max && oldest_is_told(r);
+        if (g != NULL && r->now_ns - g->heard_ns < r->options.grave_ns && !many) {
             break;
         }
         advance(r);
@@ -134,10 +181,10 @@ void cbi_graves_expire(cbi_replica *r) {
 /** The next that it was not told of; NULL: none. */
 static const cbi_grave *next_for(const cbi_replica *r, cbi_peer *p) {
     p->told = cbi_max(p->told, r->grave_first);
-    while (p->told < r->grave_next && r->ring[p->told % r->options.graves_max] == NULL) {
+    while (p->told < r->grave_next && *ring_at(r, p->told) == NULL) {
         p->told++;
     }
-    return p->told < r->grave_next ? r->ring[p->told % r->options.graves_max] : NULL;
+    return p->told < r->grave_next ? *ring_at(r, p->told) : NULL;
 }
 
 void cbi_graves_tell(cbi_replica *r) {
@@ -182,7 +229,8 @@ cb_status cbi_graves_init(cbi_replica *r, cb_error *err) {
     }
     /* of this life: a late answer to one before is none to this one */
     r->grave_first = r->grave_next = r->options.wall_ms << 16;
-    r->ring = cbi_calloc(r->options.graves_max, sizeof(cbi_grave *));
+    r->ring_size = r->options.graves_max;
+    r->ring = cbi_calloc(r->ring_size, sizeof(cbi_grave *));
     r->grave_buckets = cbi_calloc(r->grave_bucket_count, sizeof(cbi_grave *));
     if (r->ring == NULL || r->grave_buckets == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory to remember %u removals.",
@@ -192,7 +240,7 @@ cb_status cbi_graves_init(cbi_replica *r, cb_error *err) {
 }
 
 void cbi_graves_fini(cbi_replica *r) {
-    for (size_t i = 0; r->ring != NULL && i < r->options.graves_max; i++) {
+    for (size_t i = 0; r->ring != NULL && i < r->ring_size; i++) {
         cbi_free(r->ring[i]);
     }
     cbi_free(r->ring);

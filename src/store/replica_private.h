@@ -116,6 +116,7 @@ struct cbi_replica {
     cbi_peer peers[CBI_REPLICA_PEERS_MAX];
     /* graves: a ring by sequence, and a table */
     cbi_grave **ring;
+    uint64_t ring_size;
     cbi_grave **grave_buckets;
     size_t grave_bucket_count;
     uint64_t grave_first, grave_next, grave_count, graves_lost;

@@ -461,6 +461,35 @@ static void test_replica__removals_that_are_too_many_are_counted(void **state) {
     cbi_replica_destroy(k.r);
 }
 
+static void test_replica__a_removal_is_remembered_until_all_have_heard_of_it(void **state) {
+    (void)state;
+    kit k;
+    cbi_replica_figures f;
+    char name[32];
+    settle_in(&k, "me"); /* remembers four, and as many as blocks for who has not heard */
+    for (int i = 0; i < 6; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        bury(&k, CBI_GRAVE_BLOCK, name, 0, 5);
+    }
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.graves, 6);
+    assert_int_equal(f.graves_lost, 0);
+    for (int heard = 0; heard < 6 * 3; heard++) {
+        pass(&k, SECOND);
+        const cbi_replica_action *a = want(&k, CBI_REPLICA_TELL);
+        (void)snprintf(name, sizeof name, "%s", a->peer);
+        assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_TOLD,
+                                               .peer = name,
+                                               .peer_generation = a->peer_generation,
+                                               .sequence = a->sequence}));
+    }
+    pass(&k, SECOND);
+    want_none(&k, CBI_REPLICA_TELL);
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.graves, 4);
+    cbi_replica_destroy(k.r);
+}
+
 static void test_replica__generations_are_larger_than_all_that_were_heard_of(void **state) {
     (void)state;
     kit k, other;
@@ -724,6 +753,7 @@ int main(void) {
         cmocka_unit_test(test_replica__everybody_is_told_of_a_removal_until_he_answers),
         cmocka_unit_test(test_replica__an_answer_to_one_life_is_none_to_the_next),
         cmocka_unit_test(test_replica__removals_that_are_too_many_are_counted),
+        cmocka_unit_test(test_replica__a_removal_is_remembered_until_all_have_heard_of_it),
         cmocka_unit_test(test_replica__generations_are_larger_than_all_that_were_heard_of),
         cmocka_unit_test(test_replica__a_sender_that_began_anew_has_no_copy),
         cmocka_unit_test(test_replica__an_answer_about_a_block_that_has_gone_is_none),
