@@ -54,7 +54,7 @@ typedef struct cb_shuffle_options {
 /**
  * Owned by the caller. Beside the parent's pages it holds a fixed part: 52 bytes a partition,
  * buffers of 256 KiB and three blocks, what the codec needs (zstd: about 1 MiB at level 1), and
- * once it spills 2.5 MiB. CB_EINVAL, CB_ENOMEM.
+ * once it spills 2.2 MiB. CB_EINVAL, CB_ENOMEM.
  */
 CB_API CB_MUST_USE cb_status cb_shuffle_create(const cb_shuffle_options *options,
                                                cb_shuffle **shuffle, cb_error *err);

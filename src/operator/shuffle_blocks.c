@@ -16,7 +16,11 @@
 
 #include "operator/shuffle_private.h"
 
-enum { SMALL_RECORDS = 8 }; /* of so many in a block none is cut */
+enum {
+    SMALL_RECORDS = 8, /* of so many in a block none is cut */
+    AHEAD = 4,         /* records */
+    AHEAD_BYTES_MAX = 256
+};
 static const size_t BLOCKS_BYTES_MAX = 32 * CBI_MIB;
 
 size_t cbi_shuffle_blocks_size(cb_shuffle_codec codec, uint32_t block_bytes, uint32_t partitions) {
@@ -71,10 +75,35 @@ static void put(cb_shuffle *s, uint32_t partition, const uint8_t *bytes, size_t 
     }
 }
 
+/**
+ * The record at *ahead will be copied soon: its block, one of many that are larger than the nearest
+ * caches together, is fetched meanwhile. What cannot be a record is found out when its turn comes.
+ */
+static inline void fetch_ahead(const cb_shuffle *s, const uint8_t *batch, size_t bytes,
+                               size_t *ahead) {
+    const uint8_t *record = batch + *ahead;
+    if (*ahead >= bytes || !cbi_shuffle_record_fits(s, record, bytes - *ahead)) {
+        *ahead = bytes;
+        return;
+    }
+    uint32_t partition = cbi_load_u32(record), length = cbi_load_u32(record + 4);
+    const uint8_t *to =
+        s->blocks + (size_t)partition * s->encoder.block_bytes + s->chains[partition].filled;
+    for (uint32_t at = 0; at < cbi_min(length, AHEAD_BYTES_MAX); at += CBI_CACHE_LINE) {
+        __builtin_prefetch(to + at, 1);
+    }
+    *ahead += CBI_RECORD_HEADER_BYTES + length;
+}
+
 cb_status cbi_shuffle_blocks_append(cb_shuffle *s, const uint8_t *batch, size_t bytes, cbi_fit *f,
                                     cb_error *err) {
+    size_t ahead = f->bytes;
+    for (int i = 0; i < AHEAD; i++) {
+        fetch_ahead(s, batch, bytes, &ahead);
+    }
     while (f->bytes < bytes) {
         const uint8_t *record = batch + f->bytes;
+        fetch_ahead(s, batch, bytes, &ahead);
         if (CBI_UNLIKELY(!cbi_shuffle_record_fits(s, record, bytes - f->bytes))) {
             return cbi_shuffle_refuse_record(s, record, f->bytes, bytes, err);
         }

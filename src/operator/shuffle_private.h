@@ -92,9 +92,9 @@ size_t cbi_rows_encode(void *state, uint32_t period, uint8_t *to, const uint8_t 
 enum {
     CBI_RUNS_MAX = 16,   /* more are merged first */
     CBI_RUNS_MERGED = 8, /* at a time */
-    CBI_RUN_SEGMENT_BYTES = 64 * 1024,
-    CBI_RUN_WRITER_SEGMENTS = 8,
-    CBI_RUN_READER_SEGMENTS = 2
+    CBI_RUN_SEGMENT_BYTES = 128 * 1024,
+    CBI_RUN_WRITER_SEGMENTS = 1,
+    CBI_RUN_READER_SEGMENTS = 1
 };
 
 typedef struct cbi_run {

@@ -6,16 +6,16 @@
  * spill must not ask the parent for any.
  *
  * They go through the page cache, as spills of Spark's own writers do: it is no part of Spark's
- * budget, a run lives for seconds, and most are gone before the kernel writes them out. Past it
- * tasks of 300 MB with a tenth of that in memory waited for a third of their time; now a seventh.
+ * budget, a run lives for seconds, and most are gone before the kernel writes them out. So a
+ * transfer is a copy, and the task's own thread makes it: handed to others it took half more of
+ * the kernel's time, and reading back, segment by segment, was waiting for two thirds of its own.
  */
 #include "base/alloc.h"
 #include "operator/shuffle_private.h"
 
 enum {
     SEGMENTS = CBI_RUN_WRITER_SEGMENTS + CBI_RUNS_MAX * CBI_RUN_READER_SEGMENTS,
-    SLACK_BYTES = 64 * 1024,
-    IO_THREADS = 2
+    SLACK_BYTES = 64 * 1024
 };
 
 cb_status cbi_shuffle_runs_open(cbi_runs *r, const char *const *dirs, size_t dir_count,
@@ -42,7 +42,7 @@ cb_status cbi_shuffle_runs_open(cbi_runs *r, const char *const *dirs, size_t dir
                                     .dirs = dirs,
                                     .dir_count = dir_count,
                                     .codec = CB_CODEC_NONE,
-                                    .io_threads = IO_THREADS,
+                                    .no_threads = true,
                                     .allow_memory_fs = true,
                                     .page_cache = true};
     return cb_channels_open(&channels, &r->channels, err);

@@ -90,7 +90,7 @@ static cb_status take_staging(cb_channels *c, size_t bytes, cb_error *err) {
 }
 
 static cb_status open_spill(cb_channels *c, const cb_channels_options *o, cb_error *err) {
-    unsigned threads = o->io_threads > 0 ? o->io_threads : 2;
+    unsigned threads = o->no_threads ? 0 : o->io_threads > 0 ? o->io_threads : 2;
     size_t segment_bytes = cb_segment_pool_segment_bytes(c->pool);
     size_t bytes = cbi_spill_staging_bytes(threads, segment_bytes, o->codec);
     CB_TRY(take_staging(c, bytes, err));

@@ -20,6 +20,9 @@
  * batches are 16 KiB, and the disk takes hardly less time for one than for 256 KiB (0.7 and 1 ms).
  * They become neighbours in a file; each stays an extent of its own.
  *
+ * With no threads whoever asks performs: through the page cache a transfer is a copy, and what it
+ * takes to have another thread make it, and to wait for that, is longer than the copy.
+ *
  * A callback may submit, too (the natural place to ask for the next piece). It must not wait for
  * room then: it runs on one of the threads that would have to make it. So there are slots kept for
  * it.
@@ -129,7 +132,7 @@ static void run_thread(void *ctx) {
 }
 
 cb_status cbi_io_init(cbi_io *io, unsigned threads, cbi_io_work work, cb_error *err) {
-    cb_assert(threads >= 1 && threads <= CBI_IO_THREADS_MAX);
+    cb_assert(threads <= CBI_IO_THREADS_MAX);
     *io = (cbi_io){.work = work};
     cbi_mutex_init(&io->lock, CBI_RANK_IO);
     cbi_cond_init(&io->wanted);
@@ -161,13 +164,26 @@ void cbi_io_fini(cbi_io *io) {
         cbi_thread_join(&io->threads[i].thread);
     }
     cb_assert(io->used == 0);
+    if (io->thread_count == 0) {
+        io->work.farewell(io->work.ctx);
+    }
     cbi_cond_fini(&io->room);
     cbi_cond_fini(&io->wanted);
     cbi_mutex_fini(&io->lock);
     *io = (cbi_io){0};
 }
 
+static cb_status perform_here(cbi_io *io, const cbi_request *request) {
+    cbi_request alone = *request;
+    alone.next = NULL;
+    io->work.perform(io->work.ctx, 0, &alone);
+    return CB_OK;
+}
+
 cb_status cbi_io_submit(cbi_io *io, const cbi_request *request, cb_error *err) {
+    if (io->thread_count == 0) {
+        return perform_here(io, request);
+    }
     bool inside = io_of_this_thread == io;
     cbi_mutex_lock(&io->lock);
     while (!inside && io->used >= CBI_IO_DEPTH) {
@@ -189,6 +205,11 @@ cb_status cbi_io_submit(cbi_io *io, const cbi_request *request, cb_error *err) {
 }
 
 void cbi_io_wake(cbi_io *io) {
+    if (io->thread_count == 0) {
+        while (io->work.chore(io->work.ctx)) {
+        }
+        return;
+    }
     cbi_mutex_lock(&io->lock);
     io->chore = true;
     cbi_cond_signal(&io->wanted);

@@ -36,7 +36,7 @@ typedef struct cbi_io_work {
         void *ctx, unsigned thread,
         const cbi_request *request); /* one, or a list of merged ones; calls each `done` */
     bool (*chore)(void *ctx);        /* something for quiet moments; false: nothing left */
-    void (*farewell)(void *ctx);     /* each thread's last act */
+    void (*farewell)(void *ctx);     /* each thread's last act; without threads the end's */
     void *ctx;
 } cbi_io_work;
 
@@ -64,6 +64,7 @@ typedef struct cbi_io {
     cbi_request slots[CBI_IO_DEPTH + CBI_IO_RESERVE];
 } cbi_io;
 
+/** With no threads who submits performs, and the callback is called before it returns. */
 cb_status cbi_io_init(cbi_io *io, unsigned threads, cbi_io_work work, cb_error *err);
 /** Everything submitted is performed first. Zeroed is fine. */
 void cbi_io_fini(cbi_io *io);

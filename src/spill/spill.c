@@ -622,9 +622,10 @@ static cb_status check_options(const cbi_spill_options *o, cb_error *err) {
         return cbi_fail(err, CB_EINVAL, "%zu temporary folders: from 1 to %d can be used",
                         o->dir_count, CBI_SPILL_FOLDERS_MAX);
     }
-    if (o->io_threads < 1 || o->io_threads > CBI_IO_THREADS_MAX) {
-        return cbi_fail(err, CB_EINVAL, "%u I/O threads: from 1 to %d can be used", o->io_threads,
-                        CBI_IO_THREADS_MAX);
+    if (o->io_threads > CBI_IO_THREADS_MAX || (o->io_threads == 0 && o->codec != CB_CODEC_NONE)) {
+        return cbi_fail(err, CB_EINVAL,
+                        "%u I/O threads: up to %d can be used, and none only without a codec",
+                        o->io_threads, CBI_IO_THREADS_MAX);
     }
     size_t staging = cbi_spill_staging_bytes(o->io_threads, o->segment_bytes, o->codec);
     bool aligned = (uintptr_t)o->staging % CBI_SPILL_ALIGN == 0;

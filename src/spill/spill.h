@@ -35,7 +35,7 @@ typedef struct cbi_spill_options {
     size_t dir_count;
     uint64_t limit_bytes; /* of all files together; 0 = none */
     cb_codec codec;
-    unsigned io_threads;  /* 1 to 8 */
+    unsigned io_threads;  /* up to 8; 0: who asks carries it out, and there is no codec */
     size_t segment_bytes; /* the largest usual segment: sizes the staging buffers for lz4 */
     uint8_t *staging; /* caller's memory for direct I/O and lz4: cbi_spill_staging_bytes(), aligned
                          to 4 KiB */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams on disk: what was written through one view comes back through others. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@ typedef struct stage {
     cb_segment s[16];
 } stage;
 
+static bool no_threads; /* of the next stage's */
+
 static cb_status open_stage(stage *g, cb_codec codec, uint64_t limit, cb_error *err) {
     *g = (stage){0};
     cb_manager_options manager = cb_manager_options_native((SEGMENTS + 8) * SEGMENT);
@@ -42,6 +45,7 @@ static cb_status open_stage(stage *g, cb_codec codec, uint64_t limit, cb_error *
                                    .dir_count = 1,
                                    .limit_bytes = limit,
                                    .codec = codec,
+                                   .no_threads = no_threads,
                                    .allow_memory_fs = true};
     CB_TRY(cb_channels_open(&options, &g->channels, err));
     CB_TRY(cb_channel_create(g->channels, &g->channel, err));
@@ -141,6 +145,42 @@ static void test_records_longer_than_a_segment_come_back(void **state) {
 static void test_one_segment_is_enough(void **state) {
     (void)state;
     round_trip(CB_CODEC_NONE, 1, 5000, 300);
+}
+
+static size_t threads_of_process(void) {
+    DIR *folder = opendir("/proc/self/task");
+    assert_non_null(folder);
+    size_t count = 0;
+    while (readdir(folder) != NULL) {
+        count++;
+    }
+    (void)closedir(folder);
+    return count;
+}
+
+static void test_who_asks_may_move_the_bytes(void **state) {
+    (void)state;
+    no_threads = true;
+    for (size_t segments = 1; segments < 5; segments += 3) {
+        round_trip(CB_CODEC_NONE, segments, 5000, 300);
+        round_trip(CB_CODEC_NONE, segments, 60, 200000);
+        round_trip(CB_CODEC_NONE, segments, 0, 10);
+    }
+    stage g;
+    size_t before = threads_of_process();
+    assert_ok(open_stage(&g, CB_CODEC_NONE, 0, NULL));
+    write_channel(&g, 2, 1000, 300);
+    assert_int_equal(threads_of_process(), before);
+    close_stage(&g);
+    assert_ok(open_stage(&g, CB_CODEC_NONE, 64 * 1024, NULL)); /* the limit */
+    cb_channel_writer *w = NULL;
+    assert_ok(cb_channel_writer_open(g.channel, g.s, 2, &w, NULL));
+    assert_status(write_records(cb_channel_writer_view(w), 5000, 300, NULL), CB_ENOSPC);
+    cb_channel_writer_close(w);
+    close_stage(&g);
+    assert_status(open_stage(&g, CB_CODEC_LZ4, 0, NULL), CB_EINVAL); /* it has no memory for one */
+    close_stage(&g);
+    no_threads = false;
 }
 
 static void test_channel_of_nothing_and_of_less_than_a_segment(void **state) {
@@ -419,7 +459,7 @@ static cb_status whole_life(void) {
     cb_error err = {0};
     cb_channel_writer *w = NULL;
     cb_channel_reader *r = NULL;
-    cb_status status = open_stage(&g, CB_CODEC_LZ4, 0, &err);
+    cb_status status = open_stage(&g, no_threads ? CB_CODEC_NONE : CB_CODEC_LZ4, 0, &err);
     if (status == CB_OK) {
         status = cb_channel_writer_open(g.channel, g.s, 3, &w, &err);
     }
@@ -478,13 +518,16 @@ static void fail_each(unsigned kinds, int sys_errno, bool for_ever) {
 
 static void test_every_fault_is_answered_and_leaves_nothing(void **state) {
     (void)state;
-    for (int for_ever = 0; for_ever < 2; for_ever++) {
-        fail_each(CBI_FAULT_ALLOC, ENOMEM, for_ever != 0);
-        fail_each(CBI_FAULT_THREAD, EAGAIN, for_ever != 0);
-        fail_each(CBI_FAULT_OPEN, EACCES, for_ever != 0);
-        fail_each(CBI_FAULT_WRITE, EIO, for_ever != 0);
-        fail_each(CBI_FAULT_READ, EIO, for_ever != 0);
+    for (int way = 0; way < 4; way++) {
+        bool for_ever = way % 2 != 0;
+        no_threads = way >= 2;
+        fail_each(CBI_FAULT_ALLOC, ENOMEM, for_ever);
+        fail_each(CBI_FAULT_THREAD, EAGAIN, for_ever);
+        fail_each(CBI_FAULT_OPEN, EACCES, for_ever);
+        fail_each(CBI_FAULT_WRITE, EIO, for_ever);
+        fail_each(CBI_FAULT_READ, EIO, for_ever);
     }
+    no_threads = false;
 }
 
 int main(void) {
@@ -492,6 +535,7 @@ int main(void) {
         cmocka_unit_test(test_small_records_come_back),
         cmocka_unit_test(test_records_longer_than_a_segment_come_back),
         cmocka_unit_test(test_one_segment_is_enough),
+        cmocka_unit_test(test_who_asks_may_move_the_bytes),
         cmocka_unit_test(test_channel_of_nothing_and_of_less_than_a_segment),
         cmocka_unit_test(test_reader_need_not_read_all),
         cmocka_unit_test(test_channels_do_not_mix),

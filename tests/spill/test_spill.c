@@ -280,6 +280,10 @@ static void test_options_that_cannot_be_are_refused(void **state) {
     options.codec = CB_CODEC_NONE;
     options.io_threads = 9;
     assert_status(cbi_spill_open(&options, &spill, &err), CB_EINVAL);
+    options.codec = CB_CODEC_LZ4; /* nobody there to compress */
+    options.io_threads = 0;
+    assert_status(cbi_spill_open(&options, &spill, &err), CB_EINVAL);
+    options.codec = CB_CODEC_NONE;
     options.io_threads = 1;
     options.dir_count = 0;
     assert_status(cbi_spill_open(&options, &spill, &err), CB_EINVAL);
