@@ -94,7 +94,12 @@ typedef struct cb_shuffle_figures {
     uint64_t spilled_bytes; /**< of pages that were spilled */
     uint64_t spill_bytes;   /**< as they went to disk */
     uint64_t spills;
-    uint64_t write_ns; /**< in calls that write the file */
+    /** Where the time of these calls went, none of it counted twice, by the clock on the wall. */
+    uint64_t copy_ns;     /**< records to the places of their partitions, which is all ordering */
+    uint64_t compress_ns; /**< and hashing, as frames want it */
+    uint64_t spill_ns;    /**< to disk */
+    uint64_t merge_ns;    /**< and back; chunks come together; checksums */
+    uint64_t write_ns;    /**< in calls that write the file */
 } cb_shuffle_figures;
 
 /** Any thread. */

@@ -110,7 +110,9 @@ static cb_status create_tables(cb_shuffle *s, const cb_shuffle_options *o, cb_er
     if (s->out.buffer == NULL) {
         return no_memory(err, s->out.size);
     }
-    return cbi_encoder_init(&s->encoder, o->codec, block_bytes, o->level != 0 ? o->level : 1, err);
+    CB_TRY(cbi_encoder_init(&s->encoder, o->codec, block_bytes, o->level != 0 ? o->level : 1, err));
+    s->encoder.phases = s->out.phases = &s->phases;
+    return CB_OK;
 }
 
 static cb_status create_source(cb_shuffle *s, cb_error *err) {
@@ -140,6 +142,7 @@ cb_status cb_shuffle_create(const cb_shuffle_options *o, cb_shuffle **shuffle, c
     s->parent = o->parent;
     s->checksum = o->checksum;
     s->out.fd = -1;
+    s->phases.since = cbi_sys_clock_ns();
     cb_status status = create_tables(s, o, err);
     if (status == CB_OK) {
         status = create_source(s, err);
@@ -375,6 +378,7 @@ cb_status cb_shuffle_append(cb_shuffle *s, const void *batch, size_t bytes, cb_e
     while (bytes > 0) {
         cbi_fit f = {0};
         cbi_mutex_lock(&s->lock);
+        (void)cbi_phase_enter(&s->phases, CBI_COPYING);
         cb_status status = check_alive(s, err);
         bool packs = s->blocks != NULL;
         if (status == CB_OK) {
@@ -382,6 +386,7 @@ cb_status cb_shuffle_append(cb_shuffle *s, const void *batch, size_t bytes, cb_e
                            : append_raw(s, at, bytes, &f, err);
         }
         bool enough = !packs && s->page_total >= s->blocks_size && !s->blocks_tried;
+        (void)cbi_phase_enter(&s->phases, CBI_OUTSIDE);
         cbi_mutex_unlock(&s->lock);
         CB_TRY(status);
         at += f.bytes;
@@ -430,7 +435,7 @@ static cb_status encode_partition(cb_shuffle *s, uint32_t partition, cb_error *e
 }
 
 /** [locked] A run of all that is in memory, or of the chunks in pages up to number `last`. */
-static cb_status spill_to_run(cb_shuffle *s, uint32_t last, cb_error *err) {
+static cb_status write_run(cb_shuffle *s, uint32_t last, cb_error *err) {
     CB_TRY(cbi_shuffle_runs_open(&s->runs, (const char *const *)s->dirs, s->dir_count, err));
     CB_TRY(cbi_runs_merge_some(&s->runs, s->partitions, &s->out, s->chunk_max, err));
     cb_channel *channel;
@@ -454,6 +459,14 @@ static cb_status spill_to_run(cb_shuffle *s, uint32_t last, cb_error *err) {
     atomic_fetch_add(&s->spill_bytes, bytes);
     atomic_fetch_add(&s->spills, 1);
     return CB_OK;
+}
+
+/** [locked] */
+static cb_status spill_to_run(cb_shuffle *s, uint32_t last, cb_error *err) {
+    cbi_phase before = cbi_phase_enter(&s->phases, CBI_SPILLING);
+    cb_status status = write_run(s, last, err);
+    (void)cbi_phase_enter(&s->phases, before);
+    return status;
 }
 
 cb_status cb_shuffle_spill(cb_shuffle *s, uint64_t *released, cb_error *err) {
@@ -580,7 +593,6 @@ static cb_status write_file(cb_shuffle *s, const char *path, int64_t *lengths, i
     s->out.offset = 0;
     s->out.algorithm = checksums != NULL ? s->checksum : CB_CHECKSUM_NONE;
     cb_status status = write_partitions(s, lengths, checksums, err);
-    atomic_store(&s->write_ns, s->out.write_ns);
     int closed = cbi_sys_close(fd);
     if (status == CB_OK && closed != 0) {
         status = cbi_fail_sys(err, CB_ENOSPC, closed, "%s cannot be closed", path);
@@ -594,8 +606,10 @@ static cb_status write_file(cb_shuffle *s, const char *path, int64_t *lengths, i
 cb_status cb_shuffle_write(cb_shuffle *s, const char *path, int64_t *lengths, int64_t *checksums,
                            cb_error *err) {
     cbi_mutex_lock(&s->lock);
+    (void)cbi_phase_enter(&s->phases, CBI_MERGING);
     cb_status status = write_file(s, path, lengths, checksums, err);
     cbi_shuffle_runs_close(&s->runs);
+    (void)cbi_phase_enter(&s->phases, CBI_OUTSIDE);
     cbi_shuffle_page *pages = status == CB_OK ? take_pages(s) : NULL;
     cbi_mutex_unlock(&s->lock);
     if (pages != NULL) {
@@ -604,10 +618,18 @@ cb_status cb_shuffle_write(cb_shuffle *s, const char *path, int64_t *lengths, in
     return status;
 }
 
+static uint64_t phase_ns(const cb_shuffle *s, cbi_phase phase) {
+    return atomic_load_explicit(&s->phases.ns[phase], memory_order_relaxed);
+}
+
 void cb_shuffle_get_figures(const cb_shuffle *s, cb_shuffle_figures *figures) {
     *figures = (cb_shuffle_figures){.pages_peak = atomic_load(&s->drawn_peak),
                                     .spilled_bytes = atomic_load(&s->spilled_bytes),
                                     .spill_bytes = atomic_load(&s->spill_bytes),
                                     .spills = atomic_load(&s->spills),
-                                    .write_ns = atomic_load(&s->write_ns)};
+                                    .copy_ns = phase_ns(s, CBI_COPYING),
+                                    .compress_ns = phase_ns(s, CBI_COMPRESSING),
+                                    .spill_ns = phase_ns(s, CBI_SPILLING),
+                                    .merge_ns = phase_ns(s, CBI_MERGING),
+                                    .write_ns = phase_ns(s, CBI_WRITING)};
 }

@@ -169,15 +169,19 @@ cb_status cbi_shuffle_blocks_begin(cb_shuffle *s, cb_error *err) {
         cbi_mutex_unlock(&s->lock);
         return status == CB_EBUDGET || status == CB_ENOMEM ? CB_OK : status;
     }
+    (void)cbi_phase_enter(&s->phases, CBI_COPYING);
     add_blocks(s, &page);
     uint32_t partition = 0;
     size_t missing;
     while (s->blocks != NULL && (missing = move_pieces(s, &partition)) > 0) {
+        (void)cbi_phase_enter(&s->phases, CBI_OUTSIDE);
         cbi_mutex_unlock(&s->lock);
         CB_TRY(cbi_shuffle_more_room(s, &s->packed, missing, err));
         cbi_mutex_lock(&s->lock);
+        (void)cbi_phase_enter(&s->phases, CBI_COPYING);
     }
     cbi_shuffle_page *pages = s->blocks != NULL ? take_raw(s) : NULL;
+    (void)cbi_phase_enter(&s->phases, CBI_OUTSIDE);
     cbi_mutex_unlock(&s->lock);
     if (pages != NULL) {
         cbi_shuffle_free_pages(s, pages);

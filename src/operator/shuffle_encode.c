@@ -136,6 +136,7 @@ static size_t compress_block(cbi_encoder *e, uint8_t *to, const uint8_t *bytes, 
 
 size_t cbi_encoder_block(cbi_encoder *e, uint8_t *to, const uint8_t *bytes, uint32_t count) {
     cb_assert(bytes != NULL);
+    cbi_phase before = cbi_phase_enter(e->phases, CBI_COMPRESSING);
     size_t stored = compress_block(e, to + LZ4_HEADER_BYTES, bytes, count);
     uint8_t method = LZ4_METHOD_LZ4;
     if (stored == 0 || stored >= count) {
@@ -145,6 +146,7 @@ size_t cbi_encoder_block(cbi_encoder *e, uint8_t *to, const uint8_t *bytes, uint
     }
     uint32_t hash = XXH32(bytes, count, LZ4_HASH_SEED) & LZ4_HASH_MASK;
     lz4_header(to, method, e->block_bytes, (uint32_t)stored, count, hash);
+    (void)cbi_phase_enter(e->phases, before);
     return LZ4_HEADER_BYTES + stored;
 }
 
@@ -187,7 +189,9 @@ static cb_status zstd_run(cbi_encoder *e, cbi_out *out, const uint8_t *bytes, si
         uint8_t *to;
         CB_TRY(cbi_out_reserve(out, ZSTD_CHUNK_BYTES, &to, err));
         ZSTD_outBuffer to_zstd = {.dst = to, .size = ZSTD_CHUNK_BYTES};
+        cbi_phase before = cbi_phase_enter(e->phases, CBI_COMPRESSING);
         left = ZSTD_compressStream2(e->zstd, &to_zstd, &in, end);
+        (void)cbi_phase_enter(e->phases, before);
         if (ZSTD_isError(left)) {
             return cbi_fail(err, CB_EINTERNAL, "zstd cannot compress a shuffle's output: %s.",
                             ZSTD_getErrorName(left));

@@ -123,9 +123,9 @@ cb_status cbi_out_flush(cbi_out *out, cb_error *err) {
     if (out->view != NULL) {
         CB_TRY(cb_output_view_write(out->view, out->buffer, out->used, err));
     } else {
-        uint64_t start = cbi_sys_clock_ns();
+        cbi_phase before = cbi_phase_enter(out->phases, CBI_WRITING);
         int failed = cbi_sys_pwrite(out->fd, out->buffer, out->used, out->offset);
-        out->write_ns += cbi_sys_clock_ns() - start;
+        (void)cbi_phase_enter(out->phases, before);
         if (failed != 0) {
             return cbi_fail_sys(err, CB_ENOSPC, failed,
                                 "%zu bytes of a shuffle file cannot be written at %llu", out->used,

@@ -6,6 +6,43 @@
 #include "carbide/channel.h"
 #include "carbide/shuffle.h"
 
+/* ---- where the time goes ---- */
+
+/** What a shuffle's lock is held for. OUTSIDE: it is not; records are made and handed over. */
+typedef enum cbi_phase {
+    CBI_OUTSIDE,
+    CBI_COPYING,     /* records to the places of their partitions */
+    CBI_COMPRESSING, /* and hashing, as the codec's frames want it */
+    CBI_SPILLING,
+    CBI_MERGING, /* what was spilled is read back, chunks come together, checksums */
+    CBI_WRITING, /* calls that write the file */
+    CBI_PHASES
+} cbi_phase;
+
+/** A clock that runs for one phase at a time. Guarded by the shuffle's lock; sums can be read by
+ * any thread. */
+typedef struct cbi_phases {
+    _Atomic uint64_t ns[CBI_PHASES];
+    uint64_t since;
+    cbi_phase now;
+} cbi_phases;
+
+/** From now on it is this one; what it was before. NULL: nobody wants to know. */
+static inline cbi_phase cbi_phase_enter(cbi_phases *phases, cbi_phase phase) {
+    if (phases == NULL) {
+        return CBI_OUTSIDE;
+    }
+    uint64_t now = cbi_sys_clock_ns();
+    cbi_phase before = phases->now;
+    _Atomic uint64_t *sum = &phases->ns[before];
+    atomic_store_explicit(sum,
+                          atomic_load_explicit(sum, memory_order_relaxed) + (now - phases->since),
+                          memory_order_relaxed);
+    phases->since = now;
+    phases->now = phase;
+    return before;
+}
+
 /* ---- where encoded bytes go (shuffle_out.c) ---- */
 
 enum {
@@ -24,8 +61,8 @@ typedef struct cbi_out {
     int fd;
     uint64_t offset; /* of the buffer's first byte */
     cb_shuffle_checksum algorithm;
-    uint32_t checksum; /* of the partition so far */
-    uint64_t write_ns;
+    uint32_t checksum;  /* of the partition so far */
+    cbi_phases *phases; /* or NULL */
 } cbi_out;
 
 /** Room for a chunk of at most `bytes`: where it goes, in *place. */
@@ -60,7 +97,8 @@ typedef struct cbi_encoder {
     uint32_t blocks;
     unsigned way;
     void *zstd;
-    bool open; /* zstd: a frame has begun */
+    bool open;          /* zstd: a frame has begun */
+    cbi_phases *phases; /* or NULL */
 } cbi_encoder;
 
 /** lz4: `count` bytes, at most a block, as a chunk of at most cbi_encoder_chunk_max(); its size. */
@@ -204,7 +242,8 @@ struct cb_shuffle {
     uint64_t frees;   /* times that was done */
     cbi_cond freed;
     _Atomic uint64_t drawn, drawn_peak;
-    _Atomic uint64_t spilled_bytes, spill_bytes, spills, write_ns;
+    _Atomic uint64_t spilled_bytes, spill_bytes, spills;
+    cbi_phases phases;
 };
 
 /** A page among `to`, with room for `bytes`, made by a spill if there is no other way. Among the

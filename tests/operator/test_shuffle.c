@@ -203,6 +203,30 @@ static void what_is_short_of_little_spills_little(void **state) {
     assert_int_equal(atomic_load(&parent.used), 0);
 }
 
+static void time_goes_to_one_thing_at_a_time(void **state) {
+    (void)state;
+    enum { RECORDS = 20000, PARTITIONS = 10 };
+    source parent = {.limit = 192 * 1024};
+    cb_shuffle_options o = options_of(&parent, PARTITIONS, CB_SHUFFLE_LZ4_BLOCK);
+    cb_shuffle *s;
+    cb_error err;
+    int64_t lengths[PARTITIONS], checksums[PARTITIONS];
+    char path[TEST_PATH_MAX];
+    uint64_t start = cbi_sys_clock_ns();
+    assert_ok(cb_shuffle_create(&o, &s, &err));
+    assert_ok(append(s, RECORDS, PARTITIONS, &err));
+    test_path(path, o.dirs[0], "shuffle.data");
+    assert_ok(cb_shuffle_write(s, path, lengths, checksums, &err));
+    uint64_t elapsed = cbi_sys_clock_ns() - start;
+    cb_shuffle_figures f;
+    cb_shuffle_get_figures(s, &f);
+    assert_true(f.spills > 0);
+    assert_true(f.copy_ns > 0 && f.compress_ns > 0 && f.spill_ns > 0 && f.merge_ns > 0);
+    assert_in_range(f.write_ns, 1, elapsed);
+    assert_true(f.copy_ns + f.compress_ns + f.spill_ns + f.merge_ns + f.write_ns <= elapsed);
+    cb_shuffle_destroy(s);
+}
+
 /** Spark's page cache takes its own writers' spills, and is not what its off-heap budget counts. */
 static void no_spill_goes_past_the_page_cache(void **state) {
     (void)state;
@@ -339,6 +363,7 @@ int main(void) {
         cmocka_unit_test(any_limit_gives_the_same_bytes),
         cmocka_unit_test(comes_back_through_more_runs_than_are_read_at_once),
         cmocka_unit_test(what_is_short_of_little_spills_little),
+        cmocka_unit_test(time_goes_to_one_thing_at_a_time),
         cmocka_unit_test(no_spill_goes_past_the_page_cache),
         cmocka_unit_test(a_parent_with_nothing_is_a_refusal),
         cmocka_unit_test(what_cannot_be_in_a_batch_is_refused),

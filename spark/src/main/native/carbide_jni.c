@@ -16,7 +16,7 @@
 
 #include "carbide/shuffle.h"
 
-enum { SLOTS = 4096, SLOT_BITS = 12, FIGURE_COUNT = 5 };
+enum { SLOTS = 4096, SLOT_BITS = 12, FIGURE_COUNT = 9 };
 
 typedef struct slot {
     cb_shuffle *shuffle; /* NULL: free */
@@ -407,15 +407,17 @@ static void native_write(JNIEnv *env, jclass type, jlong handle, jstring file, j
 static void native_figures(JNIEnv *env, jclass type, jlong handle, jlongArray figures) {
     (void)type;
     if (!holds(env, figures, FIGURE_COUNT)) {
-        throw_new(env, "java/lang/IllegalArgumentException", "There are five figures.");
+        throw_new(env, "java/lang/IllegalArgumentException", "There are nine figures.");
         return;
     }
     slot *s = enter(env, handle);
     if (s != NULL) {
         cb_shuffle_figures f;
         cb_shuffle_get_figures(s->shuffle, &f);
-        jlong values[FIGURE_COUNT] = {(jlong)f.pages_peak, (jlong)f.spilled_bytes,
-                                      (jlong)f.spill_bytes, (jlong)f.spills, (jlong)f.write_ns};
+        jlong values[FIGURE_COUNT] = {
+            (jlong)f.pages_peak,  (jlong)f.spilled_bytes, (jlong)f.spill_bytes,
+            (jlong)f.spills,      (jlong)f.write_ns,      (jlong)f.copy_ns,
+            (jlong)f.compress_ns, (jlong)f.spill_ns,      (jlong)f.merge_ns};
         (*env)->SetLongArrayRegion(env, figures, 0, FIGURE_COUNT, values);
         leave(env, s);
         finish(env, CB_OK, NULL);

@@ -19,13 +19,17 @@ import java.util.Random;
 import org.apache.spark.TaskKilledException;
 import org.apache.spark.executor.TaskMetrics;
 import org.apache.spark.scheduler.MapStatus;
+import org.apache.spark.serializer.SerializationStream;
+import org.apache.spark.serializer.Serializer;
 import org.apache.spark.shuffle.sort.SerializedShuffleHandle;
 import org.apache.spark.shuffle.sort.SortShuffleManager;
+import org.apache.spark.sql.catalyst.expressions.UnsafeRow;
 import org.apache.spark.storage.ShuffleBlockId;
 import org.mockito.Mockito;
 import scala.Option;
 import scala.Product2;
 import scala.Tuple2;
+import scala.reflect.ClassTag$;
 
 /**
  * One writer at a time, looked at from outside: what Spark's UnsafeShuffleWriterSuite asks of Spark's writer, asked of whichever writer
@@ -385,6 +389,112 @@ public final class Cases {
             }
         });
         cases.put("rowBasedChecksumsAreSparks", Cases::rowBasedChecksums);
+        cases.put("rowsAreReadAsBySpark", Cases::rowsAreReadAsBySpark);
+        cases.put("rowsThatAreCutOffAreFound", Cases::rowsThatAreCutOffAreFound);
+        cases.put("sparksReaderFindsOurSerializerForRowsAlone", Cases::serializerOfRows);
+    }
+
+    private static final int ROW_FIELDS = 2;
+
+    private static Serializer rowSerializer() throws Exception {
+        Class<?> type = Class.forName("org.apache.spark.sql.execution.UnsafeRowSerializer");
+        return (Serializer) type.getConstructors()[0].newInstance(ROW_FIELDS, null);
+    }
+
+    /** Rows of any size, of the same bytes over and over, as Spark's serializer writes them. */
+    private static byte[] rowsOfSizes(int... sizes) throws Exception {
+        java.io.ByteArrayOutputStream out = new java.io.ByteArrayOutputStream();
+        SerializationStream stream = rowSerializer().newInstance().serializeStream(out);
+        for (int i = 0; i < sizes.length; i++) {
+            byte[] bytes = new byte[sizes[i]];
+            Arrays.fill(bytes, (byte) i);
+            UnsafeRow row = new UnsafeRow(ROW_FIELDS);
+            row.pointTo(bytes, bytes.length);
+            stream.writeKey(i, ClassTag$.MODULE$.Object());
+            stream.writeValue(row, ClassTag$.MODULE$.Object());
+        }
+        stream.flush();
+        return out.toByteArray();
+    }
+
+    private static final class InPieces extends java.io.ByteArrayInputStream {
+        private final int most;
+        boolean closed;
+
+        InPieces(byte[] bytes, int most) {
+            super(bytes);
+            this.most = most;
+        }
+
+        @Override
+        public synchronized int read(byte[] to, int offset, int count) {
+            return super.read(to, offset, Math.min(count, most));
+        }
+
+        @Override
+        public void close() {
+            closed = true;
+        }
+    }
+
+    private static void rowsAreReadAsBySpark() throws Exception {
+        Random random = new Random(7);
+        for (int round = 0; round < 60; round++) {
+            int[] sizes = random.ints(round * 5, 0, round % 3 == 0 ? 5000 : 40).map(n -> 24 + 8 * n).toArray();
+            byte[] bytes = rowsOfSizes(sizes);
+            InPieces in = new InPieces(bytes, 1 + random.nextInt(20000));
+            scala.collection.Iterator<Tuple2<Object, Object>> theirs =
+                rowSerializer().newInstance().deserializeStream(new java.io.ByteArrayInputStream(bytes)).asKeyValueIterator();
+            scala.collection.Iterator<Tuple2<Object, Object>> ours = new RowStream(in, ROW_FIELDS).asKeyValueIterator();
+            while (theirs.hasNext()) {
+                that(ours.hasNext(), "a row less than Spark reads");
+                Tuple2<Object, Object> pair = ours.next(), expected = theirs.next();
+                ours.hasNext(); // the row is still there
+                same(expected._1(), pair._1(), "the key");
+                same(expected._2(), pair._2(), "the row");
+                same(ROW_FIELDS, ((UnsafeRow) pair._2()).numFields(), "its fields");
+            }
+            that(!ours.hasNext() && !ours.hasNext(), "a row more than Spark reads");
+            that(in.closed, "its stream is closed at the end, as Spark's");
+            throwing(java.util.NoSuchElementException.class, ours::next);
+        }
+    }
+
+    /** Otherwise nobody would notice: Spark's own reads the same. */
+    private static void serializerOfRows() throws Exception {
+        java.lang.reflect.Field place = org.apache.spark.ShuffleDependency.class.getDeclaredField("serializer");
+        place.setAccessible(true);
+        try (Fixture f = new Fixture()) {
+            Object before = place.get(f.dependency);
+            RowSerializer.readFor(f.dependency);
+            that(place.get(f.dependency) == before, "another serializer stays");
+            place.set(f.dependency, rowSerializer());
+            for (int again = 0; again < 2; again++) {
+                RowSerializer.readFor(f.dependency);
+                that(f.dependency.serializer() instanceof RowSerializer, "rows are read by us");
+            }
+            that(f.dependency.serializer().newInstance().deserializeStream(new InPieces(new byte[0], 1)) instanceof RowStream, "their stream is ours");
+            that(f.dependency.serializer().supportsRelocationOfSerializedObjects(), "what Spark's says of itself");
+            place.set(f.dependency, before);
+        }
+    }
+
+    private static void rowsThatAreCutOffAreFound() throws Exception {
+        byte[] bytes = rowsOfSizes(24, 32);
+        for (int cut = 0; cut < bytes.length; cut++) {
+            if (cut == 0 || cut == 28) {
+                continue; // behind a row
+            }
+            byte[] some = Arrays.copyOf(bytes, cut);
+            throwing(java.io.EOFException.class, () -> {
+                scala.collection.Iterator<?> rows = new RowStream(new InPieces(some, 5), ROW_FIELDS).asKeyValueIterator();
+                while (rows.hasNext()) {
+                    rows.next();
+                }
+            });
+        }
+        bytes[0] = (byte) 0x80;
+        throwing(IOException.class, () -> new RowStream(new InPieces(bytes, 5), ROW_FIELDS).asKeyValueIterator());
     }
 
     private static void checksums(String algorithm, int count, String size) throws Exception {

@@ -64,12 +64,13 @@ public final class Load {
         forget();
         OperatingSystemMXBean system = (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
         stages.reset();
+        long[] nanos = Writers.nanos();
         long cpu = system.getProcessCpuTime();
         long start = System.nanoTime();
         (what.equals("noop") ? rows : shuffled).write().format("noop").mode("overwrite").save();
         long wall = System.nanoTime() - start;
         cpu = system.getProcessCpuTime() - cpu;
-        return String.format("wall=%d process=%d rss=%d %s %s", wall, cpu, peak(), stages.figures(), Writers.counted());
+        return String.format("wall=%d process=%d rss=%d %s %s %s", wall, cpu, peak(), stages.figures(), Writers.timed(nanos), Writers.counted());
     }
 
     /** The most memory that this process ever had, by the kernel. */

@@ -16,6 +16,28 @@ final class Writers {
         }
     }
 
+    /** Where carbide's time went in this JVM, in nanoseconds: by these names, in this order. */
+    static final String[] PHASES = {"copy", "compress", "spill", "merge", "file"};
+
+    static long[] nanos() {
+        try {
+            Class<?> manager = Class.forName("org.apache.spark.shuffle.carbide.CarbideShuffleManager");
+            return (long[]) manager.getMethod("nativeNanos").invoke(null);
+        } catch (ReflectiveOperationException e) {
+            return new long[PHASES.length];
+        }
+    }
+
+    /** Since `before`. */
+    static String timed(long[] before) {
+        long[] now = nanos();
+        StringBuilder line = new StringBuilder();
+        for (int i = 0; i < PHASES.length; i++) {
+            line.append(' ').append(PHASES[i]).append('=').append(now[i] - before[i]);
+        }
+        return line.substring(1);
+    }
+
     /** Before there is a Spark: is it our manager that the settings name? */
     static boolean wanted() {
         return System.getProperty("carbide.test.conf", "").contains("Carbide");

@@ -30,7 +30,11 @@ final class CarbideNative {
   static final int FIGURE_SPILL_FILE_BYTES = 2;
   static final int FIGURE_SPILLS = 3;
   static final int FIGURE_WRITE_NS = 4;
-  static final int FIGURE_COUNT = 5;
+  static final int FIGURE_COPY_NS = 5;
+  static final int FIGURE_COMPRESS_NS = 6;
+  static final int FIGURE_SPILL_NS = 7;
+  static final int FIGURE_MERGE_NS = 8;
+  static final int FIGURE_COUNT = 9;
 
   private static final String LIBRARY = "libcarbide_spark.so";
   private static String failure;

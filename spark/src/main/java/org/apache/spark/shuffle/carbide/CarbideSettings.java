@@ -13,6 +13,7 @@ final class CarbideSettings {
   private static final int BATCH_BYTES_MIN = 4096;
   private static final int BATCH_BYTES_MAX = 64 << 20;
 
+  final boolean enabled;
   final int batchBytes;
   final int codec;
   final int level;
@@ -32,6 +33,7 @@ final class CarbideSettings {
     maxPartitions = conf.getInt("spark.shuffle.carbide.maxPartitions", 65536);
     libraryPath =
         conf.get("spark.shuffle.carbide.libraryPath", System.getProperty("carbide.library.path", ""));
+    enabled = conf.getBoolean("spark.shuffle.carbide.enabled", true);
     codec = codecOf(conf);
     level = conf.getInt("spark.io.compression.zstd.level", 1);
     blockBytes = (int) conf.getSizeAsBytes("spark.io.compression.lz4.blockSize", "32k");
@@ -65,7 +67,7 @@ final class CarbideSettings {
   }
 
   private String refusalOf(SparkConf conf) {
-    if (!conf.getBoolean("spark.shuffle.carbide.enabled", true)) {
+    if (!enabled) {
       return "spark.shuffle.carbide.enabled is false";
     }
     if (!conf.getBoolean("spark.memory.offHeap.enabled", false)

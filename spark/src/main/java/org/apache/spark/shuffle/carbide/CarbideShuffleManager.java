@@ -9,7 +9,10 @@ import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.memory.MemoryMode;
+import org.apache.spark.shuffle.BaseShuffleHandle;
 import org.apache.spark.shuffle.ShuffleHandle;
+import org.apache.spark.shuffle.ShuffleReadMetricsReporter;
+import org.apache.spark.shuffle.ShuffleReader;
 import org.apache.spark.shuffle.ShuffleWriteMetricsReporter;
 import org.apache.spark.shuffle.ShuffleWriter;
 import org.apache.spark.shuffle.sort.SerializedShuffleHandle;
@@ -20,8 +23,8 @@ import scala.util.Properties;
 
 /**
  * Spark's sort shuffle with carbide as the writer wherever carbide can be it: where a shuffle is registered, the
- * driver chooses; where a task begins, the executor looks whether it has the library and the memory. All else, reading
- * too, is the parent's, as are all of its files.
+ * driver chooses; where a task begins, the executor looks whether it has the library and the memory. All else is the
+ * parent's, as are all of its files; reading too, but for how rows are taken out of what it has unpacked (RowStream).
  */
 public class CarbideShuffleManager extends SortShuffleManager {
   private static final Logger LOG = LoggerFactory.getLogger(CarbideShuffleManager.class);
@@ -67,6 +70,21 @@ public class CarbideShuffleManager extends SortShuffleManager {
     return CarbideMetrics.INSTANCE.spills.getCount();
   }
 
+  /**
+   * Where the time of this process' map tasks went in carbide, in nanoseconds: copying records to their partitions,
+   * compressing, spilling, merging, writing. A task's are added when it ends.
+   */
+  public static long[] nativeNanos() {
+    CarbideMetrics m = CarbideMetrics.INSTANCE;
+    return new long[] {
+      m.copying.getCount(),
+      m.compressing.getCount(),
+      m.spilling.getCount(),
+      m.merging.getCount(),
+      m.writing.getCount()
+    };
+  }
+
   /** Those of carbide that are open just now; 0 where the library is not loaded. */
   public static int openWriters() {
     return CarbideNative.isLoaded() ? CarbideNative.writers() : 0;
@@ -103,6 +121,22 @@ public class CarbideShuffleManager extends SortShuffleManager {
     mapIds.computeIfAbsent(handle.shuffleId(), id -> ConcurrentHashMap.newKeySet()).add(mapId);
     return new CarbideShuffleWriter<>(
         (SerializedShuffleHandle<K, V>) handle, mapId, context, metrics, settings, this);
+  }
+
+  /** Spark's reader, which takes rows of SQL out of what it has unpacked in larger pieces. */
+  @Override
+  public <K, C> ShuffleReader<K, C> getReader(
+      ShuffleHandle handle,
+      int startMapIndex,
+      int endMapIndex,
+      int startPartition,
+      int endPartition,
+      TaskContext context,
+      ShuffleReadMetricsReporter metrics) {
+    if (settings.enabled && handle instanceof BaseShuffleHandle) {
+      RowSerializer.readFor(((BaseShuffleHandle<?, ?, ?>) handle).dependency());
+    }
+    return super.getReader(handle, startMapIndex, endMapIndex, startPartition, endPartition, context, metrics);
   }
 
   /**

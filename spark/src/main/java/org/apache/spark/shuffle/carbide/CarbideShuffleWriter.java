@@ -203,7 +203,7 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
     task.incMemoryBytesSpilled(figures[CarbideNative.FIGURE_SPILLED_BYTES]);
     task.incDiskBytesSpilled(figures[CarbideNative.FIGURE_SPILL_FILE_BYTES]);
     task.incPeakExecutionMemory(figures[CarbideNative.FIGURE_PEAK_BYTES]);
-    CarbideMetrics.INSTANCE.spills.inc(figures[CarbideNative.FIGURE_SPILLS]);
+    CarbideMetrics.INSTANCE.add(figures);
   }
 
   private void ended(TaskContext task) {
