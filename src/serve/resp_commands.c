@@ -717,15 +717,17 @@ static void do_config(cb_server *s, cbi_connection *c, args *a) {
     bool get = cbi_resp_is(next(a), "GET");
     cbi_resp_word w = next(a);
     (void)snprintf(number, sizeof number, "%llu", (unsigned long long)s->stats.budget_bytes);
-    static const char *const known[] = {"SAVE", "APPENDONLY", "MAXMEMORY"};
-    const char *const values[] = {"", "no", number};
+    /* without a password it listens only where this machine alone is heard */
+    static const char *const known[] = {"SAVE", "APPENDONLY", "PROTECTED-MODE", "MAXMEMORY"};
+    const char *const values[] = {"", "no", "yes", number};
+    enum { KNOWN = sizeof known / sizeof *known };
     size_t i = 0;
-    while (i < 3 && !cbi_resp_is(w, known[i])) {
+    while (i < KNOWN && !cbi_resp_is(w, known[i])) {
         i++;
     }
     if (!get) {
         say_error(c, "unknown subcommand of CONFIG: GET; options are given at the start");
-    } else if (i == 3) {
+    } else if (i == KNOWN) {
         say_array(c, 0);
     } else {
         say_array(c, 2);

@@ -420,6 +420,31 @@ class Cluster(unittest.TestCase):
         for words in (("BLOCK", ""), ("DATASET", "x"), ("CAT", "1")):
             self.assertEqual(a.peer.ask("CARBIDE.REMOVE", *words)[:4], b"-ERR", words)
 
+    def test_what_is_put_after_a_removal_stays_where_nobody_knew_of_it(self):
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b):
+            self.sees(p, 1)
+        self.put(a, "x", b"old", at=b)
+        self.assertEqual(b.peer.ask("SET", "rdd_8_0", b"old"), b"+OK")
+        generation, checksum = self.known("x", "b")[3:]
+        b.send_signal(signal.SIGSTOP)
+        try:  # both are said while b is away
+            self.assertEqual(a.peer.ask("CARBIDE.REMOVE", "BLOCK", "x"), b"+OK")
+            self.assertEqual(a.peer.ask("CARBIDE.REMOVE", "DATASET", 8), b"+OK")
+            b.peer.socket.sendall(request("SET", "x", b"new") + request("SET", "rdd_8_0", b"new"))
+        finally:
+            b.send_signal(signal.SIGCONT)
+        for _ in range(2):  # of one copy: before or after it has heard of the removals
+            self.assertEqual(b.peer.reply(), b"+OK")
+        offer = ("CARBIDE.OFFER", "x", generation, "MEMORY_ONLY_SER_2", checksum, 3, "a")
+        self.wait("b has heard of it", lambda: b.peer.ask(*offer)[:7] in (b"-BURIED", b"-CONFLI"))
+        offer = ("CARBIDE.OFFER", "rdd_8_1", generation, "MEMORY_ONLY_SER_2", checksum, 3, "a")
+        self.wait("b has heard of the other", lambda: b.peer.ask(*offer)[:7] == b"-BURIED")
+        self.wait("b says what it has", lambda: (self.have("x", "b") or [0] * 5)[3] > generation)
+        for name in ("x", "rdd_8_0"):
+            self.assertEqual(b.peer.ask("GET", name), b"new")
+            self.reads(a, name, b"new")
+
     def test_whoever_leaves_moves_his_blocks_first(self):
         a = self.executor("a")
         blocks = {}

@@ -230,6 +230,14 @@ class Resp(unittest.TestCase):
         self.assertEqual(run.exit, 2)
         self.assertIn(b"password", run.err)
 
+    def test_without_a_password_no_other_machine_is_heard(self):
+        for address in ("0.0.0.0:0", "[::]:0"):
+            said = h.run([h.CARBIDE, "serve", "--listen", address, "--memory", "64M"])
+            self.assertNotEqual(said.exit, 0)
+            self.assertIn(b"needs a password", said.err)
+        p = Server(self).peer()
+        self.assertEqual(p.ask("CONFIG", "GET", "protected-mode"), [b"protected-mode", b"yes"])
+
     def test_who_does_not_read_costs_nothing_and_is_ended(self):
         s = Server(self, "--timeout", "5")
         p = s.peer()

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: an executor that leaves loses no block and leaves no client waiting, whatever is put,
- * removed or evicted just then; and one that cannot know all its blocks says so and stays.
+ * removed or evicted just then; and one that cannot know all its blocks says so and stays. One that
+ * returns has what it kept, but for what was removed after that was put.
  *
  * Method: executors in this process and a directory in its memory. What would be a race is brought
  * about step by step, by the functions that the threads call. */
@@ -208,6 +209,58 @@ static void test_leave__nothing_is_taken_that_would_be_lost(void **state) {
     cb_local_directory_destroy(x.directory);
 }
 
+static void open_keeping(executors *x, const char *folder) {
+    cb_server_options o = kit_options(&x->a, UINT64_C(64) << 20);
+    o.directory = &x->interface;
+    o.listen = "127.0.0.1:0";
+    o.name = "a";
+    o.folder = folder;
+    o.keep = "test";
+    kit_open(&x->a, &o);
+    x->client = kit_client(&x->a);
+}
+
+static cb_status drop(const executors *x, const char *name, uint64_t up_to) {
+    cbi_copies *cp = x->a.server->copies;
+    cb_block_task *task = NULL;
+    assert_ok(cb_block_task_create(x->a.server->blocks, 0, 0, &task, NULL));
+    assert_ok(cbi_copies_drop(cp, task, name, up_to, true, NULL)); /* as who hears of a removal */
+    assert_ok(cb_block_task_end(task));
+    cb_block_status s;
+    return cb_blocks_status(x->a.server->blocks, name, &s, NULL);
+}
+
+static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
+    (void)state;
+    executors x;
+    char folder[TEST_PATH_MAX];
+    (void)snprintf(folder, sizeof folder, "/tmp/carbide-keep-%d", (int)getpid());
+    (void)mkdir(folder, 0700);
+    assert_ok(cb_local_directory_create(UINT64_C(600000000000), NULL, NULL, &x.directory, NULL));
+    x.interface = cb_local_directory_interface(x.directory);
+    open_keeping(&x, folder);
+    assert_ok(kit_put(x.client, "x", CB_LEVEL_DISK_ONLY, 1, 1000));
+    assert_ok(kit_put(x.client, "y", CB_LEVEL_DISK_ONLY, 2, 1000));
+    assert_ok(cb_client_keep(x.client, "x", NULL));
+    assert_ok(cb_client_keep(x.client, "y", NULL));
+    const cb_block_status was = status_of(&x.a, "x"), other = status_of(&x.a, "y");
+    assert_true(was.generation != 0);
+    cb_client_close(x.client);
+    kit_close(&x.a);
+    open_keeping(&x, folder);
+    assert_true(status_of(&x.a, "x").generation == was.generation);
+    assert_true(status_of(&x.a, "x").checksum == was.checksum);
+    assert_ok(drop(&x, "x", was.generation - 1)); /* removed before it was put */
+    kit_check(x.client, "x", 1, 1000);
+    assert_int_equal(drop(&x, "y", other.generation), CB_ENOTFOUND); /* and after */
+    assert_int_equal(drop(&x, "x", was.generation), CB_ENOTFOUND);
+    cb_client_close(x.client);
+    kit_close(&x.a);
+    kit_folder_end(&x.a);
+    cb_local_directory_destroy(x.directory);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_leave__a_put_that_is_just_seen_is_answered),
@@ -217,6 +270,7 @@ int main(void) {
         cmocka_unit_test(
             test_leave__a_block_of_which_there_is_nothing_is_found_out_when_it_is_sent),
         cmocka_unit_test(test_leave__nothing_is_taken_that_would_be_lost),
+        cmocka_unit_test(test_return__what_was_kept_is_as_old_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
