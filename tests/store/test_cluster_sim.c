@@ -121,17 +121,19 @@ static void note_claim(world *w, const executor *e, asker *a) {
     }
 }
 
+/** Whether its claim lasts: neither it nor its life has passed, and the directory knows of it. */
+static bool is_sure(const world *w, const executor *e, const asker *a) {
+    return a->claim.claimed && a->sure_ns > w->now_ns && a->sure_life == e->generation &&
+           a->sure_directory == w->directories;
+}
+
 /** Two may compute only when a lease or a claim has passed, or the directory has forgotten it. */
 static void compute_alone(world *w, const executor *e, int name) {
-    const asker *mine = &e->askers[name];
-    bool known = mine->claim.claimed && mine->sure_directory == w->directories;
-    for (int i = 0; i < w->count && known; i++) {
+    for (int i = 0; i < w->count && is_sure(w, e, &e->askers[name]); i++) {
         const executor *other = &w->executors[i];
         const asker *a = &other->askers[name];
-        bool sure = a->sure_ns > w->now_ns && a->sure_life == other->generation &&
-                    a->sure_directory == w->directories;
-        if (other != e && other->alive && a->on && a->claim.claimed &&
-            a->doing == CBI_CLAIM_COMPUTE && sure) {
+        if (other != e && other->alive && a->on && a->doing == CBI_CLAIM_COMPUTE &&
+            is_sure(w, other, a)) {
             violate(w, "e%d computes %s beside e%d", e->index, names[name], other->index);
         }
     }
