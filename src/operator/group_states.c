@@ -413,13 +413,25 @@ typedef struct big_states {
     bool large; /* states stay in the table, whose keys are in no run */
     bool table; /* there is one */
     /* the merge: the group that is added up */
-    uint8_t *key; /* its key and display, in s.rest */
+    uint8_t *key; /* its key and display, in s.rest; large ones in `room` */
     size_t key_room;
+    cbi_room room;
     uint32_t key_bytes;
     uint64_t first;
     uint64_t *state;
     bool any;
 } big_states;
+
+/* Room for a key with its columns, or for a row; what was there is lost. The runs are open. */
+static cb_status need_key_room(big_states *b, size_t bytes, cb_error *err) {
+    if (CBI_LIKELY(bytes <= b->key_room))
+        return CB_OK;
+    b->key_room = 0;
+    CB_TRY(cbi_room_need(&b->room, b->s.w->job, b->runs.table.runs, bytes, err));
+    b->key = b->room.bytes;
+    b->key_room = b->room.size;
+    return CB_OK;
+}
 
 /* The table's states -> runs. */
 static cb_status flush_to_runs(big_states *b, cb_error *err) {
@@ -435,11 +447,9 @@ static cb_status flush_to_runs(big_states *b, cb_error *err) {
             display = (size_t)(cbi_varint_get(at, &bytes) - at) + bytes;
         }
         /* a row needs to lie in one piece: over the state of another one that is done with */
-        uint8_t *row = b->key, *p = row;
         size_t bytes = display + state_row_bytes(g);
-        if (bytes > b->key_room)
-            return cbi_fail_bytes(err, CB_EBUDGET, bytes, b->key_room,
-                                  "a key of %u bytes with its columns does not fit", e->key_bytes);
+        CB_TRY(need_key_room(b, bytes, err));
+        uint8_t *row = b->key, *p = row;
         cbi_store_u32(p, GROUP_STATE_BIT);
         memcpy(p + 4, e->key + e->key_bytes + 4, display);
         p += 4 + display;
@@ -527,10 +537,7 @@ static cb_status merged_record(void *ctx, const cbi_stored *record, cb_error *er
         size_t display = !s->g->display
                              ? 0
                              : (size_t)(r.payload.display - record->row) + r.payload.display_bytes;
-        if (record->key_bytes + display > b->key_room)
-            return cbi_fail_bytes(err, CB_EBUDGET, record->key_bytes + display, b->key_room,
-                                  "a key of %u bytes with its columns does not fit",
-                                  record->key_bytes);
+        CB_TRY(need_key_room(b, record->key_bytes + display, err));
         memcpy(b->key, record->key, record->key_bytes);
         memcpy(b->key + record->key_bytes, record->row, display);
         memset(b->state, 0, s->g->aggs->state_bytes);
@@ -586,6 +593,7 @@ static cb_status states_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_err
         status = cbi_runs_merge(&b.runs, merged_record, &b, err);
     if (status == CB_OK && b.spilled)
         status = end_group(&b, err);
+    cbi_room_give(&b.room, w->job);
     cbi_runs_close(&b.runs);
     return status;
 }

@@ -99,6 +99,17 @@ class Tight(h.Case):
                 want = want or self.read("out")
                 self.assertSameBytes(self.read("out"), want)
 
+    def test_keys_larger_than_what_a_worker_has_are_put_together_in_pages(self):
+        """Keys of a megabyte, some of them in one partition by chance, which is then more than its worker has room for."""
+        source = self.write("in.csv", b"k,v\n" + b"".join(b"%06d%s,%d\n" % (n % 25, b"k" * h.MIB, n) for n in range(50)))
+        words = ["-k", "k", "--sorted-output", "count()", "sum(v)", source]
+        want = h.carbide("group", *words, "-S", "1G")
+        self.assertEnded(want, 0)
+        for memory in ("32M", "36M", "40M"):  # two workers' keys may still want more
+            result = h.carbide("group", *words, "-S", memory, "-j", "1")
+            self.assertEnded(result, 0)
+            self.assertSameBytes(result.out, want.out)
+
     def test_the_least_budget_that_is_named_for_a_compressed_input_will_do(self):
         plain = self.table(60_000)
         for end, tool in (("zst", ["zstd", "-qc1"]), ("gz", ["gzip", "-c"]), ("lz4", ["lz4", "-qcB4"])):
