@@ -26,6 +26,7 @@ enum {
     DECODER_CODE_BYTES = 512 * 1024,
     USABLE_MIN = 2 << 20,
     USABLE_SPARE = 1 << 19,
+    BUDGET_SPARE = 128 << 10,
     SIDES_USABLE = 6 << 20,
     DIVIDES_LEAST = 2 << 20, /* the pieces' segments take more than they bring where it is less */
     CHUNK_MAX = 1 << 20,
@@ -276,11 +277,17 @@ static bool size_for(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
            size_with(job, threads, CBI_IO_THREADS_LEAST, z);
 }
 
+/* The next run may start with a little more resident, and still has to find a plan. */
+static bool size_roomy(const cbi_job *job, unsigned threads, cbi_job_sizes *z) {
+    cbi_job_sizes less = {.budget = z->budget - BUDGET_SPARE};
+    return size_for(job, threads, &less) && size_for(job, threads, z) &&
+           z->usable >= USABLE_MIN + USABLE_SPARE;
+}
+
 static uint64_t least_budget(const cbi_job *job, uint64_t from, unsigned threads, double pages) {
     cbi_job_sizes z = {.budget = cbi_round_up(from, CBI_MIB)};
     while (z.budget < (uint64_t)1 << 42 &&
-           (!size_for(job, threads, &z) || z.usable < USABLE_MIN + USABLE_SPARE ||
-            (double)z.segments * (double)z.segment < pages))
+           (!size_roomy(job, threads, &z) || (double)z.segments * (double)z.segment < pages))
         z.budget = cbi_round_up(z.budget + (z.budget < 256 * CBI_MIB ? 1 : z.budget / 64), CBI_MIB);
     return z.budget;
 }

@@ -40,6 +40,7 @@ enum {
     DECODER_CODE_BYTES = 512 * 1024,
     USABLE_MIN = 2 << 20,   /* below that nothing is left for rows */
     USABLE_SPARE = 1 << 19, /* the next run may start with a little more resident */
+    BUDGET_SPARE = 128 << 10,
     CHUNK_MAX = 1 << 20,
     CHUNK_MIN = 32 << 10,
     RANGES_MAX = 4096,
@@ -299,6 +300,13 @@ static bool plan_for(const cb_sort *s, unsigned threads, sort_sizes *z) {
     return fits;
 }
 
+/* A plan for a run that starts with a little more resident, too. */
+static bool plan_roomy(const cb_sort *s, unsigned threads, sort_sizes *z) {
+    sort_sizes less = {.budget = z->budget - BUDGET_SPARE};
+    return plan_for(s, threads, &less) && plan_for(s, threads, z) &&
+           z->usable >= USABLE_MIN + USABLE_SPARE;
+}
+
 /* The smallest budget from `from` on that has a plan with `pages` bytes of page memory for one
  * thread. */
 static uint64_t least_budget(const cb_sort *s, uint64_t from, unsigned threads, double pages) {
@@ -306,8 +314,7 @@ static uint64_t least_budget(const cb_sort *s, uint64_t from, unsigned threads, 
      * tried. */
     sort_sizes z = {.budget = cbi_round_up(from, CBI_MIB)};
     while (z.budget < (uint64_t)1 << 42 &&
-           (!plan_for(s, threads, &z) || z.usable < USABLE_MIN + USABLE_SPARE ||
-            (double)z.segments * (double)z.segment < pages))
+           (!plan_roomy(s, threads, &z) || (double)z.segments * (double)z.segment < pages))
         z.budget = cbi_round_up(z.budget + (z.budget < 256 * CBI_MIB ? 1 : z.budget / 64), CBI_MIB);
     return z.budget;
 }
