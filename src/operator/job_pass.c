@@ -108,6 +108,8 @@ cb_status cbi_job_give_way(void *ctx, cb_error *err) {
         pass->strapped = true;
         for (; status == CB_OK && pass->next_load > pass->next; pass->next_load--)
             status = unload_part(pass, pass->next_load - 1, err);
+        if (status == CB_OK && pass->next_load < pass->count) /* its giants may have come alone */
+            status = unload_part(pass, pass->next_load, err);
         if (status == CB_OK)
             status =
                 cbi_partitions_make_room(pass->parts, pass->next - 1, job->sizes.segments, err);

@@ -28,6 +28,7 @@
 
 static const uint64_t ms = 1000000;
 enum { TICK_MS = 100, BEAT_MS = 500, AGAIN_MS = 200, BRIEFLY_MS = 500, WISHES_MAX = 512 };
+enum { GRAVES_SHARE = 32 /* of what storage may have, for removals to be told */ };
 
 /* ---- wishes ---- */
 
@@ -719,7 +720,8 @@ cb_status cbi_copies_create(cb_server *s, const cb_executor_entry *entry, cbi_co
                                    .wall_ms = cbi_sys_time_ns() / ms,
                                    .now_ns = cbi_sys_clock_ns(),
                                    .silent = true,
-                                   .room_bytes = entry->memory_max};
+                                   .room_bytes = entry->memory_max,
+                                   .graves_bytes_max = entry->memory_max / GRAVES_SHARE + 1};
     cb_status status = cbi_replica_create(&o, &cp->machine, err);
     if (status != CB_OK) {
         cbi_copies_destroy(cp);

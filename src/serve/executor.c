@@ -96,6 +96,20 @@ cb_status cbi_executor_prepare(cb_server *s, const cb_server_options *o, cb_erro
     return CB_OK;
 }
 
+static void hear_of(void *ctx, const cb_block_status *b, cb_level level, uint32_t readers) {
+    (void)level;
+    (void)readers;
+    cbi_server_heard_of(ctx, b->generation);
+}
+
+/* Blocks that were kept have generations of a clock that may have been ahead of today's. */
+static void hear_of_kept(cb_server *s) {
+    uint64_t at = 0;
+    do {
+        cbi_blocks_walk(s->blocks, &at, CBI_ENTRY_BYTES, CBI_STREAM_BYTES, hear_of, s);
+    } while (at != 0);
+}
+
 cb_status cbi_executor_enter(cb_server *s, const cb_server_options *o, cb_error *err) {
     char address[CBI_SYS_ADDRESS_MAX + 16];
     if (!cbi_server_is_executor(s)) {
@@ -121,6 +135,7 @@ cb_status cbi_executor_enter(cb_server *s, const cb_server_options *o, cb_error 
     (void)snprintf(s->me.name, sizeof s->me.name, "%s", entry.name);
     (void)snprintf(s->me.address, sizeof s->me.address, "%s", entry.address);
     s->me.generation = generation;
+    hear_of_kept(s);
     CB_TRY(cbi_copies_create(s, &entry, &s->copies, err));
     return cbi_copies_start(s->copies, err);
 }

@@ -23,16 +23,17 @@ typedef struct cbi_replica_options {
     uint64_t now_ns;                /* the same moment by the clock of events; may be 0 */
     uint64_t room_bytes;            /* for blocks, its own and copies for others */
     uint32_t blocks_max;            /* 2^20 */
-    uint32_t graves_max;  /* removals that are remembered: 16,384; more, up to blocks_max, while
-                             somebody who is there has not heard of them */
-    uint32_t mending_max; /* blocks that are looked after at the same time: 32 */
-    uint64_t answer_ns;   /* how long a copy may take: 30 s */
-    uint64_t retry_ns;    /* first pause after a failure, doubled up to 32-fold: 500 ms */
-    uint64_t grace_ns;    /* after it entered: nobody is missed yet. Longer than leases: 6 s */
-    uint64_t settle_ns;   /* a block this young is not looked after yet: 2 s */
-    uint64_t audit_ns;    /* every block is looked at once in so long: 10 min */
-    uint64_t grave_ns;    /* how long a removal is remembered: 24 h */
-    uint32_t sweep_max;   /* after a death, buckets of blocks that a step looks at: 1,024 */
+    uint32_t graves_max; /* removals that are remembered: 16,384; more, up to blocks_max, while
+                            somebody who is there has not heard of them */
+    uint64_t graves_bytes_max; /* and while all of them take less: no limit */
+    uint32_t mending_max;      /* blocks that are looked after at the same time: 32 */
+    uint64_t answer_ns;        /* how long a copy may take: 30 s */
+    uint64_t retry_ns;         /* first pause after a failure, doubled up to 32-fold: 500 ms */
+    uint64_t grace_ns;         /* after it entered: nobody is missed yet. Longer than leases: 6 s */
+    uint64_t settle_ns;        /* a block this young is not looked after yet: 2 s */
+    uint64_t audit_ns;         /* every block is looked at once in so long: 10 min */
+    uint64_t grave_ns;         /* how long a removal is remembered: 24 h */
+    uint32_t sweep_max;        /* after a death, buckets of blocks that a step looks at: 1,024 */
     bool silent; /* CBI_REPLICA_REPORT is not wanted: the directory is told by somebody else */
 } cbi_replica_options;
 

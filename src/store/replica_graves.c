@@ -10,8 +10,8 @@
  *
  * The last graves_max of them are remembered, and beyond that those that somebody who is there has
  * still to hear of: a client removes faster than others are told, and what nobody tells them would
- * come back from them. So there are no more of them than there were blocks, and at most as many as
- * blocks are tracked.
+ * come back from them. Those are at most as many as blocks are tracked, and take no more memory
+ * than graves_bytes_max: who asks for removals names what he likes, and a peer may never answer.
  */
 #include <string.h>
 
@@ -78,10 +78,15 @@ bool cbi_replica_is_buried(const cbi_replica *r, const char *name, uint64_t gene
     return cbi_graves_cover(r, name, generation);
 }
 
+static size_t bytes_of(const char *name) {
+    return sizeof(cbi_grave) + strlen(name) + 1;
+}
+
 static void remove_grave(cbi_replica *r, cbi_grave *g) {
     *find(r, g->kind, g->number, g->name) = g->chain;
     *ring_at(r, g->sequence) = NULL;
     r->grave_count--;
+    r->grave_bytes -= bytes_of(g->name);
     cbi_replica_retire(r, g);
 }
 
@@ -123,11 +128,23 @@ static bool grow_ring(cbi_replica *r) {
     return true;
 }
 
-/** For one more. */
+static uint64_t remembered(const cbi_replica *r) {
+    return r->grave_next - r->grave_first;
+}
+
+static bool may_be_more(const cbi_replica *r) {
+    return r->options.graves_bytes_max == 0 || r->grave_bytes < r->options.graves_bytes_max;
+}
+
+/** For one more. What is too many goes by twos: whoever was the last to hear may leave a million.
+ */
 static void make_room(cbi_replica *r) {
-    while (r->grave_next - r->grave_first >= r->options.graves_max) {
-        bool wanted = !oldest_is_told(r);
-        if (wanted && (r->grave_next - r->grave_first < r->ring_size || grow_ring(r))) {
+    for (unsigned gone = 0; remembered(r) >= r->options.graves_max; gone++) {
+        bool wanted = !oldest_is_told(r) && may_be_more(r);
+        if (wanted && (remembered(r) < r->ring_size || grow_ring(r))) {
+            return;
+        }
+        if (gone >= 2 && remembered(r) < r->ring_size) {
             return;
         }
         advance(r);
@@ -144,8 +161,7 @@ cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *a
     if (old != NULL && old->generation >= event->generation) {
         return CB_OK;
     }
-    size_t bytes = strlen(name) + 1;
-    cbi_grave *g = cbi_calloc(1, sizeof *g + bytes);
+    cbi_grave *g = cbi_calloc(1, bytes_of(name));
     if (g == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory to remember a removal.");
     }
@@ -159,7 +175,8 @@ cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *a
                      .heard_ns = r->now_ns,
                      .sequence = r->grave_next++,
                      .hash = hash_of(event->grave, number, name)};
-    memcpy(g->name, name, bytes);
+    memcpy(g->name, name, strlen(name) + 1);
+    r->grave_bytes += bytes_of(name);
     *ring_at(r, g->sequence) = g;
     *find(r, g->kind, number, name) = g;
     r->grave_count++;
@@ -168,9 +185,10 @@ cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *a
 }
 
 void cbi_graves_expire(cbi_replica *r) {
-    while (r->grave_first < r->grave_next) {
+    enum { A_STEP = 4096 };
+    for (unsigned gone = 0; gone < A_STEP && r->grave_first < r->grave_next; gone++) {
         const cbi_grave *g = *ring_at(r, r->grave_first);
-        bool many = r->grave_next - r->grave_first > r->options.graves_max && oldest_is_told(r);
+        bool many = remembered(r) > r->options.graves_max && oldest_is_told(r);
         if (g != NULL && r->now_ns - g->heard_ns < r->options.grave_ns && !many) {
             break;
         }

@@ -119,7 +119,7 @@ struct cbi_replica {
     uint64_t ring_size;
     cbi_grave **grave_buckets;
     size_t grave_bucket_count;
-    uint64_t grave_first, grave_next, grave_count, graves_lost;
+    uint64_t grave_first, grave_next, grave_count, grave_bytes, graves_lost;
     /* what is freed when the next step begins: actions refer to it until then */
     void *retired;
     /* this step's */

@@ -243,6 +243,10 @@ static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
     assert_ok(kit_put(x.client, "y", CB_LEVEL_DISK_ONLY, 2, 1000));
     assert_ok(cb_client_keep(x.client, "x", NULL));
     assert_ok(cb_client_keep(x.client, "y", NULL));
+    const uint64_t ahead = cbi_server_generation(x.a.server) + (UINT64_C(1) << 40);
+    cbi_server_heard_of(x.a.server, ahead); /* from one whose clock is */
+    assert_ok(kit_put(x.client, "z", CB_LEVEL_DISK_ONLY, 3, 1000));
+    assert_ok(cb_client_keep(x.client, "z", NULL));
     const cb_block_status was = status_of(&x.a, "x"), other = status_of(&x.a, "y");
     assert_true(was.generation != 0);
     cb_client_close(x.client);
@@ -254,6 +258,9 @@ static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
     kit_check(x.client, "x", 1, 1000);
     assert_int_equal(drop(&x, "y", other.generation), CB_ENOTFOUND); /* and after */
     assert_int_equal(drop(&x, "x", was.generation), CB_ENOTFOUND);
+    const uint64_t later = cbi_server_generation(x.a.server);
+    assert_true(later > status_of(&x.a, "z").generation && later > ahead);
+    assert_int_equal(drop(&x, "z", later), CB_ENOTFOUND); /* by who removes it now */
     cb_client_close(x.client);
     kit_close(&x.a);
     kit_folder_end(&x.a);

@@ -490,6 +490,33 @@ static void test_replica__a_removal_is_remembered_until_all_have_heard_of_it(voi
     cbi_replica_destroy(k.r);
 }
 
+static void test_replica__removals_nobody_hears_of_take_no_more_than_their_share(void **state) {
+    (void)state;
+    kit k;
+    cbi_replica_figures f;
+    char name[32];
+    const cbi_replica_options options = {.name = "me",
+                                         .host = "h0",
+                                         .rack = "r0",
+                                         .wall_ms = 1000,
+                                         .now_ns = SECOND,
+                                         .room_bytes = 1000,
+                                         .blocks_max = 1024,
+                                         .graves_max = 4,
+                                         .graves_bytes_max = 2000};
+    k = (kit){.now_ns = SECOND};
+    assert_ok(cbi_replica_create(&options, &k.r, NULL));
+    settle(&k); /* others are there, and never answer */
+    for (int i = 0; i < 1000; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        bury(&k, CBI_GRAVE_BLOCK, name, 0, 5);
+    }
+    cbi_replica_figures_get(k.r, &f);
+    assert_in_range(f.graves, 5, 40);
+    assert_int_equal(f.graves + f.graves_lost, 1000);
+    cbi_replica_destroy(k.r);
+}
+
 static void test_replica__generations_are_larger_than_all_that_were_heard_of(void **state) {
     (void)state;
     kit k, other;
@@ -754,6 +781,7 @@ int main(void) {
         cmocka_unit_test(test_replica__an_answer_to_one_life_is_none_to_the_next),
         cmocka_unit_test(test_replica__removals_that_are_too_many_are_counted),
         cmocka_unit_test(test_replica__a_removal_is_remembered_until_all_have_heard_of_it),
+        cmocka_unit_test(test_replica__removals_nobody_hears_of_take_no_more_than_their_share),
         cmocka_unit_test(test_replica__generations_are_larger_than_all_that_were_heard_of),
         cmocka_unit_test(test_replica__a_sender_that_began_anew_has_no_copy),
         cmocka_unit_test(test_replica__an_answer_about_a_block_that_has_gone_is_none),
