@@ -30,12 +30,12 @@ typedef struct cb_channels_options {
     uint64_t limit_bytes; /**< of all files together; 0 = none */
     cb_codec codec;       /**< CB_CODEC_NONE needs no memory */
     unsigned io_threads;  /**< at most 8; 0 = 2 */
-    bool no_threads;      /**< Who writes or reads moves the bytes. With page_cache that is sooner
-                             done than handed over; CB_CODEC_NONE only. */
     bool allow_memory_fs; /**< temporary space on a memory file system is refused otherwise */
     bool page_cache;      /**< Files are written and read through the kernel's page cache and stay
                              in it while there is room; otherwise past it, which memory that is
                              measured from outside wants. */
+    bool no_threads;      /**< Who writes or reads moves the bytes. With page_cache that is sooner
+                             done than handed over; CB_CODEC_NONE only. */
 } cb_channels_options;
 
 /** CB_EINVAL; CB_EBUDGET: the pool has no run of segments for compressing; CB_ENOMEM; CB_ETHREAD;

@@ -28,7 +28,7 @@ final class RecordBatch {
   private final long address;
   private final int capacity;
   private int used;
-  private long records; // since all that was in memory left it
+  private long records; // since this batch last asked for a spill
 
   RecordBatch(long handle, CarbideMemory memory, CarbideSettings settings) {
     ByteBuffer idle = IDLE.poll();

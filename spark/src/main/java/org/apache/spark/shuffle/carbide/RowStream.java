@@ -124,8 +124,9 @@ final class RowStream extends DeserializationStream {
     buffer = to;
     at = 0;
     end = left;
+    int most = Math.max(BUFFER_BYTES, bytes); // behind a giant row no further, so that there is one such array at most
     while (end < bytes) {
-      int got = in.read(buffer, end, buffer.length - end);
+      int got = in.read(buffer, end, most - end);
       if (got < 0) {
         return false;
       }
