@@ -402,7 +402,7 @@ class Cluster(unittest.TestCase):
         b.send_signal(signal.SIGSTOP)  # it hears of it when it is back
         try:
             self.assertEqual(a.peer.ask("CARBIDE.REMOVE", "DATASET", 5), b"+OK")
-            self.assertEqual(self.here(a, "rdd_5_0", "rdd_5_2"), 0)
+            self.wait("it is gone here, behind who still reads it", lambda: self.here(a, "rdd_5_0", "rdd_5_2") == 0)
         finally:
             b.send_signal(signal.SIGCONT)
         self.wait("the data set is gone", lambda: self.here(b, "rdd_5_1", "rdd_5_2", "rdd_5_3") == 0)
