@@ -73,9 +73,10 @@ CB_API CB_MUST_USE cb_status cb_shuffle_append(cb_shuffle *shuffle, const void *
                                                cb_error *err);
 
 /**
- * Everything in memory goes to disk, and its bytes back to the parent: *released, 0 when there was
- * nothing or a write has begun. Any thread, also while others are inside; waits for them, but not
- * while they are in the parent's functions. Acquires nothing.
+ * Everything in memory goes to disk, and its bytes back to the parent: *released, with what other
+ * threads gave back meanwhile (a spill of theirs, the end of a write); 0 when there was nothing.
+ * Any thread, also while others are inside; waits for them, but not while they are in the parent's
+ * acquire. Not from the parent's release. Acquires nothing.
  */
 CB_API CB_MUST_USE cb_status cb_shuffle_spill(cb_shuffle *shuffle, uint64_t *released,
                                               cb_error *err);

@@ -52,6 +52,7 @@ static void parent_release(void *ctx, cb_mode mode, uint64_t bytes) {
     cb_shuffle *s = ctx;
     atomic_fetch_sub(&s->drawn, bytes);
     s->parent.release(s->parent.ctx, mode, bytes);
+    atomic_fetch_add(&s->returned, bytes);
 }
 
 /* ---- create and destroy ---- */
@@ -212,13 +213,18 @@ void cbi_shuffle_free_pages(cb_shuffle *s, cbi_shuffle_page *pages) {
 /** The older half of what is packed goes to disk, if it is worth it, and back to the parent. */
 static cb_status spill_older_half(cb_shuffle *s, bool *done, cb_error *err);
 
-/** Has anybody given pages back since *seen? Waits for who is about to: another thread may have
- * taken all there were, and what it has not given back yet nobody can draw. */
-static bool is_more_free(cb_shuffle *s, uint64_t *seen) {
-    cbi_mutex_lock(&s->lock);
+/** [locked] Until nobody gives pages back: another thread may have taken all there were, and what
+ * it has not given back yet nobody can draw. */
+static void wait_for_freed(cb_shuffle *s) {
     while (s->freeing > 0) {
         cbi_cond_wait(&s->freed, &s->lock);
     }
+}
+
+/** Has anybody given pages back since *seen? Waits for who is about to. */
+static bool is_more_free(cb_shuffle *s, uint64_t *seen) {
+    cbi_mutex_lock(&s->lock);
+    wait_for_freed(s);
     bool more = s->frees != *seen;
     *seen = s->frees;
     cbi_mutex_unlock(&s->lock);
@@ -470,11 +476,12 @@ static cb_status spill_to_run(cb_shuffle *s, uint32_t last, cb_error *err) {
 }
 
 cb_status cb_shuffle_spill(cb_shuffle *s, uint64_t *released, cb_error *err) {
+    uint64_t before = atomic_load(&s->returned); /* what comes back while this waits counts */
     cbi_mutex_lock(&s->lock);
     cb_status status = CB_OK;
     cbi_shuffle_page *pages = NULL;
-    uint64_t bytes = s->page_total;
     if (s->page_total > 0 && !s->written && s->failure.status == CB_OK) {
+        uint64_t bytes = s->page_total;
         status = spill_to_run(s, ALL_PAGES, &s->failure);
         if (status == CB_OK) {
             pages = take_pages(s);
@@ -482,15 +489,15 @@ cb_status cb_shuffle_spill(cb_shuffle *s, uint64_t *released, cb_error *err) {
         } else if (err != NULL) {
             *err = s->failure;
         }
+    } else {
+        wait_for_freed(s);
     }
     cbi_mutex_unlock(&s->lock);
     CB_TRY(status);
-    if (pages == NULL) {
-        *released = 0;
-        return CB_OK;
+    if (pages != NULL) {
+        cbi_shuffle_free_pages(s, pages);
     }
-    cbi_shuffle_free_pages(s, pages);
-    *released = bytes;
+    *released = atomic_load(&s->returned) - before;
     return CB_OK;
 }
 

@@ -241,7 +241,7 @@ struct cb_shuffle {
     unsigned freeing; /* threads that give pages back just now */
     uint64_t frees;   /* times that was done */
     cbi_cond freed;
-    _Atomic uint64_t drawn, drawn_peak;
+    _Atomic uint64_t drawn, drawn_peak, returned; /* bytes of the parent; given back, ever */
     _Atomic uint64_t spilled_bytes, spill_bytes, spills;
     cbi_phases phases;
 };

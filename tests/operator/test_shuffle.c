@@ -2,10 +2,13 @@
 /* A map task's output comes back as it went in, whatever the parent gives, in any framing. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "operator/shuffle_private.h"
@@ -316,6 +319,78 @@ static void another_thread_may_spill_at_any_moment(void **state) {
     assert_int_equal(atomic_load(&parent.used), 0);
 }
 
+/** A parent in whose release one thread stays until another has asked for a spill, and waits or has
+ * its answer. */
+typedef struct slow_source {
+    source bytes; /* first: it is what source_acquire() takes */
+    cb_shuffle *shuffle;
+    bool armed;
+    pthread_t thread;
+    _Atomic int asking; /* the thread's number */
+    _Atomic bool answered;
+    cb_status status;
+    uint64_t heard;
+} slow_source;
+
+static void *ask_for_a_spill(void *ctx) {
+    slow_source *slow = ctx;
+    cb_error err;
+    atomic_store(&slow->asking, (int)syscall(SYS_gettid));
+    slow->status = cb_shuffle_spill(slow->shuffle, &slow->heard, &err);
+    atomic_store(&slow->answered, true);
+    return NULL;
+}
+
+static bool sleeps(int thread) {
+    char path[64], text[256] = "";
+    (void)snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+    FILE *file = fopen(path, "re");
+    size_t count = file != NULL ? fread(text, 1, sizeof text - 1, file) : 0;
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    text[count] = 0;
+    const char *end = strrchr(text, ')');
+    return end != NULL && strncmp(end, ") S", 3) == 0;
+}
+
+static void slow_release(void *ctx, cb_mode mode, uint64_t bytes) {
+    slow_source *slow = ctx;
+    if (slow->armed) {
+        slow->armed = false;
+        assert_int_equal(pthread_create(&slow->thread, NULL, ask_for_a_spill, slow), 0);
+        int thread;
+        do {
+            (void)sched_yield();
+            thread = atomic_load(&slow->asking);
+        } while (!atomic_load(&slow->answered) && (thread == 0 || !sleeps(thread)));
+    }
+    source_release(ctx, mode, bytes);
+}
+
+/** Spark would go on to the next, or to a refusal, though the bytes are there in a moment. */
+static void who_asks_while_pages_are_given_back_hears_of_them(void **state) {
+    (void)state;
+    slow_source slow = {.bytes = {.limit = 1 << 20}};
+    cb_shuffle_options o = options_of(&slow.bytes, 10, CB_SHUFFLE_LZ4_BLOCK);
+    o.parent = (cb_parent){source_acquire, slow_release, &slow};
+    cb_error err;
+    uint64_t released;
+    assert_ok(cb_shuffle_create(&o, &slow.shuffle, &err));
+    assert_ok(append(slow.shuffle, 1000, 10, &err));
+    slow.armed = true;
+    assert_ok(cb_shuffle_spill(slow.shuffle, &released, &err));
+    assert_false(slow.armed);
+    assert_int_equal(pthread_join(slow.thread, NULL), 0);
+    assert_ok(slow.status);
+    assert_true(released > 0);
+    assert_true(slow.heard > 0);
+    assert_ok(cb_shuffle_spill(slow.shuffle, &released, &err));
+    assert_int_equal(released, 0);
+    cb_shuffle_destroy(slow.shuffle);
+    assert_int_equal(atomic_load(&slow.bytes.used), 0);
+}
+
 static void crc32c_is_the_one_of_the_books(void **state) {
     (void)state;
     source parent = {.limit = 1 << 20};
@@ -368,6 +443,7 @@ int main(void) {
         cmocka_unit_test(a_parent_with_nothing_is_a_refusal),
         cmocka_unit_test(what_cannot_be_in_a_batch_is_refused),
         cmocka_unit_test(another_thread_may_spill_at_any_moment),
+        cmocka_unit_test(who_asks_while_pages_are_given_back_hears_of_them),
         cmocka_unit_test(adler32_is_that_of_zlib),
         cmocka_unit_test(crc32c_is_the_one_of_the_books),
     };

@@ -16,6 +16,9 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.apache.spark.TaskKilledException;
 import org.apache.spark.executor.TaskMetrics;
 import org.apache.spark.scheduler.MapStatus;
@@ -312,6 +315,9 @@ public final class Cases {
                 f.checkChecksums("ADLER32");
             }
         });
+        if (Writers.wanted()) { // Spark's own asks for a name, and another, until it has one on a disk that there is
+            cases.put("aDiskThatIsLostTakesNoSpills", Cases::lostDisk);
+        }
         cases.put("spillFilesAreDeletedWhenStoppingAfterError", () -> {
             try (Fixture f = new Fixture(small).open()) {
                 int[] left = {5000};
@@ -357,6 +363,22 @@ public final class Cases {
         });
     }
 
+    /** Of eight disks, one that has none of the files that the task commits. */
+    private static void lostDisk() throws Exception {
+        List<Tuple2<Object, Object>> records = random(30000, 300);
+        String disks = IntStream.range(0, 8).mapToObj(i -> "$folder/disk" + i).collect(Collectors.joining(","));
+        try (Fixture f = new Fixture("spark.local.dir=" + disks, "spark.memory.offHeap.size=4m", "spark.buffer.pageSize=128k")) {
+            List<File> used = Stream.of("data", "index", "checksum.ADLER32")
+                .map(end -> f.env.blockManager().diskBlockManager().getFile("shuffle_" + f.dependency.shuffleId() + "_0_0." + end))
+                .map(file -> file.getParentFile().getParentFile()).collect(Collectors.toList());
+            File lost = Arrays.stream(f.env.blockManager().diskBlockManager().localDirs()).filter(disk -> !used.contains(disk)).findFirst().get();
+            that(lost.delete(), "a disk is lost");
+            f.open().write(records.iterator());
+            same(counted(records), counted(f.records()), "records");
+            that(f.task.taskMetrics().diskBytesSpilled() > 0, "disk spilled to");
+        }
+    }
+
     // ---- checksums ----
 
     private void ofChecksums() {
@@ -388,9 +410,22 @@ public final class Cases {
                 });
             }
         });
-        cases.put("rowBasedChecksumsAreSparks", Cases::rowBasedChecksums);
+        cases.put("rowBasedChecksumsAreSparks", () -> rowBasedChecksums("org.apache.spark.shuffle.checksum.OutputStreamRowBasedChecksum",
+            numbered(500), null, "ADLER32"));
+        cases.put("rowBasedChecksumsOfRowsAreSparks", () -> {
+            List<Tuple2<Object, Object>> rows = new ArrayList<>();
+            for (int i = 0; i < 500; i++) {
+                byte[] bytes = new byte[24 + 8 * (i % 5)];
+                Arrays.fill(bytes, 8, bytes.length, (byte) (i * 31));
+                UnsafeRow row = new UnsafeRow(ROW_FIELDS);
+                row.pointTo(bytes, bytes.length);
+                rows.add(new Tuple2<>(i, row));
+            }
+            rowBasedChecksums("org.apache.spark.sql.catalyst.expressions.UnsafeRowChecksum", rows, rowSerializer());
+        });
         cases.put("rowsAreReadAsBySpark", Cases::rowsAreReadAsBySpark);
         cases.put("rowsThatAreCutOffAreFound", Cases::rowsThatAreCutOffAreFound);
+        cases.put("fewRowsAreReadToLittleAndNothingIsHeldBehindTheLast", Cases::whatRowsAreReadTo);
         cases.put("sparksReaderFindsOurSerializerForRowsAlone", Cases::serializerOfRows);
     }
 
@@ -497,6 +532,36 @@ public final class Cases {
         throwing(IOException.class, () -> new RowStream(new InPieces(bytes, 5), ROW_FIELDS).asKeyValueIterator());
     }
 
+    private static int held(RowStream stream) throws Exception {
+        int bytes = 0;
+        for (String name : new String[] {"buffer", "other"}) {
+            java.lang.reflect.Field field = RowStream.class.getDeclaredField(name);
+            field.setAccessible(true);
+            byte[] buffer = (byte[]) field.get(stream);
+            bytes += buffer != null ? buffer.length : 0;
+        }
+        return bytes;
+    }
+
+    private static void whatRowsAreReadTo() throws Exception {
+        int[] few = new int[60];
+        int[] many = new int[6000];
+        Arrays.fill(few, 56);
+        Arrays.fill(many, 56);
+        for (int[] sizes : new int[][] {{}, {24}, few, many, {24, 1 << 20, 24}}) {
+            RowStream stream = new RowStream(new InPieces(rowsOfSizes(sizes), Integer.MAX_VALUE), ROW_FIELDS);
+            scala.collection.Iterator<Tuple2<Object, Object>> rows = stream.asKeyValueIterator();
+            int most = 0;
+            while (rows.hasNext()) {
+                most = Math.max(most, held(stream));
+                rows.next();
+            }
+            that(most <= (sizes.length <= few.length && Arrays.stream(sizes).sum() < 4096 ? 4096 : (32 << 10) + (sizes == many ? 0 : 1 << 20)),
+                most + " bytes for " + sizes.length + " rows");
+            same(0, held(stream), "bytes behind the last row");
+        }
+    }
+
     private static void checksums(String algorithm, int count, String size) throws Exception {
         try (Fixture f = new Fixture("spark.shuffle.checksum.algorithm=" + algorithm, size, "spark.buffer.pageSize=128k").open()) {
             f.write(numbered(count).iterator());
@@ -504,8 +569,9 @@ public final class Cases {
         }
     }
 
-    /** Spark 4.2's checksums of rows whatever their order: the map status has what Spark's own writer gives. */
-    private static void rowBasedChecksums() throws Exception {
+    /** Spark 4.1's checksums of rows whatever their order: the map status has what Spark's own writer gives. */
+    private static void rowBasedChecksums(String type, List<Tuple2<Object, Object>> records, Serializer serializer, Object... arguments)
+        throws Exception {
         java.lang.reflect.Method value;
         try {
             value = MapStatus.class.getMethod("checksumValue");
@@ -513,17 +579,19 @@ public final class Cases {
             System.out.println("this Spark has none");
             return;
         }
-        List<Tuple2<Object, Object>> records = numbered(500);
         long[] values = new long[3];
         for (int i = 0; i < values.length; i++) {
             try (Fixture f = new Fixture()) {
-                Class<?> checksum = Class.forName("org.apache.spark.shuffle.checksum.OutputStreamRowBasedChecksum");
+                Class<?> checksum = Class.forName(type);
                 Object array = java.lang.reflect.Array.newInstance(checksum.getSuperclass(), Fixture.PARTITIONS);
                 for (int p = 0; p < Fixture.PARTITIONS; p++) {
-                    java.lang.reflect.Array.set(array, p, checksum.getConstructor(String.class).newInstance("ADLER32"));
+                    java.lang.reflect.Array.set(array, p, checksum.getConstructors()[0].newInstance(arguments));
                 }
                 org.apache.spark.ShuffleDependency<Object, Object, Object> dependency = Mockito.spy(f.dependency);
                 dependency.getClass().getMethod("rowBasedChecksums").invoke(Mockito.doReturn(array).when(dependency));
+                if (serializer != null) {
+                    Mockito.doReturn(serializer).when(dependency).serializer();
+                }
                 f.handle = new SerializedShuffleHandle<>(f.dependency.shuffleId(), dependency);
                 SortShuffleManager own = i == 0 ? new SortShuffleManager(f.env.conf()) : null;
                 if (own != null) {
@@ -568,6 +636,9 @@ public final class Cases {
             throwing(IllegalStateException.class, () -> CarbideShuffleManager.checkScala("2.12.18"));
             CarbideShuffleManager.checkScala(scala.util.Properties.versionNumberString());
         });
+        if (Writers.wanted()) {
+            cases.put("foldersThatCWouldCallOtherwiseAreLeftToSpark", Cases::namesOfFolders);
+        }
         String[][] theirs = {{"spark.io.compression.codec=snappy"}, {"spark.io.compression.codec=lzf"}, {"spark.io.encryption.enabled=true"},
             {"spark.memory.offHeap.enabled=false"}, {"spark.serializer=org.apache.spark.serializer.JavaSerializer"},
             {"spark.shuffle.carbide.enabled=false"}};
@@ -579,6 +650,31 @@ public final class Cases {
                     same(counted(records), counted(f.records()), "records");
                 }
             });
+        }
+    }
+
+    /** Where the locale is not UTF-8 Java gives a folder whose name is not ASCII other bytes than C would. */
+    private static void namesOfFolders() throws Exception {
+        String locale = System.getProperty("sun.jnu.encoding");
+        File plain = new File("/plain");
+        File other = new File("/gr\u00fc\u00df");
+        try {
+            for (String names : new String[] {"UTF-8", "ISO-8859-1", "ANSI_X3.4-1968"}) {
+                System.setProperty("sun.jnu.encoding", names);
+                that(CarbideNative.means(plain, plain), "ASCII means the same in " + names);
+                same(names.equals("UTF-8"), CarbideNative.means(plain, other), "whether both mean the same in " + names);
+            }
+            if (!locale.equals("UTF-8")) {
+                return; // no such folder can be made here
+            }
+            System.setProperty("sun.jnu.encoding", "ISO-8859-1");
+            List<Tuple2<Object, Object>> records = numbered(1000);
+            try (Fixture f = new Fixture("spark.local.dir=$folder/gr\u00fc\u00df").open(false)) {
+                f.write(records.iterator());
+                same(counted(records), counted(f.records()), "records");
+            }
+        } finally {
+            System.setProperty("sun.jnu.encoding", locale);
         }
     }
 }

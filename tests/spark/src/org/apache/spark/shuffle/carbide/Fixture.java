@@ -65,7 +65,7 @@ final class Fixture implements AutoCloseable {
         conf.set("spark.shuffle.sort.bypassMergeThreshold", "1"); // where it is Spark's writer, the one that spills
         Settings.each(conf::set);
         for (String setting : settings) {
-            conf.set(setting.substring(0, setting.indexOf('=')), setting.substring(setting.indexOf('=') + 1));
+            conf.set(setting.substring(0, setting.indexOf('=')), setting.substring(setting.indexOf('=') + 1).replace("$folder", folder.getPath()));
         }
         spark = new SparkContext(conf);
         spark.setLogLevel("OFF");

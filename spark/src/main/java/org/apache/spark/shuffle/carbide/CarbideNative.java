@@ -5,9 +5,12 @@ import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.ByteBuffer;
+import java.nio.charset.Charset;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import java.util.Arrays;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.errors.SparkCoreErrors;
 
@@ -37,6 +40,7 @@ final class CarbideNative {
   static final int FIGURE_COUNT = 9;
 
   private static final String LIBRARY = "libcarbide_spark.so";
+  private static final int ASCII_END = 0x80;
   private static String failure;
   private static boolean tried;
 
@@ -53,6 +57,13 @@ final class CarbideNative {
       }
     }
     return failure;
+  }
+
+  /** C calls files by UTF-8, Java by what its locale has: do both mean the same files by these names? */
+  static boolean means(File... files) {
+    Charset names = Charset.forName(System.getProperty("sun.jnu.encoding", "UTF-8"));
+    return names.equals(StandardCharsets.UTF_8)
+        || Arrays.stream(files).allMatch(file -> file.getPath().chars().allMatch(c -> c < ASCII_END));
   }
 
   static synchronized boolean isLoaded() {

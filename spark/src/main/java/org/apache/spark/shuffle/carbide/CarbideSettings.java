@@ -19,6 +19,9 @@ final class CarbideSettings {
   final int level;
   final int blockBytes;
   final int checksum;
+  /** Attempts at one task give their files the same names. */
+  final boolean namesShared;
+
   /** What may lie in memory before it must leave, as for Spark's own writer: mostly no limit. */
   final long recordsMost;
   final long bytesMost;
@@ -38,6 +41,7 @@ final class CarbideSettings {
     level = conf.getInt("spark.io.compression.zstd.level", 1);
     blockBytes = (int) conf.getSizeAsBytes("spark.io.compression.lz4.blockSize", "32k");
     checksum = checksumOf(conf);
+    namesShared = conf.getBoolean("spark.shuffle.useOldFetchProtocol", false);
     recordsMost = conf.getInt("spark.shuffle.spill.numElementsForceSpillThreshold", Integer.MAX_VALUE);
     bytesMost = conf.getSizeAsBytes("spark.shuffle.spill.maxSizeInBytesForSpillThreshold", Long.MAX_VALUE);
     refusal = refusalOf(conf);

@@ -178,6 +178,9 @@ public class CarbideShuffleManager extends SortShuffleManager {
     if (refusal == null && context.taskMemoryManager().getTungstenMemoryMode() != MemoryMode.OFF_HEAP) {
       return "its tasks' memory is not off-heap";
     }
+    if (refusal == null && !CarbideNative.means(SparkEnv.get().blockManager().diskBlockManager().localDirs())) {
+      return "its folders' names are not ASCII, and the locale is not UTF-8";
+    }
     return refusal;
   }
 

@@ -104,10 +104,9 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
   }
 
   private void open() throws IOException {
-    File[] folders = SparkEnv.get().blockManager().diskBlockManager().localDirs();
     handle =
         CarbideNative.open(
-            Arrays.stream(folders).map(File::getPath).toArray(String[]::new),
+            folders(),
             lengths.length,
             settings.codec,
             settings.level,
@@ -118,6 +117,13 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
     memory.opened(handle);
     // A task that is killed may end without a stop.
     context.addTaskCompletionListener((TaskCompletionListener) this::ended);
+  }
+
+  /** To spill to: a disk that was lost while Spark ran is none, as long as there is another. */
+  private static String[] folders() {
+    File[] all = SparkEnv.get().blockManager().diskBlockManager().localDirs();
+    File[] sound = Arrays.stream(all).filter(File::canWrite).toArray(File[]::new);
+    return Arrays.stream(sound.length > 0 ? sound : all).map(File::getPath).toArray(String[]::new);
   }
 
   private long append(Iterator<Product2<K, V>> records) throws IOException {
@@ -208,9 +214,7 @@ final class CarbideShuffleWriter<K, V> extends ShuffleWriter<K, V> {
 
   private void ended(TaskContext task) {
     close();
-    // With spark.shuffle.useOldFetchProtocol the attempts at a task have one name for their files.
-    if (task.isInterrupted()
-        && !SparkEnv.get().conf().getBoolean("spark.shuffle.useOldFetchProtocol", false)) {
+    if (task.isInterrupted() && !settings.namesShared) {
       manager.discard(dependency.shuffleId(), mapId);
     }
   }

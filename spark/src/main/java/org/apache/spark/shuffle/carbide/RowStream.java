@@ -16,18 +16,22 @@ import scala.reflect.ClassTag;
 /**
  * The rows in a stream, each {int size, big endian; bytes}. Spark's own stream asks a BufferedInputStream, which takes
  * a lock, for each byte of a size, and copies each row; here rows lie where they were read to. There are two such
- * buffers: what a row lies in is not written to before the next one is asked for, as with Spark's.
+ * buffers: what a row lies in is not written to before the next one is asked for, as with Spark's. A stream of less than
+ * the first one, as most are of a shuffle with many partitions, has no other.
  */
 final class RowStream extends DeserializationStream {
+  private static final int FIRST_BYTES = 4 << 10;
   private static final int BUFFER_BYTES = 16 << 10;
+  private static final int PIECE_BYTES = 256; // less is not worth a read
   private static final int SIZE_BYTES = 4;
   private static final int END = -1;
   private static final boolean LITTLE_ENDIAN = ByteOrder.nativeOrder() == ByteOrder.LITTLE_ENDIAN;
+  private static final byte[] NOTHING = {};
 
   private final InputStream in;
   private final UnsafeRow row;
   private final Tuple2<Object, Object> pair; // Spark's has the key 0, too
-  private byte[] buffer = new byte[BUFFER_BYTES];
+  private byte[] buffer = new byte[FIRST_BYTES];
   private byte[] other;
   private int at;
   private int end;
@@ -95,6 +99,9 @@ final class RowStream extends DeserializationStream {
         throw new EOFException("A stream of rows ends in the size of one.");
       }
       in.close();
+      buffer = NOTHING; // who holds the stream need not hold these; the last row has its own reference
+      other = null;
+      at = end = 0;
       return END;
     }
     int size = Platform.getInt(buffer, Platform.BYTE_ARRAY_OFFSET + at);
@@ -117,15 +124,12 @@ final class RowStream extends DeserializationStream {
 
   /** So many bytes lie side by side from `at` on; false: there are no more. The last row stays where it is. */
   private boolean fill(int bytes) throws IOException {
-    int left = end - at;
-    byte[] to = other != null && other.length >= bytes ? other : new byte[Math.max(BUFFER_BYTES, bytes)];
-    System.arraycopy(buffer, at, to, 0, left);
-    other = buffer;
-    buffer = to;
-    at = 0;
-    end = left;
-    int most = Math.max(BUFFER_BYTES, bytes); // behind a giant row no further, so that there is one such array at most
-    while (end < bytes) {
+    int most = buffer.length;
+    if (other != null || most - at < bytes || most - end < PIECE_BYTES) {
+      most = Math.max(BUFFER_BYTES, bytes); // behind a giant row no further, so that there is one such array at most
+      turn(most);
+    }
+    while (end - at < bytes) {
       int got = in.read(buffer, end, most - end);
       if (got < 0) {
         return false;
@@ -133,6 +137,17 @@ final class RowStream extends DeserializationStream {
       end += got;
     }
     return true;
+  }
+
+  /** What is left goes to the beginning of the other buffer, which has so many bytes at least. */
+  private void turn(int bytes) {
+    int left = end - at;
+    byte[] to = other != null && other.length >= bytes ? other : new byte[bytes];
+    System.arraycopy(buffer, at, to, 0, left);
+    other = buffer;
+    buffer = to;
+    at = 0;
+    end = left;
   }
 
   private final class Rows extends AbstractIterator<Tuple2<Object, Object>> {
