@@ -16,6 +16,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
@@ -315,6 +317,9 @@ public final class Cases {
                 f.checkChecksums("ADLER32");
             }
         });
+        if (Writers.wanted()) { // Spark's own cannot be asked by another thread
+            cases.put("anotherThreadMakesItSpill", Cases::anotherThread);
+        }
         if (Writers.wanted()) { // Spark's own asks for a name, and another, until it has one on a disk that there is
             cases.put("aDiskThatIsLostTakesNoSpills", Cases::lostDisk);
         }
@@ -361,6 +366,35 @@ public final class Cases {
                 }
             }
         });
+    }
+
+    /** It holds Spark's lock of the task while it waits for what the writer spills or gives back, of which it wants all but a MiB. */
+    private static void anotherThread() throws Exception {
+        List<Tuple2<Object, Object>> records = random(60000, 300);
+        try (Fixture f = new Fixture("spark.memory.offHeap.size=8m", "spark.buffer.pageSize=128k", "spark.shuffle.carbide.batch=32k").open()) {
+            AtomicBoolean ended = new AtomicBoolean();
+            AtomicReference<Throwable> wrong = new AtomicReference<>();
+            Thread other = new Thread(() -> {
+                try {
+                    while (!ended.get()) {
+                        f.take(7L << 20);
+                    }
+                } catch (Throwable e) {
+                    wrong.set(e);
+                }
+            });
+            other.start();
+            try {
+                f.write(records.iterator());
+            } finally {
+                ended.set(true);
+                other.join();
+            }
+            same(null, wrong.get(), "what the other thread met");
+            same(counted(records), counted(f.records()), "records");
+            that(f.task.taskMetrics().memoryBytesSpilled() > 0, "memory spilled");
+            f.checkChecksums("ADLER32");
+        }
     }
 
     /** Of eight disks, one that has none of the files that the task commits. */

@@ -186,8 +186,12 @@ final class Fixture implements AutoCloseable {
 
     /** Another consumer of the task that wants all there is: Spark asks the writer to spill. */
     long takeAll() throws IOException {
+        return take(1L << 40);
+    }
+
+    long take(long bytes) {
         Greedy greedy = new Greedy();
-        long got = greedy.acquireMemory(1L << 40);
+        long got = greedy.acquireMemory(bytes);
         greedy.freeMemory(got);
         return got;
     }
