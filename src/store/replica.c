@@ -29,9 +29,9 @@
  * has to be asked for one, and nobody who forgot everything can give one twice. A reader names
  * generation and checksum and takes nothing else.
  *
- * What it costs. A step touches what the event names. A tick touches what is being looked after. A
- * death touches all blocks once, some with each step that follows: until then its bit in a block
- * means nothing (`clearing`). 210 bytes a block and its name.
+ * What it costs. A step touches what the event names. A tick touches what is being looked after.
+ * What concerns all blocks touches them once, some with each step that follows (replica_sweep.c).
+ * 210 bytes a block and its name.
  */
 #include <string.h>
 
@@ -39,7 +39,6 @@
 #include "store/replica_private.h"
 
 enum {
-    BUCKETS_FIRST = 64, /* a power of two */
     ROUNDS_A_RANK = 6,  /* without success, until the next holder in order steps in */
     ROUNDS_LEAVING = 3, /* the same, until who leaves leaves the rest of the copies to others */
     CLOCK_SHIFT = 20,
@@ -212,7 +211,7 @@ static void serve_checks(cbi_replica *r) {
 }
 
 static void serve(cbi_replica *r) {
-    cbi_replica_clear_some(r, r->options.sweep_max);
+    cbi_sweep_some(r, r->options.sweep_max);
     serve_ready(r);
     serve_reports(r);
     serve_checks(r);
@@ -345,6 +344,8 @@ static void answered(cbi_replica *r, const cbi_replica_event *e) {
             b->tried &= ~bit;
         } else {
             b->held |= bit;
+            p->witness = r->draining ? b : NULL;
+            r->unwitnessed &= ~bit;
         }
     } else if (awaited && e->answer == CBI_REPLICA_UNSENT) {
         b->tried = UINT64_MAX; /* it can be read for nobody else either, now */
@@ -430,10 +431,16 @@ static void located(cbi_replica *r, const cbi_replica_event *e) {
 
 /* ---- peers ---- */
 
-/** Whoever had that slot is no more. It is nobody's until no block refers to it. */
-static void clear_slot(cbi_replica *r, cbi_peer *p) {
-    r->clearing |= cbi_replica_bit(r, p);
-    r->clear_left = r->bucket_count;
+static bool has_slot(const cbi_replica *r, const cbi_peer *p) {
+    return p < r->peers + CBI_REPLICA_PEERS_MAX;
+}
+
+/** Whoever had that place is no more. A slot is nobody's until no block refers to it. */
+static void clear_place(cbi_replica *r, cbi_peer *p) {
+    if (has_slot(r, p)) {
+        r->clearing |= cbi_replica_bit(r, p);
+        cbi_sweep_clear(r);
+    }
     p->used = false;
 }
 
@@ -455,20 +462,35 @@ static cbi_peer *free_slot(cbi_replica *r) {
     return NULL;
 }
 
+/** For one who is new: a slot, or, as long as all are taken, a place among those who have none. */
+static cbi_peer *free_place(cbi_replica *r) {
+    cbi_peer *p = free_slot(r);
+    for (cbi_peer *q = r->peers + CBI_REPLICA_PEERS_MAX;
+         p == NULL && q < r->peers + CBI_REPLICA_TOLD_MAX; q++) {
+        p = q->used ? NULL : q;
+    }
+    return p;
+}
+
 /** Answers whether there is somebody, or something, new. */
 static bool see_peer(cbi_replica *r, const cb_executor_view *view) {
-    cbi_peer *p = cbi_replica_peer(r, view->name);
+    cbi_peer *p = cbi_replica_anyone(r, view->name);
     bool is_new = p == NULL || p->view.generation != view->generation;
     if (p != NULL && is_new) {
-        clear_slot(r, p);
+        clear_place(r, p);
     }
-    p = !is_new ? p : free_slot(r);
-    if (p == NULL) {
+    cbi_peer *place = is_new ? free_place(r) : has_slot(r, p) ? NULL : free_slot(r);
+    if (is_new && place == NULL) {
         return false;
     }
     if (is_new) {
-        *p = (cbi_peer){.used = true, .told = r->grave_first};
+        *place = (cbi_peer){.used = true, .told = r->grave_first};
+    } else if (place != NULL) { /* there is a slot for it by now */
+        *place = *p;
+        p->used = false;
+        is_new = true;
     }
+    p = place != NULL ? place : p;
     bool has_more = !is_new && (view->memory_max > p->view.memory_max ||
                                 view->memory_bytes < p->view.memory_bytes);
     p->view = *view;
@@ -479,7 +501,7 @@ static bool see_peer(cbi_replica *r, const cb_executor_view *view) {
 
 static void see_peers(cbi_replica *r, const cbi_replica_event *e) {
     bool news = false;
-    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_TOLD_MAX; p++) {
         p->seen = false;
     }
     for (size_t i = 0; i < e->count; i++) {
@@ -487,9 +509,9 @@ static void see_peers(cbi_replica *r, const cbi_replica_event *e) {
             news = true;
         }
     }
-    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_TOLD_MAX; p++) {
         if (p->used && !p->seen && r->now_ns >= r->quiet_ns) {
-            clear_slot(r, p);
+            clear_place(r, p);
         } else if (p->used && !p->seen) {
             p->missing = true;
         }
@@ -516,8 +538,8 @@ static void entered(cbi_replica *r, uint64_t generation) {
     r->entered = true;
     r->generation = generation;
     r->quiet_ns = r->now_ns + r->options.grace_ns;
-    for (size_t i = 0; i < r->bucket_count && !r->options.silent; i++) {
-        for (cbi_tracked *b = r->buckets[i], *next = NULL; b != NULL; b = next) {
+    for (size_t i = 0; i < r->buckets.count && !r->options.silent; i++) {
+        for (cbi_tracked *b = *cbi_tracked_bucket(r, i), *next = NULL; b != NULL; b = next) {
             next = b->chain;
             if (b->present) {
                 cbi_tracked_report(r, b);
@@ -530,13 +552,6 @@ static void entered(cbi_replica *r, uint64_t generation) {
 
 /* ---- removals ---- */
 
-static void drop(cbi_replica *r, cbi_tracked *b) {
-    cbi_tracked_set_moved(r, b, false);
-    cbi_tracked_stop_mending(r, b);
-    b->state = CBI_BLOCK_DROPPING;
-    cbi_tracked_queue(r, b, CBI_QUEUE_READY);
-}
-
 static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err) {
     bool added = false;
     cbi_replica_heard_of(r, e->generation);
@@ -544,18 +559,14 @@ static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err)
     if (status != CB_OK || !added) {
         return status;
     }
-    bool is_block = e->grave == CBI_GRAVE_BLOCK;
-    cbi_tracked *one = is_block ? cbi_tracked_find(r, e->name) : NULL;
-    size_t from = one != NULL ? one->hash & (r->bucket_count - 1) : 0;
-    size_t to = !is_block ? r->bucket_count : one != NULL ? from + 1 : 0;
-    for (size_t i = from; i < to; i++) {
-        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
-            if (b->present && b->state < CBI_BLOCK_DROPPING &&
-                b->place.block_generation <= e->generation &&
-                cbi_grave_covers(e->grave, e->number, e->name, b->name)) {
-                drop(r, b);
-            }
-        }
+    if (e->grave != CBI_GRAVE_BLOCK) {
+        cbi_sweep_bury(r);
+        return CB_OK;
+    }
+    cbi_tracked *b = cbi_tracked_find(r, e->name);
+    if (b != NULL && b->present && b->state < CBI_BLOCK_DROPPING &&
+        b->place.block_generation <= e->generation) {
+        cbi_tracked_drop(r, b);
     }
     return CB_OK;
 }
@@ -578,15 +589,18 @@ static void wake(cbi_replica *r, cbi_tracked *b) {
     }
 }
 
-/** Looks at as many buckets as the time that has passed is worth. */
+/** Looks at as many buckets as the time that has passed is worth. A block that is too young to be
+ *  looked after would be short, for all that can be seen, until it is old enough: the next time. */
 static void audit(cbi_replica *r, uint64_t passed_ns) {
+    size_t count = r->buckets.count;
     r->audit_ns += passed_ns;
-    uint64_t each_ns = cbi_max(r->options.audit_ns / r->bucket_count, 1);
-    for (size_t n = 0; r->audit_ns >= each_ns && n < r->bucket_count; n++) {
+    uint64_t each_ns = cbi_max(r->options.audit_ns / count, 1);
+    for (size_t n = 0; r->audit_ns >= each_ns && n < count; n++) {
         r->audit_ns -= each_ns;
-        r->audit_at = (r->audit_at + 1) & (r->bucket_count - 1);
-        for (cbi_tracked *b = r->buckets[r->audit_at]; b != NULL; b = b->chain) {
-            if (b->present && b->state == CBI_BLOCK_SETTLED && (b->copies > 1 || r->draining)) {
+        r->audit_at = (r->audit_at + 1) % count;
+        for (cbi_tracked *b = *cbi_tracked_bucket(r, r->audit_at); b != NULL; b = b->chain) {
+            if (b->present && b->state == CBI_BLOCK_SETTLED && (b->copies > 1 || r->draining) &&
+                b->stored_ns + r->options.settle_ns <= r->now_ns) {
                 cbi_tracked_check(r, b);
             }
         }
@@ -604,7 +618,7 @@ static void pass_time(cbi_replica *r) {
         }
     }
     audit(r, r->now_ns - r->tick_ns);
-    cbi_replica_clear_some(r, (size_t)16 * r->options.sweep_max);
+    cbi_sweep_some(r, (size_t)16 * r->options.sweep_max);
     cbi_graves_expire(r);
     r->tick_ns = r->now_ns;
 }
@@ -665,7 +679,8 @@ bool cbi_replica_holds(const cbi_replica *r, const char *name, uint64_t generati
                        uint64_t *generation_out) {
     const cbi_tracked *b = cbi_tracked_find(r, name);
     if (b == NULL || !b->present || b->state >= CBI_BLOCK_DROPPING ||
-        (generation != 0 && b->place.block_generation != generation)) {
+        (generation != 0 && b->place.block_generation != generation) ||
+        (r->bury_left > 0 && cbi_graves_cover_kin(r, name, b->place.block_generation))) {
         return false;
     }
     if (generation_out != NULL) {
@@ -685,7 +700,7 @@ void cbi_replica_room(cbi_replica *r, uint64_t room_bytes) {
 
 void cbi_replica_figures_get(const cbi_replica *r, cbi_replica_figures *figures) {
     uint64_t taken = r->bytes + r->reserved_bytes, peers = 0;
-    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_TOLD_MAX; p++) {
         peers += p->used;
     }
     *figures = (cbi_replica_figures){
@@ -752,9 +767,7 @@ cb_status cbi_replica_create(const cbi_replica_options *options, cbi_replica **r
     /* of this life: one before may have been ahead of the clock, for what it had heard of */
     r->id = cbi_replica_score(r->name, options->wall_ms) & ((1u << CLOCK_SHIFT) - 1);
     r->now_ns = r->tick_ns = options->now_ns;
-    r->bucket_count = BUCKETS_FIRST;
-    r->buckets = cbi_calloc(r->bucket_count, sizeof(cbi_tracked *));
-    if (r->buckets == NULL) {
+    if (!cbi_buckets_init(&r->buckets)) {
         status = cbi_fail(err, CB_ENOMEM, "The system has no memory for an executor's copies.");
         goto out;
     }
@@ -773,8 +786,8 @@ void cbi_replica_destroy(cbi_replica *r) {
         return;
     }
     free_retired(r);
-    for (size_t i = 0; r->buckets != NULL && i < r->bucket_count; i++) {
-        for (cbi_tracked *b = r->buckets[i], *next = NULL; b != NULL; b = next) {
+    for (size_t i = 0; r->buckets.pieces[0] != NULL && i < r->buckets.count; i++) {
+        for (cbi_tracked *b = *cbi_tracked_bucket(r, i), *next = NULL; b != NULL; b = next) {
             next = b->chain;
             cbi_free(b);
         }
@@ -784,6 +797,6 @@ void cbi_replica_destroy(cbi_replica *r) {
         cbi_free(o);
     }
     cbi_graves_fini(r);
-    cbi_free(r->buckets);
+    cbi_buckets_fini(&r->buckets);
     cbi_free(r);
 }

@@ -14,7 +14,12 @@
 
 typedef struct cbi_replica cbi_replica;
 
-enum { CBI_REPLICA_PEERS_MAX = 64, CBI_REPLICA_OFFERS_MAX = 256, CBI_REPLICA_ACTIONS_MIN = 4 };
+enum {
+    CBI_REPLICA_PEERS_MAX = 64, /* that have copies of blocks here, */
+    CBI_REPLICA_TOLD_MAX = 128, /* and with those that are only told of removals */
+    CBI_REPLICA_OFFERS_MAX = 256,
+    CBI_REPLICA_ACTIONS_MIN = 4
+};
 
 /** Zero means what stands behind. Names are copied. */
 typedef struct cbi_replica_options {
@@ -33,7 +38,8 @@ typedef struct cbi_replica_options {
     uint64_t settle_ns;        /* a block this young is not looked after yet: 2 s */
     uint64_t audit_ns;         /* every block is looked at once in so long: 10 min */
     uint64_t grave_ns;         /* how long a removal is remembered: 24 h */
-    uint32_t sweep_max;        /* after a death, buckets of blocks that a step looks at: 1,024 */
+    uint32_t sweep_max;        /* buckets of blocks that a step looks at, where all are concerned
+                                  (a death, a data set that is removed, leaving): 1,024 */
     bool silent; /* CBI_REPLICA_REPORT is not wanted: the directory is told by somebody else */
 } cbi_replica_options;
 

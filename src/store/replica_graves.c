@@ -10,8 +10,9 @@
  *
  * The last graves_max of them are remembered, and beyond that those that somebody who is there has
  * still to hear of: a client removes faster than others are told, and what nobody tells them would
- * come back from them. Those are at most as many as blocks are tracked, and take no more memory
- * than graves_bytes_max: who asks for removals names what he likes, and a peer may never answer.
+ * come back from them. The table of them grows one bucket at a time. Those are at most as many as
+ * blocks are tracked, and take no more memory than graves_bytes_max: who asks for removals names
+ * what he likes, and a peer may never answer.
  */
 #include <string.h>
 
@@ -27,10 +28,14 @@ static uint64_t hash_of(cbi_grave_kind kind, uint64_t number, const char *name) 
     return (h + (uint64_t)kind) * UINT64_C(0x9e3779b97f4a7c15);
 }
 
+static cbi_grave **bucket(const cbi_replica *r, size_t i) {
+    return (cbi_grave **)cbi_buckets_head(&r->grave_table, i);
+}
+
 static cbi_grave **find(const cbi_replica *r, cbi_grave_kind kind, uint64_t number,
                         const char *name) {
     uint64_t hash = hash_of(kind, number, name);
-    cbi_grave **at = &r->grave_buckets[hash >> 32 & (r->grave_bucket_count - 1)];
+    cbi_grave **at = bucket(r, cbi_buckets_index(&r->grave_table, hash >> 32));
     while (*at != NULL && ((*at)->hash != hash || (*at)->kind != kind || (*at)->number != number ||
                            strcmp((*at)->name, name) != 0)) {
         at = &(*at)->chain;
@@ -65,12 +70,13 @@ bool cbi_graves_cover(const cbi_replica *r, const char *name, uint64_t generatio
         return false;
     }
     const cbi_grave *g = *find(r, CBI_GRAVE_BLOCK, 0, name);
-    if (g != NULL && g->generation >= generation) {
-        return true;
-    }
+    return (g != NULL && g->generation >= generation) || cbi_graves_cover_kin(r, name, generation);
+}
+
+bool cbi_graves_cover_kin(const cbi_replica *r, const char *name, uint64_t generation) {
     cbi_grave_kind kin = CBI_GRAVE_BLOCK;
     uint64_t number = 0;
-    g = kin_of(name, &kin, &number) ? *find(r, kin, number, "") : NULL;
+    const cbi_grave *g = kin_of(name, &kin, &number) ? *find(r, kin, number, "") : NULL;
     return g != NULL && g->generation >= generation;
 }
 
@@ -78,8 +84,9 @@ bool cbi_replica_is_buried(const cbi_replica *r, const char *name, uint64_t gene
     return cbi_graves_cover(r, name, generation);
 }
 
+/** With its places in the ring and the table. */
 static size_t bytes_of(const char *name) {
-    return sizeof(cbi_grave) + strlen(name) + 1;
+    return sizeof(cbi_grave) + strlen(name) + 1 + 3 * sizeof(void *);
 }
 
 static void remove_grave(cbi_replica *r, cbi_grave *g) {
@@ -102,7 +109,7 @@ static void advance(cbi_replica *r) {
 
 /** Whether everybody who is there was told of the oldest. */
 static bool oldest_is_told(const cbi_replica *r) {
-    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_TOLD_MAX; p++) {
         if (p->used && p->told <= r->grave_first) {
             return false;
         }
@@ -151,6 +158,22 @@ static void make_room(cbi_replica *r) {
     }
 }
 
+/** One bucket more in the table, when it is full. */
+static void grow_table(cbi_replica *r) {
+    size_t from = 0;
+    if (r->grave_count < r->grave_table.count || !cbi_buckets_add(&r->grave_table, &from)) {
+        return;
+    }
+    cbi_grave *g = *bucket(r, from);
+    *bucket(r, from) = NULL;
+    for (cbi_grave *next = NULL; g != NULL; g = next) {
+        cbi_grave **head = bucket(r, cbi_buckets_index(&r->grave_table, g->hash >> 32));
+        next = g->chain;
+        g->chain = *head;
+        *head = g;
+    }
+}
+
 cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *added,
                          cb_error *err) {
     bool is_block = event->grave == CBI_GRAVE_BLOCK;
@@ -178,6 +201,7 @@ cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *a
     memcpy(g->name, name, strlen(name) + 1);
     r->grave_bytes += bytes_of(name);
     *ring_at(r, g->sequence) = g;
+    grow_table(r);
     *find(r, g->kind, number, name) = g;
     r->grave_count++;
     *added = true;
@@ -206,7 +230,7 @@ static const cbi_grave *next_for(const cbi_replica *r, cbi_peer *p) {
 }
 
 void cbi_graves_tell(cbi_replica *r) {
-    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+    for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_TOLD_MAX; p++) {
         const cbi_grave *g = p->used && p->tell_ns <= r->now_ns ? next_for(r, p) : NULL;
         cbi_replica_action *a = g != NULL ? cbi_replica_emit(r, CBI_REPLICA_TELL) : NULL;
         if (a != NULL) {
@@ -224,7 +248,7 @@ void cbi_graves_tell(cbi_replica *r) {
 }
 
 void cbi_graves_told(cbi_replica *r, const cbi_replica_event *event) {
-    cbi_peer *p = cbi_replica_peer(r, event->peer);
+    cbi_peer *p = cbi_replica_anyone(r, event->peer);
     if (p != NULL && p->view.generation <= event->peer_generation && p->told == event->sequence) {
         p->told++;
         p->tell_ns = 0;
@@ -232,7 +256,7 @@ void cbi_graves_told(cbi_replica *r, const cbi_replica_event *event) {
 }
 
 bool cbi_graves_all_told(const cbi_replica *r) {
-    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_TOLD_MAX; p++) {
         if (p->used && !p->missing && p->told < r->grave_next) {
             return false;
         }
@@ -241,16 +265,11 @@ bool cbi_graves_all_told(const cbi_replica *r) {
 }
 
 cb_status cbi_graves_init(cbi_replica *r, cb_error *err) {
-    r->grave_bucket_count = 16;
-    while (r->grave_bucket_count < r->options.graves_max) {
-        r->grave_bucket_count *= 2;
-    }
     /* of this life: a late answer to one before is none to this one */
     r->grave_first = r->grave_next = r->options.wall_ms << 16;
     r->ring_size = r->options.graves_max;
     r->ring = cbi_calloc(r->ring_size, sizeof(cbi_grave *));
-    r->grave_buckets = cbi_calloc(r->grave_bucket_count, sizeof(cbi_grave *));
-    if (r->ring == NULL || r->grave_buckets == NULL) {
+    if (!cbi_buckets_init(&r->grave_table) || r->ring == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory to remember %u removals.",
                         r->options.graves_max);
     }
@@ -262,5 +281,5 @@ void cbi_graves_fini(cbi_replica *r) {
         cbi_free(r->ring[i]);
     }
     cbi_free(r->ring);
-    cbi_free(r->grave_buckets);
+    cbi_buckets_fini(&r->grave_table);
 }

@@ -37,19 +37,21 @@ void cbi_leave_begin(cbi_replica *r) {
     }
     r->draining = true;
     r->left_at = r->asked = cbi_max(r->asked, r->now_ns);
-    for (size_t i = 0; i < r->bucket_count; i++) {
-        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
-            if (!b->present || b->state >= CBI_BLOCK_DROPPING) {
-                continue;
-            }
-            cbi_leave_count_nobody(b, 0);
-            if (b->state == CBI_BLOCK_SENDING) {
-                cbi_tracked_queue(r, b, CBI_QUEUE_READY); /* and then who answers is asked again */
-            } else {
-                cbi_tracked_check(r, b);
-            }
-        }
+    cbi_sweep_empty(r);
+}
+
+void cbi_leave_visit(cbi_replica *r, cbi_tracked *b) {
+    cbi_leave_count_nobody(b, 0);
+    if (b->state == CBI_BLOCK_SENDING) {
+        cbi_tracked_queue(r, b, CBI_QUEUE_READY); /* and then who answers is asked again */
+    } else {
+        cbi_tracked_check(r, b);
     }
+}
+
+/** Whether some block may count upon it: only who has given his word since then. */
+static bool may_count(const cbi_replica *r, const cbi_peer *p) {
+    return p->used && p->word > r->left_at;
 }
 
 /** Those whose word is too old, of those who may be counted upon. */
@@ -57,9 +59,36 @@ static uint64_t find_stale(const cbi_replica *r) {
     uint64_t lasts_ns = r->options.retry_ns / ROLL_CALL_LEAST << r->roll_calls, stale = 0;
     for (int i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
         const cbi_peer *p = &r->peers[i];
-        stale |= p->used && p->word + lasts_ns < r->now_ns ? UINT64_C(1) << i : 0;
+        stale |= may_count(r, p) && p->word + lasts_ns < r->now_ns ? UINT64_C(1) << i : 0;
     }
     return stale;
+}
+
+/** Those who may be counted upon, and of whom no block that does is known. */
+static uint64_t find_unwitnessed(const cbi_replica *r) {
+    uint64_t found = 0;
+    for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        bool known = p->witness != NULL && (p->witness->held & cbi_replica_bit(r, p)) != 0;
+        found |= may_count(r, p) && !known ? cbi_replica_bit(r, p) : 0;
+    }
+    return found;
+}
+
+/** Whether of each who is counted upon a block is known that does. Mostly so, for each answer
+ * brings one; else all blocks are gone through, and who is found in none is counted upon by nobody.
+ */
+static bool know_whom_to_ask(cbi_replica *r) {
+    uint64_t lacking = find_unwitnessed(r);
+    if ((lacking & ~r->unwitnessed) != 0) {
+        r->unwitnessed = lacking;
+        cbi_sweep_seek(r);
+        cbi_sweep_some(r, r->options.sweep_max);
+        lacking = find_unwitnessed(r);
+    }
+    for (uint64_t left = cbi_sweep_is_over(r) ? lacking : 0; left != 0; left &= left - 1) {
+        r->peers[__builtin_ctzll(left)].word = 0;
+    }
+    return cbi_sweep_is_over(r);
 }
 
 /** Offered again to those alone: others would be silent for too long meanwhile. */
@@ -71,27 +100,23 @@ static void ask_again(cbi_replica *r, cbi_tracked *b, uint64_t whom) {
     b->tried = ~whom;
 }
 
-/** Whether nobody who is counted upon has to be asked again. Looks at all blocks, but only when all
- *  seem to have been moved. */
+/** Whether nobody who is counted upon has to be asked again. */
 static bool hear_all(cbi_replica *r) {
     uint64_t stale = find_stale(r);
-    bool all = true;
-    for (size_t i = 0; stale != 0 && i < r->bucket_count; i++) {
-        for (cbi_tracked *b = r->buckets[i]; b != NULL; b = b->chain) {
-            uint64_t whom = b->present ? b->held & stale : 0;
-            if (whom != 0) {
-                stale &= ~whom;
-                ask_again(r, b, whom);
-                all = false;
-            }
-        }
+    bool all = stale == 0;
+    while (stale != 0) { /* one block may be at several of them */
+        cbi_tracked *b = r->peers[__builtin_ctzll(stale)].witness;
+        uint64_t whom = b->held & stale;
+        stale &= ~whom;
+        ask_again(r, b, whom);
     }
     return all;
 }
 
 void cbi_leave_serve(cbi_replica *r) {
-    if (r->moved_out || r->clearing != 0 || r->moved != r->blocks || r->offer_count != 0 ||
-        r->reports.first != NULL || !cbi_graves_all_told(r) || r->count == r->max) {
+    if (r->moved_out || !cbi_sweep_is_over(r) || r->moved != r->blocks || r->offer_count != 0 ||
+        r->reports.first != NULL || !cbi_graves_all_told(r) || r->count == r->max ||
+        !know_whom_to_ask(r)) {
         return;
     }
     if (hear_all(r)) {

@@ -23,13 +23,21 @@ uint64_t cbi_replica_score(const char *executor, uint64_t block_hash) {
     return XXH3_64bits_withSeed(executor, strlen(executor), block_hash);
 }
 
-cbi_peer *cbi_replica_peer(cbi_replica *r, const char *name) {
-    for (cbi_peer *p = r->peers; name != NULL && p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+static cbi_peer *find(cbi_replica *r, const char *name, size_t most) {
+    for (cbi_peer *p = r->peers; name != NULL && p < r->peers + most; p++) {
         if (p->used && strcmp(p->view.name, name) == 0) {
             return p;
         }
     }
     return NULL;
+}
+
+cbi_peer *cbi_replica_peer(cbi_replica *r, const char *name) {
+    return find(r, name, CBI_REPLICA_PEERS_MAX);
+}
+
+cbi_peer *cbi_replica_anyone(cbi_replica *r, const char *name) {
+    return find(r, name, CBI_REPLICA_TOLD_MAX);
 }
 
 /** 3: another rack, 2: another host, 1: another port. What has no label is not known to differ. */
@@ -98,7 +106,7 @@ size_t cbi_replica_sources(const cbi_replica *r, const cb_location *locations, s
                 continue;
             }
             int far = 4;
-            for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+            for (const cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_TOLD_MAX; p++) {
                 if (p->used && strcmp(p->view.name, l->executor) == 0) {
                     far = distance_from_me(r, p);
                 }
@@ -109,34 +117,4 @@ size_t cbi_replica_sources(const cbi_replica *r, const cb_location *locations, s
         }
     }
     return found;
-}
-
-/* ---- those who are no more ---- */
-
-/** Those who are no more are taken out: what they had is short of one. */
-static void clear_block(cbi_replica *r, cbi_tracked *b) {
-    bool had = (b->held & r->clearing) != 0, was_sent = (b->sending & r->clearing) != 0;
-    b->held = cbi_replica_living(r, b->held);
-    b->sending = cbi_replica_living(r, b->sending);
-    b->tried = cbi_replica_living(r, b->tried);
-    b->named = cbi_replica_living(r, b->named);
-    if (!b->present || b->state >= CBI_BLOCK_DROPPING) {
-        return;
-    }
-    if ((had || was_sent) && b->state == CBI_BLOCK_SENDING) {
-        cbi_tracked_queue(r, b, CBI_QUEUE_READY);
-    } else if (had && b->state == CBI_BLOCK_SETTLED && (b->copies > 1 || r->draining)) {
-        cbi_tracked_check(r, b);
-    }
-}
-
-void cbi_replica_clear_some(cbi_replica *r, size_t buckets) {
-    r->clear_left = cbi_min(r->clear_left, r->bucket_count);
-    for (; r->clear_left > 0 && buckets > 0; r->clear_left--, buckets--) {
-        r->clear_at = (r->clear_at + 1) & (r->bucket_count - 1);
-        for (cbi_tracked *b = r->buckets[r->clear_at]; b != NULL; b = b->chain) {
-            clear_block(r, b);
-        }
-    }
-    r->clearing = r->clear_left > 0 ? r->clearing : 0;
 }

@@ -2,6 +2,7 @@
 #ifndef CBI_REPLICA_PRIVATE_H
 #define CBI_REPLICA_PRIVATE_H
 
+#include "store/buckets.h"
 #include "store/replica.h"
 
 /* What the files of the machine share; see the essay in replica.c. */
@@ -77,6 +78,8 @@ typedef struct cbi_peer {
     bool missing;     /* was not in the last list, which may have been too early */
     uint64_t shun_ns; /* not tried before */
     uint64_t word;    /* the latest SEND that it has answered with having the copy */
+    cbi_tracked
+        *witness;     /* of who leaves: a block that counted upon it, as long as `held` says so */
     uint64_t told;    /* graves below this sequence */
     uint64_t tell_ns; /* the one after was told; again then */
 } cbi_peer;
@@ -95,8 +98,7 @@ struct cbi_replica {
     uint64_t clock; /* of generations: 44 bits of milliseconds, see cbi_replica_mint */
     uint64_t id;    /* its lower 20 bits */
     /* blocks */
-    cbi_tracked **buckets;
-    size_t bucket_count;
+    cbi_buckets buckets;
     uint64_t tracked; /* entries, those included that have only to be reported as gone */
     uint64_t blocks, bytes, moved;
     cbi_queue queues[CBI_QUEUE_NONE];
@@ -107,18 +109,19 @@ struct cbi_replica {
     uint64_t audit_ns;
     /* slots of peers that are no more, whose bits are still to be taken out of blocks */
     uint64_t clearing;
-    size_t clear_at, clear_left; /* buckets */
+    uint64_t unwitnessed; /* peers for whom a block that counts upon them is looked for, or was */
+    /* replica_sweep.c: the last bucket that was visited, and how many are still to be, for what */
+    size_t sweep_at, clear_left, bury_left, empty_left, seek_left;
     /* offers */
     cbi_offer *offers;
     uint32_t offer_count;
     uint64_t reserved_bytes, ticket;
-    /* peers */
-    cbi_peer peers[CBI_REPLICA_PEERS_MAX];
+    /* peers: those with a slot first, then those who are only told of removals */
+    cbi_peer peers[CBI_REPLICA_TOLD_MAX];
     /* graves: a ring by sequence, and a table */
     cbi_grave **ring;
     uint64_t ring_size;
-    cbi_grave **grave_buckets;
-    size_t grave_bucket_count;
+    cbi_buckets grave_table;
     uint64_t grave_first, grave_next, grave_count, grave_bytes, graves_lost;
     /* what is freed when the next step begins: actions refer to it until then */
     void *retired;
@@ -137,6 +140,10 @@ void cbi_replica_retire(cbi_replica *r, void *object);
 void cbi_replica_heard_of(cbi_replica *r, uint64_t generation);
 
 /* replica_table.c */
+/** The head of a bucket's chain. */
+static inline cbi_tracked **cbi_tracked_bucket(const cbi_replica *r, size_t i) {
+    return (cbi_tracked **)cbi_buckets_head(&r->buckets, i);
+}
 cbi_tracked *cbi_tracked_find(const cbi_replica *r, const char *name);
 /** The block, if it is here in that generation. */
 cbi_tracked *cbi_tracked_here(const cbi_replica *r, const char *name, uint64_t generation);
@@ -153,13 +160,35 @@ void cbi_tracked_back_off(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_check(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_settle(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_send(cbi_replica *r, cbi_tracked *b, bool mends);
+/** It was removed everywhere. */
+void cbi_tracked_drop(cbi_replica *r, cbi_tracked *b);
 /** It is not here any more, whatever is left to be said of that. */
 void cbi_tracked_leave(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_forget(cbi_replica *r, cbi_tracked *b);
 
+/* replica_sweep.c: what concerns all blocks, some buckets with each step */
+/** Those who are in `clearing` are to be forgotten; */
+void cbi_sweep_clear(cbi_replica *r);
+/** what graves of data sets and broadcasts cover is to be dropped; */
+void cbi_sweep_bury(cbi_replica *r);
+/** nobody is to be counted upon; */
+void cbi_sweep_empty(cbi_replica *r);
+/** blocks are looked for that count upon who is in `unwitnessed`. */
+void cbi_sweep_seek(cbi_replica *r);
+/** So many buckets more. */
+void cbi_sweep_some(cbi_replica *r, size_t buckets);
+/** A bucket was split: its blocks lie in these two. */
+void cbi_sweep_split(cbi_replica *r, size_t from, size_t to);
+/** Whether all is done. */
+static inline bool cbi_sweep_is_over(const cbi_replica *r) {
+    return (r->clear_left | r->bury_left | r->empty_left | r->seek_left) == 0;
+}
+
 /* replica_leave.c */
 /** It is to leave, or asked again whether it may. */
 void cbi_leave_begin(cbi_replica *r);
+/** A block that is here when it is to leave. */
+void cbi_leave_visit(cbi_replica *r, cbi_tracked *b);
 /** Whoever is said to have a copy is asked himself. */
 void cbi_leave_count_nobody(cbi_tracked *b, uint64_t named);
 /** Whether everything is elsewhere as far as is known, but for who is counted upon: those are asked
@@ -175,7 +204,10 @@ void cbi_offers_missed(cbi_replica *r, const cbi_replica_event *e);
 
 /* replica_peers.c */
 uint64_t cbi_replica_hash(const char *name);
+/** Who has a slot; NULL: nobody by that name. */
 cbi_peer *cbi_replica_peer(cbi_replica *r, const char *name);
+/** One without a slot, too. */
+cbi_peer *cbi_replica_anyone(cbi_replica *r, const char *name);
 static inline uint64_t cbi_replica_bit(const cbi_replica *r, const cbi_peer *p) {
     return UINT64_C(1) << (p - r->peers);
 }
@@ -185,17 +217,16 @@ static inline uint64_t cbi_replica_living(const cbi_replica *r, uint64_t bits) {
 }
 /** Rendezvous: the order of executors for that block; least first. */
 uint64_t cbi_replica_score(const char *executor, uint64_t block_hash);
-/** So many buckets of blocks more forget those who are no more (`clearing`): all of a million
- * blocks at once would hold up everybody for a fifth of a second. */
-void cbi_replica_clear_some(cbi_replica *r, size_t buckets);
 /** Where the next copy goes; NULL: nowhere. */
 cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b);
 
 /* replica_graves.c */
 cb_status cbi_graves_init(cbi_replica *r, cb_error *err);
 void cbi_graves_fini(cbi_replica *r);
-/** Whether that generation of the block was removed. */
+/** Whether that generation of the block was removed; */
 bool cbi_graves_cover(const cbi_replica *r, const char *name, uint64_t generation);
+/** with its data set or broadcast. */
+bool cbi_graves_cover_kin(const cbi_replica *r, const char *name, uint64_t generation);
 /** *added false: it, or a later one, is known. CB_ENOMEM. */
 cb_status cbi_graves_add(cbi_replica *r, const cbi_replica_event *event, bool *added,
                          cb_error *err);

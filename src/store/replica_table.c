@@ -11,7 +11,7 @@
 enum { ROUNDS_MAX = 5 /* pauses are doubled so often */ };
 
 static cbi_tracked **find_link(const cbi_replica *r, const char *name, uint64_t hash) {
-    cbi_tracked **at = &r->buckets[hash & (r->bucket_count - 1)];
+    cbi_tracked **at = cbi_tracked_bucket(r, cbi_buckets_index(&r->buckets, hash));
     while (*at != NULL && ((*at)->hash != hash || strcmp((*at)->name, name) != 0)) {
         at = &(*at)->chain;
     }
@@ -28,24 +28,21 @@ cbi_tracked *cbi_tracked_here(const cbi_replica *r, const char *name, uint64_t g
     return b != NULL && b->present && b->place.block_generation == generation ? b : NULL;
 }
 
-/** Twice as many buckets; without memory for them chains just get longer. */
+/** One bucket more; without memory for it chains just get longer. */
 static void grow(cbi_replica *r) {
-    size_t count = r->bucket_count * 2;
-    cbi_tracked **buckets = cbi_calloc(count, sizeof(cbi_tracked *));
-    if (buckets == NULL) {
+    size_t from = 0, to = r->buckets.count;
+    if (!cbi_buckets_add(&r->buckets, &from)) {
         return;
     }
-    for (size_t i = 0; i < r->bucket_count; i++) {
-        for (cbi_tracked *b = r->buckets[i], *next = NULL; b != NULL; b = next) {
-            next = b->chain;
-            b->chain = buckets[b->hash & (count - 1)];
-            buckets[b->hash & (count - 1)] = b;
-        }
+    cbi_tracked *b = *cbi_tracked_bucket(r, from);
+    *cbi_tracked_bucket(r, from) = NULL;
+    for (cbi_tracked *next = NULL; b != NULL; b = next) {
+        cbi_tracked **head = cbi_tracked_bucket(r, cbi_buckets_index(&r->buckets, b->hash));
+        next = b->chain;
+        b->chain = *head;
+        *head = b;
     }
-    cbi_free(r->buckets);
-    r->buckets = buckets;
-    r->bucket_count = count;
-    r->clear_left = r->clear_left > 0 ? count : 0; /* in another order: from the beginning */
+    cbi_sweep_split(r, from, to);
 }
 
 cb_status cbi_tracked_enter(cbi_replica *r, const char *name, cbi_tracked **block, cb_error *err) {
@@ -62,7 +59,7 @@ cb_status cbi_tracked_enter(cbi_replica *r, const char *name, cbi_tracked **bloc
     if (b == NULL) {
         return cbi_fail(err, CB_ENOMEM, "The system has no memory to keep track of a block.");
     }
-    if (r->tracked >= r->bucket_count) {
+    if (r->tracked >= r->buckets.count) {
         grow(r);
     }
     memcpy(b->name, name, bytes + 1);
@@ -109,7 +106,7 @@ void cbi_tracked_unreport(cbi_replica *r, cbi_tracked *b) {
 }
 
 void cbi_tracked_report(cbi_replica *r, cbi_tracked *b) {
-    if (b->reporting || r->options.silent) {
+    if (b->reporting || r->options.silent || (b->present && b->state >= CBI_BLOCK_DROPPING)) {
         return;
     }
     b->report_prev = r->reports.last;
@@ -171,8 +168,19 @@ void cbi_tracked_send(cbi_replica *r, cbi_tracked *b, bool mends) {
     cbi_tracked_queue(r, b, CBI_QUEUE_READY);
 }
 
+void cbi_tracked_drop(cbi_replica *r, cbi_tracked *b) {
+    cbi_tracked_set_moved(r, b, false);
+    cbi_tracked_stop_mending(r, b);
+    cbi_tracked_unreport(r, b); /* what is said next is that it has gone */
+    b->state = CBI_BLOCK_DROPPING;
+    cbi_tracked_queue(r, b, CBI_QUEUE_READY);
+}
+
 /** It is not here any more, whatever is left to be said of that. */
 void cbi_tracked_leave(cbi_replica *r, cbi_tracked *b) {
+    for (cbi_peer *p = r->peers; r->draining && p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
+        p->witness = p->witness != b ? p->witness : NULL;
+    }
     cbi_tracked_set_moved(r, b, false);
     cbi_tracked_stop_mending(r, b);
     cbi_tracked_unqueue(r, b);

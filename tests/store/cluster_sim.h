@@ -49,6 +49,7 @@ enum {
 #define STEP_NS (20 * MS)
 #define LEASE_NS (1500 * MS)
 #define RETRY_NS (100 * MS)
+#define DROPPED_NS (1000 * MS) /* what concerns all blocks goes step by step */
 
 static const char *const names[NAMES] = {
     "rdd_1_0",     "rdd_1_1",      "rdd_2_0", "rdd_2_1", "broadcast_1", "broadcast_1_piece0",
@@ -100,7 +101,7 @@ typedef struct message {
 typedef struct heard_grave {
     cbi_grave_kind kind;
     int name;
-    uint64_t number, generation;
+    uint64_t number, generation, heard_ns;
 } heard_grave;
 
 typedef struct asker {
@@ -659,11 +660,14 @@ static void carry_out(world *w, executor *e, const wish *x) {
     }
 }
 
-/** Nothing that this life of the executor has heard was removed may be in its hands. */
+/** Nothing that this life of the executor has heard was removed may be said to be here, nor stay.
+ */
 static void look_for_the_dead(world *w, executor *e) {
     for (int n = 0; n < NAMES; n++) {
         for (int i = 0; e->held[n].here && i < e->heard_count; i++) {
-            if (covers(&e->heard[i], n, e->held[n].generation)) {
+            if (covers(&e->heard[i], n, e->held[n].generation) &&
+                (w->now_ns > e->heard[i].heard_ns + DROPPED_NS ||
+                 cbi_replica_holds(e->replica, names[n], e->held[n].generation, NULL))) {
                 violate(w, "e%d has %s, of which it has heard that it was removed", e->index,
                         names[n]);
             }
@@ -685,8 +689,11 @@ static void step(world *w, executor *e, cbi_replica_event event, cb_status *stat
                                .name = name_index(actions[i].name),
                                .peer = executor_index(w, actions[i].peer)};
         }
-        for (size_t i = 0; i < count; i++) {
-            carry_out(w, e, &wishes[i]);
+        for (size_t i = 0; i < 2 * count; i++) { /* reports first: others step on meanwhile */
+            const wish *x = &wishes[i % count];
+            if ((x->a.kind == CBI_REPLICA_REPORT) == (i < count)) {
+                carry_out(w, e, x);
+            }
         }
         event = (cbi_replica_event){.kind = CBI_REPLICA_TICK, .now_ns = w->now_ns};
     }
@@ -715,7 +722,7 @@ static void hear(world *w, executor *e, cbi_grave_kind kind, uint64_t number, in
                              .name = name >= 0 ? names[name] : "",
                              .generation = generation},
          &status);
-    heard_grave g = {kind, name, number, generation};
+    heard_grave g = {kind, name, number, generation, w->now_ns};
     if (status == CB_OK && !has_heard(e, &g)) {
         cb_assert(e->heard_count < GRAVES_MAX);
         e->heard[e->heard_count++] = g;

@@ -22,7 +22,7 @@ typedef struct kit {
     uint64_t asked[128]; /* the number of the last SEND to each, by the first letter of his name */
 } kit;
 
-static void open_kit_for(kit *k, const char *name, uint32_t blocks_max) {
+static inline void open_kit_for(kit *k, const char *name, uint32_t blocks_max) {
     *k = (kit){.now_ns = SECOND};
     const cbi_replica_options options = {.name = name,
                                          .host = "h0",
@@ -35,11 +35,11 @@ static void open_kit_for(kit *k, const char *name, uint32_t blocks_max) {
     assert_ok(cbi_replica_create(&options, &k->r, NULL));
 }
 
-static void open_kit(kit *k, const char *name) {
+static inline void open_kit(kit *k, const char *name) {
     open_kit_for(k, name, 8);
 }
 
-static cb_status step(kit *k, cbi_replica_event event) {
+static inline cb_status step(kit *k, cbi_replica_event event) {
     event.now_ns = k->now_ns;
     cb_status status = cbi_replica_step(k->r, &event, k->actions, ACTIONS, &k->count, NULL);
     for (size_t i = 0; i < k->count; i++) {
@@ -50,13 +50,14 @@ static cb_status step(kit *k, cbi_replica_event event) {
     return status;
 }
 
-static void pass(kit *k, uint64_t ns) {
+static inline void pass(kit *k, uint64_t ns) {
     k->now_ns += ns;
     assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_TICK}));
 }
 
 /** The n-th action of that kind; NULL: there are fewer. */
-static const cbi_replica_action *wanted(const kit *k, cbi_replica_action_kind kind, size_t n) {
+static inline const cbi_replica_action *wanted(const kit *k, cbi_replica_action_kind kind,
+                                               size_t n) {
     for (size_t i = 0; i < k->count; i++) {
         if (k->actions[i].kind == kind && n-- == 0) {
             return &k->actions[i];
@@ -65,25 +66,25 @@ static const cbi_replica_action *wanted(const kit *k, cbi_replica_action_kind ki
     return NULL;
 }
 
-static const cbi_replica_action *want(const kit *k, cbi_replica_action_kind kind) {
+static inline const cbi_replica_action *want(const kit *k, cbi_replica_action_kind kind) {
     const cbi_replica_action *a = wanted(k, kind, 0);
     assert_non_null(a);
     return a;
 }
 
 /** To whom the first copy is offered, and his generation. */
-static uint64_t asks(const kit *k, char name[32]) {
+static inline uint64_t asks(const kit *k, char name[32]) {
     const cbi_replica_action *a = want(k, CBI_REPLICA_SEND);
     (void)snprintf(name, 32, "%s", a->peer);
     return a->peer_generation;
 }
 
-static void want_none(const kit *k, cbi_replica_action_kind kind) {
+static inline void want_none(const kit *k, cbi_replica_action_kind kind) {
     assert_null(wanted(k, kind, 0));
 }
 
-static cb_executor_view peer(const char *name, const char *host, const char *rack,
-                             uint64_t generation) {
+static inline cb_executor_view peer(const char *name, const char *host, const char *rack,
+                                    uint64_t generation) {
     cb_executor_view v = {.generation = generation, .memory_max = 1000};
     (void)snprintf(v.name, sizeof v.name, "%s", name);
     (void)snprintf(v.host, sizeof v.host, "%s", host);
@@ -91,16 +92,16 @@ static cb_executor_view peer(const char *name, const char *host, const char *rac
     return v;
 }
 
-static void see(kit *k, const cb_executor_view *views, size_t count) {
+static inline void see(kit *k, const cb_executor_view *views, size_t count) {
     assert_ok(
         step(k, (cbi_replica_event){.kind = CBI_REPLICA_PEERS, .views = views, .count = count}));
 }
 
-static void enter(kit *k, uint64_t generation) {
+static inline void enter(kit *k, uint64_t generation) {
     assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_ENTERED, .generation = generation}));
 }
 
-static cb_status put(kit *k, const char *name, uint64_t generation, uint32_t copies) {
+static inline cb_status put(kit *k, const char *name, uint64_t generation, uint32_t copies) {
     return step(k, (cbi_replica_event){.kind = CBI_REPLICA_STORED,
                                        .name = name,
                                        .generation = generation,
@@ -109,8 +110,8 @@ static cb_status put(kit *k, const char *name, uint64_t generation, uint32_t cop
                                        .copies = copies});
 }
 
-static void sent(kit *k, const char *to, uint64_t to_generation, uint64_t generation,
-                 uint64_t checksum, cbi_replica_answer answer) {
+static inline void sent(kit *k, const char *to, uint64_t to_generation, uint64_t generation,
+                        uint64_t checksum, cbi_replica_answer answer) {
     assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_SENT,
                                           .name = "x",
                                           .peer = to,
@@ -121,7 +122,7 @@ static void sent(kit *k, const char *to, uint64_t to_generation, uint64_t genera
                                           .answer = answer}));
 }
 
-static void offer(kit *k, const char *name, uint64_t generation, uint64_t bytes) {
+static inline void offer(kit *k, const char *name, uint64_t generation, uint64_t bytes) {
     assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_OFFERED,
                                           .peer = "a",
                                           .name = name,
@@ -131,13 +132,13 @@ static void offer(kit *k, const char *name, uint64_t generation, uint64_t bytes)
                                           .copies = 2}));
 }
 
-static void arrive(kit *k, uint64_t ticket, uint64_t checksum) {
+static inline void arrive(kit *k, uint64_t ticket, uint64_t checksum) {
     assert_ok(step(k, (cbi_replica_event){
                           .kind = CBI_REPLICA_ARRIVED, .ticket = ticket, .checksum = checksum}));
 }
 
-static void bury(kit *k, cbi_grave_kind kind, const char *name, uint64_t number,
-                 uint64_t generation) {
+static inline void bury(kit *k, cbi_grave_kind kind, const char *name, uint64_t number,
+                        uint64_t generation) {
     assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_BURIED,
                                           .grave = kind,
                                           .name = name,
@@ -145,7 +146,7 @@ static void bury(kit *k, cbi_grave_kind kind, const char *name, uint64_t number,
                                           .generation = generation}));
 }
 
-static cb_location at(const char *executor, uint64_t generation, uint64_t block_generation) {
+static inline cb_location at(const char *executor, uint64_t generation, uint64_t block_generation) {
     cb_location l = {.generation = generation,
                      .place = {.level = CB_LEVEL_MEMORY_ONLY_SER_2,
                                .memory_bytes = 100,
@@ -155,14 +156,14 @@ static cb_location at(const char *executor, uint64_t generation, uint64_t block_
     return l;
 }
 
-static void locate(kit *k, const cb_location *locations, size_t count) {
+static inline void locate(kit *k, const cb_location *locations, size_t count) {
     assert_ok(step(
         k, (cbi_replica_event){
                .kind = CBI_REPLICA_LOCATED, .name = "x", .locations = locations, .count = count}));
 }
 
 /** An executor e, in the directory as 10, long enough to look after others, with peers a, b, c. */
-static void settle(kit *k) {
+static inline void settle(kit *k) {
     const cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("b", "h2", "r0", 2),
                                       peer("c", "h3", "r0", 3)};
     enter(k, 10);
@@ -170,7 +171,7 @@ static void settle(kit *k) {
     pass(k, 10 * SECOND);
 }
 
-static void settle_in(kit *k, const char *name) {
+static inline void settle_in(kit *k, const char *name) {
     open_kit(k, name);
     settle(k);
 }

@@ -27,7 +27,7 @@ static void remove_something(world *w, executor *e) {
     if (w->grave_count == GRAVES_MAX) {
         return;
     }
-    heard_grave g = {kind, name, number, cbi_replica_mint(e->replica, w->now_ns)};
+    heard_grave g = {kind, name, number, cbi_replica_mint(e->replica, w->now_ns), 0};
     say(w, "e%d: removes %s %d, up to %" PRIx64, e->index,
         kind == CBI_GRAVE_BLOCK      ? names[name]
         : kind == CBI_GRAVE_DATA_SET ? "data set"
