@@ -202,7 +202,9 @@ void cbi_connection_rest(cb_server *s, cbi_connection *c) {
     c->state = CBI_HEAD;
     c->out_at = c->out_end = 0;
     c->deadline_ns = c->resp != NULL ? c->resp->login_ns : 0;
-    bool begun = c->in_at < c->in_end || (c->resp != NULL && c->resp->in_rest);
+    /* also one who has been promised room for a copy, as long as he does not begin to send it */
+    bool begun = c->in_at < c->in_end ||
+                 (c->resp != NULL && (c->resp->in_rest || c->resp->arrival.ticket != 0));
     if (c->in_at == c->in_end) {
         c->in_at = c->in_end = 0;
     }

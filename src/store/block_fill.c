@@ -5,20 +5,37 @@
  * its bytes really arrive: who announces a terabyte and sends nothing evicts a megabyte. Where the
  * bytes go is mapped at once in one run; what was not written there takes no memory. A page that
  * was used before, or made ready, does: it is acquired as a whole, which evicts nobody, for it lay
- * idle; so large ones are not taken.
+ * idle; so large ones are not taken, nor more of them at a time than a quarter of what there is for
+ * blocks: who announces and sends nothing would hold what others need.
  */
 #include <string.h>
 
 #include "store/blocks.h"
 
-enum { USED_BYTES_MAX = 64 * 1024 * 1024, USED_PART = 8 };
+enum { USED_BYTES_MAX = 64 * 1024 * 1024, USED_PART = 8, ANNOUNCED_PART = 4 };
 
 static uint64_t storage_max(const cbi_fill *f) {
     return cb_manager_storage_max(f->blocks->manager, f->mode);
 }
 
+/** It may take a page that was used before. false: too much was announced that has not come. */
+static bool announce(cbi_fill *f) {
+    uint64_t most = storage_max(f) / ANNOUNCED_PART;
+    uint64_t before = atomic_fetch_add(&f->blocks->announced, f->bytes);
+    f->announced = f->bytes;
+    return before <= most && f->bytes <= most - before;
+}
+
+static void announce_end(cbi_fill *f) {
+    if (f->announced > 0) {
+        atomic_fetch_sub(&f->blocks->announced, f->announced);
+        f->announced = 0;
+    }
+}
+
 static void release(cbi_fill *f) {
     cbi_contents_free(&f->blocks->home, &f->contents);
+    announce_end(f);
     if (f->reserved > 0) {
         cb_manager_release_unroll(f->blocks->manager, f->mode, f->reserved);
         f->task->unroll[f->mode] -= f->reserved;
@@ -34,7 +51,7 @@ static void touch(const cbi_fill *f) {
     uintptr_t first = (uintptr_t)(f->first + f->filled), end = (uintptr_t)(f->first + f->reserved);
     if (f->bytes >= CBI_MAPPED_BYTES_MIN && end > first && !cbi_contents_is_used(&f->contents)) {
         first -= first & page;
-        cbi_sys_populate((void *)first, end - first);
+        (void)cbi_sys_populate((void *)first, end - first);
     }
 }
 
@@ -73,8 +90,14 @@ static size_t used_capacity(const cbi_fill *f) {
 static cb_status reserve_first(cbi_fill *f, cbi_block **used, cb_error *err) {
     const cb_blocks *b = f->blocks;
     uint64_t least = cbi_min(b->unroll_bytes, f->bytes), got = 0;
-    CB_TRY(cbi_manager_acquire_fill(b->manager, f->mode, least, f->bytes, &f->data_set,
-                                    used_capacity(f), &got, used, err));
+    size_t capacity = used_capacity(f);
+    capacity = capacity > 0 && announce(f) ? capacity : 0;
+    cb_status status = cbi_manager_acquire_fill(b->manager, f->mode, least, f->bytes, &f->data_set,
+                                                capacity, &got, used, err);
+    if (status != CB_OK || *used == NULL) {
+        announce_end(f);
+    }
+    CB_TRY(status);
     f->reserved += got;
     f->task->unroll[f->mode] += got;
     return CB_OK;

@@ -49,7 +49,8 @@ struct cb_blocks {
     double unroll_growth;
     cb_block_listener_fn listener;
     void *listener_ctx;
-    bool charges; /* native rules: overhead goes to the ledger */
+    bool charges;               /* native rules: overhead goes to the ledger */
+    _Atomic uint64_t announced; /* bytes of fills under way in pages that were used before */
     /* guarded by accounts.lock */
     const cb_record_class *classes[CBI_CLASSES_MAX + 1]; /* [0] NULL */
     uint32_t class_count;
@@ -178,6 +179,7 @@ typedef struct cbi_fill {
     cb_level level;
     bool on_disk, sealed, own;
     uint64_t bytes, reserved, filled; /* reserved: unroll memory */
+    uint64_t announced;               /* of the store's: lies in a page that was used before */
     cbi_contents contents;
     uint8_t *first;
     cbi_disk_writer writer;

@@ -387,6 +387,42 @@ static void test_fill__a_page_that_was_used_is_paid_for_as_a_whole(void **state)
     close_world(&w);
 }
 
+/** Each may be small; all of them together hold no more than a part of what there is. */
+static void test_fill__all_who_announce_and_send_nothing_hold_a_part_of_what_is_idle(void **state) {
+    enum { COUNT = 12 };
+    (void)state;
+    world w = open_world(64 << 20, 0, false);
+    static cbi_fill f[COUNT];
+    char name[16];
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        assert_ok(put(&w, name, SER, BIG));
+    }
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        assert_ok(cb_blocks_remove(w.blocks, w.task, name, NULL));
+    }
+    for (int round = 0; round < 3; round++) { /* what is over holds nothing any more */
+        int holding = 0;
+        for (int i = 0; i < COUNT; i++) {
+            (void)snprintf(name, sizeof name, "x%d", i);
+            assert_ok(cbi_fill_begin_over(w.task, name, SER, BIG, true, &f[i], NULL));
+            holding += cbi_contents_is_used(&f[i].contents);
+        }
+        assert_in_range(holding, 2, (16 << 20) / BIG);
+        assert_int_equal(used(&w), holding * BIG + (COUNT - holding) * (1 << 20));
+        for (int i = 0; i < COUNT; i++) {
+            if (round == 1) {
+                assert_ok(feed(&f[i], BIG));
+                assert_ok(cbi_fill_replace(&f[i], false, NULL));
+                assert_ok(cb_blocks_remove(w.blocks, w.task, f[i].name, NULL));
+            }
+            cbi_fill_cancel(&f[i]);
+        }
+    }
+    close_world(&w);
+}
+
 static void test_walk__sees_each_once(void **state) {
     (void)state;
     world w = open_world(64 << 20, 2, false);
@@ -458,6 +494,7 @@ int main(void) {
         cmocka_unit_test(test_share__without_descriptors_it_is_a_page),
         cmocka_unit_test(test_fill__a_page_that_was_used_is_paid_for_as_a_whole),
         cmocka_unit_test(test_fill__a_page_that_was_used_is_known_to_be_there),
+        cmocka_unit_test(test_fill__all_who_announce_and_send_nothing_hold_a_part_of_what_is_idle),
         cmocka_unit_test(test_walk__sees_each_once),
         cmocka_unit_test(test_walk__misses_none_that_stays_whatever_goes_meanwhile),
     };
