@@ -33,8 +33,10 @@ void cbi_sys_advise_huge(void *base, size_t bytes);
 /** Gives the bytes back to the system now; the addresses stay valid and read as zero afterwards. */
 void cbi_sys_discard(void *base, size_t bytes);
 /** Makes them resident at once, which costs less than a fault each (a hint; at least one system
- * page). */
-void cbi_sys_populate(void *base, size_t bytes);
+ * page). false: the system does not do that (kernels before 5.14), or has no memory. */
+bool cbi_sys_populate(void *base, size_t bytes);
+/** The same for memory that nobody else uses, and no hint: a page at a time where need be. */
+void cbi_sys_touch(void *base, size_t bytes);
 /** Lets the system take them when it wants (MADV_FREE). */
 void cbi_sys_free_lazily(void *base, size_t bytes);
 

@@ -50,13 +50,25 @@ void cbi_sys_discard(void *base, size_t bytes) {
     cb_assert(failed == 0); /* callers count on zeroes */
 }
 
-void cbi_sys_populate(void *base, size_t bytes) {
+bool cbi_sys_populate(void *base, size_t bytes) {
 #ifdef MADV_POPULATE_WRITE
-    (void)madvise(base, bytes, MADV_POPULATE_WRITE); /* kernels before 5.14 do not know it */
+    return madvise(base, bytes, MADV_POPULATE_WRITE) == 0; /* kernels before 5.14 do not know it */
 #else
     (void)base;
     (void)bytes;
+    return false;
 #endif
+}
+
+void cbi_sys_touch(void *base, size_t bytes) {
+    enum { LEAST_PAGE = 4096 };
+    if (cbi_sys_populate(base, bytes)) {
+        return;
+    }
+    volatile uint8_t *at = base;
+    for (size_t i = 0; i < bytes; i += LEAST_PAGE) {
+        at[i] = at[i]; /* a write: a read would get the page of zeroes that all share */
+    }
 }
 
 void cbi_sys_free_lazily(void *base, size_t bytes) {

@@ -624,7 +624,7 @@ cb_status cbi_partition_append(cbi_partitions *p, uint32_t index, const cbi_grou
         }
         cbi_segment *segment = base;
         if (p->o.populate)
-            cbi_sys_populate(base, units * p->o.segment_bytes);
+            (void)cbi_sys_populate(base, units * p->o.segment_bytes);
         *segment = (cbi_segment){.next = NULL, .used = 0, .units = (uint32_t)units};
         if (part->open != NULL) /* somebody else was here meanwhile */
             parts_retire_open(part);

@@ -2,7 +2,15 @@
 /* Goal: what nobody uses of a budget is there before it is needed, pages of any size are cut from
  * it, and the budget takes it back to the byte. Method: one thread makes it ready step by step;
  * the system is asked which pages are resident. */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "memory_test.h"
 
@@ -99,8 +107,47 @@ static void test_ready__the_budget_takes_it_back_to_the_byte(void **state) {
     cb_manager_destroy(m);
 }
 
+/** As kernels before 5.14: madvise does not know MADV_POPULATE_WRITE. false: not here. */
+static bool be_old(void) {
+    enum { POPULATE_WRITE = 23 };
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, POPULATE_WRITE, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const struct sock_fprog program = {sizeof rules / sizeof *rules, rules};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static void test_ready__is_there_where_the_system_does_not_populate(void **state) {
+    enum { GOOD, BAD, CANNOT };
+    (void)state;
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        if (!be_old()) {
+            _exit(CANNOT);
+        }
+        cb_manager *m = open_manager();
+        cbi_ready r = {.manager = m};
+        (void)make_all(&r);
+        cb_page page = allocate(m->allocators[CB_HEAP], 4 << 20);
+        _exit(is_resident(cb_page_data(&page), 4 << 20) ? GOOD : BAD);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == CANNOT) {
+        skip();
+    }
+    assert_int_equal(WEXITSTATUS(status), GOOD);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ready__is_there_where_the_system_does_not_populate),
         cmocka_unit_test(test_ready__what_is_free_is_there_and_pages_of_any_size_are_cut_from_it),
         cmocka_unit_test(test_ready__the_budget_takes_it_back_to_the_byte),
     };
