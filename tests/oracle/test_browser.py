@@ -15,6 +15,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
@@ -96,19 +98,21 @@ class Browser(h.Case):
             h.skip_loudly("chromium is not there")
         if self.look("data:text/html,<p>it%20runs</p>", "--dump-dom") is None:
             h.skip_loudly("chromium does not run here")
-        argv = [h.CARBIDE, "serve", "--memory", "64M", "--listen", "127.0.0.1:0", "--web", "127.0.0.1:0"]
-        self.server = subprocess.Popen(argv, env=h.C_LOCALE, stderr=subprocess.PIPE, text=True)
-        self.addCleanup(self.end)
-        lines = [self.server.stderr.readline(), self.server.stderr.readline()]
+
+    def serve(self, *options):
+        """Its port, and where its pages are."""
+        argv = [h.CARBIDE, "serve", "--memory", "64M", "--listen", "127.0.0.1:0", "--web", "127.0.0.1:0", *options]
+        server = subprocess.Popen(argv, env=h.C_LOCALE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.end, server)
+        lines = [server.stderr.readline(), server.stderr.readline()]
         if "libmicrohttpd" in lines[0]:
             h.skip_loudly("carbide was built without libmicrohttpd")
-        self.port = int(lines[0].split("127.0.0.1:")[1].split(":")[0])
-        self.url = lines[1].split()[-1]
+        return int(lines[0].split("127.0.0.1:")[1].split(":")[0]), lines[1].split()[-1]
 
-    def end(self):
-        self.server.terminate()
-        self.server.wait(PATIENCE)
-        self.server.stderr.close()
+    def end(self, server):
+        server.terminate()
+        server.wait(PATIENCE)
+        server.stderr.close()
 
     def look(self, url, *options, makes=None):
         """What Chromium writes, and the file it `makes`; None when it does not get so far, three times."""
@@ -122,16 +126,42 @@ class Browser(h.Case):
                     return done.out.decode("utf-8", "replace")
         return None
 
-    def put(self, name, value):
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as s:
+    def put(self, port, name, value):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as s:
             s.sendall(b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(name), name, len(value), value))
             self.assertEqual(s.recv(100), b"+OK\r\n")
 
     def test_both_pages_are_shown(self):
-        self.put(EVIL, b"v")
-        self.put(b"rdd_1_0", b"v" * (8 << 20))
-        for path, words in (("storage", ["rdd_1", "rdd_1_0", EVIL.decode()]), ("executors", ["connections", "budget"])):
-            text = self.look(self.url + path, "--dump-dom")
+        port, url = self.serve()
+        self.put(port, EVIL, b"v")
+        self.put(port, b"rdd_1_0", b"v" * (8 << 20))
+        self.check(url, (("storage", ["rdd_1", "rdd_1_0", EVIL.decode()]), ("executors", ["connections", "budget"])))
+
+    def test_executors_of_a_directory_are_shown(self):
+        if shutil.which("redis-server") is None or h.built_without("hiredis", "--directory", "x"):
+            self.skipTest("no redis-server, or no hiredis")
+        folder = tempfile.TemporaryDirectory(prefix="browser-", dir="/tmp")
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "redis")
+        redis = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--appendonly", "no", "--dir",
+                                  folder.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(redis.wait)
+        self.addCleanup(redis.kill)
+        executors = {name: self.serve("--directory", "unix://" + path, "--name", name) for name in ("a", EVIL.decode()[:60])}
+        for i, (port, _) in enumerate(executors.values()):
+            self.put(port, b"rdd_1_%d" % i, b"v" * (8 << 20))
+        url = executors["a"][1]
+        for _ in range(PATIENCE * 10):
+            with urllib.request.urlopen(url + "storage", timeout=PATIENCE) as page:
+                text = page.read()
+            if b"rdd_1_0" in text and b"rdd_1_1" in text:
+                break
+            time.sleep(0.1)
+        self.check(url, (("storage", ["rdd_1", "rdd_1_0", "rdd_1_1", EVIL.decode()[:60]]), ("executors", [*executors, "budget"])))
+
+    def check(self, url, pages):
+        for path, words in pages:
+            text = self.look(url + path, "--dump-dom")
             if text is None:
                 self.fail("chromium does not show " + path)
             dom = Dom(text)
@@ -139,10 +169,10 @@ class Browser(h.Case):
             self.assertNotIn("script", dom.tags)
             self.assertFalse(any("onclick" in a for a in sum(dom.tags.values(), [])))
             for word in words:
-                self.assertIn(word, dom.texts)
+                self.assertIn(word, [t.replace(" (this one)", "") for t in dom.texts])
             self.assertTrue(any(a.get("class") == "memory" for a in dom.tags["rect"]))
             shot = self.path(path + ".png")
-            if self.look(self.url + path, "--screenshot=" + shot, makes=shot) is None:
+            if self.look(url + path, "--screenshot=" + shot, makes=shot) is None:
                 self.fail("chromium makes no picture of " + path)
             colours = pixels(shot)
             self.assertGreater(len(colours), 8)  # a blank page has one

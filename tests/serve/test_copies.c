@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: an executor that leaves loses no block and leaves no client waiting, whatever is put,
  * removed or evicted just then; and one that cannot know all its blocks says so and stays. One that
- * returns has what it kept, but for what was removed after that was put.
+ * returns has what it kept, but for what was removed after that was put. One that does not answer
+ * has the directory asked at once who is there.
  *
  * Method: executors in this process and a directory in its memory. What would be a race is brought
  * about step by step, by the functions that the threads call. */
@@ -209,6 +210,36 @@ static void test_leave__nothing_is_taken_that_would_be_lost(void **state) {
     cb_local_directory_destroy(x.directory);
 }
 
+static uint64_t next_beat(cbi_copies *cp) {
+    cbi_mutex_lock(&cp->mutex);
+    uint64_t beat_ns = cp->beat_ns;
+    cbi_mutex_unlock(&cp->mutex);
+    return beat_ns;
+}
+
+static void test_send__who_is_there_is_asked_anew_when_somebody_does_not_answer(void **state) {
+    const uint64_t far = cbi_sys_clock_ns() + UINT64_C(3600000000000);
+    (void)state;
+    executors x;
+    begin(&x);
+    cbi_copies *cp = x.a.server->copies;
+    uint64_t generation = 0; /* somebody whose lease lasts, and who is not there */
+    const cb_executor_entry dead = {
+        .name = "dead", .address = "127.0.0.1:1", .memory_max = 1 << 30};
+    assert_ok(x.interface.enter(x.interface.ctx, &dead, &generation, NULL));
+    while (cbi_copies_figures(cp).peers == 0) {
+        nap();
+    }
+    cbi_mutex_lock(&cp->mutex);
+    cp->beat_ns = far; /* nobody would ask by himself */
+    cbi_mutex_unlock(&cp->mutex);
+    assert_ok(kit_put(x.client, "x", TWO, 1, 100));
+    while (next_beat(cp) == far) {
+        nap();
+    }
+    end(&x);
+}
+
 static void open_keeping(executors *x, const char *folder) {
     cb_server_options o = kit_options(&x->a, UINT64_C(64) << 20);
     o.directory = &x->interface;
@@ -277,6 +308,7 @@ int main(void) {
         cmocka_unit_test(
             test_leave__a_block_of_which_there_is_nothing_is_found_out_when_it_is_sent),
         cmocka_unit_test(test_leave__nothing_is_taken_that_would_be_lost),
+        cmocka_unit_test(test_send__who_is_there_is_asked_anew_when_somebody_does_not_answer),
         cmocka_unit_test(test_return__what_was_kept_is_as_old_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
