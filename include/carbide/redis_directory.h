@@ -56,6 +56,23 @@ CB_API CB_MUST_USE cb_status cb_redis_directory_list(cb_redis_directory *directo
                                                      uint64_t *at, cb_place_fn tell, void *tell_ctx,
                                                      cb_error *err);
 
+/*
+ * Watching. A thread of its own tells each change of a block that any executor reports, in the
+ * order in which the server heard of them: cb_directory_watch_fn, with no lock held. What a life
+ * that is over had is told as gone when it is cleaned away, some of it each half second. What
+ * happens while there is no connection is not told; therefore block and location NULL say that one
+ * begins: what was known before is to be looked up again.
+ */
+typedef struct cb_redis_watch cb_redis_watch;
+
+/** Begins a thread; connects later, and again half a second after a connection has ended. lease_ns
+ *  is not looked at. CB_EINVAL: no such URL; CB_ENOMEM, CB_ETHREAD. */
+CB_API CB_MUST_USE cb_status cb_redis_watch_create(const cb_redis_directory_options *options,
+                                                   cb_directory_watch_fn watch, void *watch_ctx,
+                                                   cb_redis_watch **watching, cb_error *err);
+/** After it nobody is told any more. Not within `watch`. NULL is fine. */
+CB_API void cb_redis_watch_destroy(cb_redis_watch *watching);
+
 typedef struct cb_redis_directory_stats {
     uint64_t bytes;     /**< what it takes, all of it, from its beginning to its end */
     uint64_t connects;  /**< connections that were made for reports */

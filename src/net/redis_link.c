@@ -237,17 +237,27 @@ static cb_status feed(cbi_redis_link *l, uint64_t deadline_ns, cb_error *err) {
     return CB_OK;
 }
 
-static cb_status receive(cbi_redis_link *l, uint64_t deadline_ns, cb_error *err) {
+static void begin_reply(cbi_redis_link *l) {
     l->root = (cbi_redis_value){.kind = CBI_REDIS_NOTHING};
     l->value_count = 0;
     l->text_bytes = l->fed = 0;
     l->full = false;
+}
+
+/** *reply: NULL as long as it is not all there. */
+static cb_status take_reply(cbi_redis_link *l, void **reply, cb_error *err) {
+    *reply = NULL;
+    return redisReaderGetReply(l->reader, reply) == REDIS_OK
+               ? CB_OK
+               : cbi_fail(err, CB_EIO, "The directory's server does not speak RESP2: %.100s",
+                          l->full ? "too large a reply" : l->reader->errstr);
+}
+
+static cb_status receive(cbi_redis_link *l, uint64_t deadline_ns, cb_error *err) {
+    begin_reply(l);
     for (;;) {
         void *reply = NULL;
-        if (redisReaderGetReply(l->reader, &reply) != REDIS_OK) {
-            return cbi_fail(err, CB_EIO, "The directory's server does not speak RESP2: %.100s",
-                            l->full ? "too large a reply" : l->reader->errstr);
-        }
+        CB_TRY(take_reply(l, &reply, err));
         if (reply != NULL && l->reader->len > l->reader->pos) {
             return cbi_fail(err, CB_EIO, "The directory's server answers what was not asked.");
         }
@@ -314,6 +324,51 @@ cb_status cbi_redis_ask(cbi_redis_link *l, const cbi_redis_value **reply, cb_err
     return CB_OK;
 }
 
+/* ---- what is said without being asked for ---- */
+
+cb_status cbi_redis_say(cbi_redis_link *l, cb_error *err) {
+    cb_status status = send_all(l, cbi_sys_clock_ns() + l->timeout_ns, err);
+    if (status != CB_OK) {
+        cbi_redis_link_close(l);
+    }
+    return status;
+}
+
+/** Several messages may have come at once: they wait in the reader for their turn. */
+static cb_status hear(cbi_redis_link *l, uint64_t deadline_ns, void **message, cb_error *err) {
+    if (!l->midway) {
+        begin_reply(l);
+        l->midway = true;
+    }
+    for (;;) {
+        CB_TRY(take_reply(l, message, err));
+        if (*message != NULL) {
+            l->midway = false;
+            return CB_OK;
+        }
+        int left = milliseconds_to(deadline_ns);
+        int ready = left > 0 ? cbi_sys_wait_for(l->fd, false, left) : 0;
+        if (ready == 0) {
+            return cbi_fail(err, CB_EAGAIN, "The directory's server says nothing now.");
+        }
+        CB_TRY(ready < 0
+                   ? cbi_fail_sys(err, CB_EIO, ready, "the directory's server cannot be waited for")
+                   : feed(l, deadline_ns, err));
+    }
+}
+
+cb_status cbi_redis_hear(cbi_redis_link *l, uint64_t wait_ns, const cbi_redis_value **message,
+                         cb_error *err) {
+    void *whole = NULL;
+    cb_status status = hear(l, cbi_sys_clock_ns() + wait_ns, &whole, err);
+    if (status == CB_OK) {
+        *message = &l->root;
+    } else if (status != CB_EAGAIN) {
+        cbi_redis_link_close(l);
+    }
+    return status;
+}
+
 /* ---- beginning and end ---- */
 
 void cbi_redis_link_init(cbi_redis_link *l, uint64_t timeout_ns) {
@@ -331,6 +386,7 @@ void cbi_redis_link_close(cbi_redis_link *l) {
         redisReaderFree(l->reader);
         l->reader = NULL;
     }
+    l->midway = false;
 }
 
 static cb_status greet(cbi_redis_link *l, const cbi_redis_url *url, cb_error *err) {

@@ -53,7 +53,8 @@ typedef struct cbi_redis_link {
     size_t fed; /* bytes of this reply */
     size_t text_bytes;
     uint32_t value_count;
-    bool full; /* the reply did not fit */
+    bool full;   /* the reply did not fit */
+    bool midway; /* of a message that is not asked for, some has come */
     cbi_redis_value root;
     cbi_redis_value values[CBI_REDIS_VALUES_MAX];
     char texts[CBI_REDIS_REPLY_BYTES_MAX];
@@ -79,5 +80,12 @@ size_t cbi_redis_room(const cbi_redis_link *link);
 /** Sends the request and waits for its reply, valid until the next request. CB_EIO: the link is
  *  closed. An error that the server answers is one too. */
 cb_status cbi_redis_ask(cbi_redis_link *link, const cbi_redis_value **reply, cb_error *err);
+
+/** Sends the request; what comes of it is what comes next. CB_EIO: the link is closed. */
+cb_status cbi_redis_say(cbi_redis_link *link, cb_error *err);
+/** What the server says next, by itself, valid until the next call. CB_EAGAIN: nothing within that
+ *  time; CB_EIO: the link is closed. */
+cb_status cbi_redis_hear(cbi_redis_link *link, uint64_t wait_ns, const cbi_redis_value **message,
+                         cb_error *err);
 
 #endif

@@ -23,6 +23,20 @@
     "if not now then return 0 end\n"                                                               \
     "if now ~= ARGV[2] then return -1 end\n"
 
+/* Who watches is told each change as "LEVEL MEMORY DISK GENERATION SUM" of the block (zeroes: it is
+ * gone), generation of the life, bytes of its name, name and block. As long as nobody does, and for
+ * a user who may not, this costs one question. */
+#define CBI_REDIS_CHANGES "cb:changes"
+#define CBI_REDIS_TELLS                                                                            \
+    "local n = redis.pcall('PUBSUB', 'NUMSUB', '" CBI_REDIS_CHANGES "')\n"                         \
+    "local heard = not n.err and n[2] > 0\n"                                                       \
+    "local function tell(generation, name, what, block)\n"                                         \
+    "  if heard then\n"                                                                            \
+    "    redis.pcall('PUBLISH', '" CBI_REDIS_CHANGES "', what .. ' ' .. generation .. ' ' ..\n"    \
+    "                #name .. ' ' .. name .. block)\n"                                             \
+    "  end\n"                                                                                      \
+    "end\n"
+
 /* name, generation, lease in ms, address, host, rack, memory_max, 1: only if nobody has the name.
  * An older life is over with it; a newer one, of another process by that name, stays: -1. */
 #define CBI_REDIS_ENTER                                                                            \
@@ -53,33 +67,36 @@
 
 /* name, generation, then block, level, memory, disk, generation, sum of each; level "": gone */
 #define CBI_REDIS_REPORT                                                                           \
-    CBI_REDIS_IS_MINE                                                                              \
-    "local life = ARGV[2] .. ':' .. ARGV[1]\n"                                                     \
-    "local have = 'cb:have:' .. life\n"                                                            \
-    "local memory, disk, blocks = 0, 0, 0\n"                                                       \
-    "for i = 3, #ARGV, 6 do\n"                                                                     \
-    "  local block, level = ARGV[i], ARGV[i + 1]\n"                                                \
-    "  local was = redis.call('HGET', have, block)\n"                                              \
-    "  if was then\n"                                                                              \
-    "    local m, d = string.match(was, '^%d+ (%d+) (%d+)')\n"                                     \
-    "    memory, disk, blocks = memory - m, disk - d, blocks - 1\n"                                \
-    "  end\n"                                                                                      \
-    "  if level == '' then\n"                                                                      \
-    "    redis.call('HDEL', have, block)\n"                                                        \
-    "    redis.call('SREM', 'cb:where:' .. block, life)\n"                                         \
-    "  else\n"                                                                                     \
-    "    redis.call('HSET', have, block, table.concat(ARGV, ' ', i + 1, i + 5))\n"                 \
-    "    redis.call('SADD', 'cb:where:' .. block, life)\n"                                         \
-    "    memory, disk, blocks = memory + ARGV[i + 2], disk + ARGV[i + 3], blocks + 1\n"            \
-    "  end\n"                                                                                      \
-    "end\n"                                                                                        \
-    "redis.call('HINCRBY', key, 'memory', string.format('%.0f', memory))\n"                        \
-    "redis.call('HINCRBY', key, 'disk', string.format('%.0f', disk))\n"                            \
-    "redis.call('HINCRBY', key, 'blocks', string.format('%.0f', blocks))\n"                        \
-    "return 1\n"
+    CBI_REDIS_IS_MINE CBI_REDIS_TELLS                                                              \
+        "local life = ARGV[2] .. ':' .. ARGV[1]\n"                                                 \
+        "local have = 'cb:have:' .. life\n"                                                        \
+        "local memory, disk, blocks = 0, 0, 0\n"                                                   \
+        "for i = 3, #ARGV, 6 do\n"                                                                 \
+        "  local block, level = ARGV[i], ARGV[i + 1]\n"                                            \
+        "  local was = redis.call('HGET', have, block)\n"                                          \
+        "  if was then\n"                                                                          \
+        "    local m, d = string.match(was, '^%d+ (%d+) (%d+)')\n"                                 \
+        "    memory, disk, blocks = memory - m, disk - d, blocks - 1\n"                            \
+        "  end\n"                                                                                  \
+        "  if level == '' then\n"                                                                  \
+        "    redis.call('HDEL', have, block)\n"                                                    \
+        "    redis.call('SREM', 'cb:where:' .. block, life)\n"                                     \
+        "    if was then tell(ARGV[2], ARGV[1], '0 0 0 0 0', block) end\n"                         \
+        "  else\n"                                                                                 \
+        "    redis.call('HSET', have, block, table.concat(ARGV, ' ', i + 1, i + 5))\n"             \
+        "    redis.call('SADD', 'cb:where:' .. block, life)\n"                                     \
+        "    memory, disk, blocks = memory + ARGV[i + 2], disk + ARGV[i + 3], blocks + 1\n"        \
+        "    tell(ARGV[2], ARGV[1], table.concat(ARGV, ' ', i + 1, i + 5), block)\n"               \
+        "  end\n"                                                                                  \
+        "end\n"                                                                                    \
+        "redis.call('HINCRBY', key, 'memory', string.format('%.0f', memory))\n"                    \
+        "redis.call('HINCRBY', key, 'disk', string.format('%.0f', disk))\n"                        \
+        "redis.call('HINCRBY', key, 'blocks', string.format('%.0f', blocks))\n"                    \
+        "return 1\n"
 
 /* how many blocks at a time; answers what it cleaned */
 #define CBI_REDIS_CLEAN                                                                            \
+    CBI_REDIS_TELLS                                                                                \
     "local done = 0\n"                                                                             \
     "for _, life in ipairs(redis.call('SMEMBERS', 'cb:lives')) do\n"                               \
     "  local generation, name = string.match(life, '^(%d+):(.*)$')\n"                              \
@@ -94,6 +111,7 @@
     "    for i = 1, #some, 2 do\n"                                                                 \
     "      redis.call('SREM', 'cb:where:' .. some[i], life)\n"                                     \
     "      redis.call('HDEL', have, some[i])\n"                                                    \
+    "      tell(generation, name, '0 0 0 0 0', some[i])\n"                                         \
     "      done = done + 1\n"                                                                      \
     "    end\n"                                                                                    \
     "    if redis.call('EXISTS', have) == 0 then\n"                                                \
