@@ -103,9 +103,9 @@ cbi_block *cbi_allocator_shed(cb_allocator *allocator, uint64_t idle);
  *  fine. */
 uint64_t cbi_allocator_drop(cb_allocator *allocator, cbi_block *chain);
 
-/** Makes a page of a block; fills it when debugging. */
-static inline void cbi_allocator_enter(const cb_allocator *allocator, cbi_block *block,
-                                       size_t bytes, cb_page *page) {
+/** Makes a page of a block, as it is. */
+static inline void cbi_allocator_enter_as_is(const cb_allocator *allocator, cbi_block *block,
+                                             size_t bytes, cb_page *page) {
     bool heap = allocator->mode == CB_HEAP;
     page->base = heap ? block->base : NULL;
     page->offset = heap ? 0 : (uint64_t)(uintptr_t)block->base;
@@ -113,6 +113,12 @@ static inline void cbi_allocator_enter(const cb_allocator *allocator, cbi_block 
     page->number = CB_PAGE_NONE;
     page->generation = block->generation;
     page->block = block;
+}
+
+/** The same; fills it when debugging. */
+static inline void cbi_allocator_enter(const cb_allocator *allocator, cbi_block *block,
+                                       size_t bytes, cb_page *page) {
+    cbi_allocator_enter_as_is(allocator, block, bytes, page);
     if (CBI_UNLIKELY(allocator->debug_fill)) {
         memset(block->base, CBI_DEBUG_NEW, bytes);
     }

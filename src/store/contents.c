@@ -40,7 +40,7 @@ static cb_status page_untouched(const cbi_home *home, cb_mode mode, size_t bytes
     cb_allocator *a = home->manager->allocators[mode];
     cbi_block *block = NULL;
     CB_TRY(cbi_allocator_fresh(a, cbi_allocator_capacity(a, bytes), &block, err));
-    cbi_allocator_enter(a, block, bytes, page);
+    cbi_allocator_enter_as_is(a, block, bytes, page); /* filled it would be touched */
     return CB_OK;
 }
 
