@@ -8,7 +8,7 @@
 #include "serve/serve_kit.h"
 
 static void open_server(kit *k, const char *password) {
-    cb_server_options o = kit_options(k, UINT64_C(64) << 20);
+    cb_server_options o = kit_options(k, UINT64_C(256) << 20);
     o.socket = NULL;
     o.listen = "127.0.0.1:0";
     o.password = password;
