@@ -50,6 +50,9 @@ static pid_t server_start(void) {
     if (pid == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         int null = open("/dev/null", O_RDWR);
+        if (null < 0) {
+            _exit(126);
+        }
         (void)dup2(null, 1);
         (void)dup2(null, 2);
         (void)execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", path, "--save",
