@@ -253,17 +253,20 @@ typedef struct big_dedupe {
     const cb_dedupe *d;
     cbi_job_worker *w;
     cbi_runs runs;
-    uint8_t *record, *spare; /* the best so far, as it was stored */
+    uint8_t *record; /* the best so far, as it was stored */
     size_t room;
+    cbi_room pages; /* it lies there, when it is larger than what the worker has */
     uint64_t order, count;
 } big_dedupe;
 
 static cb_status keep_record(big_dedupe *b, const cbi_stored *record, cb_error *err) {
     size_t bytes = cbi_record_bytes(record->key_bytes, record->row_bytes);
-    if (bytes > b->room)
-        return cbi_fail_bytes(err, CB_EBUDGET, bytes, b->room,
-                              "a row of %zu bytes, and there are %zu to keep it in", bytes,
-                              b->room);
+    if (CBI_UNLIKELY(bytes > b->room)) {
+        b->room = 0;
+        CB_TRY(cbi_room_need(&b->pages, b->w->job, b->runs.table.runs, bytes, err));
+        b->record = b->pages.bytes;
+        b->room = b->pages.size;
+    }
     uint8_t *p = cbi_record_put_key(b->record, record->key, record->key_bytes, record->row_bytes);
     memcpy(p, record->row, record->row_bytes);
     b->order = group_run_order(record);
@@ -335,6 +338,7 @@ static cb_status big_part(cbi_job_worker *w, void *ctx, uint32_t index, cb_error
         status = cbi_runs_merge(&b.runs, merged_record, &b, err);
     if (status == CB_OK)
         status = end_run(&b, err);
+    cbi_room_give(&b.pages, job);
     cbi_runs_close(&b.runs);
     return status;
 }

@@ -47,6 +47,7 @@ typedef struct giant_work {
     bool any;
     uint8_t *key; /* key and display, as in a record: key, then the row's start up to its body */
     size_t key_room;
+    cbi_room key_pages; /* it lies there, when it is large */
     uint32_t key_bytes, display_bytes;
     uint64_t first, rows;
 
@@ -639,8 +640,13 @@ static cb_status end_group(giant_work *b, cb_error *err) {
 static cb_status begin_group(giant_work *b, const cbi_stored *record, const group_payload *payload,
                              cb_error *err) {
     size_t head = !b->g->display ? 0 : (size_t)(payload->body - record->row);
-    if (record->key_bytes + head > b->key_room)
-        return no_room(b, "a key", record->key_bytes + head, b->key_room, err);
+    if (CBI_UNLIKELY(record->key_bytes + head > b->key_room)) {
+        b->key_room = 0;
+        CB_TRY(cbi_room_need(&b->key_pages, b->w->job, b->outer.table.runs,
+                             record->key_bytes + head, err));
+        b->key = b->key_pages.bytes;
+        b->key_room = b->key_pages.size;
+    }
     memcpy(b->key, record->key, record->key_bytes);
     memcpy(b->key + record->key_bytes, record->row, head);
     b->key_bytes = record->key_bytes;
@@ -726,6 +732,7 @@ cb_status group_lists_big(cbi_job_worker *w, void *ctx, uint32_t index, cb_error
     if (status == CB_OK)
         status = end_group(&b, err);
     give_pages(&b);
+    cbi_room_give(&b.key_pages, job);
     cbi_runs_close(&b.inner);
     cbi_runs_close(&b.outer);
     return status;

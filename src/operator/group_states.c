@@ -617,7 +617,9 @@ cb_status group_work(cb_group *g, cb_error *err) {
                          .fits = g->aggs->lists ? lists_fit : states_fit,
                          .work = g->aggs->lists ? group_lists_work : states_work_on,
                          .big = g->aggs->lists ? group_lists_big : states_big,
-                         .hash = group_part_hash};
+                         .hash = group_part_hash,
+                         /* texts have room for their quotes while they are put together */
+                         .result_times = g->aggs->lists ? 3 : 2};
     job->short_keys = !g->sorted;
     return cbi_job_each(job, &pass, job->results, job->sizes.ranges, err);
 }

@@ -131,6 +131,7 @@ typedef struct cbi_batch {
     uint8_t *bytes, *at, *end;
     uint8_t *big; /* a record that is larger than the batch */
     size_t big_units;
+    bool turn; /* it has the one for large results */
     cbi_span *spans;
     uint32_t *dest, *which, *counts;
     uint32_t count, capacity;
@@ -297,7 +298,7 @@ struct cbi_job {
     struct cbi_job_division *division;
     uint32_t parts_done, parts_count; /* of the latest cbi_job_each */
     uint32_t turn;
-    bool big_taken;
+    bool big_taken, turn_taken; /* for a large row; for a large result */
     uint64_t *offsets;
     uint64_t cursor;
     cb_status failed;
@@ -410,12 +411,17 @@ typedef struct cbi_job_pass {
      * bits of it, and the pieces are worked on instead; only what that does not help goes to `big`.
      * NULL: all of it does. */
     uint64_t (*hash)(const cbi_job *job, const cbi_stored *record);
-    bool partner_counted; /* cbi_batch.counted was true for what the partner holds */
+    bool partner_counted;  /* cbi_batch.counted was true for what the partner holds */
+    unsigned result_times; /* as much memory as the largest record takes, for a result while it is
+                              made; 0: twice, in the batch and in its range */
     /* its own */
     uint32_t next, next_load;
     unsigned busy;
     bool exclusive;
     bool strapped;     /* memory ran out once: nothing is read ahead any more */
+    bool solo;         /* results are so large that one worker at a time makes some */
+    unsigned waiting;  /* of the busy ones: until another one is done */
+    size_t giant;      /* segments for a result of the largest record; 0: they need not be many */
     uint32_t scale;    /* partitions of this size that all records would make */
     unsigned depth;    /* how often these have been divided */
     uint64_t segments; /* of all of them, both sides */
@@ -429,8 +435,14 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
 cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err);
 
 /** What was read ahead for the present pass, and what lies in memory for later, gives its memory
- * back. `ctx`: the job; for cbi_partitions_options. */
-cb_status cbi_job_give_way(void *ctx, cb_error *err);
+ * back; when that has been done, waits until another worker is done with his partition. `ctx`: the
+ * job; for cbi_partitions_options. */
+cb_status cbi_job_give_way(void *ctx, bool *gave, cb_error *err);
+
+/** Large results of a pass are made by one worker at a time, or each would hold what another one
+ * waits for. Blocks; false: the job has stopped. */
+bool cbi_job_take_turn(cbi_job *job);
+void cbi_job_give_turn(cbi_job *job);
 
 /** So many more of the partitions of cbi_job_each are done. */
 void cbi_job_parts_done(cbi_job *job, uint32_t count);

@@ -10,6 +10,10 @@
  * that are reserved for results. When the next partition cannot come in although nobody works,
  * either higher partitions or results still lie in memory, which then leave, or it is too large:
  * then one worker has it alone.
+ *
+ * Results of many segments want them in one piece, twice: while they are put together and in their
+ * range. What was read ahead gives way to them. Other workers' partitions cannot; so where records
+ * are known to be that large, or memory has run out once, one worker at a time has a partition.
  */
 
 static const uint32_t PART_NONE = UINT32_MAX;
@@ -19,7 +23,7 @@ static const uint32_t PART_NONE = UINT32_MAX;
 enum { AHEAD_PER_WORKER = 4 };
 
 typedef struct part_need {
-    size_t segments, out;
+    size_t segments, out, units; /* units: of the largest record, or a pair of them */
     cbi_partition_info info;
 } part_need;
 
@@ -29,7 +33,7 @@ static cbi_partitions *results_of(const cbi_job *job, const cbi_job_pass *pass) 
 }
 
 static size_t reserve_of(const cbi_job *job, const cbi_job_pass *pass) {
-    return results_of(job, pass) != NULL ? job->sizes.reserve : 0;
+    return results_of(job, pass) != NULL ? cbi_max(job->sizes.reserve, pass->giant) : 0;
 }
 
 static part_need need_of(const cbi_job_pass *pass, uint32_t index) {
@@ -37,18 +41,24 @@ static part_need need_of(const cbi_job_pass *pass, uint32_t index) {
     cbi_partition_get_info(pass->parts, index, &need.info);
     need.segments = (size_t)need.info.segments;
     need.out = (size_t)need.info.segments_out;
+    need.units = need.info.units_max;
     if (pass->partner != NULL) {
         cbi_partition_info info;
         cbi_partition_get_info(pass->partner, index, &info);
         need.segments += (size_t)info.segments;
         need.out += (size_t)info.segments_out;
+        need.units += info.units_max;
     }
     return need;
 }
 
 static bool part_fits(cbi_job *job, const cbi_job_pass *pass, uint32_t index,
                       const part_need *need) {
-    return need->segments + reserve_of(job, pass) + 2 <= job->sizes.segments &&
+    /* Sorting two records of many segments takes no less memory than having both. */
+    bool few = need->segments <= 2 * need->units;
+    size_t reserve =
+        few ? cbi_min(job->sizes.reserve, reserve_of(job, pass)) : reserve_of(job, pass);
+    return need->segments + reserve + 2 <= job->sizes.segments &&
            need->info.pieces < CBI_REF_PIECES_MAX && pass->fits(job, pass->ctx, index, &need->info);
 }
 
@@ -77,7 +87,8 @@ static void drop_part(const cbi_job_pass *pass, uint32_t index) {
 /* job->mutex held. */
 static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
     while (pass->next_load < pass->count && !pass->exclusive) {
-        if (pass->strapped && pass->next_load > pass->next)
+        bool wanted = pass->next_load == pass->next && !(pass->solo && pass->busy > 0);
+        if (pass->strapped && !wanted)
             return CB_OK;
         part_need need = need_of(pass, pass->next_load);
         if (need.out > 0 && results_of(job, pass) != NULL &&
@@ -97,28 +108,72 @@ static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
     return CB_OK;
 }
 
+/* job->mutex held. */
+static cb_status unload_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
+    for (; pass->next_load > pass->next; pass->next_load--)
+        CB_TRY(unload_part(pass, pass->next_load - 1, err));
+    if (pass->next_load < pass->count) /* its giants may have come alone */
+        CB_TRY(unload_part(pass, pass->next_load, err));
+    CB_TRY(cbi_partitions_make_room(pass->parts, pass->next - 1, job->sizes.segments, err));
+    return pass->partner == NULL
+               ? CB_OK
+               : cbi_partitions_make_room(pass->partner, pass->next - 1, job->sizes.segments, err);
+}
+
+/* The others go on to the end of their partitions, and begin no new ones. False: there is nobody
+ * who does not wait himself. job->mutex held on entry and exit. */
+static bool wait_for_another(cbi_job *job, cbi_job_pass *pass) {
+    unsigned busy = pass->busy;
+    pass->solo = true;
+    pass->waiting++;
+    cbi_cond_broadcast(&job->changed); /* who waits for this one hears of it */
+    while (!cbi_job_stopped(job) && pass->busy >= busy && pass->busy > pass->waiting)
+        cbi_cond_wait(&job->changed, &job->mutex);
+    pass->waiting--;
+    return pass->busy < busy;
+}
+
 /* A result may want many segments in one piece, which partitions that lie here and there have left
  * nowhere. */
-cb_status cbi_job_give_way(void *ctx, cb_error *err) {
+cb_status cbi_job_give_way(void *ctx, bool *gave, cb_error *err) {
     cbi_job *job = ctx;
     cb_status status = CB_OK;
+    *gave = false;
     cbi_mutex_lock(&job->mutex);
     cbi_job_pass *pass = job->pass;
     if (pass != NULL && results_of(job, pass) != NULL && pass->next > 0 && !pass->exclusive) {
+        *gave = !pass->strapped || pass->next_load > pass->next;
         pass->strapped = true;
-        for (; status == CB_OK && pass->next_load > pass->next; pass->next_load--)
-            status = unload_part(pass, pass->next_load - 1, err);
-        if (status == CB_OK && pass->next_load < pass->count) /* its giants may have come alone */
-            status = unload_part(pass, pass->next_load, err);
-        if (status == CB_OK)
-            status =
-                cbi_partitions_make_room(pass->parts, pass->next - 1, job->sizes.segments, err);
-        if (status == CB_OK && pass->partner != NULL)
-            status =
-                cbi_partitions_make_room(pass->partner, pass->next - 1, job->sizes.segments, err);
+        status = unload_ahead(job, pass, err);
+        if (status == CB_OK && !*gave)
+            *gave = wait_for_another(job, pass);
     }
     cbi_mutex_unlock(&job->mutex);
     return status;
+}
+
+bool cbi_job_take_turn(cbi_job *job) {
+    cbi_mutex_lock(&job->mutex);
+    cbi_job_pass *pass = job->pass;
+    if (pass != NULL && job->turn_taken) {
+        pass->waiting++;
+        cbi_cond_broadcast(&job->changed);
+        while (job->turn_taken && !cbi_job_stopped(job))
+            cbi_cond_wait(&job->changed, &job->mutex);
+        pass->waiting--;
+    }
+    bool taken = !cbi_job_stopped(job);
+    if (taken)
+        job->turn_taken = true;
+    cbi_mutex_unlock(&job->mutex);
+    return taken;
+}
+
+void cbi_job_give_turn(cbi_job *job) {
+    cbi_mutex_lock(&job->mutex);
+    job->turn_taken = false;
+    cbi_cond_broadcast(&job->changed);
+    cbi_mutex_unlock(&job->mutex);
 }
 
 /* Higher partitions, then results, leave until there is room for `index`. */
@@ -187,6 +242,10 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, uint32_t *index, bo
             continue;
         }
         CB_TRY(load_ahead(job, pass, err));
+        if (pass->solo && pass->busy > 0) {
+            cbi_cond_wait(&job->changed, &job->mutex);
+            continue;
+        }
         if (pass->next < pass->next_load) {
             *index = pass->next++;
             pass->busy++;
@@ -269,6 +328,20 @@ static void keep_room_to_load(cbi_job *job, const cbi_job_pass *pass, cbi_partit
     cbi_partitions_keep_free(to, cbi_min(wanted, job->sizes.segments / 2));
 }
 
+/* What a result of the largest record may take, and whether there is that for each worker. */
+static void look_at_sizes(const cbi_job *job, cbi_job_pass *pass) {
+    size_t largest = 0, times = pass->result_times > 0 ? pass->result_times : 2;
+    pass->segments = 0;
+    for (uint32_t i = pass->first; i < pass->count; i++) {
+        part_need need = need_of(pass, i);
+        pass->segments += need.segments;
+        largest = cbi_max(largest, need.units);
+    }
+    pass->giant = largest > (pass->partner != NULL ? 2 : 1) ? times * largest + 2 : 0;
+    pass->solo = results_of(job, pass) != NULL &&
+                 job->sizes.threads * pass->giant > job->sizes.reserve && pass->giant > 0;
+}
+
 cb_status cbi_job_pass_once(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
                             cb_error *err) {
     for (unsigned i = 0; i < job->sizes.threads; i++) {
@@ -278,13 +351,13 @@ cb_status cbi_job_pass_once(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to
     pass->next = pass->next_load = pass->first;
     pass->busy = 0;
     pass->exclusive = pass->strapped = false;
-    pass->segments = 0;
-    for (uint32_t i = pass->first; i < pass->count; i++)
-        pass->segments += need_of(pass, i).segments;
+    pass->waiting = 0;
+    look_at_sizes(job, pass);
     if (to != NULL)
         keep_room_to_load(job, pass, to);
     if (to != NULL) /* results begin with their reserve */
-        CB_TRY(cbi_partitions_make_room(pass->parts, job->sizes.threads, job->sizes.reserve, err));
+        CB_TRY(
+            cbi_partitions_make_room(pass->parts, job->sizes.threads, reserve_of(job, pass), err));
     cbi_mutex_lock(&job->mutex);
     job->pass = pass;
     cbi_mutex_unlock(&job->mutex);

@@ -4,8 +4,8 @@
 
 /*
  * Rows in, records out: what every worker does while it reads, and the batch by which it hands
- * records on. A row too large for the usual buffers gets segments of its own; only one worker at a
- * time has such memory, or two could each wait for what the other holds.
+ * records on. A row too large for the usual buffers gets segments of its own, as does a result;
+ * only one worker at a time has such memory, or two could each wait for what the other holds.
  */
 
 static uint8_t *carve(uint8_t **at, size_t bytes) {
@@ -92,6 +92,20 @@ static cb_status check_big(const cbi_batch *b, size_t bytes, size_t times, cb_er
     return CB_OK;
 }
 
+/* Before memory is taken for a large record: results are made one after another. */
+static cb_status take_turn(cbi_batch *b, cb_error *err) {
+    if (b->to != b->job->results)
+        return CB_OK;
+    b->turn = cbi_job_take_turn(b->job);
+    return b->turn ? CB_OK : cbi_fail(err, CB_ECANCELED, "cancelled");
+}
+
+static void give_turn(cbi_batch *b) {
+    if (b->turn)
+        cbi_job_give_turn(b->job);
+    b->turn = false;
+}
+
 cb_status cbi_batch_begin_slow(cbi_batch *b, size_t bytes, cb_error *err) {
     CB_TRY(cbi_batch_flush(b, err));
     if (bytes <= (size_t)(b->end - b->at))
@@ -99,7 +113,11 @@ cb_status cbi_batch_begin_slow(cbi_batch *b, size_t bytes, cb_error *err) {
     size_t segment = b->job->sizes.segment, units = (bytes + segment - 1) / segment;
     void *base = NULL;
     CB_TRY(check_big(b, bytes, 3, err)); /* here, in its partition, and on its way */
-    CB_TRY(cbi_partitions_take(b->to, units, &base, err));
+    CB_TRY(take_turn(b, err));
+    cb_status status = cbi_partitions_take(b->to, units, &base, err);
+    if (status != CB_OK)
+        give_turn(b);
+    CB_TRY(status);
     b->big = base;
     b->big_units = units;
     return CB_OK;
@@ -122,6 +140,7 @@ cb_status cbi_batch_end_big(cbi_batch *b, uint8_t *end, cb_error *err) {
     cb_status status = append_big(b, b->dest[0], b->big, (size_t)(end - b->big), err);
     cb_segment_pool_give(b->job->ground.pool, b->big, b->big_units);
     b->big = NULL;
+    give_turn(b);
     return status;
 }
 
@@ -130,7 +149,10 @@ cb_status cbi_batch_put(cbi_batch *b, uint32_t dest, const uint8_t *record, size
     if (bytes > (size_t)(b->end - b->bytes)) {
         CB_TRY(cbi_batch_flush(b, err));
         CB_TRY(check_big(b, bytes, 2, err));
-        return append_big(b, dest, record, bytes, err);
+        CB_TRY(take_turn(b, err));
+        cb_status status = append_big(b, dest, record, bytes, err);
+        give_turn(b);
+        return status;
     }
     uint8_t *at;
     CB_TRY(cbi_batch_begin(b, dest, bytes, &at, err));
@@ -156,6 +178,8 @@ cb_status cbi_room_need(cbi_room *room, cbi_job *job, cbi_partitions *via, size_
     if (CBI_LIKELY(bytes <= room->size && room->bytes != NULL))
         return CB_OK;
     size_t segment = job->sizes.segment, size = cbi_max(bytes + bytes / 2, 256);
+    if (size > ROOM_SMALL) /* there may be little more than that */
+        size = cbi_max(bytes, ROOM_SMALL + 1);
     size_t units = size <= ROOM_SMALL ? 0 : (size + segment - 1) / segment;
     void *fresh = NULL;
     cbi_room_give(room, job);

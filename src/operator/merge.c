@@ -8,7 +8,8 @@
  *
  * `unique` must compare a row with the last one that was let through, whose memory may belong to a
  * part that its source has finished. So sources keep finished parts until told that nobody looks at
- * them any more (release), which is when another row has become the last one.
+ * them any more (release), which is when another row has become the last one. Nobody else looks at
+ * a row again once it has been handed out.
  */
 
 /* ---- builder ---- */
@@ -219,6 +220,8 @@ cb_status cbi_merge(cbi_source **sources, uint32_t count, uint32_t *tree, const 
             s->release(s);
         last_source = winner;
         CB_TRY(advance(s, layout, err));
+        if (CBI_UNLIKELY(s->kept) && !unique) /* who looks for equal ones looks at it again */
+            s->release(s);
         for (uint32_t node = (winner + count) / 2; node > 0; node /= 2)
             if (before(sources, tree[node], winner, layout)) {
                 uint32_t t = tree[node];

@@ -428,17 +428,45 @@ cb_status cbi_partitions_let_leave(cbi_partitions *p, size_t segments, cb_error 
     return status;
 }
 
-/* p->mutex held on entry and exit, not meanwhile. */
-static cb_status ask_others(cbi_partitions *p, cb_error *err) {
-    cbi_mutex_unlock(&p->mutex);
-    cb_status status = p->o.give_way(p->o.give_way_ctx, err);
-    cbi_mutex_lock(&p->mutex);
+/* Waits until nobody has a claim (see parts_wait_for_memory), and takes it when `claims`. p->mutex
+ * held on entry and exit. */
+static cb_status wait_for_claim(cbi_partitions *p, bool claims, bool *claim, cb_error *err) {
+    cb_status status = parts_stopped(p, err);
+    while (status == CB_OK && p->claimed) {
+        cbi_cond_wait(&p->changed, &p->mutex);
+        status = parts_stopped(p, err);
+    }
+    *claim = status == CB_OK && claims;
+    if (*claim) {
+        p->claimed = true;
+        atomic_store(&p->claim, true);
+    }
     return status;
 }
 
+/* p->mutex held. */
+static void give_claim(cbi_partitions *p, bool *claim) {
+    if (!*claim)
+        return;
+    *claim = p->claimed = false;
+    atomic_store(&p->claim, false);
+    cbi_cond_broadcast(&p->changed);
+}
+
+/* They may need memory themselves before they have some to give: no claim keeps them from it.
+ * p->mutex held on entry and exit, not meanwhile. */
+static cb_status ask_others(cbi_partitions *p, bool *claim, bool *gave, cb_error *err) {
+    bool again = *claim;
+    give_claim(p, claim);
+    cbi_mutex_unlock(&p->mutex);
+    cb_status status = p->o.give_way(p->o.give_way_ctx, gave, err);
+    cbi_mutex_lock(&p->mutex);
+    return status == CB_OK && again ? wait_for_claim(p, true, claim, err) : status;
+}
+
 /* One step towards `units` segments: lets something leave, or waits for what is on its way.
- * *others_asked: they have been asked. p->mutex held. */
-static cb_status gain_memory(cbi_partitions *p, size_t units, bool *others_asked, cb_error *err) {
+ * p->mutex held. */
+static cb_status gain_memory(cbi_partitions *p, size_t units, bool *claim, cb_error *err) {
     uint32_t victim = UINT32_MAX;
     if (p->o.spill != NULL && (p->leaving < units + p->o.batch_segments_max || units > 1))
         victim = choose_victim(p, units > 1 ? 1 : (unsigned)p->o.batch_segments_max / 2);
@@ -456,10 +484,11 @@ static cb_status gain_memory(cbi_partitions *p, size_t units, bool *others_asked
         (void)cbi_cond_wait_until(&p->changed, &p->mutex, cbi_sys_clock_ns() + 1000000);
         return CB_OK;
     }
-    if (p->o.give_way != NULL && !*others_asked) {
-        *others_asked = true;
-        return ask_others(p, err);
-    }
+    bool gave = false;
+    if (p->o.give_way != NULL)
+        CB_TRY(ask_others(p, claim, &gave, err));
+    if (gave)
+        return CB_OK;
     size_t asked = units * p->o.segment_bytes, all = p->o.segments_max * p->o.segment_bytes;
     return cbi_fail_bytes(
         err, CB_EBUDGET, asked, all,
@@ -486,31 +515,18 @@ cb_status parts_wait_for_memory(cbi_partitions *p, size_t units, bool for_partit
         }
     }
     cbi_mutex_lock(&p->mutex);
-    cb_status status = parts_stopped(p, err);
-    while (status == CB_OK && p->claimed) {
-        cbi_cond_wait(&p->changed, &p->mutex);
-        status = parts_stopped(p, err);
-    }
-    bool claim = status == CB_OK && units > 1;
-    if (claim) {
-        p->claimed = true;
-        atomic_store(&p->claim, true);
-    }
-    bool others_asked = false;
+    bool claim;
+    cb_status status = wait_for_claim(p, units > 1, &claim, err);
     *base = NULL;
     while (status == CB_OK &&
            (*base = for_partition || units == 1
                         ? cb_segment_pool_take(p->o.pool, units)
                         : cbi_segment_pool_take_highest(p->o.pool, units)) == NULL) {
-        status = gain_memory(p, units, &others_asked, err);
+        status = gain_memory(p, units, &claim, err);
         if (status == CB_OK)
             status = parts_stopped(p, err);
     }
-    if (claim) {
-        p->claimed = false;
-        atomic_store(&p->claim, false);
-        cbi_cond_broadcast(&p->changed);
-    }
+    give_claim(p, &claim);
     if (status == CB_OK && for_partition)
         atomic_fetch_add(&p->in_hand, 1);
     cbi_mutex_unlock(&p->mutex);

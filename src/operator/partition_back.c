@@ -329,7 +329,7 @@ static cb_status wait_until_written(cbi_partitions *p, const partition *part, cb
 
 /* A giant row that comes early may take the place that the one before it needs on its way out. */
 static bool may_come_early(const cbi_partitions *p, uint32_t shape) {
-    enum { TIMES = 3 };
+    enum { TIMES = 5 }; /* a result of it lies twice in one piece beside that */
     return (shape & EXTENT_JUMBO) == 0 ||
            cb_segment_pool_free_count(p->o.pool) >= (size_t)TIMES * (shape & EXTENT_UNITS);
 }
