@@ -80,7 +80,11 @@ static void wish(cbi_copies *cp, cbi_wishes *list, const cbi_replica_action *a) 
     copy_text(w->address, sizeof w->address, a->peer_address);
     append(list, w);
     cp->wish_count++;
-    cbi_cond_broadcast(list == &cp->local ? &cp->wake_keeper : &cp->wake_senders);
+    if (list == &cp->local) {
+        cbi_cond_broadcast(&cp->wake_keeper);
+    } else if (cbi_copies_can_send(cp, w)) { /* else whose end it waits for wakes them */
+        cbi_cond_broadcast(&cp->wake_senders);
+    }
 }
 
 static void forget_wishes(cbi_wishes *list) {

@@ -211,5 +211,7 @@ void cbi_copies_claims_stop(cbi_copies *copies);
 
 /** A sender's thread; ctx is its cbi_copy_sender. */
 void cbi_copies_send(void *ctx);
+/** [mutex] Whether the wish, one of `remote`, waits for nothing but a sender. */
+bool cbi_copies_can_send(cbi_copies *copies, const cbi_wish *wish);
 
 #endif

@@ -189,6 +189,21 @@ static bool is_next(const cbi_copies *cp, const cbi_wish *w) {
     return first == w;
 }
 
+bool cbi_copies_can_send(cbi_copies *cp, const cbi_wish *w) {
+    return link_of(cp, w) != NULL && is_next(cp, w);
+}
+
+/** [mutex] Who waits is woken when there is something for him; those who would find nothing take
+ *  the processors from those who send. */
+static void wake_others(cbi_copies *cp) {
+    for (const cbi_wish *w = cp->remote.first; w != NULL; w = w->next) {
+        if (cbi_copies_can_send(cp, w)) {
+            cbi_cond_broadcast(&cp->wake_senders);
+            return;
+        }
+    }
+}
+
 /** [mutex] The first wish that this sender may take and whose peer has a connection for it, taken
  *  out. */
 static cbi_wish *take_remote(cbi_copies *cp, const cbi_copy_sender *x, cbi_copy_link **link) {
@@ -249,11 +264,16 @@ static void carry_out(cbi_copy_sender *x, cbi_copy_link *l, const cbi_wish *wish
 void cbi_copies_send(void *ctx) {
     cbi_copy_sender *x = ctx;
     cbi_copies *cp = x->copies;
+    bool done = false; /* a wish, and others do not know yet */
     cbi_mutex_lock(&cp->mutex);
     while (!atomic_load(&cp->quit)) {
         cbi_copy_link *link = NULL;
         cbi_wish *w = take_remote(cp, x, &link);
         if (w == NULL) {
+            if (done) { /* what waited for the end of that may be for others */
+                wake_others(cp);
+            }
+            done = false;
             cbi_cond_wait(&cp->wake_senders, &cp->mutex);
             continue;
         }
@@ -263,14 +283,15 @@ void cbi_copies_send(void *ctx) {
         }
         link->large = w->large;
         link->wish = w;
+        if (done) {
+            wake_others(cp);
+        }
         cbi_mutex_unlock(&cp->mutex);
         carry_out(x, link, w);
         cbi_free(w);
         cbi_mutex_lock(&cp->mutex);
         cp->wish_count--;
-        if (cp->remote.first != NULL) { /* others may go on with that peer */
-            cbi_cond_broadcast(&cp->wake_senders);
-        }
+        done = true;
     }
     cbi_mutex_unlock(&cp->mutex);
 }
