@@ -480,6 +480,8 @@ static cb_status do_work(cb_group *g, cb_error *err) {
     double each = g->aggs->lists ? 96 : 36 + (double)g->aggs->state_bytes / 2;
     job->demand.work_least = g->aggs->lists ? group_lists_least(g) : group_states_least(g);
     job->demand.work_wanted = g->aggs->lists ? 0 : group_states_wanted(g);
+    /* a record has no text but its key, once: half as much is enough */
+    job->demand.row_times = g->aggs->lists || g->display ? 0 : 12;
     CB_TRY(group_make_plan(g, each, (double)g->aggs->count * 8, err));
     CB_TRY(cbi_job_make_ready(job, err));
     CB_TRY(group_late_begin(g, err));

@@ -206,6 +206,7 @@ typedef struct cbi_job_demand {
     unsigned outputs;     /* files that results go to; 0 = 1. Each has sizes.ranges of them */
     bool looks_up;        /* what is in memory is gone through in no order, again and again */
     unsigned workers;     /* exactly so many; 0 = as many as there are threads */
+    unsigned row_times;   /* pages that a giant row wants, in its own size; 0: 20 */
     unsigned sides;       /* sets of partitions that are open at the same time; 0 = 1 */
 } cbi_job_demand;
 

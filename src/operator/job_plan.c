@@ -293,7 +293,8 @@ static uint64_t least_budget(const cbi_job *job, uint64_t from, unsigned threads
 }
 
 uint64_t cbi_job_least_budget(const cbi_job *job, uint64_t piece_bytes) {
-    double pages = ((double)piece_bytes + 128 * 1024) * 20;
+    double times = job->demand.row_times > 0 ? job->demand.row_times : 20;
+    double pages = ((double)piece_bytes + 128 * 1024) * times;
     return least_budget(job, job->o.memory_bytes, job->demand.workers > 0 ? job->demand.workers : 1,
                         pages);
 }

@@ -122,6 +122,19 @@ class Tight(h.Case):
                 self.assertEnded(result, 0)
                 self.assertSameBytes(result.out, want.out)
 
+    def test_the_budget_named_for_a_giant_key_will_do_and_is_no_multiple_of_it(self):
+        source = self.write("in.csv", b"k,v\n" + b"".join(b"%d%s,%d\n" % (n % 2, b"q" * (5 * h.MIB), n) for n in range(4)))
+        words = ["group", "-k", "k", "count()", "sum(v)", source, "-T", self.temp]
+        want = h.carbide(*words, "-S", "1G")
+        for threads in ("1", "2"):
+            result = h.carbide(*words, "-S", "16M", "-j", threads)
+            self.assertEnded(result, h.BUDGET)
+            named = int(re.search(r"--memory (\d+)M", result.text)[1])
+            self.assertLessEqual(named, 100, result.text)  # about 45 are needed, 124 were named
+            result = h.carbide(*words, "-S", f"{named}M", "-j", threads)
+            self.assertEnded(result, 0)
+            self.assertSameBytes(result.out, want.out)
+
     def test_the_least_budget_that_is_named_for_a_compressed_input_will_do(self):
         plain = self.table(60_000)
         for end, tool in (("zst", ["zstd", "-qc1"]), ("gz", ["gzip", "-c"]), ("lz4", ["lz4", "-qcB4"])):
