@@ -59,9 +59,15 @@ CB_API CB_MUST_USE cb_status cb_redis_directory_list(cb_redis_directory *directo
 /*
  * Watching. A thread of its own tells each change of a block that any executor reports, in the
  * order in which the server heard of them: cb_directory_watch_fn, with no lock held. What a life
- * that is over had is told as gone when it is cleaned away, some of it each half second. What
+ * that is over had is told as gone when it is cleaned away, some of it each half second. That may
+ * be after the executor's next life has told that it has the block: a block is gone from an
+ * executor only if what says so has the generation of the life that was last told to have it. What
  * happens while there is no connection is not told; therefore block and location NULL say that one
  * begins: what was known before is to be looked up again.
+ *
+ * The server must be the one that the executors write to: they ask only it whether anybody listens,
+ * so who watches a replica of it hears nothing by himself. A user of the server's ACL needs the
+ * right to the channel (docs/cluster.md); as long as he has not, connections are ended and begun.
  */
 typedef struct cb_redis_watch cb_redis_watch;
 

@@ -56,6 +56,7 @@ typedef struct queue {
 struct cb_redis_directory {
     /* immutable */
     cbi_redis_url url;
+    char channel[CBI_REDIS_CHANNEL_MAX + 1];
     uint64_t lease_ns, beat_ns;
     cbi_thread thread;
     /* guarded by mutex, which nobody holds while he waits for anything but it */
@@ -235,7 +236,8 @@ static bool send_reports(cb_redis_directory *d) {
     uint64_t sent = 0;
     for (size_t at = 0, end = 0; at < q->bytes && heard; at = end) {
         size_t count = count_fitting(q, at, sizeof d->link.out - HEAD_BYTES, &end);
-        begin_mine(d, CBI_REDIS_REPORT, count * CBI_REDIS_REPORTED);
+        begin_mine(d, CBI_REDIS_REPORT, 1 + count * CBI_REDIS_REPORTED);
+        cbi_redis_text(&d->link, d->channel);
         while (at < end) {
             entry e;
             memcpy(&e, q->at + at, sizeof e);
@@ -280,8 +282,9 @@ static void clean(cb_redis_directory *d) {
     /* Until the lease is to be renewed, or cleaning would cost it. */
     for (int turn = 0; turn < CLEAN_TURNS && done > 0 && cbi_sys_clock_ns() < d->beat_at_ns;
          turn++) {
-        begin_script(&d->link, CBI_REDIS_CLEAN, 1);
+        begin_script(&d->link, CBI_REDIS_CLEAN, 2);
         cbi_redis_number(&d->link, CLEAN_BLOCKS);
+        cbi_redis_text(&d->link, d->channel);
         done = ask_number(d);
     }
     if (done == INT64_MIN) {
@@ -719,6 +722,7 @@ cb_status cb_redis_directory_create(const cb_redis_directory_options *o,
         return cbi_fail(err, CB_ENOMEM, "The system has no memory for a directory.");
     }
     d->url = url;
+    cbi_redis_channel(&url, d->channel);
     d->lease_ns = o->lease_ns > 0 ? o->lease_ns : LEASE_MS * ms;
     d->beat_ns = d->lease_ns / BEATS;
     d->filling = &d->queues[0];

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "net/redis_scripts.h"
+
 /* ---- what hiredis builds replies with ---- */
 
 static cbi_redis_link *link_of(const redisReadTask *task) {
@@ -180,6 +182,15 @@ cb_status cbi_redis_url_parse(const char *text, cbi_redis_url *url, cb_error *er
     }
     *url = u;
     return CB_OK;
+}
+
+void cbi_redis_channel(const cbi_redis_url *url, char channel[CBI_REDIS_CHANNEL_MAX + 1]) {
+    const size_t room = CBI_REDIS_CHANNEL_MAX + 1;
+    if (url->database == 0) {
+        (void)snprintf(channel, room, "%s", CBI_REDIS_CHANGES);
+    } else {
+        (void)snprintf(channel, room, "%s:%u", CBI_REDIS_CHANGES, url->database);
+    }
 }
 
 /* ---- bytes ---- */

@@ -42,6 +42,10 @@ typedef struct cbi_redis_url {
     unsigned database;
 } cbi_redis_url;
 
+/** "cb:changes" and which database's. */
+enum { CBI_REDIS_CHANNEL_MAX = 31 };
+void cbi_redis_channel(const cbi_redis_url *url, char channel[CBI_REDIS_CHANNEL_MAX + 1]);
+
 /** CB_EINVAL; the message has nothing of a password. */
 cb_status cbi_redis_url_parse(const char *text, cbi_redis_url *url, cb_error *err);
 

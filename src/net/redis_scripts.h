@@ -23,17 +23,20 @@
     "if not now then return 0 end\n"                                                               \
     "if now ~= ARGV[2] then return -1 end\n"
 
-/* Who watches is told each change as "LEVEL MEMORY DISK GENERATION SUM" of the block (zeroes: it is
- * gone), generation of the life, bytes of its name, name and block. As long as nobody does, and for
- * a user who may not, this costs one question. */
+/* Who watches is told each change on the channel ARGV[CHANNEL], as "LEVEL MEMORY DISK GENERATION SUM" of the block (zeroes: it is
+ * gone), generation of the life, bytes of its name, name and block. As long as nobody does this
+ * costs one question, and for a user who may not, that or one attempt. A server's databases have
+ * their channels in common, so those but 0 say which they are: "cb:changes:1". */
 #define CBI_REDIS_CHANGES "cb:changes"
-#define CBI_REDIS_TELLS                                                                            \
-    "local n = redis.pcall('PUBSUB', 'NUMSUB', '" CBI_REDIS_CHANGES "')\n"                         \
+#define CBI_REDIS_TELLS(channel)                                                                   \
+    "local channel = ARGV[" channel "]\n"                                                          \
+    "local n = redis.pcall('PUBSUB', 'NUMSUB', channel)\n"                                         \
     "local heard = not n.err and n[2] > 0\n"                                                       \
     "local function tell(generation, name, what, block)\n"                                         \
     "  if heard then\n"                                                                            \
-    "    redis.pcall('PUBLISH', '" CBI_REDIS_CHANGES "', what .. ' ' .. generation .. ' ' ..\n"    \
-    "                #name .. ' ' .. name .. block)\n"                                             \
+    "    local to = redis.pcall('PUBLISH', channel, what .. ' ' .. generation .. ' ' ..\n"         \
+    "                           #name .. ' ' .. name .. block)\n"                                  \
+    "    heard = type(to) == 'number'\n"                                                           \
     "  end\n"                                                                                      \
     "end\n"
 
@@ -65,13 +68,14 @@
     "redis.call('SREM', 'cb:execs', ARGV[1])\n"                                                    \
     "return 1\n"
 
-/* name, generation, then block, level, memory, disk, generation, sum of each; level "": gone */
+/* name, generation, channel, then block, level, memory, disk, generation, sum of each; level "":
+ * gone */
 #define CBI_REDIS_REPORT                                                                           \
-    CBI_REDIS_IS_MINE CBI_REDIS_TELLS                                                              \
+    CBI_REDIS_IS_MINE CBI_REDIS_TELLS("3")                                                         \
         "local life = ARGV[2] .. ':' .. ARGV[1]\n"                                                 \
         "local have = 'cb:have:' .. life\n"                                                        \
         "local memory, disk, blocks = 0, 0, 0\n"                                                   \
-        "for i = 3, #ARGV, 6 do\n"                                                                 \
+        "for i = 4, #ARGV, 6 do\n"                                                                 \
         "  local block, level = ARGV[i], ARGV[i + 1]\n"                                            \
         "  local was = redis.call('HGET', have, block)\n"                                          \
         "  if was then\n"                                                                          \
@@ -94,9 +98,9 @@
         "redis.call('HINCRBY', key, 'blocks', string.format('%.0f', blocks))\n"                    \
         "return 1\n"
 
-/* how many blocks at a time; answers what it cleaned */
+/* how many blocks at a time, channel; answers what it cleaned */
 #define CBI_REDIS_CLEAN                                                                            \
-    CBI_REDIS_TELLS                                                                                \
+    CBI_REDIS_TELLS("2")                                                                           \
     "local done = 0\n"                                                                             \
     "for _, life in ipairs(redis.call('SMEMBERS', 'cb:lives')) do\n"                               \
     "  local generation, name = string.match(life, '^(%d+):(.*)$')\n"                              \

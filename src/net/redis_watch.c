@@ -2,7 +2,8 @@
 /*
  * Who watches a directory in Redis: a connection that subscribes to what the scripts publish. The
  * server drops who is too slow to hear, and says nothing when all is quiet; so silence is broken by
- * a PING, and a connection that does not answer that is begun anew.
+ * a PING, and a connection that does not answer that is begun anew. So is one that is refused, at
+ * once or by an answer (too many clients, no right to the channel), each time after a pause.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ static const uint64_t ms = 1000000;
 struct cb_redis_watch {
     /* immutable */
     cbi_redis_url url;
+    char channel[CBI_REDIS_CHANNEL_MAX + 1];
     cb_directory_watch_fn watch;
     void *watch_ctx;
     cbi_thread thread;
@@ -28,6 +30,7 @@ struct cb_redis_watch {
     /* the thread's */
     uint64_t heard_ns;
     bool pinged;
+    bool subscribed; /* the server has said so */
     cbi_redis_link link;
 };
 
@@ -75,10 +78,15 @@ static void hear(cb_redis_watch *w, const cbi_redis_value *message) {
     const cbi_redis_value *items = message->items;
     w->heard_ns = cbi_sys_clock_ns();
     w->pinged = false;
+    if (message->kind == CBI_REDIS_ERROR) {
+        cbi_redis_link_close(&w->link);
+        return;
+    }
     if (message->kind != CBI_REDIS_ARRAY || message->count < 3 || items[0].kind != CBI_REDIS_TEXT) {
         return;
     }
     if (strcmp(items[0].text, "subscribe") == 0) {
+        w->subscribed = true;
         w->watch(w->watch_ctx, NULL, NULL);
     } else if (strcmp(items[0].text, "message") == 0) {
         const char *block = take_change(&items[2], &l);
@@ -95,15 +103,15 @@ static void subscribe(cb_redis_watch *w) {
     }
     cbi_redis_begin(&w->link, 2);
     cbi_redis_text(&w->link, "SUBSCRIBE");
-    cbi_redis_text(&w->link, CBI_REDIS_CHANGES);
+    cbi_redis_text(&w->link, w->channel);
     w->heard_ns = cbi_sys_clock_ns();
-    w->pinged = false;
+    w->pinged = w->subscribed = false;
     (void)cbi_redis_say(&w->link, NULL);
 }
 
 /** Nothing has been heard for long: is it there? */
 static void ask_whether_it_lives(cb_redis_watch *w) {
-    if (w->pinged) {
+    if (w->pinged || !w->subscribed) {
         cbi_redis_link_close(&w->link);
         return;
     }
@@ -121,15 +129,17 @@ static void work(void *ctx) {
         if (w->link.fd < 0) {
             subscribe(w);
         }
-        if (w->link.fd < 0) {
-            (void)cbi_parker_wait(&w->wake, cbi_sys_clock_ns() + PAUSE_MS * ms);
-            continue;
+        if (w->link.fd >= 0) {
+            cb_status status = cbi_redis_hear(&w->link, LOOK_MS * ms, &message, NULL);
+            bool late = cbi_sys_clock_ns() > w->heard_ns + w->link.timeout_ns;
+            if (status == CB_OK) {
+                hear(w, message);
+            } else if (status == CB_EAGAIN && late) {
+                ask_whether_it_lives(w);
+            }
         }
-        cb_status status = cbi_redis_hear(&w->link, LOOK_MS * ms, &message, NULL);
-        if (status == CB_OK) {
-            hear(w, message);
-        } else if (status == CB_EAGAIN && cbi_sys_clock_ns() > w->heard_ns + w->link.timeout_ns) {
-            ask_whether_it_lives(w);
+        if (w->link.fd < 0) { /* however long it was there */
+            (void)cbi_parker_wait(&w->wake, cbi_sys_clock_ns() + PAUSE_MS * ms);
         }
     }
 }
@@ -149,6 +159,7 @@ cb_status cb_redis_watch_create(const cb_redis_directory_options *o, cb_director
         return cbi_fail(err, CB_ENOMEM, "The system has no memory to watch a directory.");
     }
     w->url = url;
+    cbi_redis_channel(&url, w->channel);
     w->watch = watch;
     w->watch_ctx = watch_ctx;
     cbi_redis_link_init(&w->link, o->timeout_ns > 0 ? o->timeout_ns : TIMEOUT_MS * ms);
