@@ -35,8 +35,9 @@ void cbi_sys_discard(void *base, size_t bytes);
 /** Makes them resident at once, which costs less than a fault each (a hint; at least one system
  * page). false: the system does not do that (kernels before 5.14), or has no memory. */
 bool cbi_sys_populate(void *base, size_t bytes);
-/** The same for memory that nobody else uses, and no hint: a page at a time where need be. */
-void cbi_sys_touch(void *base, size_t bytes);
+/** The same for memory that nobody else uses, and no hint: a page at a time where the system does
+ *  not do that. false: it has no memory, and some of it may be resident. */
+bool cbi_sys_touch(void *base, size_t bytes);
 /** Lets the system take them when it wants (MADV_FREE). */
 void cbi_sys_free_lazily(void *base, size_t bytes);
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <malloc.h>
 #include <sys/mman.h>
 
@@ -50,25 +51,32 @@ void cbi_sys_discard(void *base, size_t bytes) {
     cb_assert(failed == 0); /* callers count on zeroes */
 }
 
-bool cbi_sys_populate(void *base, size_t bytes) {
+/** 0, or -errno: -EINVAL where the system does not know it (before Linux 5.14). */
+static int populate(void *base, size_t bytes) {
 #ifdef MADV_POPULATE_WRITE
-    return madvise(base, bytes, MADV_POPULATE_WRITE) == 0; /* kernels before 5.14 do not know it */
+    return madvise(base, bytes, MADV_POPULATE_WRITE) == 0 ? 0 : -errno;
 #else
     (void)base;
     (void)bytes;
-    return false;
+    return -EINVAL;
 #endif
 }
 
-void cbi_sys_touch(void *base, size_t bytes) {
+bool cbi_sys_populate(void *base, size_t bytes) {
+    return populate(base, bytes) == 0;
+}
+
+bool cbi_sys_touch(void *base, size_t bytes) {
     enum { LEAST_PAGE = 4096 };
-    if (cbi_sys_populate(base, bytes)) {
-        return;
+    int result = populate(base, bytes);
+    if (result != -EINVAL) { /* who writes where there is no memory for it is killed */
+        return result == 0;
     }
     volatile uint8_t *at = base;
     for (size_t i = 0; i < bytes; i += LEAST_PAGE) {
         at[i] = at[i]; /* a write: a read would get the page of zeroes that all share */
     }
+    return true;
 }
 
 void cbi_sys_free_lazily(void *base, size_t bytes) {

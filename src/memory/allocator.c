@@ -146,6 +146,12 @@ cbi_block *cbi_allocator_descriptor(cb_allocator *a) {
     return block;
 }
 
+void cbi_allocator_descriptor_back(cb_allocator *a, cbi_block *descriptor) {
+    cbi_lock_take(a->lock);
+    descriptor_put(a, descriptor);
+    cbi_lock_give(a->lock);
+}
+
 /* ---- blocks ---- */
 
 cb_status cbi_allocator_fresh(cb_allocator *a, size_t capacity, cbi_block **block, cb_error *err) {

@@ -87,6 +87,8 @@ cb_status cbi_allocator_fresh(cb_allocator *allocator, size_t capacity, cbi_bloc
 
 /** A descriptor for cbi_allocator_make_ready; NULL: the system has no memory. Takes the lock. */
 cbi_block *cbi_allocator_descriptor(cb_allocator *allocator);
+/** One that was not used. */
+void cbi_allocator_descriptor_back(cb_allocator *allocator, cbi_block *descriptor);
 /** [locked] Mapped memory that is there becomes idle: pages of any size are cut from its front. */
 void cbi_allocator_make_ready(cb_allocator *allocator, cbi_block *descriptor, void *base,
                               size_t bytes);

@@ -40,7 +40,11 @@ bool cbi_ready_step(cbi_ready *r) {
     if (descriptor == NULL) {
         return false;
     }
-    cbi_sys_touch(r->at, CBI_READY_STEP_BYTES); /* it counts as resident from here on */
+    if (!cbi_sys_touch(r->at, CBI_READY_STEP_BYTES)) {
+        cbi_sys_discard(r->at, CBI_READY_STEP_BYTES);
+        cbi_allocator_descriptor_back(a, descriptor);
+        return false;
+    } /* it counts as resident from here on */
     cbi_lock_take(&m->lock);
     cbi_allocator_make_ready(a, descriptor, r->at, CBI_READY_STEP_BYTES);
     cbi_block *chain = cbi_manager_shed(m, m->mode); /* somebody may have needed it meanwhile */

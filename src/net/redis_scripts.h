@@ -23,10 +23,11 @@
     "if not now then return 0 end\n"                                                               \
     "if now ~= ARGV[2] then return -1 end\n"
 
-/* Who watches is told each change on the channel ARGV[CHANNEL], as "LEVEL MEMORY DISK GENERATION SUM" of the block (zeroes: it is
- * gone), generation of the life, bytes of its name, name and block. As long as nobody does this
- * costs one question, and for a user who may not, that or one attempt. A server's databases have
- * their channels in common, so those but 0 say which they are: "cb:changes:1". */
+/* Who watches is told each change, on a channel, as "LEVEL MEMORY DISK GENERATION SUM" of the block
+ * (zeroes: it is gone), generation of the life, bytes of its name, name and block. As long as
+ * nobody does this costs one question, and for a user who may not, that or one attempt. The
+ * databases of a server have their channels in common, so those but 0 say which they are:
+ * "cb:changes:1". */
 #define CBI_REDIS_CHANGES "cb:changes"
 #define CBI_REDIS_TELLS(channel)                                                                   \
     "local channel = ARGV[" channel "]\n"                                                          \
@@ -71,32 +72,32 @@
 /* name, generation, channel, then block, level, memory, disk, generation, sum of each; level "":
  * gone */
 #define CBI_REDIS_REPORT                                                                           \
-    CBI_REDIS_IS_MINE CBI_REDIS_TELLS("3")                                                         \
-        "local life = ARGV[2] .. ':' .. ARGV[1]\n"                                                 \
-        "local have = 'cb:have:' .. life\n"                                                        \
-        "local memory, disk, blocks = 0, 0, 0\n"                                                   \
-        "for i = 4, #ARGV, 6 do\n"                                                                 \
-        "  local block, level = ARGV[i], ARGV[i + 1]\n"                                            \
-        "  local was = redis.call('HGET', have, block)\n"                                          \
-        "  if was then\n"                                                                          \
-        "    local m, d = string.match(was, '^%d+ (%d+) (%d+)')\n"                                 \
-        "    memory, disk, blocks = memory - m, disk - d, blocks - 1\n"                            \
-        "  end\n"                                                                                  \
-        "  if level == '' then\n"                                                                  \
-        "    redis.call('HDEL', have, block)\n"                                                    \
-        "    redis.call('SREM', 'cb:where:' .. block, life)\n"                                     \
-        "    if was then tell(ARGV[2], ARGV[1], '0 0 0 0 0', block) end\n"                         \
-        "  else\n"                                                                                 \
-        "    redis.call('HSET', have, block, table.concat(ARGV, ' ', i + 1, i + 5))\n"             \
-        "    redis.call('SADD', 'cb:where:' .. block, life)\n"                                     \
-        "    memory, disk, blocks = memory + ARGV[i + 2], disk + ARGV[i + 3], blocks + 1\n"        \
-        "    tell(ARGV[2], ARGV[1], table.concat(ARGV, ' ', i + 1, i + 5), block)\n"               \
-        "  end\n"                                                                                  \
-        "end\n"                                                                                    \
-        "redis.call('HINCRBY', key, 'memory', string.format('%.0f', memory))\n"                    \
-        "redis.call('HINCRBY', key, 'disk', string.format('%.0f', disk))\n"                        \
-        "redis.call('HINCRBY', key, 'blocks', string.format('%.0f', blocks))\n"                    \
-        "return 1\n"
+    CBI_REDIS_IS_MINE CBI_REDIS_TELLS(                                                             \
+        "3") "local life = ARGV[2] .. ':' .. ARGV[1]\n"                                            \
+             "local have = 'cb:have:' .. life\n"                                                   \
+             "local memory, disk, blocks = 0, 0, 0\n"                                              \
+             "for i = 4, #ARGV, 6 do\n"                                                            \
+             "  local block, level = ARGV[i], ARGV[i + 1]\n"                                       \
+             "  local was = redis.call('HGET', have, block)\n"                                     \
+             "  if was then\n"                                                                     \
+             "    local m, d = string.match(was, '^%d+ (%d+) (%d+)')\n"                            \
+             "    memory, disk, blocks = memory - m, disk - d, blocks - 1\n"                       \
+             "  end\n"                                                                             \
+             "  if level == '' then\n"                                                             \
+             "    redis.call('HDEL', have, block)\n"                                               \
+             "    redis.call('SREM', 'cb:where:' .. block, life)\n"                                \
+             "    if was then tell(ARGV[2], ARGV[1], '0 0 0 0 0', block) end\n"                    \
+             "  else\n"                                                                            \
+             "    redis.call('HSET', have, block, table.concat(ARGV, ' ', i + 1, i + 5))\n"        \
+             "    redis.call('SADD', 'cb:where:' .. block, life)\n"                                \
+             "    memory, disk, blocks = memory + ARGV[i + 2], disk + ARGV[i + 3], blocks + 1\n"   \
+             "    tell(ARGV[2], ARGV[1], table.concat(ARGV, ' ', i + 1, i + 5), block)\n"          \
+             "  end\n"                                                                             \
+             "end\n"                                                                               \
+             "redis.call('HINCRBY', key, 'memory', string.format('%.0f', memory))\n"               \
+             "redis.call('HINCRBY', key, 'disk', string.format('%.0f', disk))\n"                   \
+             "redis.call('HINCRBY', key, 'blocks', string.format('%.0f', blocks))\n"               \
+             "return 1\n"
 
 /* how many blocks at a time, channel; answers what it cleaned */
 #define CBI_REDIS_CLEAN                                                                            \

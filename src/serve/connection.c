@@ -42,6 +42,12 @@ void cbi_connection_hurry(const cb_server *s, cbi_connection *c, uint64_t bytes)
     uint64_t seconds = bytes / CBI_MIB;
     uint64_t whole = seconds < 86400 ? seconds * second : 86400 * second;
     c->deadline_ns = cbi_sys_clock_ns() + s->timeout_ns + whole;
+    const cbi_resp *r = c->resp;
+    bool offered = r != NULL && r->arrival.ticket != 0;
+    if (offered && !(r->puts && r->generation == r->arrival.generation)) {
+        /* room is kept: what else he says does not make that last longer */
+        c->deadline_ns = cbi_min(c->deadline_ns, r->arrival.until_ns);
+    }
 }
 
 void cbi_connection_want(cb_server *s, cbi_connection *c) {

@@ -227,7 +227,11 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
     enum { MOST = sizeof cp->actions / sizeof *cp->actions };
     bool busy = cp->wish_count > WISHES_MAX; /* the machine keeps the rest */
     size_t count = 0, max = busy ? CBI_REPLICA_ACTIONS_MIN : MOST;
+    bool buries = event.kind == CBI_REPLICA_REMOVE || event.kind == CBI_REPLICA_BURIED;
     event.now_ns = cbi_sys_clock_ns();
+    if (buries && event.generation > atomic_load(&cp->buried)) {
+        atomic_store(&cp->buried, event.generation);
+    }
     cb_status status = cbi_replica_step(cp->machine, &event, cp->actions, max, &count, err);
     if (first != NULL && count > 0) {
         *first = cp->actions[0];
@@ -464,6 +468,20 @@ cb_status cbi_copies_bury(cbi_copies *cp, const cbi_copy_grave *g, const char *n
     }
     cbi_mutex_unlock(&cp->mutex);
     return status;
+}
+
+bool cbi_copies_end_buried(cbi_copies *cp, cb_block_task *task, const char *name,
+                           uint64_t generation) {
+    if (generation == 0 || generation > atomic_load(&cp->buried)) {
+        return false; /* as nearly always */
+    }
+    cbi_mutex_lock(&cp->mutex);
+    bool buried = !cp->stopped && cbi_replica_is_buried(cp->machine, name, generation);
+    cbi_mutex_unlock(&cp->mutex);
+    if (buried) {
+        cbi_copies_end_block(cp, task, name, generation);
+    }
+    return buried;
 }
 
 cb_status cbi_copies_drop(cbi_copies *cp, cb_block_task *task, const char *name,

@@ -31,6 +31,7 @@ typedef struct cbi_copy_wait {
 typedef struct cbi_copy_arrival {
     struct cbi_copy_arrival *next;
     uint64_t ticket, generation; /* ticket 0: none */
+    uint64_t until_ns;           /* when it is to begin, whatever else is said meanwhile */
     const char *name;            /* while it is being stored */
     cb_status status;            /* what the machine said of it then */
 } cbi_copy_arrival;
@@ -87,6 +88,10 @@ cbi_replica_answer cbi_copies_offered(cbi_copies *copies, const cbi_copy_offer *
 /** Its bytes are here; OK: they are to be stored, and arrival->status says then what came of it. */
 cbi_replica_answer cbi_copies_arrived(cbi_copies *copies, cbi_copy_arrival *arrival,
                                       const char *name, uint64_t checksum);
+/** They need not be: the block of that generation is here, untracked. It is that copy from here on.
+ *  CB_EEXISTS: it has other bytes; CB_EBUDGET: it cannot be looked after, or has gone. */
+cb_status cbi_copies_found(cbi_copies *copies, const cbi_copy_arrival *arrival, const char *name,
+                           uint64_t checksum, cb_error *err);
 /** They will not come, could not be stored, or are stored: it is over. */
 void cbi_copies_arrival_end(cbi_copies *copies, cbi_copy_arrival *arrival);
 
@@ -101,6 +106,10 @@ cb_status cbi_copies_drop(cbi_copies *copies, cb_block_task *task, const char *n
 /** The same at once, or soon, when it is being read. */
 void cbi_copies_end_block(cbi_copies *copies, cb_block_task *task, const char *name,
                           uint64_t generation);
+/** For who has just made a block be seen, which had its generation before that. Whether it was
+ *  removed everywhere meanwhile: who removed it did not find it here, and now it is ended. */
+bool cbi_copies_end_buried(cbi_copies *copies, cb_block_task *task, const char *name,
+                           uint64_t generation);
 /** All blocks here that a grave of a data set or a broadcast covers, those of one copy too.
  *  CB_ENOMEM. */
 cb_status cbi_copies_sweep(cbi_copies *copies, cb_block_task *task, const cbi_copy_grave *grave,

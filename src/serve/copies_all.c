@@ -96,12 +96,24 @@ static void note_generation(void *ctx, const cb_block_status *b, cb_level level,
     *(uint64_t *)ctx = (b->level & CB_LEVEL_FLAGS) != 0 ? b->generation : 0;
 }
 
+/** It was told of, but may have gone since it was looked at: then nobody has said so to the
+ * machine.
+ */
+static void look_again(cbi_copies *cp, const cb_block_status *b) {
+    uint64_t there = 0;
+    (void)cbi_blocks_look(cp->server->blocks, b->name, note_generation, &there, NULL);
+    if (there != b->generation) {
+        cbi_copies_tell(cp, (cbi_replica_event){.kind = CBI_REPLICA_GONE,
+                                                .name = b->name,
+                                                .generation = b->generation});
+    }
+}
+
 /* It moves what it knows. What nobody gave a generation stays. The block may be of a SET that is
  * just becoming visible, and then its client waits for PUT_DONE: so it is told as one that was put,
  * though mostly nobody waits. A copy that is being stored is told of with its ticket, by who stores
  * it. */
 cb_status cbi_copies_track(cbi_copies *cp, const cb_block_status *b, cb_error *err) {
-    uint64_t there = 0;
     if (b->generation == 0) {
         return CB_OK;
     }
@@ -115,14 +127,25 @@ cb_status cbi_copies_track(cbi_copies *cp, const cb_block_status *b, cb_error *e
     if (status != CB_OK) { /* known or removed everywhere: fine */
         return status == CB_EEXISTS || status == CB_ENOTFOUND ? CB_OK : status;
     }
-    /* it may have gone since it was looked at: then nobody has said so to the machine */
-    (void)cbi_blocks_look(cp->server->blocks, b->name, note_generation, &there, NULL);
-    if (there != b->generation) {
-        cbi_copies_tell(cp, (cbi_replica_event){.kind = CBI_REPLICA_GONE,
-                                                .name = b->name,
-                                                .generation = b->generation});
-    }
+    look_again(cp, b);
     return CB_OK;
+}
+
+cb_status cbi_copies_found(cbi_copies *cp, const cbi_copy_arrival *arrival, const char *name,
+                           uint64_t checksum, cb_error *err) {
+    cb_block_status b;
+    cb_status status = cb_blocks_status(cp->server->blocks, name, &b, NULL);
+    if (status == CB_OK && b.generation == arrival->generation && b.checksum != checksum) {
+        return cbi_fail(err, CB_EEXISTS, "There is another block %.255s of that generation.", name);
+    }
+    if (status == CB_OK) {
+        b.name = name;
+        cbi_copies_note(cp, &b);
+        look_again(cp, &b);
+    }
+    return status == CB_OK && arrival->status == CB_OK
+               ? CB_OK
+               : cbi_fail(err, CB_EBUDGET, "Block %.255s cannot be looked after here.", name);
 }
 
 static cb_status track_one(cbi_copies *cp, void *ctx, const cb_block_status *b, cb_error *err) {

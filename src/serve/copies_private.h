@@ -97,6 +97,7 @@ struct cbi_copies {
     _Atomic uint32_t claim_count;
     _Atomic uint64_t cached_hits;
     _Atomic uint64_t tracked; /* blocks of the machine: without any, nobody needs to ask it */
+    _Atomic uint64_t buried;  /* the newest generation that a grave covers */
     /* guarded by mutex */
     cbi_mutex mutex;
     cbi_cond wake_keeper, wake_senders, wake_fetchers;

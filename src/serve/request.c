@@ -227,12 +227,25 @@ static cb_status finish_set(const cb_server *s, cbi_connection *c, cb_error *err
     return cbi_fill_replace(&c->fill, c->patient && s->worker_count > 0, err);
 }
 
-/** A copy that was offered. */
-static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *err) {
-    cbi_copy_arrival *arrival = &c->resp->arrival;
+/** It can be seen by now. Who has removed it everywhere since it has its generation did not. */
+static cb_status see_removals(const cb_server *s, cbi_connection *c, cb_error *err) {
+    return s->copies != NULL &&
+                   cbi_copies_end_buried(s->copies, c->task, c->name, c->fill.identity.generation)
+               ? cbi_fail(err, CB_ENOTFOUND, "Block %s was removed everywhere while it was put.",
+                          c->name)
+               : CB_OK;
+}
+
+static bool is_offered(const cbi_connection *c) {
+    const cbi_copy_arrival *a = &c->resp->arrival;
+    return a->ticket != 0 && a->generation == c->resp->generation;
+}
+
+/** What the machine says to the bytes of a copy. */
+static cb_status arrived(const cb_server *s, cbi_connection *c, cb_error *err) {
     cb_status status = CB_OK;
-    switch (cbi_copies_arrived(s->copies, arrival, c->name, c->fill.identity.checksum)) {
-        case CBI_REPLICA_OK: break;
+    switch (cbi_copies_arrived(s->copies, &c->resp->arrival, c->name, c->fill.identity.checksum)) {
+        case CBI_REPLICA_OK: return CB_OK;
         case CBI_REPLICA_CORRUPT: status = CB_ECORRUPT; break;
         case CBI_REPLICA_CONFLICT: status = CB_EEXISTS; break;
         case CBI_REPLICA_IS_BURIED: status = CB_ENOTFOUND; break;
@@ -242,19 +255,43 @@ static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *er
         case CBI_REPLICA_FAILED:
         default: status = CB_EBUDGET; break;
     }
-    if (status != CB_OK) {
-        status = cbi_fail(err, status, "Block %s is not taken as it was offered.", c->name);
-    } else {
+    return cbi_fail(err, status, "Block %s is not taken as it was offered.", c->name);
+}
+
+/** A copy that was offered. */
+static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *err) {
+    cbi_copy_arrival *arrival = &c->resp->arrival;
+    cb_status status = arrived(s, c, err);
+    if (status == CB_OK) {
         status = finish_set(s, c, err);
     }
     if (status == CB_OK && arrival->status != CB_OK) { /* removed meanwhile, or not to be tracked */
-        (void)cbi_copies_drop(s->copies, c->task, c->name, c->resp->generation, true, NULL);
+        cbi_copies_end_block(s->copies, c->task, c->name, c->resp->generation);
         status = cbi_fail(err, CB_EBUDGET, "Block %s cannot be looked after here.", c->name);
     }
     if (status != CB_EAGAIN || c->patient) {
         cbi_copies_arrival_end(s->copies, arrival);
     }
     return status;
+}
+
+/** The same block is here. It may be one of a single copy that nobody looks after: if another is
+ *  wanted here, the one that is counts as that. */
+static cb_status finish_same(const cb_server *s, cbi_connection *c, cb_error *err) {
+    cb_status status = CB_OK;
+    if (is_offered(c)) {
+        status = arrived(s, c, err);
+        if (status == CB_OK) {
+            status = cbi_copies_found(s->copies, &c->resp->arrival, c->name,
+                                      c->fill.identity.checksum, err);
+        } else if (status == CB_EEXISTS &&
+                   cbi_copies_generation(s->copies, c->name) == c->resp->generation) {
+            status = CB_OK; /* it is looked after by now */
+        }
+        cbi_copies_arrival_end(s->copies, &c->resp->arrival);
+    }
+    cbi_fill_cancel(&c->fill);
+    return status == CB_OK ? see_removals(s, c, err) : status;
 }
 
 /** A SET here, which waits for its copies later. */
@@ -264,6 +301,9 @@ static cb_status finish_own(const cb_server *s, cbi_connection *c, cb_error *err
         cbi_copies_expect(s->copies, &c->resp->wait, c);
     }
     cb_status status = finish_set(s, c, err);
+    if (status == CB_OK) {
+        status = see_removals(s, c, err);
+    }
     if (waits) {
         cbi_copies_known(s->copies, &c->resp->wait,
                          status == CB_OK ? c->fill.identity.generation : 0);
@@ -286,15 +326,20 @@ static cb_status finish_whole(cb_server *s, cbi_connection *c, cb_error *err) {
     if (puts) {
         cb_status status = compare(s, c, err);
         if (status == CB_EEXISTS) {
-            cbi_fill_cancel(&c->fill);
-            return CB_OK;
+            return finish_same(s, c, err);
         }
         CB_TRY(status);
-        const cbi_copy_arrival *a = &c->resp->arrival;
-        bool offered = a->ticket != 0 && a->generation == c->resp->generation;
-        return offered ? finish_copy(s, c, err) : finish_set(s, c, err);
+        if (is_offered(c)) {
+            return finish_copy(s, c, err);
+        }
+        CB_TRY(finish_set(s, c, err));
+        return see_removals(s, c, err);
     }
-    return c->resp != NULL ? finish_own(s, c, err) : cbi_fill_finish(&c->fill, err);
+    if (c->resp != NULL) {
+        return finish_own(s, c, err);
+    }
+    CB_TRY(cbi_fill_finish(&c->fill, err));
+    return see_removals(s, c, err);
 }
 
 static cb_status finish_fill(cb_server *s, cbi_connection *c, cb_error *err) {

@@ -395,6 +395,8 @@ static void do_carbide_put(cb_server *s, cbi_connection *c, args *a) {
     if (good) {
         take_name(c, name);
         c->head.code = plain(level);
+    } else if (s->copies != NULL) {
+        cbi_copies_arrival_end(s->copies, &r->arrival); /* it is nothing that was offered */
     }
     r->puts = true;
     take_value(s, c, a, good);

@@ -42,6 +42,7 @@ void cbi_resp_compute(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
         c->in_at += (uint32_t)r->request.taken;
         return;
     }
+    cbi_copies_arrival_end(s->copies, &r->arrival); /* who may wait for long sends no copy */
     r->computes = true;
     r->here = r->gone = false;
     r->token = r->asked_ns = r->due_ns = 0;

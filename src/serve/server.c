@@ -325,6 +325,9 @@ static void forgive(cb_server *s, uint64_t missed_ns) {
         if (c->state != CBI_FREE && c->state != CBI_BUSY && c->deadline_ns > 0) {
             c->deadline_ns += missed_ns;
         }
+        if (c->state != CBI_FREE && c->resp != NULL && c->resp->arrival.ticket != 0) {
+            c->resp->arrival.until_ns += missed_ns;
+        }
     }
 }
 

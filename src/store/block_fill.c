@@ -21,9 +21,23 @@ static uint64_t storage_max(const cbi_fill *f) {
 /** It may take a page that was used before. false: too much was announced that has not come. */
 static bool announce(cbi_fill *f) {
     uint64_t most = storage_max(f) / ANNOUNCED_PART;
-    uint64_t before = atomic_fetch_add(&f->blocks->announced, f->bytes);
+    uint64_t before = atomic_load(&f->blocks->announced);
+    do {
+        if (before > most || f->bytes > most - before) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak(&f->blocks->announced, &before, before + f->bytes));
     f->announced = f->bytes;
-    return before <= most && f->bytes <= most - before;
+    return true;
+}
+
+void cbi_fill_add(cbi_fill *f, size_t count) {
+    uint64_t part = cbi_min((uint64_t)count, f->announced);
+    f->filled += count;
+    if (part > 0) {
+        atomic_fetch_sub(&f->blocks->announced, part);
+        f->announced -= part;
+    }
 }
 
 static void announce_end(cbi_fill *f) {

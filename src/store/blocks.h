@@ -50,7 +50,7 @@ struct cb_blocks {
     cb_block_listener_fn listener;
     void *listener_ctx;
     bool charges;               /* native rules: overhead goes to the ledger */
-    _Atomic uint64_t announced; /* bytes of fills under way in pages that were used before */
+    _Atomic uint64_t announced; /* bytes still to come of fills in pages that were used before */
     /* guarded by accounts.lock */
     const cb_record_class *classes[CBI_CLASSES_MAX + 1]; /* [0] NULL */
     uint32_t class_count;
@@ -179,7 +179,7 @@ typedef struct cbi_fill {
     cb_level level;
     bool on_disk, sealed, own;
     uint64_t bytes, reserved, filled; /* reserved: unroll memory */
-    uint64_t announced;               /* of the store's: lies in a page that was used before */
+    uint64_t announced;               /* of the store's, in a page that was used before */
     cbi_contents contents;
     uint8_t *first;
     cbi_disk_writer writer;
@@ -201,9 +201,7 @@ cb_status cbi_fill_begin_over(cb_block_task *task, const char *name, cb_level le
 /** Where the next bytes belong, at least one, when they are not all there; fill->on_disk: nowhere,
  *  see append. CB_EBUDGET, CB_ENOMEM; then, and after each failure, cancel. */
 cb_status cbi_fill_room(cbi_fill *fill, uint8_t **to, size_t *room, cb_error *err);
-static inline void cbi_fill_add(cbi_fill *fill, size_t count) {
-    fill->filled += count;
-}
+void cbi_fill_add(cbi_fill *fill, size_t count);
 /** On disk: the next bytes. CB_ENOSPC, CB_EIO. */
 cb_status cbi_fill_append(cbi_fill *fill, const void *bytes, size_t count, cb_error *err);
 /** They are all there: the block can be seen. CB_EEXISTS, CB_EIO, CB_EBUDGET. */

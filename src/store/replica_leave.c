@@ -85,10 +85,10 @@ static bool know_whom_to_ask(cbi_replica *r) {
         cbi_sweep_some(r, r->options.sweep_max);
         lacking = find_unwitnessed(r);
     }
-    for (uint64_t left = cbi_sweep_is_over(r) ? lacking : 0; left != 0; left &= left - 1) {
+    for (uint64_t left = cbi_sweep_counts(r) ? lacking : 0; left != 0; left &= left - 1) {
         r->peers[__builtin_ctzll(left)].word = 0;
     }
-    return cbi_sweep_is_over(r);
+    return cbi_sweep_counts(r);
 }
 
 /** Offered again to those alone: others would be silent for too long meanwhile. */
@@ -114,7 +114,7 @@ static bool hear_all(cbi_replica *r) {
 }
 
 void cbi_leave_serve(cbi_replica *r) {
-    if (r->moved_out || !cbi_sweep_is_over(r) || r->moved != r->blocks || r->offer_count != 0 ||
+    if (r->moved_out || !cbi_sweep_counts(r) || r->moved != r->blocks || r->offer_count != 0 ||
         r->reports.first != NULL || !cbi_graves_all_told(r) || r->count == r->max ||
         !know_whom_to_ask(r)) {
         return;

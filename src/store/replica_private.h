@@ -184,6 +184,12 @@ static inline bool cbi_sweep_is_over(const cbi_replica *r) {
     return (r->clear_left | r->bury_left | r->empty_left | r->seek_left) == 0;
 }
 
+/** Whether all of it is that says who is counted upon. What a grave covers is not waited for:
+ *  graves may go on coming, and whoever has such a block is told of the grave. */
+static inline bool cbi_sweep_counts(const cbi_replica *r) {
+    return (r->clear_left | r->empty_left | r->seek_left) == 0;
+}
+
 /* replica_leave.c */
 /** It is to leave, or asked again whether it may. */
 void cbi_leave_begin(cbi_replica *r);

@@ -4,7 +4,7 @@
  * may be a million, and everybody waits while a step lasts; so each step goes through some buckets.
  * One walk serves all of these, each for as many buckets as it still needs. What it has not come by
  * yet is harmless until then: a bit of `clearing` means nothing in a block, what a grave covers is
- * not said to be here, and nobody leaves before the walk is over.
+ * not said to be here, and nobody leaves before the rest of the walk is over.
  */
 #include "base/base.h"
 #include "store/replica_private.h"

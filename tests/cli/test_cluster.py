@@ -226,6 +226,32 @@ class Cluster(unittest.TestCase):
         self.addCleanup(long.close)
         self.assertIn(b"too long", long.ask("CARBIDE.PUT", "x", "1" * 2000, "DISK_ONLY", "5", "v"))
 
+    def test_a_copy_that_is_here_already_is_looked_after(self):
+        a = self.executor("a")
+        value = self.random.randbytes(1000)
+        self.assertEqual(a.peer.ask("SET", "x", value), b"+OK")
+        _, _, _, generation, checksum = self.known("x", "a")
+        offer = ("CARBIDE.OFFER", "x", generation, "MEMORY_ONLY_SER_2", checksum, len(value), "nobody")
+        self.assertEqual(a.peer.ask(*offer), b"+SEND")  # a block of a single copy is nobody's concern until then
+        self.assertEqual(a.peer.ask("CARBIDE.PUT", "x", generation, "MEMORY_ONLY_SER_2", checksum, value), b"+OK")
+        other = Peer(("127.0.0.1", a.port))
+        self.addCleanup(other.close)
+        self.assertEqual(other.ask(*offer), b"+OK")
+        self.assertEqual(a.peer.ask("GET", "x"), value)
+
+    def test_what_comes_after_its_removal_does_not_stay(self):
+        a = self.executor("a")
+        value = self.random.randbytes(1000)
+        self.assertEqual(a.peer.ask("SET", "rdd_5_0", value), b"+OK")
+        _, _, _, generation, checksum = self.known("rdd_5_0", "a")
+        self.assertEqual(a.peer.ask("CARBIDE.REMOVE", "DATASET", 5), b"+OK")
+        for level in ("MEMORY_ONLY_SER", "MEMORY_ONLY_SER_2", "DISK_ONLY"):
+            answer = a.peer.ask("CARBIDE.PUT", "rdd_5_0", generation, level, checksum, value)
+            self.assertEqual(answer[:7], b"-BURIED", answer)
+            self.assertEqual(a.peer.ask("EXISTS", "rdd_5_0"), 0)
+        self.assertEqual(a.peer.ask("SET", "rdd_5_0", value), b"+OK")  # a new one does
+        self.assertEqual(a.peer.ask("GET", "rdd_5_0"), value)
+
     def test_a_lost_directory_is_told_everything_again(self):
         a = self.executor("a")
         for i in range(50):

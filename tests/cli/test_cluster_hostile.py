@@ -122,21 +122,27 @@ class Hostile(cluster.Cluster):
                 self.assertEqual(self.end(p), 0)
 
     def test_who_offers_copies_and_sends_none_holds_no_room_for_long(self):
-        a = self.executor("a", "--timeout", "2")
-        sizes, size = [], 1 << 61
+        a = self.executor("a", "--timeout", "2", "--temp-limit", "1M")
+        sizes, size, offering = [], 1 << 61, []
         while size >= 1 << 20:  # all that there is room for, each by its own connection
             p = cluster.Peer(("127.0.0.1", a.port))
             self.addCleanup(p.close)
             if p.ask("CARBIDE.OFFER", f"x{len(sizes)}", 5, "MEMORY_ONLY_SER_2", 7, size, "somebody") == b"+SEND":
                 sizes.append(size)
+                offering.append(p)
             else:
                 p.close()
                 size //= 2
         self.assertTrue(sizes)
 
         def takes():
+            for p in offering:  # and says something else as often as he can
+                try:
+                    p.ask("PING")
+                except OSError:
+                    pass
             p = cluster.Peer(("127.0.0.1", a.port))
-            answer = p.ask("CARBIDE.OFFER", "y", 5, "MEMORY_ONLY_SER_2", 7, sizes[0], "somebody")
+            answer = p.ask("CARBIDE.OFFER", "y", 5, "MEMORY_ONLY_SER_2", 7, sizes[-1], "somebody")
             p.close()
             return answer == b"+SEND"
         self.wait("there is room again, though nobody has gone", takes)

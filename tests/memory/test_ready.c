@@ -107,28 +107,29 @@ static void test_ready__the_budget_takes_it_back_to_the_byte(void **state) {
     cb_manager_destroy(m);
 }
 
-/** As kernels before 5.14: madvise does not know MADV_POPULATE_WRITE. false: not here. */
-static bool be_old(void) {
+/** MADV_POPULATE_WRITE fails like that; as EINVAL, it is a kernel before 5.14. false: not here. */
+static bool populate_fails(unsigned why) {
     enum { POPULATE_WRITE = 23 };
     struct sock_filter rules[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, POPULATE_WRITE, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | why),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
     const struct sock_fprog program = {sizeof rules / sizeof *rules, rules};
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
+enum { GOOD, BAD, CANNOT };
+
 static void test_ready__is_there_where_the_system_does_not_populate(void **state) {
-    enum { GOOD, BAD, CANNOT };
     (void)state;
     int status = 0;
     pid_t child = fork();
     if (child == 0) {
-        if (!be_old()) {
+        if (!populate_fails(EINVAL)) {
             _exit(CANNOT);
         }
         cb_manager *m = open_manager();
@@ -148,9 +149,35 @@ static void test_ready__is_there_where_the_system_does_not_populate(void **state
     assert_int_equal(WEXITSTATUS(status), GOOD);
 }
 
+/* Writing page by page then would be the end of the process. */
+static void test_ready__gives_up_where_the_system_has_no_memory(void **state) {
+    (void)state;
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        if (!populate_fails(ENOMEM)) {
+            _exit(CANNOT);
+        }
+        cb_manager *m = open_manager();
+        cbi_ready r = {.manager = m};
+        bool made = cbi_ready_step(&r);
+        bool idle = cb_allocator_idle(m->allocators[CB_HEAP]) > 0;
+        bool touched = is_resident(r.at, 4096);
+        cbi_ready_close(&r);
+        _exit(!made && !idle && !touched ? GOOD : BAD);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == CANNOT) {
+        skip();
+    }
+    assert_int_equal(WEXITSTATUS(status), GOOD);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ready__is_there_where_the_system_does_not_populate),
+        cmocka_unit_test(test_ready__gives_up_where_the_system_has_no_memory),
         cmocka_unit_test(test_ready__what_is_free_is_there_and_pages_of_any_size_are_cut_from_it),
         cmocka_unit_test(test_ready__the_budget_takes_it_back_to_the_byte),
     };

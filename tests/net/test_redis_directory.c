@@ -332,8 +332,8 @@ static void test_redis_directory__late_words_of_an_older_life_change_nothing(voi
     store *a = store_open("a", HOUR_MS); /* no lease ends here, however slow this is */
     set(a, 5, true);
     wait_located(&a->d, 5, 1);
-    const char *const late[] = {"a", "12345", "rdd_7_5", "", "0", "0", "0", "0"};
-    assert_int_equal(script(CBI_REDIS_REPORT, late, 8), -1);
+    const char *const late[] = {"a", "12345", "c", "rdd_7_5", "", "0", "0", "0", "0"};
+    assert_int_equal(script(CBI_REDIS_REPORT, late, 9), -1);
     assert_int_equal(script(CBI_REDIS_RENEW, late, 3), -1);
     assert_int_equal(script(CBI_REDIS_LEAVE, late, 2), -1);
     const char *const older[] = {"a", "12345", "5000", "x", "x", "x", "1", "0"};
@@ -402,12 +402,12 @@ static void test_redis_directory__large_lives_are_cleaned_to_the_end(void **stat
                                "  redis.call('SADD', 'cb:where:b' .. i, '77:dead')\n"
                                "end\n"
                                "return redis.call('SADD', 'cb:lives', '77:dead')\n";
-    const char *const at_a_time[] = {"500"};
+    const char *const at_a_time[] = {"500", "c"};
     pid_t server = server_start();
     assert_int_equal(script(make, NULL, 0), 1);
     int64_t done = 0;
     for (int64_t n = 1; n > 0; done += n) {
-        n = script(CBI_REDIS_CLEAN, at_a_time, 1);
+        n = script(CBI_REDIS_CLEAN, at_a_time, 2);
     }
     assert_int_equal(done, 40000);
     assert_int_equal(script("return redis.call('DBSIZE')", NULL, 0), 0);

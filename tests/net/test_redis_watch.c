@@ -8,13 +8,16 @@
 #include "carbide/redis_directory.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,7 +47,10 @@ static void end_link(cbi_redis_link *l) {
     free(l);
 }
 
-static pid_t server_start(void) {
+/** At the socket, and at a port (0: at none). */
+static pid_t server_start_at(unsigned port) {
+    char number[16];
+    (void)snprintf(number, sizeof number, "%u", port);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
@@ -55,8 +61,9 @@ static pid_t server_start(void) {
         }
         (void)dup2(null, 1);
         (void)dup2(null, 2);
-        (void)execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", path, "--save",
-                     "", "--appendonly", "no", "--dir", folder, (char *)NULL);
+        (void)execlp("redis-server", "redis-server", "--port", number, "--bind", "127.0.0.1",
+                     "--unixsocket", path, "--save", "", "--appendonly", "no", "--dir", folder,
+                     (char *)NULL);
         _exit(127);
     }
     cbi_redis_link *l = NULL;
@@ -66,6 +73,10 @@ static pid_t server_start(void) {
     assert_non_null(l);
     end_link(l);
     return pid;
+}
+
+static pid_t server_start(void) {
+    return server_start_at(0);
 }
 
 static void server_kill(pid_t pid) {
@@ -102,11 +113,18 @@ static void note(void *ctx, const char *block, const cb_location *location) {
     (void)pthread_mutex_unlock(&t->mutex);
 }
 
-static void wait_begun(unsigned times) {
+static unsigned begun_so_far(void) {
+    (void)pthread_mutex_lock(&seen.mutex);
+    unsigned begun = seen.begun;
+    (void)pthread_mutex_unlock(&seen.mutex);
+    return begun;
+}
+
+static void wait_for_begun(told *t, unsigned times) {
     for (int turn = 0; turn < PATIENCE_S * 100; turn++) {
-        (void)pthread_mutex_lock(&seen.mutex);
-        bool good = seen.begun >= times;
-        (void)pthread_mutex_unlock(&seen.mutex);
+        (void)pthread_mutex_lock(&t->mutex);
+        bool good = t->begun >= times;
+        (void)pthread_mutex_unlock(&t->mutex);
         if (good) {
             return;
         }
@@ -115,31 +133,40 @@ static void wait_begun(unsigned times) {
     fail_msg("no connection has begun %u times", times);
 }
 
+static void wait_begun(unsigned times) {
+    wait_for_begun(&seen, times);
+}
+
 /** The last that was told of the block at that executor is that it is there, or not. */
-static bool is_last(const char *block, const char *executor, bool there, change *which) {
+static bool is_last_of(told *t, const char *block, const char *executor, bool there,
+                       change *which) {
     bool good = false;
-    (void)pthread_mutex_lock(&seen.mutex);
-    for (unsigned i = 0; i < seen.count; i++) {
-        const change *c = &seen.changes[i];
+    (void)pthread_mutex_lock(&t->mutex);
+    for (unsigned i = 0; i < t->count; i++) {
+        const change *c = &t->changes[i];
         if (strcmp(c->block, block) == 0 && strcmp(c->l.executor, executor) == 0) {
             good = (c->l.place.level != CB_LEVEL_NONE) == there;
             *which = *c;
         }
     }
-    (void)pthread_mutex_unlock(&seen.mutex);
+    (void)pthread_mutex_unlock(&t->mutex);
     return good;
 }
 
-static change wait_told(const char *block, const char *executor, bool there) {
+static change wait_told_to(told *t, const char *block, const char *executor, bool there) {
     change c = {.block = ""};
     for (int turn = 0; turn < PATIENCE_S * 100; turn++) {
-        if (is_last(block, executor, there, &c)) {
+        if (is_last_of(t, block, executor, there, &c)) {
             return c;
         }
         usleep(10000);
     }
     fail_msg("nothing was told of %s at %s", block, executor);
     return c;
+}
+
+static change wait_told(const char *block, const char *executor, bool there) {
+    return wait_told_to(&seen, block, executor, there);
 }
 
 /* ---- an executor whose blocks are those that it was last told to have ---- */
@@ -180,18 +207,22 @@ static void report(one *o, const char *block, bool there) {
     assert_ok(o->d.report(o->d.ctx, o->name, o->generation, block, there ? &place : &gone, NULL));
 }
 
-static one *open_one(const char *name) {
+static one *open_one_at(const char *name, const char *where) {
     one *o = calloc(1, sizeof *o);
     assert_non_null(o);
     (void)pthread_mutex_init(&o->mutex, NULL);
     o->name = name;
     const cb_redis_directory_options options = {
-        .struct_size = sizeof options, .url = url, .lease_ns = UINT64_C(1000000) * LEASE_MS};
+        .struct_size = sizeof options, .url = where, .lease_ns = UINT64_C(1000000) * LEASE_MS};
     assert_ok(cb_redis_directory_create(&options, &o->redis, NULL));
     o->d = cb_redis_directory_interface(o->redis);
     const cb_executor_entry e = {.name = name, .list = list, .list_ctx = o};
     assert_ok(o->d.enter(o->d.ctx, &e, &o->generation, NULL));
     return o;
+}
+
+static one *open_one(const char *name) {
+    return open_one_at(name, url);
 }
 
 static void close_one(one *o) {
@@ -266,7 +297,7 @@ static void test_watch__waits_for_a_server_and_ends_without_one(void **state) {
     (void)state;
     cb_redis_watch *w = NULL;
     cb_redis_directory_options options = {.struct_size = sizeof options, .url = url};
-    unsigned begun = seen.begun;
+    unsigned begun = begun_so_far();
     assert_ok(cb_redis_watch_create(&options, note, &seen, &w, NULL));
     pid_t server = server_start();
     wait_begun(begun + 1);
@@ -279,10 +310,157 @@ static void test_watch__waits_for_a_server_and_ends_without_one(void **state) {
     assert_status(cb_redis_watch_create(&options, NULL, NULL, &w, NULL), CB_EINVAL);
 }
 
+/** A port that was free a moment ago. */
+static unsigned free_port(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, bytes), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &bytes), 0);
+    (void)close(fd);
+    return ntohs(at.sin_port);
+}
+
+/* The server has one set of channels for all of its databases. */
+static void test_watch__hears_of_its_own_database_only(void **state) {
+    (void)state;
+    enum { DATABASES = 2 };
+    char urls[DATABASES][64];
+    one *a[DATABASES];
+    cb_redis_watch *w[DATABASES];
+    static told heard[DATABASES] = {{.mutex = PTHREAD_MUTEX_INITIALIZER},
+                                    {.mutex = PTHREAD_MUTEX_INITIALIZER}};
+    unsigned port = free_port();
+    pid_t server = server_start_at(port);
+    for (int i = 0; i < DATABASES; i++) {
+        (void)snprintf(urls[i], sizeof urls[i], "redis://127.0.0.1:%u/%d", port, i);
+        const cb_redis_directory_options options = {.struct_size = sizeof options, .url = urls[i]};
+        assert_ok(cb_redis_watch_create(&options, note, &heard[i], &w[i], NULL));
+        wait_for_begun(&heard[i], 1);
+    }
+    for (int i = 0; i < DATABASES; i++) {
+        a[i] = open_one_at("a", urls[i]);
+        report(a[i], i == 0 ? "of0" : "of1", true);
+    }
+    for (int i = 0; i < DATABASES;
+         i++) { /* all that the other one's watch might hear comes first */
+        (void)wait_told_to(&heard[i], i == 0 ? "of0" : "of1", "a", true);
+    }
+    for (int i = DATABASES - 1; i >= 0; i--) {
+        report(a[i], "last", true);
+        (void)wait_told_to(&heard[i], "last", "a", true);
+    }
+    for (int i = 0; i < DATABASES; i++) {
+        change c;
+        assert_false(is_last_of(&heard[i], i == 0 ? "of1" : "of0", "a", true, &c));
+        cb_redis_watch_destroy(w[i]);
+        close_one(a[i]);
+    }
+    server_kill(server);
+}
+
+static void ask_server(unsigned words, const char *const *what) {
+    cbi_redis_link *l = try_link();
+    assert_non_null(l);
+    cbi_redis_begin(l, words);
+    for (unsigned i = 0; i < words; i++) {
+        cbi_redis_text(l, what[i]);
+    }
+    assert_ok(cbi_redis_ask(l, NULL, NULL));
+    end_link(l);
+}
+
+static void test_watch__hears_as_soon_as_it_may(void **state) {
+    (void)state;
+    cb_redis_watch *w = NULL;
+    const cb_redis_directory_options options = {.struct_size = sizeof options, .url = url};
+    static const char *const never[] = {"ACL", "SETUSER", "default", "resetchannels"};
+    static const char *const now[] = {"ACL", "SETUSER", "default", "&cb:changes"};
+    unsigned begun = begun_so_far();
+    pid_t server = server_start();
+    ask_server(4, never);
+    assert_ok(cb_redis_watch_create(&options, note, &seen, &w, NULL));
+    one *a = open_one("a"); /* an executor does without */
+    cb_redis_directory_stats stats = {0};
+    for (int i = 0; i < PATIENCE_S * 100 && !stats.entered; i++) {
+        usleep(10000);
+        cb_redis_directory_stats_get(a->redis, &stats);
+    }
+    assert_true(stats.entered);
+    assert_int_equal(begun_so_far(), begun);
+    ask_server(4, now);
+    wait_begun(begun + 1);
+    report(a, "may", true);
+    (void)wait_told("may", "a", true);
+    cb_redis_watch_destroy(w);
+    close_one(a);
+    server_kill(server);
+}
+
+/* ---- servers that let nobody in ---- */
+
+typedef struct refuser {
+    int fd;
+    const char *says; /* then it waits for the other one to go; NULL: it closes at once */
+    _Atomic unsigned accepted;
+} refuser;
+
+static void *refuse(void *ctx) {
+    refuser *r = ctx;
+    for (int fd = 0; (fd = accept(r->fd, NULL, NULL)) >= 0; close(fd)) {
+        char words[256];
+        atomic_fetch_add(&r->accepted, 1);
+        if (r->says != NULL && recv(fd, words, sizeof words, 0) > 0) {
+            (void)send(fd, r->says, strlen(r->says), MSG_NOSIGNAL);
+            while (recv(fd, words, sizeof words, 0) > 0) {
+            }
+        }
+    }
+    return NULL;
+}
+
+static void refused(const char *says) {
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    refuser r = {.fd = socket(AF_UNIX, SOCK_STREAM, 0), .says = says};
+    cb_redis_watch *w = NULL;
+    pthread_t thread;
+    const cb_redis_directory_options options = {
+        .struct_size = sizeof options, .url = url, .timeout_ns = UINT64_C(3600000000000)};
+    (void)snprintf(at.sun_path, sizeof at.sun_path, "%s", path);
+    assert_int_equal(bind(r.fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(r.fd, 16), 0);
+    assert_int_equal(pthread_create(&thread, NULL, refuse, &r), 0);
+    assert_ok(cb_redis_watch_create(&options, note, &seen, &w, NULL));
+    usleep(1000000);
+    assert_true(atomic_load(&r.accepted) <
+                20); /* three, that is; and many thousands without pause */
+    for (int i = 0; i < PATIENCE_S * 100 && atomic_load(&r.accepted) < 2; i++) {
+        usleep(10000);
+    }
+    assert_true(atomic_load(&r.accepted) >= 2); /* it goes on trying */
+    cb_redis_watch_destroy(w);
+    (void)shutdown(r.fd, SHUT_RDWR);
+    (void)pthread_join(thread, NULL);
+    (void)close(r.fd);
+    (void)unlink(path);
+}
+
+static void test_watch__who_is_not_let_in_tries_again_after_a_pause(void **state) {
+    (void)state;
+    unsigned begun = begun_so_far();
+    refused(NULL);
+    refused("-NOPERM this user has no permissions to access one of the channels\r\n");
+    assert_int_equal(begun_so_far(), begun);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_watch__is_told_what_changes),
         cmocka_unit_test(test_watch__waits_for_a_server_and_ends_without_one),
+        cmocka_unit_test(test_watch__hears_of_its_own_database_only),
+        cmocka_unit_test(test_watch__hears_as_soon_as_it_may),
+        cmocka_unit_test(test_watch__who_is_not_let_in_tries_again_after_a_pause),
     };
     if (system("command -v redis-server >/dev/null 2>&1") != 0) { /* NOLINT(cert-env33-c) */
         (void)printf("skipped: redis-server is not installed\n");

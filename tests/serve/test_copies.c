@@ -8,7 +8,11 @@
  * about step by step, by the functions that the threads call. */
 #include "serve/copies_private.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "serve/serve_kit.h"
 #include "store/blocks.h"
@@ -299,6 +303,57 @@ static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
     assert_int_equal(rmdir(folder), 0);
 }
 
+/** What is answered to a request of some lines. */
+static void ask(const kit *k, const char *request, char *answer, size_t room) {
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons(cb_server_port(k->server)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+    ssize_t got = recv(fd, answer, room - 1, 0);
+    assert_true(got > 0);
+    answer[got] = '\0';
+    (void)close(fd);
+}
+
+/* Its generation is older than the removal, and it is seen after who removed has looked for what is
+ * here: brought about by a removal of which the server's clock has not heard. */
+static void test_removal__what_was_put_before_and_is_seen_after_it_does_not_stay(void **state) {
+    (void)state;
+    executors x;
+    char answer[256];
+    begin(&x);
+    cbi_copies *cp = x.a.server->copies;
+    const cbi_replica_event removal = {.kind = CBI_REPLICA_BURIED,
+                                       .grave = CBI_GRAVE_DATA_SET,
+                                       .number = 5,
+                                       .generation =
+                                           cbi_server_generation(x.a.server) + (UINT64_C(1) << 44)};
+    cbi_mutex_lock(&cp->mutex);
+    assert_ok(cbi_copies_step(cp, removal, NULL));
+    cbi_mutex_unlock(&cp->mutex);
+    cb_block_status s;
+    assert_int_equal(kit_put(x.client, "rdd_5_0", ONE, 1, 100), CB_ENOTFOUND);
+    assert_int_equal(kit_put(x.client, "rdd_5_1", TWO, 1, 100), CB_ENOTFOUND);
+    ask(&x.a, "SET rdd_5_2 v\r\n", answer, sizeof answer);
+    assert_non_null(strstr(answer, "-ERR Block rdd_5_2 was removed everywhere"));
+    static const char two[] = "*5\r\n$3\r\nSET\r\n$7\r\nrdd_5_3\r\n$1\r\nv\r\n$5\r\nLEVEL\r\n"
+                              "$17\r\nMEMORY_ONLY_SER_2\r\n";
+    ask(&x.a, two, answer, sizeof answer);
+    assert_non_null(strstr(answer, "-ERR Block rdd_5_3 was removed everywhere"));
+    for (int i = 0; i < 4; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "rdd_5_%d", i);
+        assert_int_equal(cb_blocks_status(x.a.server->blocks, name, &s, NULL), CB_ENOTFOUND);
+    }
+    assert_ok(kit_put(x.client, "rdd_6_0", ONE, 1, 100));
+    ask(&x.a, "SET rdd_6_1 v\r\n", answer, sizeof answer);
+    assert_string_equal(answer, "+OK\r\n");
+    end(&x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_leave__a_put_that_is_just_seen_is_answered),
@@ -310,6 +365,7 @@ int main(void) {
         cmocka_unit_test(test_leave__nothing_is_taken_that_would_be_lost),
         cmocka_unit_test(test_send__who_is_there_is_asked_anew_when_somebody_does_not_answer),
         cmocka_unit_test(test_return__what_was_kept_is_as_old_as_it_was),
+        cmocka_unit_test(test_removal__what_was_put_before_and_is_seen_after_it_does_not_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

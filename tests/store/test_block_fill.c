@@ -423,6 +423,38 @@ static void test_fill__all_who_announce_and_send_nothing_hold_a_part_of_what_is_
     close_world(&w);
 }
 
+static void test_fill__what_has_come_leaves_room_for_others_to_announce(void **state) {
+    enum { COUNT = 12 };
+    (void)state;
+    world w = open_world(64 << 20, 0, false);
+    static cbi_fill f[COUNT];
+    char name[16];
+    int holding = 0;
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        assert_ok(put(&w, name, SER, BIG));
+    }
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        assert_ok(cb_blocks_remove(w.blocks, w.task, name, NULL));
+    }
+    for (bool all = false; !all; holding += !all) {
+        (void)snprintf(name, sizeof name, "x%d", holding);
+        assert_ok(cbi_fill_begin_over(w.task, name, SER, BIG, true, &f[holding], NULL));
+        all = !cbi_contents_is_used(&f[holding].contents);
+    }
+    cbi_fill_cancel(&f[holding]);
+    assert_in_range(holding, 2, COUNT - 2);
+    assert_ok(feed(&f[0], BIG)); /* and it is not at its end yet */
+    assert_ok(cbi_fill_begin_over(w.task, "next", SER, BIG, true, &f[holding], NULL));
+    assert_true(cbi_contents_is_used(&f[holding].contents));
+    for (int i = 0; i <= holding; i++) {
+        cbi_fill_cancel(&f[i]);
+    }
+    assert_int_equal(atomic_load(&w.blocks->announced), 0);
+    close_world(&w);
+}
+
 static void test_walk__sees_each_once(void **state) {
     (void)state;
     world w = open_world(64 << 20, 2, false);
@@ -495,6 +527,7 @@ int main(void) {
         cmocka_unit_test(test_fill__a_page_that_was_used_is_paid_for_as_a_whole),
         cmocka_unit_test(test_fill__a_page_that_was_used_is_known_to_be_there),
         cmocka_unit_test(test_fill__all_who_announce_and_send_nothing_hold_a_part_of_what_is_idle),
+        cmocka_unit_test(test_fill__what_has_come_leaves_room_for_others_to_announce),
         cmocka_unit_test(test_walk__sees_each_once),
         cmocka_unit_test(test_walk__misses_none_that_stays_whatever_goes_meanwhile),
     };

@@ -156,7 +156,8 @@ static void collect(const kit *k, todos *t) {
     for (size_t i = 0; i < k->count; i++) {
         const cbi_replica_action *a = &k->actions[i];
         t->left = t->left || a->kind == CBI_REPLICA_MOVED_OUT;
-        if (a->kind == CBI_REPLICA_LOCATE || a->kind == CBI_REPLICA_SEND) {
+        if (a->kind == CBI_REPLICA_LOCATE || a->kind == CBI_REPLICA_SEND ||
+            a->kind == CBI_REPLICA_TELL) {
             assert_true(t->count < sizeof t->list / sizeof *t->list);
             todo *x = &t->list[t->count++];
             *x = (todo){
@@ -188,7 +189,13 @@ static void answer_all(kit *k, todos *t, const char *holder, const char *but) {
                                               .checksum = 7,
                                               .sequence = x.sequence,
                                               .answer = CBI_REPLICA_OK};
-        assert_ok(step(k, x.kind == CBI_REPLICA_LOCATE ? located : sent_there));
+        const cbi_replica_event told = {.kind = CBI_REPLICA_TOLD,
+                                        .peer = x.peer,
+                                        .peer_generation = x.peer_generation,
+                                        .sequence = x.sequence};
+        assert_ok(step(k, x.kind == CBI_REPLICA_LOCATE ? located
+                          : x.kind == CBI_REPLICA_TELL ? told
+                                                       : sent_there));
         collect(k, t);
     }
 }
@@ -233,6 +240,27 @@ static void test_sweep__who_is_counted_upon_is_asked_by_another_block(void **sta
     cbi_replica_destroy(k.r);
 }
 
+static void test_sweep__whoever_leaves_does_so_whatever_else_is_removed_meanwhile(void **state) {
+    (void)state;
+    kit k;
+    static todos t;
+    t = (todos){.count = 0};
+    open_slowly(&k);
+    put_many(&k, "x", 0, 20, 1);
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_DECOMMISSION}));
+    collect(&k, &t);
+    for (unsigned i = 0; i < 200 && !t.left; i++) {
+        bury(&k, CBI_GRAVE_DATA_SET, "", 100 + i, 8); /* each begins a walk through all buckets */
+        collect(&k, &t);
+        answer_all(&k, &t, "a", NULL);
+        pass(&k, SECOND / 100);
+        collect(&k, &t);
+        answer_all(&k, &t, "a", NULL);
+    }
+    assert_true(t.left);
+    cbi_replica_destroy(k.r);
+}
+
 static void test_sweep__what_is_too_young_is_not_audited(void **state) {
     (void)state;
     kit k = {.now_ns = SECOND};
@@ -265,6 +293,7 @@ int main(void) {
         cmocka_unit_test(test_sweep__the_table_grows_by_a_bucket_at_a_time),
         cmocka_unit_test(test_sweep__whoever_leaves_asks_for_his_blocks_step_by_step),
         cmocka_unit_test(test_sweep__who_is_counted_upon_is_asked_by_another_block),
+        cmocka_unit_test(test_sweep__whoever_leaves_does_so_whatever_else_is_removed_meanwhile),
         cmocka_unit_test(test_sweep__what_is_too_young_is_not_audited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
