@@ -417,14 +417,17 @@ typedef struct cbi_job_pass {
                               made; 0: twice, in the batch and in its range */
     /* its own */
     uint32_t next, next_load;
-    unsigned busy;
+    unsigned busy; /* workers with a partition, or with the end of their batch */
     bool exclusive;
-    bool strapped;     /* memory ran out once: nothing is read ahead any more */
-    bool solo;         /* results are so large that one worker at a time makes some */
-    unsigned waiting;  /* of the busy ones: until another one is done */
-    size_t giant;      /* segments for a result of the largest record; 0: they need not be many */
-    uint32_t scale;    /* partitions of this size that all records would make */
-    unsigned depth;    /* how often these have been divided */
+    bool strapped;    /* memory ran out once: nothing is read ahead any more */
+    bool solo;        /* somebody runs short: none begins until all are done */
+    bool scarce;      /* somebody did although no record is large: one after another from then on */
+    size_t giants;    /* segments that results of large records may take now */
+    unsigned waiting; /* of the busy ones, until something comes back: */
+    uint64_t returns; /* how often something has, or a last call has been made */
+    bool last_call;   /* nothing has since that */
+    uint32_t scale;   /* partitions of this size that all records would make */
+    unsigned depth;   /* how often these have been divided */
     uint64_t segments; /* of all of them, both sides */
     uint8_t *divided;  /* by index: it is to be divided. NULL: none is */
 } cbi_job_pass;
@@ -436,12 +439,13 @@ cb_status cbi_job_each(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uin
 cb_status cbi_job_clear_memory(cbi_job *job, uint32_t index, cb_error *err);
 
 /** What was read ahead for the present pass, and what lies in memory for later, gives its memory
- * back; when that has been done, waits until another worker is done with his partition. `ctx`: the
- * job; for cbi_partitions_options. */
-cb_status cbi_job_give_way(void *ctx, bool *gave, cb_error *err);
+ * back; who finds no more after that waits until another worker is done with his partition or with
+ * a large result. `ctx`: the job; for cbi_partitions_options. */
+cb_status cbi_job_give_way(void *ctx, bool again, bool *gave, cb_error *err);
 
-/** Large results of a pass are made by one worker at a time, or each would hold what another one
- * waits for. Blocks; false: the job has stopped. */
+/** Where memory is short large results of a pass are made by one worker at a time, or each would
+ * hold what another one waits for. Blocks; false: there is no turn, go on without: no pass is under
+ * way, the job has stopped, or who has it waits for memory as do all others. */
 bool cbi_job_take_turn(cbi_job *job);
 void cbi_job_give_turn(cbi_job *job);
 

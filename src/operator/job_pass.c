@@ -12,8 +12,14 @@
  * then one worker has it alone.
  *
  * Results of many segments want them in one piece, twice: while they are put together and in their
- * range. What was read ahead gives way to them. Other workers' partitions cannot; so where records
- * are known to be that large, or memory has run out once, one worker at a time has a partition.
+ * range. What was read ahead gives way to them. Other workers' partitions cannot; so partitions
+ * with records that large are worked on at the same time only as far as the reserve holds their
+ * results, and one whose result it does not hold is worked on alone.
+ *
+ * Who runs short all the same waits until something has come back: another worker is done with his
+ * partition, or with a large result. Meanwhile nobody begins a partition, until all are done. When
+ * all who have one wait there is a last call: each of them tries once more, and only when that has
+ * got nobody any further is there not enough memory.
  */
 
 static const uint32_t PART_NONE = UINT32_MAX;
@@ -24,6 +30,7 @@ enum { AHEAD_PER_WORKER = 4 };
 
 typedef struct part_need {
     size_t segments, out, units; /* units: of the largest record, or a pair of them */
+    size_t giant;                /* segments for a result of that; 0: there need not be many */
     cbi_partition_info info;
 } part_need;
 
@@ -32,12 +39,9 @@ static cbi_partitions *results_of(const cbi_job *job, const cbi_job_pass *pass) 
     return job->results != pass->parts ? job->results : NULL;
 }
 
-static size_t reserve_of(const cbi_job *job, const cbi_job_pass *pass) {
-    return results_of(job, pass) != NULL ? cbi_max(job->sizes.reserve, pass->giant) : 0;
-}
-
-static part_need need_of(const cbi_job_pass *pass, uint32_t index) {
+static part_need need_of(const cbi_job *job, const cbi_job_pass *pass, uint32_t index) {
     part_need need;
+    size_t times = pass->result_times > 0 ? pass->result_times : 2;
     cbi_partition_get_info(pass->parts, index, &need.info);
     need.segments = (size_t)need.info.segments;
     need.out = (size_t)need.info.segments_out;
@@ -49,15 +53,21 @@ static part_need need_of(const cbi_job_pass *pass, uint32_t index) {
         need.out += (size_t)info.segments_out;
         need.units += info.units_max;
     }
+    bool large = need.units > (pass->partner != NULL ? 2 : 1);
+    need.giant = large && results_of(job, pass) != NULL ? times * need.units + 2 : 0;
     return need;
+}
+
+static size_t reserve_of(const cbi_job *job, const cbi_job_pass *pass, const part_need *need) {
+    return results_of(job, pass) != NULL ? cbi_max(job->sizes.reserve, need->giant) : 0;
 }
 
 static bool part_fits(cbi_job *job, const cbi_job_pass *pass, uint32_t index,
                       const part_need *need) {
     /* Sorting two records of many segments takes no less memory than having both. */
     bool few = need->segments <= 2 * need->units;
-    size_t reserve =
-        few ? cbi_min(job->sizes.reserve, reserve_of(job, pass)) : reserve_of(job, pass);
+    size_t reserve = reserve_of(job, pass, need);
+    reserve = few ? cbi_min(job->sizes.reserve, reserve) : reserve;
     return need->segments + reserve + 2 <= job->sizes.segments &&
            need->info.pieces < CBI_REF_PIECES_MAX && pass->fits(job, pass->ctx, index, &need->info);
 }
@@ -84,20 +94,25 @@ static void drop_part(const cbi_job_pass *pass, uint32_t index) {
         cbi_partition_drop(pass->partner, index);
 }
 
+/* May it begin although others are at work? job->mutex held. */
+static bool goes_beside(const cbi_job *job, const cbi_job_pass *pass, const part_need *need) {
+    return pass->busy == 0 || (!pass->solo && pass->giants + need->giant <= job->sizes.reserve);
+}
+
 /* job->mutex held. */
 static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
     while (pass->next_load < pass->count && !pass->exclusive) {
-        bool wanted = pass->next_load == pass->next && !(pass->solo && pass->busy > 0);
+        part_need need = need_of(job, pass, pass->next_load);
+        bool wanted = pass->next_load == pass->next && goes_beside(job, pass, &need);
         if (pass->strapped && !wanted)
             return CB_OK;
-        part_need need = need_of(pass, pass->next_load);
         if (need.out > 0 && results_of(job, pass) != NULL &&
             pass->next_load > pass->next + AHEAD_PER_WORKER * job->sizes.threads)
             return CB_OK;
         if (!part_fits(job, pass, pass->next_load, &need))
             return CB_OK;
-        if (need.out > 0 &&
-            cb_segment_pool_free_count(job->ground.pool) < need.out + reserve_of(job, pass))
+        size_t reserve = cbi_max(reserve_of(job, pass, &need), pass->giants);
+        if (need.out > 0 && cb_segment_pool_free_count(job->ground.pool) < need.out + reserve)
             return CB_OK;
         cb_status status = load_part(pass, pass->next_load, err);
         if (status == CB_EAGAIN)
@@ -120,33 +135,54 @@ static cb_status unload_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
                : cbi_partitions_make_room(pass->partner, pass->next - 1, job->sizes.segments, err);
 }
 
-/* The others go on to the end of their partitions, and begin no new ones. False: there is nobody
- * who does not wait himself. job->mutex held on entry and exit. */
-static bool wait_for_another(cbi_job *job, cbi_job_pass *pass) {
-    unsigned busy = pass->busy;
-    pass->solo = true;
+/* Who waits tries again. job->mutex held. */
+static void wake(cbi_job *job, cbi_job_pass *pass, bool last_call) {
+    pass->returns++;
+    pass->waiting = 0;
+    pass->last_call = last_call;
+    cbi_cond_broadcast(&job->changed);
+}
+
+/* Until something has come back. False: all who could bring something wait themselves, and have
+ * tried once more in vain. job->mutex held on entry and exit. */
+static bool wait_for_return(cbi_job *job, cbi_job_pass *pass) {
+    uint64_t seen = pass->returns;
     pass->waiting++;
-    cbi_cond_broadcast(&job->changed); /* who waits for this one hears of it */
-    while (!cbi_job_stopped(job) && pass->busy >= busy && pass->busy > pass->waiting)
+    while (!cbi_job_stopped(job) && pass->returns == seen && pass->busy > pass->waiting)
         cbi_cond_wait(&job->changed, &job->mutex);
-    pass->waiting--;
-    return pass->busy < busy;
+    if (cbi_job_stopped(job) || pass->returns != seen)
+        return true;
+    if (pass->last_call) {
+        pass->waiting--;
+        return false;
+    }
+    wake(job, pass, true);
+    return true;
 }
 
 /* A result may want many segments in one piece, which partitions that lie here and there have left
  * nowhere. */
-cb_status cbi_job_give_way(void *ctx, bool *gave, cb_error *err) {
+cb_status cbi_job_give_way(void *ctx, bool again, bool *gave, cb_error *err) {
     cbi_job *job = ctx;
     cb_status status = CB_OK;
-    *gave = false;
+    *gave = !again; /* some may have come back since he looked */
     cbi_mutex_lock(&job->mutex);
     cbi_job_pass *pass = job->pass;
     if (pass != NULL && results_of(job, pass) != NULL && pass->next > 0 && !pass->exclusive) {
-        *gave = !pass->strapped || pass->next_load > pass->next;
+        size_t before = cb_segment_pool_free_count(job->ground.pool);
         pass->strapped = true;
         status = unload_ahead(job, pass, err);
-        if (status == CB_OK && !*gave)
-            *gave = wait_for_another(job, pass);
+        if (cb_segment_pool_free_count(job->ground.pool) > before) {
+            *gave = true;
+            wake(job, pass, false);
+        }
+        if (!again) /* a new need: there has been some progress */
+            pass->last_call = false;
+        if (status == CB_OK && !*gave) {
+            pass->solo = true;
+            pass->scarce |= pass->giants == 0;
+            *gave = wait_for_return(job, pass);
+        }
     }
     cbi_mutex_unlock(&job->mutex);
     return status;
@@ -155,14 +191,11 @@ cb_status cbi_job_give_way(void *ctx, bool *gave, cb_error *err) {
 bool cbi_job_take_turn(cbi_job *job) {
     cbi_mutex_lock(&job->mutex);
     cbi_job_pass *pass = job->pass;
-    if (pass != NULL && job->turn_taken) {
-        pass->waiting++;
-        cbi_cond_broadcast(&job->changed);
-        while (job->turn_taken && !cbi_job_stopped(job))
-            cbi_cond_wait(&job->changed, &job->mutex);
-        pass->waiting--;
-    }
-    bool taken = !cbi_job_stopped(job);
+    if (pass != NULL)
+        pass->last_call = false;
+    while (pass != NULL && job->turn_taken && !pass->last_call && !cbi_job_stopped(job))
+        (void)wait_for_return(job, pass);
+    bool taken = pass != NULL && !job->turn_taken;
     if (taken)
         job->turn_taken = true;
     cbi_mutex_unlock(&job->mutex);
@@ -172,7 +205,8 @@ bool cbi_job_take_turn(cbi_job *job) {
 void cbi_job_give_turn(cbi_job *job) {
     cbi_mutex_lock(&job->mutex);
     job->turn_taken = false;
-    cbi_cond_broadcast(&job->changed);
+    if (job->pass != NULL)
+        wake(job, job->pass, false);
     cbi_mutex_unlock(&job->mutex);
 }
 
@@ -189,13 +223,14 @@ static cb_status make_room(cbi_job *job, const cbi_job_pass *pass, uint32_t inde
 /* Nobody works and the next partition cannot come in. job->mutex held on entry and exit. */
 static cb_status force_in(cbi_job *job, cbi_job_pass *pass, bool *loaded, cb_error *err) {
     uint32_t want = pass->next;
-    part_need need = need_of(pass, want);
+    part_need need = need_of(job, pass, want);
     *loaded = false;
     if (!part_fits(job, pass, want, &need))
         return CB_OK;
     pass->exclusive = true;
     cbi_mutex_unlock(&job->mutex);
-    size_t room = (pass->divided != NULL ? need.segments : need.out) + reserve_of(job, pass) + 1;
+    size_t room =
+        (pass->divided != NULL ? need.segments : need.out) + reserve_of(job, pass, &need) + 1;
     cb_status status = make_room(job, pass, want, room, err);
     if (status == CB_OK && pass->divided != NULL) /* also lower ones, which will be divided */
         status = make_room(job, pass, UINT32_MAX, room, err);
@@ -219,7 +254,7 @@ static cb_status force_in(cbi_job *job, cbi_job_pass *pass, bool *loaded, cb_err
 static bool leave_divided(cbi_job *job, cbi_job_pass *pass) {
     if (pass->divided == NULL || pass->exclusive)
         return false;
-    part_need need = need_of(pass, pass->next);
+    part_need need = need_of(job, pass, pass->next);
     if (part_fits(job, pass, pass->next, &need) || !cbi_job_divides(job, pass, pass->next))
         return false;
     pass->divided[pass->next++] = 1;
@@ -227,12 +262,16 @@ static bool leave_divided(cbi_job *job, cbi_job_pass *pass) {
     return true;
 }
 
-/* The next partition for this worker; PART_NONE when there is none. job->mutex held. */
-static cb_status next_part(cbi_job *job, cbi_job_pass *pass, uint32_t *index, bool *alone,
-                           cb_error *err) {
-    *alone = false;
+typedef struct part_work {
+    uint32_t index; /* PART_NONE: there are no more; what the batch holds is left to do */
+    bool alone;
+    size_t giant; /* counted in pass->giants */
+} part_work;
+
+/* The next partition for this worker. job->mutex held. */
+static cb_status next_part(cbi_job *job, cbi_job_pass *pass, part_work *part, cb_error *err) {
     for (;;) {
-        *index = PART_NONE;
+        *part = (part_work){.index = PART_NONE};
         if (cbi_job_stopped(job))
             return CB_OK;
         if (pass->next == pass->count) { /* what is in the batch may go on when nobody is alone */
@@ -242,13 +281,14 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, uint32_t *index, bo
             continue;
         }
         CB_TRY(load_ahead(job, pass, err));
-        if (pass->solo && pass->busy > 0) {
+        part_need need = need_of(job, pass, pass->next);
+        if (!goes_beside(job, pass, &need)) {
             cbi_cond_wait(&job->changed, &job->mutex);
             continue;
         }
+        part->giant = need.giant;
         if (pass->next < pass->next_load) {
-            *index = pass->next++;
-            pass->busy++;
+            part->index = pass->next++;
             return CB_OK;
         }
         if (leave_divided(job, pass))
@@ -261,11 +301,9 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, uint32_t *index, bo
         CB_TRY(force_in(job, pass, &loaded, err));
         if (loaded)
             continue;
-        *index = pass->next++;
+        part->index = pass->next++;
         pass->next_load = pass->next;
-        pass->exclusive = true;
-        pass->busy++;
-        *alone = true;
+        pass->exclusive = part->alone = true;
         return CB_OK;
     }
 }
@@ -273,6 +311,9 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, uint32_t *index, bo
 static cb_status work_on(cbi_job_worker *w, cbi_job_pass *pass, uint32_t index, bool alone,
                          cb_error *err) {
     cbi_job *job = w->job;
+    if (index == PART_NONE)
+        return w->batch.to != NULL && !cbi_job_stopped(job) ? cbi_batch_flush(&w->batch, err)
+                                                            : CB_OK;
     if (alone) {
         CB_TRY(pass->big(w, pass->ctx, index, err));
     } else {
@@ -287,32 +328,42 @@ static cb_status work_on(cbi_job_worker *w, cbi_job_pass *pass, uint32_t index, 
     return results != NULL ? cbi_partitions_relieve(results, err) : CB_OK;
 }
 
+/* job->mutex held. */
+static void begin_part(cbi_job_pass *pass, const part_work *part) {
+    pass->busy++;
+    pass->giants += part->giant;
+}
+
+static void end_part(cbi_job *job, cbi_job_pass *pass, const part_work *part) {
+    cbi_mutex_lock(&job->mutex);
+    pass->busy--;
+    pass->giants -= part->giant;
+    if (part->alone)
+        pass->exclusive = false;
+    if (pass->busy == 0) /* who ran short is done, too */
+        pass->solo = pass->scarce;
+    wake(job, pass, false);
+    cbi_mutex_unlock(&job->mutex);
+}
+
 static void pass_worker(void *ctx) {
     cbi_job_worker *w = ctx;
     cbi_job *job = w->job;
     cbi_job_pass *pass = job->pass;
     cb_error err;
     cb_status status = CB_OK;
-    for (;;) {
-        uint32_t index;
-        bool alone;
+    part_work part = {.index = 0};
+    while (status == CB_OK && part.index != PART_NONE) {
         cbi_mutex_lock(&job->mutex);
-        status = next_part(job, pass, &index, &alone, &err);
-        cbi_mutex_unlock(&job->mutex);
-        if (status != CB_OK || index == PART_NONE)
-            break;
-        status = work_on(w, pass, index, alone, &err);
-        cbi_mutex_lock(&job->mutex);
-        pass->busy--;
-        if (alone)
-            pass->exclusive = false;
-        cbi_cond_broadcast(&job->changed);
+        status = next_part(job, pass, &part, &err);
+        if (status == CB_OK)
+            begin_part(pass, &part);
         cbi_mutex_unlock(&job->mutex);
         if (status != CB_OK)
             break;
+        status = work_on(w, pass, part.index, part.alone, &err);
+        end_part(job, pass, &part);
     }
-    if (status == CB_OK && w->batch.to != NULL && !cbi_job_stopped(job))
-        status = cbi_batch_flush(&w->batch, &err);
     if (status != CB_OK && !cbi_job_stopped(job))
         cbi_job_fail(job, status, &err);
 }
@@ -322,24 +373,10 @@ static void pass_worker(void *ctx) {
 static void keep_room_to_load(cbi_job *job, const cbi_job_pass *pass, cbi_partitions *to) {
     uint64_t all = 0, count = pass->count - pass->first;
     for (uint32_t i = pass->first; i < pass->count; i++)
-        all += pass->depth > 0 ? need_of(pass, i).out : need_of(pass, i).segments;
+        all += pass->depth > 0 ? need_of(job, pass, i).out : need_of(job, pass, i).segments;
     size_t mean = (size_t)(all / (count > 0 ? count : 1)) + 1;
     size_t wanted = job->sizes.reserve + 2 * (job->sizes.threads + 1) * mean;
     cbi_partitions_keep_free(to, cbi_min(wanted, job->sizes.segments / 2));
-}
-
-/* What a result of the largest record may take, and whether there is that for each worker. */
-static void look_at_sizes(const cbi_job *job, cbi_job_pass *pass) {
-    size_t largest = 0, times = pass->result_times > 0 ? pass->result_times : 2;
-    pass->segments = 0;
-    for (uint32_t i = pass->first; i < pass->count; i++) {
-        part_need need = need_of(pass, i);
-        pass->segments += need.segments;
-        largest = cbi_max(largest, need.units);
-    }
-    pass->giant = largest > (pass->partner != NULL ? 2 : 1) ? times * largest + 2 : 0;
-    pass->solo = results_of(job, pass) != NULL &&
-                 job->sizes.threads * pass->giant > job->sizes.reserve && pass->giant > 0;
 }
 
 cb_status cbi_job_pass_once(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to, uint32_t to_parts,
@@ -350,14 +387,16 @@ cb_status cbi_job_pass_once(cbi_job *job, cbi_job_pass *pass, cbi_partitions *to
     }
     pass->next = pass->next_load = pass->first;
     pass->busy = 0;
-    pass->exclusive = pass->strapped = false;
+    pass->exclusive = pass->strapped = pass->solo = pass->scarce = pass->last_call = false;
     pass->waiting = 0;
-    look_at_sizes(job, pass);
+    pass->giants = 0;
+    pass->segments = 0;
+    for (uint32_t i = pass->first; i < pass->count; i++)
+        pass->segments += need_of(job, pass, i).segments;
     if (to != NULL)
         keep_room_to_load(job, pass, to);
     if (to != NULL) /* results begin with their reserve */
-        CB_TRY(
-            cbi_partitions_make_room(pass->parts, job->sizes.threads, reserve_of(job, pass), err));
+        CB_TRY(cbi_partitions_make_room(pass->parts, job->sizes.threads, job->sizes.reserve, err));
     cbi_mutex_lock(&job->mutex);
     job->pass = pass;
     cbi_mutex_unlock(&job->mutex);

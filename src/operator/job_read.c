@@ -77,6 +77,9 @@ cb_status cbi_batch_flush(cbi_batch *b, cb_error *err) {
     return cbi_job_stopped(b->job) ? cbi_fail(err, CB_ECANCELED, "cancelled") : CB_OK;
 }
 
+/* A large record that is put together here: here, in its partition, and on its way. */
+enum { TIMES_HERE = 3 };
+
 /* Can a record of so many bytes, `times` of it at once, be in memory at all? */
 static cb_status check_big(const cbi_batch *b, size_t bytes, size_t times, cb_error *err) {
     const cbi_job_sizes *z = &b->job->sizes;
@@ -92,12 +95,14 @@ static cb_status check_big(const cbi_batch *b, size_t bytes, size_t times, cb_er
     return CB_OK;
 }
 
-/* Before memory is taken for a large record: results are made one after another. */
-static cb_status take_turn(cbi_batch *b, cb_error *err) {
-    if (b->to != b->job->results)
-        return CB_OK;
-    b->turn = cbi_job_take_turn(b->job);
-    return b->turn ? CB_OK : cbi_fail(err, CB_ECANCELED, "cancelled");
+/* Before memory is taken for a large record: results are made one after another, where there is not
+ * plenty for as many as there are workers. */
+static void take_turn(cbi_batch *b, size_t bytes) {
+    const cbi_job_sizes *z = &b->job->sizes;
+    size_t units = (bytes + z->segment - 1) / z->segment;
+    if (b->to == b->job->results && units > 1 &&
+        cb_segment_pool_free_count(b->job->ground.pool) < TIMES_HERE * units * z->threads)
+        b->turn = cbi_job_take_turn(b->job);
 }
 
 static void give_turn(cbi_batch *b) {
@@ -112,8 +117,8 @@ cb_status cbi_batch_begin_slow(cbi_batch *b, size_t bytes, cb_error *err) {
         return CB_OK;
     size_t segment = b->job->sizes.segment, units = (bytes + segment - 1) / segment;
     void *base = NULL;
-    CB_TRY(check_big(b, bytes, 3, err)); /* here, in its partition, and on its way */
-    CB_TRY(take_turn(b, err));
+    CB_TRY(check_big(b, bytes, TIMES_HERE, err));
+    take_turn(b, bytes);
     cb_status status = cbi_partitions_take(b->to, units, &base, err);
     if (status != CB_OK)
         give_turn(b);
@@ -149,7 +154,7 @@ cb_status cbi_batch_put(cbi_batch *b, uint32_t dest, const uint8_t *record, size
     if (bytes > (size_t)(b->end - b->bytes)) {
         CB_TRY(cbi_batch_flush(b, err));
         CB_TRY(check_big(b, bytes, 2, err));
-        CB_TRY(take_turn(b, err));
+        take_turn(b, bytes);
         cb_status status = append_big(b, dest, record, bytes, err);
         give_turn(b);
         return status;

@@ -150,8 +150,6 @@ static cb_status pass_temp(giant *g, bool again, cb_error *err) {
             status = put_temp(g, to, &row, err);
         if (status != CB_OK)
             break;
-        if (source.source.kept)
-            source.source.release(&source.source);
         status = leave_room(g, err);
         if (status != CB_OK)
             break;

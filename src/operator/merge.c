@@ -7,9 +7,9 @@
  * nobody else. Matches are decided by the 8-byte prefix; only equal prefixes look at the rows.
  *
  * `unique` must compare a row with the last one that was let through, whose memory may belong to a
- * part that its source has finished. So sources keep finished parts until told that nobody looks at
- * them any more (release), which is when another row has become the last one. Nobody else looks at
- * a row again once it has been handed out.
+ * part that its source has finished. So sources then keep finished parts until told that nobody
+ * looks at them any more (release), which is when another row has become the last one. Nobody else
+ * looks at a row again once it has been handed out, and its part goes before the next one comes.
  */
 
 /* ---- builder ---- */
@@ -109,9 +109,12 @@ static cb_status run_next(cbi_source *source, cbi_stored *row, bool *more, cb_er
         if (s->segment != NULL) {
             cbi_segment *finished = s->segment;
             s->segment = finished->next;
-            finished->next = s->done;
-            s->done = finished;
-            source->kept = true;
+            finished->next = source->keeps ? s->done : NULL;
+            if (source->keeps)
+                s->done = finished;
+            else
+                cbi_segments_give(s->pool, finished);
+            source->kept = source->keeps;
         }
         if (s->segment == NULL) {
             CB_TRY(cbi_partition_next_part(s->runs, s->index, &s->segment, err));
@@ -198,8 +201,10 @@ cb_status cbi_merge(cbi_source **sources, uint32_t count, uint32_t *tree, const 
                     cb_error *err) {
     if (count == 0)
         return CB_OK;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        sources[i]->keeps = unique;
         CB_TRY(advance(sources[i], layout, err));
+    }
     uint32_t winner = play(sources, count, tree, layout);
     cbi_stored last = {.key = NULL};
     uint64_t last_prefix = 0;
@@ -220,8 +225,6 @@ cb_status cbi_merge(cbi_source **sources, uint32_t count, uint32_t *tree, const 
             s->release(s);
         last_source = winner;
         CB_TRY(advance(s, layout, err));
-        if (CBI_UNLIKELY(s->kept) && !unique) /* who looks for equal ones looks at it again */
-            s->release(s);
         for (uint32_t node = (winner + count) / 2; node > 0; node /= 2)
             if (before(sources, tree[node], winner, layout)) {
                 uint32_t t = tree[node];

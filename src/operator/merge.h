@@ -36,8 +36,8 @@ void cbi_builder_reset(cbi_builder *b);
 
 typedef struct cbi_source cbi_source;
 
-/** Moves to the next row: *more false at the end. The row stays valid until cbi_source_release_fn
- * or the move after the next. */
+/** Moves to the next row: *more false at the end. The row stays valid until the next move; if the
+ * source `keeps`, until cbi_source_release_fn after that. */
 typedef cb_status (*cbi_source_next_fn)(cbi_source *source, cbi_stored *row, bool *more,
                                         cb_error *err);
 /** Whatever the source kept for rows handed out before the current one may go. */
@@ -49,7 +49,8 @@ struct cbi_source {
     cbi_stored row;                /* current */
     uint64_t prefix;
     bool live;
-    bool kept; /* something waits for release */
+    bool keeps; /* rows are looked at after the move to the next; set by cbi_merge */
+    bool kept;  /* something waits for release */
 };
 
 /** Over a run. */

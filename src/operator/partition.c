@@ -428,6 +428,12 @@ cb_status cbi_partitions_let_leave(cbi_partitions *p, size_t segments, cb_error 
     return status;
 }
 
+/* What somebody waits for. */
+typedef struct memory_need {
+    size_t units;
+    bool claim, others_asked;
+} memory_need;
+
 /* Waits until nobody has a claim (see parts_wait_for_memory), and takes it when `claims`. p->mutex
  * held on entry and exit. */
 static cb_status wait_for_claim(cbi_partitions *p, bool claims, bool *claim, cb_error *err) {
@@ -455,18 +461,34 @@ static void give_claim(cbi_partitions *p, bool *claim) {
 
 /* They may need memory themselves before they have some to give: no claim keeps them from it.
  * p->mutex held on entry and exit, not meanwhile. */
-static cb_status ask_others(cbi_partitions *p, bool *claim, bool *gave, cb_error *err) {
-    bool again = *claim;
-    give_claim(p, claim);
+static cb_status ask_others(cbi_partitions *p, memory_need *n, bool *gave, cb_error *err) {
+    bool claims = n->claim, again = n->others_asked;
+    give_claim(p, &n->claim);
+    n->others_asked = true;
     cbi_mutex_unlock(&p->mutex);
-    cb_status status = p->o.give_way(p->o.give_way_ctx, gave, err);
+    cb_status status = p->o.give_way(p->o.give_way_ctx, again, gave, err);
     cbi_mutex_lock(&p->mutex);
-    return status == CB_OK && again ? wait_for_claim(p, true, claim, err) : status;
+    return status == CB_OK && claims ? wait_for_claim(p, true, &n->claim, err) : status;
+}
+
+static cb_status never_enough(const cbi_partitions *p, size_t units, cb_error *err) {
+    size_t segment = p->o.segment_bytes, asked = units * segment;
+    size_t all = p->o.segments_max * segment;
+    if (asked > all)
+        return cbi_fail_bytes(err, CB_EBUDGET, asked, all,
+                              "%zu bytes of page memory in one piece are needed, and there are %zu "
+                              "in all",
+                              asked, all);
+    return cbi_fail_bytes(err, CB_EBUDGET, asked, all,
+                          "%zu bytes of page memory in one piece are needed; of %zu in all %zu are "
+                          "free, here and there: fewer threads or more memory may do",
+                          asked, all, cb_segment_pool_free_count(p->o.pool) * segment);
 }
 
 /* One step towards `units` segments: lets something leave, or waits for what is on its way.
  * p->mutex held. */
-static cb_status gain_memory(cbi_partitions *p, size_t units, bool *claim, cb_error *err) {
+static cb_status gain_memory(cbi_partitions *p, memory_need *n, cb_error *err) {
+    size_t units = n->units;
     uint32_t victim = UINT32_MAX;
     if (p->o.spill != NULL && (p->leaving < units + p->o.batch_segments_max || units > 1))
         victim = choose_victim(p, units > 1 ? 1 : (unsigned)p->o.batch_segments_max / 2);
@@ -486,13 +508,8 @@ static cb_status gain_memory(cbi_partitions *p, size_t units, bool *claim, cb_er
     }
     bool gave = false;
     if (p->o.give_way != NULL)
-        CB_TRY(ask_others(p, claim, &gave, err));
-    if (gave)
-        return CB_OK;
-    size_t asked = units * p->o.segment_bytes, all = p->o.segments_max * p->o.segment_bytes;
-    return cbi_fail_bytes(
-        err, CB_EBUDGET, asked, all,
-        "%zu bytes of page memory in one piece are needed, and there are %zu in all", asked, all);
+        CB_TRY(ask_others(p, n, &gave, err));
+    return gave ? CB_OK : never_enough(p, units, err);
 }
 
 /*
@@ -515,18 +532,18 @@ cb_status parts_wait_for_memory(cbi_partitions *p, size_t units, bool for_partit
         }
     }
     cbi_mutex_lock(&p->mutex);
-    bool claim;
-    cb_status status = wait_for_claim(p, units > 1, &claim, err);
+    memory_need n = {.units = units};
+    cb_status status = wait_for_claim(p, units > 1, &n.claim, err);
     *base = NULL;
     while (status == CB_OK &&
            (*base = for_partition || units == 1
                         ? cb_segment_pool_take(p->o.pool, units)
                         : cbi_segment_pool_take_highest(p->o.pool, units)) == NULL) {
-        status = gain_memory(p, units, &claim, err);
+        status = gain_memory(p, &n, err);
         if (status == CB_OK)
             status = parts_stopped(p, err);
     }
-    give_claim(p, &claim);
+    give_claim(p, &n.claim);
     if (status == CB_OK && for_partition)
         atomic_fetch_add(&p->in_hand, 1);
     cbi_mutex_unlock(&p->mutex);

@@ -42,9 +42,10 @@ typedef struct cbi_partitions_options {
      * Only where nobody else works on them. Borrowed. */
     struct cbi_partitions *yields;
     /* Asked when nothing of ours can leave any more: whoever holds memory of the pool that he can
-     * do without gives it back, at once or when he is done with it. *gave: it is worth another try.
-     * Called without a lock or a claim; blocks. NULL: there is nobody. */
-    cb_status (*give_way)(void *ctx, bool *gave, cb_error *err);
+     * do without gives it back, at once or when he is done with it. `again`: for the same need.
+     * *gave: it is worth another try. Called without a lock or a claim; blocks. NULL: there is
+     * nobody. */
+    cb_status (*give_way)(void *ctx, bool again, bool *gave, cb_error *err);
     void *give_way_ctx;
 } cbi_partitions_options;
 
