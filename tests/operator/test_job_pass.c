@@ -175,7 +175,7 @@ static void test_who_is_short_goes_on_when_another_is_done(void **ctx) {
         stand_open(&s);
         size_t all = s.job.sizes.segments;
         s.hold[0] = s.hold[1] = all / 2 - 1;
-        s.more[i & 1] = all / 2 + 1 - (size_t)(i & 2);
+        s.more[i & 1] = all / 2 - 1 - (size_t)(i & 2);
         assert_ok(run(&s, ask));
         assert_int_equal(s.done, 2);
         stand_close(&s);
