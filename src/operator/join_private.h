@@ -55,6 +55,8 @@ typedef struct join_side {
     cbi_format format;
     const char *const *names;
     size_t name_count;
+    uint32_t *by_name; /* 1 + the first of that name, by its hash; while columns are chosen */
+    size_t by_name_mask;
     uint32_t *columns; /* scanned: those of the keys first */
     size_t field_count;
     join_run *runs;

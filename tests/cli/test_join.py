@@ -104,6 +104,16 @@ class Join(h.Case):
                 self.assertSameBytes(self.join("-k", "k", "--how", how, "-S", "9M", *paths),
                                      self.join("-k", "k", "--how", how, "-S", "1G", *paths))
 
+    def test_a_hundred_thousand_columns_on_both_sides(self):
+        """Names of the right that the left has too get the suffix; comparing each with each would take minutes."""
+        many = 100_000
+        left = self.write("l.csv", (",".join(["k"] + [f"c{i}" for i in range(many)]) + "\n1" + ",7" * many + "\n").encode())
+        right = self.write("r.csv", (",".join(["k"] + [f"c{i}" if i % 2 else f"d{i}" for i in range(many)]) + "\n1" + ",8" * many + "\n").encode())
+        got = self.join("-k", "k", "-S", "64M", left, right).decode().split("\n")
+        want = ["k"] + [f"c{i}" for i in range(many)] + [f"c{i}_right" if i % 2 else f"d{i}" for i in range(many)]
+        self.assertEqual(got[0].split(","), want)
+        self.assertEqual(got[1:], ["1" + ",7" * many + ",8" * many, ""])
+
     def gnu_case(self, rng):
         """Two files and options of GNU join: fields that end with a byte or with blanks, empty ones, NUL at the ends of rows."""
         blank = rng.random() < 0.4
