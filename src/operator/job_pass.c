@@ -274,12 +274,12 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, part_work *part, cb
         *part = (part_work){.index = PART_NONE};
         if (cbi_job_stopped(job))
             return CB_OK;
-        if (pass->next == pass->count) { /* what is in the batch may go on when nobody is alone */
-            if (!pass->exclusive)
-                return CB_OK;
+        if (pass->exclusive) { /* partitions' figures change meanwhile, without job->mutex */
             cbi_cond_wait(&job->changed, &job->mutex);
             continue;
         }
+        if (pass->next == pass->count) /* what is in the batch may go on: nobody is alone */
+            return CB_OK;
         CB_TRY(load_ahead(job, pass, err));
         part_need need = need_of(job, pass, pass->next);
         if (!goes_beside(job, pass, &need)) {
@@ -293,7 +293,7 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, part_work *part, cb
         }
         if (leave_divided(job, pass))
             continue;
-        if (pass->busy > 0 || pass->exclusive) {
+        if (pass->busy > 0) {
             cbi_cond_wait(&job->changed, &job->mutex);
             continue;
         }
