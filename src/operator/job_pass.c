@@ -30,7 +30,7 @@ enum { AHEAD_PER_WORKER = 4 };
 
 typedef struct part_need {
     size_t segments, out, units; /* units: of the largest record, or a pair of them */
-    size_t giant;                /* segments for a result of that; 0: there need not be many */
+    size_t giant;                /* as giant_of */
     cbi_partition_info info;
 } part_need;
 
@@ -39,9 +39,21 @@ static cbi_partitions *results_of(const cbi_job *job, const cbi_job_pass *pass) 
     return job->results != pass->parts ? job->results : NULL;
 }
 
+/* Segments for a result of the largest record of a partition; 0: there need not be many. Asked of
+ * those that are coming in, too: it looks at nothing that changes meanwhile. */
+static size_t giant_of(const cbi_job *job, const cbi_job_pass *pass, uint32_t index) {
+    size_t times = pass->result_times > 0 ? pass->result_times : 2;
+    size_t units = cbi_partition_units_max(pass->parts, index), small = 1;
+    if (pass->partner != NULL) {
+        units += cbi_partition_units_max(pass->partner, index);
+        small++;
+    }
+    return units > small && results_of(job, pass) != NULL ? times * units + 2 : 0;
+}
+
+/* Not of one that is coming in: that changes its figures. */
 static part_need need_of(const cbi_job *job, const cbi_job_pass *pass, uint32_t index) {
     part_need need;
-    size_t times = pass->result_times > 0 ? pass->result_times : 2;
     cbi_partition_get_info(pass->parts, index, &need.info);
     need.segments = (size_t)need.info.segments;
     need.out = (size_t)need.info.segments_out;
@@ -53,8 +65,7 @@ static part_need need_of(const cbi_job *job, const cbi_job_pass *pass, uint32_t 
         need.out += (size_t)info.segments_out;
         need.units += info.units_max;
     }
-    bool large = need.units > (pass->partner != NULL ? 2 : 1);
-    need.giant = large && results_of(job, pass) != NULL ? times * need.units + 2 : 0;
+    need.giant = giant_of(job, pass, index);
     return need;
 }
 
@@ -95,15 +106,15 @@ static void drop_part(const cbi_job_pass *pass, uint32_t index) {
 }
 
 /* May it begin although others are at work? job->mutex held. */
-static bool goes_beside(const cbi_job *job, const cbi_job_pass *pass, const part_need *need) {
-    return pass->busy == 0 || (!pass->solo && pass->giants + need->giant <= job->sizes.reserve);
+static bool goes_beside(const cbi_job *job, const cbi_job_pass *pass, size_t giant) {
+    return pass->busy == 0 || (!pass->solo && pass->giants + giant <= job->sizes.reserve);
 }
 
 /* job->mutex held. */
 static cb_status load_ahead(cbi_job *job, cbi_job_pass *pass, cb_error *err) {
     while (pass->next_load < pass->count && !pass->exclusive) {
         part_need need = need_of(job, pass, pass->next_load);
-        bool wanted = pass->next_load == pass->next && goes_beside(job, pass, &need);
+        bool wanted = pass->next_load == pass->next && goes_beside(job, pass, need.giant);
         if (pass->strapped && !wanted)
             return CB_OK;
         if (need.out > 0 && results_of(job, pass) != NULL &&
@@ -198,6 +209,8 @@ bool cbi_job_take_turn(cbi_job *job) {
     bool taken = pass != NULL && !job->turn_taken;
     if (taken)
         job->turn_taken = true;
+    else if (pass != NULL)
+        pass->last_call = false; /* one goes on without it, or they would all be short */
     cbi_mutex_unlock(&job->mutex);
     return taken;
 }
@@ -281,12 +294,11 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, part_work *part, cb
         if (pass->next == pass->count) /* what is in the batch may go on: nobody is alone */
             return CB_OK;
         CB_TRY(load_ahead(job, pass, err));
-        part_need need = need_of(job, pass, pass->next);
-        if (!goes_beside(job, pass, &need)) {
+        part->giant = giant_of(job, pass, pass->next);
+        if (!goes_beside(job, pass, part->giant)) {
             cbi_cond_wait(&job->changed, &job->mutex);
             continue;
         }
-        part->giant = need.giant;
         if (pass->next < pass->next_load) {
             part->index = pass->next++;
             return CB_OK;

@@ -684,3 +684,11 @@ void cbi_partition_get_info(const cbi_partitions *p, uint32_t index, cbi_partiti
                                  .units_max = part->units_max > 0 ? part->units_max : 1};
     cbi_mutex_unlock(&part->lock);
 }
+
+uint32_t cbi_partition_units_max(const cbi_partitions *p, uint32_t index) {
+    partition *part = &p->parts[index];
+    cbi_mutex_lock(&part->lock);
+    uint32_t units = part->units_max > 0 ? part->units_max : 1;
+    cbi_mutex_unlock(&part->lock);
+    return units;
+}

@@ -110,6 +110,8 @@ typedef struct cbi_partition_info {
     uint32_t units_max;    /* segments of its largest row, at least 1 */
 } cbi_partition_info;
 void cbi_partition_get_info(const cbi_partitions *p, uint32_t index, cbi_partition_info *info);
+/** That alone; of one that is being loaded, too, whose other figures change. */
+uint32_t cbi_partition_units_max(const cbi_partitions *p, uint32_t index);
 
 /** Writes out what higher partitions (index > `above`) hold until `segments` are free or nothing is
  * left to write; waits. */
