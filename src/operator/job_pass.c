@@ -39,16 +39,20 @@ static cbi_partitions *results_of(const cbi_job *job, const cbi_job_pass *pass) 
     return job->results != pass->parts ? job->results : NULL;
 }
 
-/* Segments for a result of the largest record of a partition; 0: there need not be many. Asked of
- * those that are coming in, too: it looks at nothing that changes meanwhile. */
-static size_t giant_of(const cbi_job *job, const cbi_job_pass *pass, uint32_t index) {
-    size_t times = pass->result_times > 0 ? pass->result_times : 2;
-    size_t units = cbi_partition_units_max(pass->parts, index), small = 1;
-    if (pass->partner != NULL) {
+/* Segments of the largest record of a partition, or of a pair of them. Asked of those that are
+ * coming in, too: nothing that it looks at changes meanwhile. */
+static size_t units_of(const cbi_job_pass *pass, uint32_t index) {
+    size_t units = cbi_partition_units_max(pass->parts, index);
+    if (pass->partner != NULL)
         units += cbi_partition_units_max(pass->partner, index);
-        small++;
-    }
-    return units > small && results_of(job, pass) != NULL ? times * units + 2 : 0;
+    return units;
+}
+
+/* Segments for a result of so large a record; 0: there need not be many. */
+static size_t giant_of(const cbi_job *job, const cbi_job_pass *pass, size_t units) {
+    size_t times = pass->result_times > 0 ? pass->result_times : 2;
+    bool large = units > (pass->partner != NULL ? 2 : 1);
+    return large && results_of(job, pass) != NULL ? times * units + 2 : 0;
 }
 
 /* Not of one that is coming in: that changes its figures. */
@@ -65,7 +69,7 @@ static part_need need_of(const cbi_job *job, const cbi_job_pass *pass, uint32_t 
         need.out += (size_t)info.segments_out;
         need.units += info.units_max;
     }
-    need.giant = giant_of(job, pass, index);
+    need.giant = giant_of(job, pass, need.units);
     return need;
 }
 
@@ -294,7 +298,7 @@ static cb_status next_part(cbi_job *job, cbi_job_pass *pass, part_work *part, cb
         if (pass->next == pass->count) /* what is in the batch may go on: nobody is alone */
             return CB_OK;
         CB_TRY(load_ahead(job, pass, err));
-        part->giant = giant_of(job, pass, pass->next);
+        part->giant = giant_of(job, pass, units_of(pass, pass->next));
         if (!goes_beside(job, pass, part->giant)) {
             cbi_cond_wait(&job->changed, &job->mutex);
             continue;
