@@ -326,6 +326,9 @@ static void note(cbi_copies *cp, const cb_block_status *b) {
                                .memory_bytes = b->memory_bytes,
                                .disk_bytes = b->disk_bytes};
     bool gone = b->level == CB_LEVEL_NONE;
+    if (!gone && b->generation != 0 && had > b->generation) {
+        return; /* of before it was replaced: who looked without a lock says so too late */
+    }
     if (had != 0 && (gone || had != b->generation)) {
         event.kind = CBI_REPLICA_GONE;
     }

@@ -117,6 +117,11 @@ static void test_leave__a_copy_that_is_being_stored_is_told_by_who_stores_it(voi
     assert_int_equal(cbi_copies_figures(cp).blocks, 1);
     cbi_copies_arrival_end(cp, &arrival);
     assert_int_equal(atomic_load(&cp->tracked), 1);
+    /* what is said of before it took its name neither ends nor buries it */
+    cb_block_status before = coming;
+    before.generation--;
+    cbi_copies_note(cp, &before);
+    assert_int_equal(cbi_copies_generation(cp, "x"), coming.generation);
     cbi_copies_note(cp, &(cb_block_status){.name = "x", .asked = TWO});
     assert_int_equal(atomic_load(&cp->tracked), 0);
     end(&x);
