@@ -308,8 +308,7 @@ static void note_new(cbi_copies *cp, const cb_block_status *b) {
     uint64_t ticket = arrival != NULL ? arrival->ticket : 0;
     cb_status status = step(cp, cbi_copies_stored(b, ticket, false), NULL, NULL);
     if (arrival != NULL) {
-        arrival->status = status;
-        arrival->ticket = 0;
+        arrival->ticket = 0; /* what came of it is seen by whether the block is tracked */
     } else if (status != CB_OK && status != CB_EEXISTS && status != CB_ENOTFOUND &&
                atomic_load(&cp->leaving)) {
         cp->untracked = true; /* it would be lost: nobody leaves without it */
@@ -428,7 +427,6 @@ cbi_replica_answer cbi_copies_arrived(cbi_copies *cp, cbi_copy_arrival *arrival,
     }
     if (stores) {
         arrival->name = name;
-        arrival->status = CB_ENOTFOUND;
     }
     cbi_mutex_unlock(&cp->mutex);
     return stores                            ? CBI_REPLICA_OK

@@ -30,10 +30,10 @@ typedef struct cbi_copy_wait {
 /** A copy that was accepted and is coming by a connection. Zeroed: of none. */
 typedef struct cbi_copy_arrival {
     struct cbi_copy_arrival *next;
-    uint64_t ticket, generation; /* ticket 0: none */
-    uint64_t until_ns;           /* when it is to begin, whatever else is said meanwhile */
-    const char *name;            /* while it is being stored */
-    cb_status status;            /* what the machine said of it then */
+    uint64_t ticket;     /* 0: the machine has been told what came of it */
+    uint64_t generation; /* 0: none is coming */
+    uint64_t until_ns;   /* when it is to begin, whatever else is said meanwhile */
+    const char *name;    /* while it is being stored */
 } cbi_copy_arrival;
 
 /** What was removed everywhere. */
@@ -85,10 +85,12 @@ void cbi_copies_give_up(cbi_copies *copies, cbi_copy_wait *wait);
  *  with a block of that older generation, which goes when that is buried; else 0. */
 cbi_replica_answer cbi_copies_offered(cbi_copies *copies, const cbi_copy_offer *offer,
                                       cbi_copy_arrival *arrival, uint64_t *older);
-/** Its bytes are here; OK: they are to be stored, and arrival->status says then what came of it. */
+/** Its bytes are here; OK: they are to be stored, and when they are cbi_copies_generation says
+ *  whether the machine looks after them. */
 cbi_replica_answer cbi_copies_arrived(cbi_copies *copies, cbi_copy_arrival *arrival,
                                       const char *name, uint64_t checksum);
-/** They need not be: the block of that generation is here, untracked. It is that copy from here on.
+/** They need not be: the block of that generation is here. It is that copy from here on, if it was
+ *  not tracked already.
  *  CB_EEXISTS: it has other bytes; CB_EBUDGET: it cannot be looked after, or has gone. */
 cb_status cbi_copies_found(cbi_copies *copies, const cbi_copy_arrival *arrival, const char *name,
                            uint64_t checksum, cb_error *err);

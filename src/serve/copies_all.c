@@ -143,7 +143,7 @@ cb_status cbi_copies_found(cbi_copies *cp, const cbi_copy_arrival *arrival, cons
         cbi_copies_note(cp, &b);
         look_again(cp, &b);
     }
-    return status == CB_OK && arrival->status == CB_OK
+    return status == CB_OK && cbi_copies_generation(cp, name) == arrival->generation
                ? CB_OK
                : cbi_fail(err, CB_EBUDGET, "Block %.255s cannot be looked after here.", name);
 }

@@ -196,25 +196,34 @@ static void be_brief(cbi_connection *c) {
     c->task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_NS;
 }
 
-static void note_generation(void *ctx, const cb_block_status *status, cb_level level,
-                            uint32_t readers) {
+static void note_identity(void *ctx, const cb_block_status *status, cb_level level,
+                          uint32_t readers) {
     (void)level;
     (void)readers;
-    *(uint64_t *)ctx = status->generation;
+    *(cbi_identity *)ctx =
+        (cbi_identity){.generation = status->generation, .checksum = status->checksum};
 }
 
 uint64_t cbi_request_generation(const cb_server *s, const char *name) {
-    uint64_t generation = 0;
-    (void)cbi_blocks_look(s->blocks, name, note_generation, &generation, NULL);
-    return generation;
+    cbi_identity there = {0};
+    (void)cbi_blocks_look(s->blocks, name, note_identity, &there, NULL);
+    return there.generation;
 }
 
-/** What a CARBIDE.PUT finds by its name. CB_EEXISTS: the same, so nothing is to be done. */
-static cb_status compare(const cb_server *s, const cbi_connection *c, cb_error *err) {
-    uint64_t there = cbi_request_generation(s, c->name), sent = c->resp->generation;
-    return there == sent  ? CB_EEXISTS
-           : there > sent ? cbi_fail(err, CB_EINVAL, "There is a newer block %s here.", c->name)
-                          : CB_OK;
+/** What a CARBIDE.PUT finds by its name. *same: the same, so nothing is to be done. CB_EEXISTS:
+ *  other bytes, which cannot be told apart. CB_EINVAL: a newer one. */
+static cb_status compare(const cb_server *s, const cbi_connection *c, bool *same, cb_error *err) {
+    const cbi_identity *sent = &c->fill.identity;
+    cbi_identity there = {0};
+    (void)cbi_blocks_look(s->blocks, c->name, note_identity, &there, NULL);
+    *same = there.generation == sent->generation && there.checksum == sent->checksum;
+    if (there.generation > sent->generation) {
+        return cbi_fail(err, CB_EINVAL, "There is a newer block %s here.", c->name);
+    }
+    return there.generation < sent->generation || *same
+               ? CB_OK
+               : cbi_fail(err, CB_EEXISTS, "There is another block %s of that generation here.",
+                          c->name);
 }
 
 /** The level stands behind the value, in a SET. */
@@ -241,6 +250,14 @@ static bool is_offered(const cbi_connection *c) {
     return a->ticket != 0 && a->generation == c->resp->generation;
 }
 
+/** Whether what was offered is over with the end of this put: with that of its own, whatever came
+ *  of it, and with another one's that failed. */
+static bool ends_arrival(const cbi_connection *c, bool failed) {
+    const cbi_copy_arrival *a = &c->resp->arrival;
+    bool own = c->resp->puts && a->generation == c->resp->generation;
+    return a->generation != 0 && (failed || (c->job == CBI_JOB_FINISH && own));
+}
+
 /** What the machine says to the bytes of a copy. */
 static cb_status arrived(const cb_server *s, cbi_connection *c, cb_error *err) {
     cb_status status = CB_OK;
@@ -260,19 +277,13 @@ static cb_status arrived(const cb_server *s, cbi_connection *c, cb_error *err) {
 
 /** A copy that was offered. */
 static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *err) {
-    cbi_copy_arrival *arrival = &c->resp->arrival;
-    cb_status status = arrived(s, c, err);
-    if (status == CB_OK) {
-        status = finish_set(s, c, err);
-    }
-    if (status == CB_OK && arrival->status != CB_OK) { /* removed meanwhile, or not to be tracked */
-        cbi_copies_end_block(s->copies, c->task, c->name, c->resp->generation);
-        status = cbi_fail(err, CB_EBUDGET, "Block %s cannot be looked after here.", c->name);
-    }
-    if (status != CB_EAGAIN || c->patient) {
-        cbi_copies_arrival_end(s->copies, arrival);
-    }
-    return status;
+    CB_TRY(arrived(s, c, err));
+    CB_TRY(finish_set(s, c, err));
+    if (cbi_copies_generation(s->copies, c->name) == c->resp->generation) {
+        return CB_OK;
+    } /* else removed meanwhile, or not to be tracked */
+    cbi_copies_end_block(s->copies, c->task, c->name, c->resp->generation);
+    return cbi_fail(err, CB_EBUDGET, "Block %s cannot be looked after here.", c->name);
 }
 
 /** The same block is here. It may be one of a single copy that nobody looks after: if another is
@@ -281,14 +292,12 @@ static cb_status finish_same(const cb_server *s, cbi_connection *c, cb_error *er
     cb_status status = CB_OK;
     if (is_offered(c)) {
         status = arrived(s, c, err);
-        if (status == CB_OK) {
+        bool known = status == CB_EEXISTS /* it may be looked after by now */
+                     && cbi_copies_generation(s->copies, c->name) == c->resp->generation;
+        if (status == CB_OK || known) {
             status = cbi_copies_found(s->copies, &c->resp->arrival, c->name,
                                       c->fill.identity.checksum, err);
-        } else if (status == CB_EEXISTS &&
-                   cbi_copies_generation(s->copies, c->name) == c->resp->generation) {
-            status = CB_OK; /* it is looked after by now */
         }
-        cbi_copies_arrival_end(s->copies, &c->resp->arrival);
     }
     cbi_fill_cancel(&c->fill);
     return status == CB_OK ? see_removals(s, c, err) : status;
@@ -324,11 +333,11 @@ static cb_status finish_whole(cb_server *s, cbi_connection *c, cb_error *err) {
         c->fill.handed_over = puts;
     }
     if (puts) {
-        cb_status status = compare(s, c, err);
-        if (status == CB_EEXISTS) {
+        bool same = false;
+        CB_TRY(compare(s, c, &same, err));
+        if (same) {
             return finish_same(s, c, err);
         }
-        CB_TRY(status);
         if (is_offered(c)) {
             return finish_copy(s, c, err);
         }
@@ -637,11 +646,11 @@ void cbi_request_work(cb_server *s, cbi_connection *c) {
         c->broken = status != CB_OK; /* its head is sent: there is no other way to say it */
         return;
     }
-    bool failed_put = status != CB_OK && c->job >= CBI_JOB_BEGIN && c->job <= CBI_JOB_FINISH;
-    if (failed_put) {
+    bool is_put = c->job >= CBI_JOB_BEGIN && c->job <= CBI_JOB_FINISH, failed = status != CB_OK;
+    if (is_put && failed) {
         cbi_fill_cancel(&c->fill);
     }
-    if (failed_put && c->resp != NULL && c->resp->arrival.ticket != 0) {
+    if (is_put && c->resp != NULL && ends_arrival(c, failed)) {
         cbi_copies_arrival_end(s->copies, &c->resp->arrival);
     }
     if (c->resp != NULL) {
@@ -649,7 +658,7 @@ void cbi_request_work(cb_server *s, cbi_connection *c) {
     } else { /* used as it is, or written anew by what comes after success */
         answer(c, status, &err);
     }
-    c->failed = status != CB_OK;
+    c->failed = failed;
 }
 
 void cbi_request_more(cbi_connection *c) {

@@ -2,7 +2,8 @@
 /* Goal: an executor that leaves loses no block and leaves no client waiting, whatever is put,
  * removed or evicted just then; and one that cannot know all its blocks says so and stays. One that
  * returns has what it kept, but for what was removed after that was put. One that does not answer
- * has the directory asked at once who is there.
+ * has the directory asked at once who is there. A copy of what is here already is one when it is
+ * the same, and nothing is left of its offer.
  *
  * Method: executors in this process and a directory in its memory. What would be a race is brought
  * about step by step, by the functions that the threads call. */
@@ -113,7 +114,7 @@ static void test_leave__a_copy_that_is_being_stored_is_told_by_who_stores_it(voi
     cbi_copies_note(cp, &(cb_block_status){.name = "other", .asked = TWO});
     assert_int_equal(atomic_load(&cp->tracked), 1);
     cbi_copies_note(cp, &coming);
-    assert_int_equal(arrival.status, CB_OK);
+    assert_int_equal(cbi_copies_generation(cp, "x"), coming.generation);
     assert_int_equal(cbi_copies_figures(cp).blocks, 1);
     cbi_copies_arrival_end(cp, &arrival);
     assert_int_equal(atomic_load(&cp->tracked), 1);
@@ -308,18 +309,27 @@ static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
     assert_int_equal(rmdir(folder), 0);
 }
 
-/** What is answered to a request of some lines. */
-static void ask(const kit *k, const char *request, char *answer, size_t room) {
+static int dial(const kit *k) {
     struct sockaddr_in at = {.sin_family = AF_INET,
                              .sin_port = htons(cb_server_port(k->server)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_true(fd >= 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+/** What is answered to a request of some lines. */
+static void say(int fd, const char *request, char *answer, size_t room) {
     assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
     ssize_t got = recv(fd, answer, room - 1, 0);
     assert_true(got > 0);
     answer[got] = '\0';
+}
+
+static void ask(const kit *k, const char *request, char *answer, size_t room) {
+    int fd = dial(k);
+    say(fd, request, answer, room);
     (void)close(fd);
 }
 
@@ -359,6 +369,143 @@ static void test_removal__what_was_put_before_and_is_seen_after_it_does_not_stay
     end(&x);
 }
 
+/* ---- a copy of what is here already ---- */
+
+/** x has the bytes "v", at one executor. */
+static cb_block_status begin_with_x(executors *x) {
+    char answer[64];
+    begin(x);
+    ask(&x->a, "SET x v\r\n", answer, sizeof answer);
+    assert_string_equal(answer, "+OK\r\n");
+    cb_block_status s = status_of(&x->a, "x");
+    s.asked = TWO;
+    return s;
+}
+
+static void offer_x(cbi_copies *cp, const cb_block_status *x, cbi_copy_arrival *arrival) {
+    uint64_t older = 0;
+    const cbi_copy_offer offer = {.name = "x",
+                                  .sender = "somebody",
+                                  .generation = x->generation,
+                                  .checksum = x->checksum,
+                                  .bytes = 1,
+                                  .copies = 2};
+    assert_int_equal(cbi_copies_offered(cp, &offer, arrival, &older), CBI_REPLICA_FAILED);
+    assert_int_equal(cbi_copies_arrived(cp, arrival, "x", x->checksum), CBI_REPLICA_OK);
+}
+
+static void test_found__what_is_looked_after_is_a_copy_whatever_was_said_before(void **state) {
+    (void)state;
+    executors x;
+    const cb_block_status s = begin_with_x(&x);
+    cbi_copies *cp = x.a.server->copies;
+    cbi_copy_arrival first = {0}, second = {0};
+    offer_x(cp, &s, &first);
+    set_most(&x.a, 1);
+    cbi_copies_note(
+        cp, &(cb_block_status){
+                .name = "y", .level = ONE, .memory_bytes = 1, .generation = 1, .asked = TWO});
+    assert_int_equal(cbi_copies_found(cp, &first, "x", s.checksum, NULL), CB_EBUDGET);
+    set_most(&x.a, 4);
+    offer_x(cp, &s, &second); /* from another one, and now there is room */
+    assert_ok(cbi_copies_found(cp, &second, "x", s.checksum, NULL));
+    assert_ok(cbi_copies_found(cp, &first, "x", s.checksum, NULL));
+    assert_int_equal(cbi_copies_found(cp, &first, "x", s.checksum + 1, NULL), CB_EEXISTS);
+    cbi_copies_arrival_end(cp, &first);
+    cbi_copies_arrival_end(cp, &second);
+    end(&x);
+}
+
+/** CARBIDE.OFFER, with the checksum of that byte, and CARBIDE.PUT. */
+static void send_x(int fd, uint64_t generation, char byte, bool offers, char *answer, size_t room) {
+    char request[512];
+    unsigned long long g = generation, sum = XXH3_64bits(&byte, 1);
+    if (offers) {
+        (void)snprintf(request, sizeof request,
+                       "CARBIDE.OFFER x %llu MEMORY_ONLY_SER_2 %llu 1 somebody\r\n", g, sum);
+        say(fd, request, answer, room);
+        if (strcmp(answer, "+SEND\r\n") != 0) {
+            return;
+        }
+    }
+    char number[32], checksum[32];
+    (void)snprintf(number, sizeof number, "%llu", g);
+    (void)snprintf(checksum, sizeof checksum, "%llu", sum);
+    (void)snprintf(request, sizeof request,
+                   "*6\r\n$11\r\nCARBIDE.PUT\r\n$1\r\nx\r\n$%zu\r\n%s\r\n"
+                   "$17\r\nMEMORY_ONLY_SER_2\r\n$%zu\r\n%s\r\n$1\r\n%c\r\n",
+                   strlen(number), number, strlen(checksum), checksum, byte);
+    say(fd, request, answer, room);
+}
+
+static bool has_arrivals(cbi_copies *cp) {
+    cbi_mutex_lock(&cp->mutex);
+    bool has = cp->arrivals != NULL;
+    cbi_mutex_unlock(&cp->mutex);
+    return has || cbi_copies_figures(cp).reserved_bytes > 0;
+}
+
+static void test_found__other_bytes_of_that_generation_are_no_copy(void **state) {
+    (void)state;
+    executors x;
+    char answer[256];
+    const cb_block_status s = begin_with_x(&x);
+    cbi_copies *cp = x.a.server->copies;
+    for (int offers = 0; offers < 2; offers++) {
+        int fd = dial(&x.a);
+        send_x(fd, s.generation, 'w', offers == 1, answer, sizeof answer);
+        assert_memory_equal(answer, "-CONFLICT ", 10);
+        assert_false(has_arrivals(cp));
+        assert_int_equal(cbi_copies_generation(cp, "x"), 0);
+        (void)close(fd);
+    }
+    int fd = dial(&x.a);
+    send_x(fd, s.generation, 'v', true, answer, sizeof answer);
+    assert_string_equal(answer, "+OK\r\n");
+    assert_false(has_arrivals(cp));
+    assert_int_equal(cbi_copies_generation(cp, "x"), s.generation);
+    (void)close(fd);
+    end(&x);
+}
+
+/** The one on a connection. */
+static cbi_copy_arrival *find_arrival(const cb_server *s, const char **name) {
+    for (uint32_t i = 0; i < s->connections_max; i++) {
+        if (s->resps[i].arrival.generation != 0) {
+            *name = s->connections[i].name;
+            return &s->resps[i].arrival;
+        }
+    }
+    return NULL;
+}
+
+/* Its end was tried and is tried again, and the machine has been told of it meanwhile. */
+static void test_found__nothing_of_an_offer_is_left_when_its_put_is_answered(void **state) {
+    (void)state;
+    executors x;
+    char answer[256], request[128];
+    const char *name = NULL;
+    const cb_block_status s = begin_with_x(&x);
+    cbi_copies *cp = x.a.server->copies;
+    int fd = dial(&x.a);
+    (void)snprintf(request, sizeof request,
+                   "CARBIDE.OFFER x %llu MEMORY_ONLY_SER_2 %llu 1 somebody\r\n",
+                   (unsigned long long)s.generation, (unsigned long long)s.checksum);
+    say(fd, request, answer, sizeof answer);
+    assert_string_equal(answer, "+SEND\r\n");
+    cbi_copy_arrival *arrival = find_arrival(x.a.server, &name);
+    assert_non_null(arrival);
+    assert_int_equal(cbi_copies_arrived(cp, arrival, name, s.checksum), CBI_REPLICA_OK);
+    cbi_copies_note(cp, &s);
+    assert_int_equal(arrival->ticket, 0);
+    send_x(fd, s.generation, 'v', false, answer, sizeof answer);
+    assert_string_equal(answer, "+OK\r\n");
+    assert_false(has_arrivals(cp));
+    assert_null(find_arrival(x.a.server, &name));
+    (void)close(fd);
+    end(&x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_leave__a_put_that_is_just_seen_is_answered),
@@ -371,6 +518,9 @@ int main(void) {
         cmocka_unit_test(test_send__who_is_there_is_asked_anew_when_somebody_does_not_answer),
         cmocka_unit_test(test_return__what_was_kept_is_as_old_as_it_was),
         cmocka_unit_test(test_removal__what_was_put_before_and_is_seen_after_it_does_not_stay),
+        cmocka_unit_test(test_found__what_is_looked_after_is_a_copy_whatever_was_said_before),
+        cmocka_unit_test(test_found__other_bytes_of_that_generation_are_no_copy),
+        cmocka_unit_test(test_found__nothing_of_an_offer_is_left_when_its_put_is_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
