@@ -46,7 +46,7 @@ void cbi_connection_hurry(const cb_server *s, cbi_connection *c, uint64_t bytes)
     bool offered = r != NULL && r->arrival.ticket != 0;
     if (offered && !(r->puts && r->generation == r->arrival.generation)) {
         /* room is kept: what else he says does not make that last longer */
-        c->deadline_ns = cbi_min(c->deadline_ns, r->arrival.until_ns);
+        c->deadline_ns = cbi_min(c->deadline_ns, r->arrival.until_ns + s->missed_ns);
     }
 }
 
@@ -207,7 +207,8 @@ void cbi_connection_rest(cb_server *s, cbi_connection *c) {
     }
     c->state = CBI_HEAD;
     c->out_at = c->out_end = 0;
-    c->deadline_ns = c->resp != NULL ? c->resp->login_ns : 0;
+    bool known = c->resp == NULL || c->resp->login_ns == 0;
+    c->deadline_ns = known ? 0 : c->resp->login_ns + s->missed_ns;
     /* also one who has been promised room for a copy, as long as he does not begin to send it */
     bool begun = c->in_at < c->in_end ||
                  (c->resp != NULL && (c->resp->in_rest || c->resp->arrival.ticket != 0));

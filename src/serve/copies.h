@@ -32,7 +32,8 @@ typedef struct cbi_copy_arrival {
     struct cbi_copy_arrival *next;
     uint64_t ticket;     /* 0: the machine has been told what came of it */
     uint64_t generation; /* 0: none is coming */
-    uint64_t until_ns;   /* when it is to begin, whatever else is said meanwhile */
+    uint64_t until_ns;   /* when it is to begin, whatever else is said meanwhile: by the clock, less
+                            what the server has missed */
     const char *name;    /* while it is being stored */
 } cbi_copy_arrival;
 

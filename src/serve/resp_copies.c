@@ -87,7 +87,7 @@ void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
         return;
     }
     r->offers = false;
-    r->arrival.until_ns = cbi_sys_clock_ns() + s->timeout_ns;
+    r->arrival.until_ns = cbi_sys_clock_ns() + s->timeout_ns - s->missed_ns;
     say_answer(c, answer);
     finished(c);
 }

@@ -83,7 +83,7 @@ typedef struct cbi_lease {
 /** What a connection that speaks RESP has besides. */
 typedef struct cbi_resp {
     cbi_resp_request request;
-    uint64_t login_ns;    /* until then it must say the password; 0: it has */
+    uint64_t login_ns;    /* until then, as arrival.until_ns, it must say the password; 0: it has */
     bool serving;         /* requests that are there are being served: the loop goes on with them */
     bool in_rest;         /* a SET's value has come; what follows it is next */
     bool only_new;        /* SET NX */
@@ -208,6 +208,7 @@ struct cb_server {
     uint32_t stranger_streams;
     uint32_t closing; /* connections that a worker ends */
     uint64_t next_tick_ns, next_page_ns, looked_ns;
+    uint64_t missed_ns;   /* in all, while it was stopped: nobody else's time */
     bool hurries;         /* and looks at the clock each tick */
     bool listening, deaf; /* deaf: not before the next tick */
     bool calling;         /* the first of those who wait for a stream */

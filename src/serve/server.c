@@ -193,7 +193,7 @@ static void equip(const cb_server *s, cbi_connection *c, bool resp) {
         return;
     }
     c->resp = &s->resps[c - s->connections];
-    c->resp->login_ns = c->trusted ? 0 : cbi_sys_clock_ns() + s->timeout_ns;
+    c->resp->login_ns = c->trusted ? 0 : cbi_sys_clock_ns() + s->timeout_ns - s->missed_ns;
     c->resp->in_rest = c->resp->serving = c->resp->offers = c->resp->lent = false;
     c->resp->copies = 0;
     c->resp->wrong = 0;
@@ -325,10 +325,8 @@ static void forgive(cb_server *s, uint64_t missed_ns) {
         if (c->state != CBI_FREE && c->state != CBI_BUSY && c->deadline_ns > 0) {
             c->deadline_ns += missed_ns;
         }
-        if (c->state != CBI_FREE && c->resp != NULL && c->resp->arrival.ticket != 0) {
-            c->resp->arrival.until_ns += missed_ns;
-        }
     }
+    s->missed_ns += missed_ns; /* what is a worker's just now hears of it later */
 }
 
 /** For what somebody else computes, for as long as it said: its socket is not polled meanwhile. */

@@ -3,7 +3,7 @@
  * removed or evicted just then; and one that cannot know all its blocks says so and stays. One that
  * returns has what it kept, but for what was removed after that was put. One that does not answer
  * has the directory asked at once who is there. A copy of what is here already is one when it is
- * the same, and nothing is left of its offer.
+ * the same, and nothing is left of its offer, whose time goes on only while the server does.
  *
  * Method: executors in this process and a directory in its memory. What would be a race is brought
  * about step by step, by the functions that the threads call. */
@@ -506,6 +506,56 @@ static void test_found__nothing_of_an_offer_is_left_when_its_put_is_answered(voi
     end(&x);
 }
 
+/* ---- an offer's time ---- */
+
+static void stop_loop(const kit *k) {
+    void *status = NULL;
+    cb_server_stop(k->server);
+    assert_int_equal(pthread_join(k->thread, &status), 0);
+    assert_int_equal((intptr_t)status, CB_OK);
+}
+
+static void go_on(kit *k) {
+    atomic_store(&k->server->stop, false);
+    assert_int_equal(pthread_create(&k->thread, NULL, kit_run, k), 0);
+}
+
+/* Time is made: the loop is stopped, and what it looked at last was long ago. */
+static void test_offer__what_the_server_misses_while_a_worker_has_it_is_not_counted(void **state) {
+    const uint64_t second = UINT64_C(1000000000);
+    (void)state;
+    executors x;
+    char answer[256];
+    const char *name = NULL;
+    begin(&x);
+    cb_server *s = x.a.server;
+    int fd = dial(&x.a);
+    say(fd, "CARBIDE.OFFER y 7 MEMORY_ONLY_SER_2 5 1 somebody\r\n", answer, sizeof answer);
+    assert_string_equal(answer, "+SEND\r\n");
+    stop_loop(&x.a);
+    cbi_copy_arrival *arrival = find_arrival(s, &name);
+    assert_non_null(arrival);
+    cbi_connection *c =
+        &s->connections[(cbi_resp *)((uint8_t *)arrival - offsetof(cbi_resp, arrival)) - s->resps];
+    arrival->until_ns = cbi_sys_clock_ns() - second; /* all of it was missed, and more */
+    const cbi_copy_arrival was = *arrival;
+    c->state = CBI_BUSY; /* with a worker, for something */
+    c->job = CBI_JOB_CANCEL;
+    s->hurries = true;
+    s->looked_ns = cbi_sys_clock_ns() - 60 * second;
+    go_on(&x.a);
+    (void)kit_stats(x.client); /* it has looked at the clock */
+    assert_memory_equal(arrival, &was, sizeof was);
+    cbi_server_hand_back(s, c);
+    say(fd, "EXISTS y\r\n", answer, sizeof answer);
+    assert_string_equal(answer, ":0\r\n");
+    stop_loop(&x.a);
+    assert_in_range(c->deadline_ns - cbi_sys_clock_ns(), 1, 59 * second);
+    go_on(&x.a);
+    (void)close(fd);
+    end(&x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_leave__a_put_that_is_just_seen_is_answered),
@@ -521,6 +571,7 @@ int main(void) {
         cmocka_unit_test(test_found__what_is_looked_after_is_a_copy_whatever_was_said_before),
         cmocka_unit_test(test_found__other_bytes_of_that_generation_are_no_copy),
         cmocka_unit_test(test_found__nothing_of_an_offer_is_left_when_its_put_is_answered),
+        cmocka_unit_test(test_offer__what_the_server_misses_while_a_worker_has_it_is_not_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
