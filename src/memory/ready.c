@@ -5,7 +5,9 @@
 
 enum {
     SPARE_BYTES = 1024 * 1024, /* of the budget stay untouched: small accounts grow into them */
-    MAP_BYTES_MIN = 64 * 1024 * 1024
+    MAP_BYTES_MIN = 64 * 1024 * 1024,
+    PAUSE_MS = 100,
+    PAUSE_SHIFT_MAX = 5
 };
 
 /** What neither pools nor idle pages take. */
@@ -29,22 +31,30 @@ static bool has_addresses(cbi_ready *r, uint64_t room) {
     return r->left > 0;
 }
 
+/** The next piece, touched, and what it is described by; NULL: the system has no memory. */
+static cbi_block *touch_piece(cbi_ready *r, cb_allocator *a, uint64_t room) {
+    cbi_block *descriptor = has_addresses(r, room) ? cbi_allocator_descriptor(a) : NULL;
+    if (descriptor != NULL && !cbi_sys_touch(r->at, CBI_READY_STEP_BYTES)) {
+        cbi_sys_discard(r->at, CBI_READY_STEP_BYTES);
+        cbi_allocator_descriptor_back(a, descriptor);
+        descriptor = NULL;
+    }
+    return descriptor;
+}
+
 bool cbi_ready_step(cbi_ready *r) {
     cb_manager *m = r->manager;
     cb_allocator *a = m->allocators[m->mode];
     uint64_t room = room_of(r);
-    if (room < CBI_READY_STEP_BYTES + SPARE_BYTES || !has_addresses(r, room)) {
+    if (room < CBI_READY_STEP_BYTES + SPARE_BYTES) {
         return false;
     }
-    cbi_block *descriptor = cbi_allocator_descriptor(a);
+    cbi_block *descriptor = touch_piece(r, a, room);
     if (descriptor == NULL) {
-        return false;
-    }
-    if (!cbi_sys_touch(r->at, CBI_READY_STEP_BYTES)) {
-        cbi_sys_discard(r->at, CBI_READY_STEP_BYTES);
-        cbi_allocator_descriptor_back(a, descriptor);
+        r->failures++;
         return false;
     } /* it counts as resident from here on */
+    r->failures = 0;
     cbi_lock_take(&m->lock);
     cbi_allocator_make_ready(a, descriptor, r->at, CBI_READY_STEP_BYTES);
     cbi_block *chain = cbi_manager_shed(m, m->mode); /* somebody may have needed it meanwhile */
@@ -54,6 +64,11 @@ bool cbi_ready_step(cbi_ready *r) {
     r->at += CBI_READY_STEP_BYTES;
     r->left -= CBI_READY_STEP_BYTES;
     return true;
+}
+
+uint64_t cbi_ready_pause_ns(const cbi_ready *r) {
+    uint64_t doubled = r->failures > 0 ? r->failures - 1 : 0;
+    return PAUSE_MS * UINT64_C(1000000) << cbi_min(doubled, (uint64_t)PAUSE_SHIFT_MAX);
 }
 
 void cbi_ready_close(cbi_ready *r) {

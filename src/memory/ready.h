@@ -17,13 +17,17 @@
 
 typedef struct cbi_ready {
     cb_manager *manager;
-    uint8_t *at; /* mapped, not touched yet: */
-    size_t left; /* so many bytes */
+    uint8_t *at;       /* mapped, not touched yet: */
+    size_t left;       /* so many bytes */
+    uint64_t failures; /* in a row: the system had no memory */
 } cbi_ready;
 
 /** Makes a piece ready, in about a millisecond. false: nothing of the budget is left that is worth
  *  it, or the system has no memory; later there may be. `ready` is zeroed but for the manager. */
 bool cbi_ready_step(cbi_ready *ready);
+/** How long to wait after a step that made nothing: 100 ms, and while the system has no memory,
+ *  which each step asks it for anew, doubled up to 3.2 s. */
+uint64_t cbi_ready_pause_ns(const cbi_ready *ready);
 /** What was made ready stays. */
 void cbi_ready_close(cbi_ready *ready);
 

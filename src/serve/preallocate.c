@@ -6,14 +6,12 @@
  */
 #include "serve/serve.h"
 
-enum { PAUSE_MS = 100 };
-
 static void prepare(void *ctx) {
     cb_server *s = ctx;
     while (!atomic_load(&s->preparer_ends)) {
         if (!cbi_ready_step(&s->ready)) {
             (void)cbi_parker_wait(&s->preparer_wake,
-                                  cbi_sys_clock_ns() + PAUSE_MS * UINT64_C(1000000));
+                                  cbi_sys_clock_ns() + cbi_ready_pause_ns(&s->ready));
         }
     }
 }

@@ -124,22 +124,16 @@ static bool populate_fails(unsigned why) {
 
 enum { GOOD, BAD, CANNOT };
 
-static void test_ready__is_there_where_the_system_does_not_populate(void **state) {
-    (void)state;
+/** In a process of its own, where populating fails like that. */
+static void check_where_populate_fails(unsigned why, bool (*is_good)(cb_manager *, cbi_ready *)) {
     int status = 0;
     pid_t child = fork();
     if (child == 0) {
-        if (!populate_fails(EINVAL)) {
+        if (!populate_fails(why)) {
             _exit(CANNOT);
         }
-        cb_manager *m = open_manager();
-        cbi_ready r = {.manager = m};
-        while (cbi_ready_step(&r)) { /* before a page of it is filled for debugging */
-            if (!is_resident(r.at - CBI_READY_STEP_BYTES, CBI_READY_STEP_BYTES)) {
-                _exit(BAD);
-            }
-        }
-        _exit(r.at != NULL ? GOOD : BAD);
+        cbi_ready r = {.manager = open_manager()};
+        _exit(is_good(r.manager, &r) ? GOOD : BAD);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
@@ -149,35 +143,65 @@ static void test_ready__is_there_where_the_system_does_not_populate(void **state
     assert_int_equal(WEXITSTATUS(status), GOOD);
 }
 
+static bool all_is_there(cb_manager *m, cbi_ready *r) {
+    (void)m;
+    while (cbi_ready_step(r)) { /* before a page of it is filled for debugging */
+        if (!is_resident(r->at - CBI_READY_STEP_BYTES, CBI_READY_STEP_BYTES)) {
+            return false;
+        }
+    }
+    return r->at != NULL;
+}
+
+static void test_ready__is_there_where_the_system_does_not_populate(void **state) {
+    (void)state;
+    check_where_populate_fails(EINVAL, all_is_there);
+}
+
+static bool nothing_is_touched(cb_manager *m, cbi_ready *r) {
+    bool made = cbi_ready_step(r);
+    bool idle = cb_allocator_idle(m->allocators[CB_HEAP]) > 0;
+    bool touched = is_resident(r->at, 4096);
+    cbi_ready_close(r);
+    return !made && !idle && !touched;
+}
+
 /* Writing page by page then would be the end of the process. */
 static void test_ready__gives_up_where_the_system_has_no_memory(void **state) {
     (void)state;
-    int status = 0;
-    pid_t child = fork();
-    if (child == 0) {
-        if (!populate_fails(ENOMEM)) {
-            _exit(CANNOT);
+    check_where_populate_fails(ENOMEM, nothing_is_touched);
+}
+
+static bool pauses_double(cb_manager *m, cbi_ready *r) {
+    uint64_t pause_ns = cbi_ready_pause_ns(r), most = pause_ns * 32;
+    (void)m;
+    for (int i = 0; i < 8; i++) {
+        if (cbi_ready_step(r) || cbi_ready_pause_ns(r) != pause_ns) {
+            return false;
         }
-        cb_manager *m = open_manager();
-        cbi_ready r = {.manager = m};
-        bool made = cbi_ready_step(&r);
-        bool idle = cb_allocator_idle(m->allocators[CB_HEAP]) > 0;
-        bool touched = is_resident(r.at, 4096);
-        cbi_ready_close(&r);
-        _exit(!made && !idle && !touched ? GOOD : BAD);
+        pause_ns = pause_ns < most ? pause_ns * 2 : most;
     }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    if (WEXITSTATUS(status) == CANNOT) {
-        skip();
-    }
-    assert_int_equal(WEXITSTATUS(status), GOOD);
+    return pause_ns == most;
+}
+
+static void test_ready__asks_ever_more_seldom_while_the_system_has_no_memory(void **state) {
+    (void)state;
+    check_where_populate_fails(ENOMEM, pauses_double);
+    cb_manager *m = open_manager();
+    cbi_ready r = {.manager = m};
+    const uint64_t pause_ns = cbi_ready_pause_ns(&r);
+    r.failures = 7; /* until it has some, */
+    assert_true(make_all(&r) > 0);
+    assert_true(cbi_ready_pause_ns(&r) == pause_ns); /* and not while there is nothing to be done */
+    cbi_ready_close(&r);
+    cb_manager_destroy(m);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ready__is_there_where_the_system_does_not_populate),
         cmocka_unit_test(test_ready__gives_up_where_the_system_has_no_memory),
+        cmocka_unit_test(test_ready__asks_ever_more_seldom_while_the_system_has_no_memory),
         cmocka_unit_test(test_ready__what_is_free_is_there_and_pages_of_any_size_are_cut_from_it),
         cmocka_unit_test(test_ready__the_budget_takes_it_back_to_the_byte),
     };
