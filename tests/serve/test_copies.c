@@ -468,12 +468,11 @@ static void test_found__other_bytes_of_that_generation_are_no_copy(void **state)
     end(&x);
 }
 
-/** The one on a connection. */
-static cbi_copy_arrival *find_arrival(const cb_server *s, const char **name) {
+/** A connection on which one was offered; NULL: there is none. */
+static cbi_connection *find_offered(const cb_server *s) {
     for (uint32_t i = 0; i < s->connections_max; i++) {
         if (s->resps[i].arrival.generation != 0) {
-            *name = s->connections[i].name;
-            return &s->resps[i].arrival;
+            return &s->connections[i];
         }
     }
     return NULL;
@@ -484,7 +483,6 @@ static void test_found__nothing_of_an_offer_is_left_when_its_put_is_answered(voi
     (void)state;
     executors x;
     char answer[256], request[128];
-    const char *name = NULL;
     const cb_block_status s = begin_with_x(&x);
     cbi_copies *cp = x.a.server->copies;
     int fd = dial(&x.a);
@@ -493,15 +491,16 @@ static void test_found__nothing_of_an_offer_is_left_when_its_put_is_answered(voi
                    (unsigned long long)s.generation, (unsigned long long)s.checksum);
     say(fd, request, answer, sizeof answer);
     assert_string_equal(answer, "+SEND\r\n");
-    cbi_copy_arrival *arrival = find_arrival(x.a.server, &name);
-    assert_non_null(arrival);
-    assert_int_equal(cbi_copies_arrived(cp, arrival, name, s.checksum), CBI_REPLICA_OK);
+    const cbi_connection *c = find_offered(x.a.server);
+    assert_non_null(c);
+    assert_int_equal(cbi_copies_arrived(cp, &c->resp->arrival, c->name, s.checksum),
+                     CBI_REPLICA_OK);
     cbi_copies_note(cp, &s);
-    assert_int_equal(arrival->ticket, 0);
+    assert_int_equal(c->resp->arrival.ticket, 0);
     send_x(fd, s.generation, 'v', false, answer, sizeof answer);
     assert_string_equal(answer, "+OK\r\n");
     assert_false(has_arrivals(cp));
-    assert_null(find_arrival(x.a.server, &name));
+    assert_null(find_offered(x.a.server));
     (void)close(fd);
     end(&x);
 }
@@ -526,17 +525,15 @@ static void test_offer__what_the_server_misses_while_a_worker_has_it_is_not_coun
     (void)state;
     executors x;
     char answer[256];
-    const char *name = NULL;
     begin(&x);
     cb_server *s = x.a.server;
     int fd = dial(&x.a);
     say(fd, "CARBIDE.OFFER y 7 MEMORY_ONLY_SER_2 5 1 somebody\r\n", answer, sizeof answer);
     assert_string_equal(answer, "+SEND\r\n");
     stop_loop(&x.a);
-    cbi_copy_arrival *arrival = find_arrival(s, &name);
-    assert_non_null(arrival);
-    cbi_connection *c =
-        &s->connections[(cbi_resp *)((uint8_t *)arrival - offsetof(cbi_resp, arrival)) - s->resps];
+    cbi_connection *c = find_offered(s);
+    assert_non_null(c);
+    cbi_copy_arrival *arrival = &c->resp->arrival;
     arrival->until_ns = cbi_sys_clock_ns() - second; /* all of it was missed, and more */
     const cbi_copy_arrival was = *arrival;
     c->state = CBI_BUSY; /* with a worker, for something */
