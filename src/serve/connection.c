@@ -43,7 +43,7 @@ void cbi_connection_hurry(const cb_server *s, cbi_connection *c, uint64_t bytes)
     uint64_t whole = seconds < 86400 ? seconds * second : 86400 * second;
     c->deadline_ns = cbi_sys_clock_ns() + s->timeout_ns + whole;
     const cbi_resp *r = c->resp;
-    bool offered = r != NULL && r->arrival.ticket != 0;
+    bool offered = r != NULL && r->arrival.generation != 0;
     if (offered && !(r->puts && r->generation == r->arrival.generation)) {
         /* room is kept: what else he says does not make that last longer */
         c->deadline_ns = cbi_min(c->deadline_ns, r->arrival.until_ns + s->missed_ns);
@@ -211,7 +211,7 @@ void cbi_connection_rest(cb_server *s, cbi_connection *c) {
     c->deadline_ns = known ? 0 : c->resp->login_ns + s->missed_ns;
     /* also one who has been promised room for a copy, as long as he does not begin to send it */
     bool begun = c->in_at < c->in_end ||
-                 (c->resp != NULL && (c->resp->in_rest || c->resp->arrival.ticket != 0));
+                 (c->resp != NULL && (c->resp->in_rest || c->resp->arrival.generation != 0));
     if (c->in_at == c->in_end) {
         c->in_at = c->in_end = 0;
     }

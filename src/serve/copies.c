@@ -408,6 +408,13 @@ cbi_replica_answer cbi_copies_offered(cbi_copies *cp, const cbi_copy_offer *o,
     return CBI_REPLICA_FAILED;
 }
 
+bool cbi_copies_awaits(cbi_copies *cp, const cbi_copy_arrival *arrival) {
+    cbi_mutex_lock(&cp->mutex);
+    bool awaits = arrival->ticket != 0;
+    cbi_mutex_unlock(&cp->mutex);
+    return awaits;
+}
+
 cbi_replica_answer cbi_copies_arrived(cbi_copies *cp, cbi_copy_arrival *arrival, const char *name,
                                       uint64_t checksum) {
     cbi_replica_action first = {.kind = CBI_REPLICA_REFUSE, .answer = CBI_REPLICA_FAILED};

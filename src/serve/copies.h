@@ -30,7 +30,7 @@ typedef struct cbi_copy_wait {
 /** A copy that was accepted and is coming by a connection. Zeroed: of none. */
 typedef struct cbi_copy_arrival {
     struct cbi_copy_arrival *next;
-    uint64_t ticket;     /* 0: the machine has been told what came of it */
+    uint64_t ticket;     /* 0: the machine has been told what came of it, by whoever stored it */
     uint64_t generation; /* 0: none is coming */
     uint64_t until_ns;   /* when it is to begin, whatever else is said meanwhile: by the clock, less
                             what the server has missed */
@@ -86,6 +86,8 @@ void cbi_copies_give_up(cbi_copies *copies, cbi_copy_wait *wait);
  *  with a block of that older generation, which goes when that is buried; else 0. */
 cbi_replica_answer cbi_copies_offered(cbi_copies *copies, const cbi_copy_offer *offer,
                                       cbi_copy_arrival *arrival, uint64_t *older);
+/** Whether the machine still wants to know what came of it. */
+bool cbi_copies_awaits(cbi_copies *copies, const cbi_copy_arrival *arrival);
 /** Its bytes are here; OK: they are to be stored, and when they are cbi_copies_generation says
  *  whether the machine looks after them. */
 cbi_replica_answer cbi_copies_arrived(cbi_copies *copies, cbi_copy_arrival *arrival,

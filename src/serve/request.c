@@ -245,9 +245,9 @@ static cb_status see_removals(const cb_server *s, cbi_connection *c, cb_error *e
                : CB_OK;
 }
 
-static bool is_offered(const cbi_connection *c) {
+static bool is_offered(const cb_server *s, const cbi_connection *c) {
     const cbi_copy_arrival *a = &c->resp->arrival;
-    return a->ticket != 0 && a->generation == c->resp->generation;
+    return a->generation == c->resp->generation && cbi_copies_awaits(s->copies, a);
 }
 
 /** Whether what was offered is over with the end of this put: with that of its own, whatever came
@@ -290,7 +290,7 @@ static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *er
  *  wanted here, the one that is counts as that. */
 static cb_status finish_same(const cb_server *s, cbi_connection *c, cb_error *err) {
     cb_status status = CB_OK;
-    if (is_offered(c)) {
+    if (is_offered(s, c)) {
         status = arrived(s, c, err);
         bool known = status == CB_EEXISTS /* it may be looked after by now */
                      && cbi_copies_generation(s->copies, c->name) == c->resp->generation;
@@ -338,7 +338,7 @@ static cb_status finish_whole(cb_server *s, cbi_connection *c, cb_error *err) {
         if (same) {
             return finish_same(s, c, err);
         }
-        if (is_offered(c)) {
+        if (is_offered(s, c)) {
             return finish_copy(s, c, err);
         }
         CB_TRY(finish_set(s, c, err));
