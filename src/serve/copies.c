@@ -763,6 +763,7 @@ cb_status cbi_copies_create(cb_server *s, const cb_executor_entry *entry, cbi_co
 
 cb_status cbi_copies_start(cbi_copies *cp, cb_error *err) {
     CB_TRY(cb_block_task_create(cp->server->blocks, 0, 0, &cp->task, err));
+    CB_TRY(cbi_copies_returned(cp, err));
     CB_TRY(cbi_thread_start(&cp->keeper, keep, cp, "carbide-copies", err));
     for (size_t i = 0; i < CBI_COPY_SENDERS; i++) {
         cbi_copy_sender *x = &cp->senders[i];

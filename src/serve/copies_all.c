@@ -87,7 +87,7 @@ cb_status cbi_copies_sweep(cbi_copies *cp, cb_block_task *task, const cbi_copy_g
     return for_each(cp, sweep_one, &s, err);
 }
 
-/* ---- leaving ---- */
+/* ---- what is known ---- */
 
 /** One that is being ended is still found by its name, and has told that it goes. */
 static void note_generation(void *ctx, const cb_block_status *b, cb_level level, uint32_t readers) {
@@ -113,7 +113,7 @@ static void look_again(cbi_copies *cp, const cb_block_status *b) {
  * just becoming visible, and then its client waits for PUT_DONE: so it is told as one that was put,
  * though mostly nobody waits. A copy that is being stored is told of with its ticket, by who stores
  * it. */
-cb_status cbi_copies_track(cbi_copies *cp, const cb_block_status *b, cb_error *err) {
+cb_status cbi_copies_track(cbi_copies *cp, const cb_block_status *b, bool returned, cb_error *err) {
     if (b->generation == 0) {
         return CB_OK;
     }
@@ -121,7 +121,7 @@ cb_status cbi_copies_track(cbi_copies *cp, const cb_block_status *b, cb_error *e
     bool known = cp->stopped || cbi_replica_generation_of(cp->machine, b->name) != 0 ||
                  cbi_copies_arrival_of(cp, b) != NULL;
     cb_status status =
-        known ? CB_EEXISTS : cbi_copies_step(cp, cbi_copies_stored(b, 0, false), err);
+        known ? CB_EEXISTS : cbi_copies_step(cp, cbi_copies_stored(b, 0, returned), err);
     cbi_copies_recount(cp);
     cbi_mutex_unlock(&cp->mutex);
     if (status != CB_OK) { /* known or removed everywhere: fine */
@@ -129,6 +129,20 @@ cb_status cbi_copies_track(cbi_copies *cp, const cb_block_status *b, cb_error *e
     }
     look_again(cp, b);
     return CB_OK;
+}
+
+static cb_status track_returned(cbi_copies *cp, void *ctx, const cb_block_status *b,
+                                cb_error *err) {
+    (void)ctx;
+    (void)err;
+    if (cb_level_replicas(b->asked) > 1) { /* who cannot be known has no copies made, and stays */
+        (void)cbi_copies_track(cp, b, true, NULL);
+    }
+    return CB_OK;
+}
+
+cb_status cbi_copies_returned(cbi_copies *cp, cb_error *err) {
+    return for_each(cp, track_returned, NULL, err);
 }
 
 cb_status cbi_copies_found(cbi_copies *cp, const cbi_copy_arrival *arrival, const char *name,
@@ -148,12 +162,14 @@ cb_status cbi_copies_found(cbi_copies *cp, const cbi_copy_arrival *arrival, cons
                : cbi_fail(err, CB_EBUDGET, "Block %.255s cannot be looked after here.", name);
 }
 
+/* ---- leaving ---- */
+
 static cb_status track_one(cbi_copies *cp, void *ctx, const cb_block_status *b, cb_error *err) {
     (void)ctx;
     if (cbi_cached_is(b->name)) {
         return CB_OK;
     }
-    return cbi_copies_track(cp, b, err);
+    return cbi_copies_track(cp, b, false, err);
 }
 
 cb_status cbi_copies_track_all(cbi_copies *cp, cb_error *err) {

@@ -139,11 +139,15 @@ void cbi_copies_tell(cbi_copies *copies, cbi_replica_event event);
 void cbi_copies_recount(cbi_copies *copies);
 /** [mutex] A copy that is being stored here; NULL: it is none. */
 cbi_copy_arrival *cbi_copies_arrival_of(cbi_copies *copies, const cb_block_status *block);
-/** The machine is to know the block, as it was seen a moment ago. CB_EBUDGET, CB_ENOMEM: it cannot.
- */
-cb_status cbi_copies_track(cbi_copies *copies, const cb_block_status *block, cb_error *err);
+/** The machine is to know the block, as it was seen a moment ago; `returned`: it was put by an
+ *  earlier process. CB_EBUDGET, CB_ENOMEM: it cannot. */
+cb_status cbi_copies_track(cbi_copies *copies, const cb_block_status *block, bool returned,
+                           cb_error *err);
 /** The same of all blocks here. */
 cb_status cbi_copies_track_all(cbi_copies *copies, cb_error *err);
+/** Before the threads begin: blocks of several replicas that were kept are looked after. Those that
+ *  are too many for the machine are not. CB_ENOMEM. */
+cb_status cbi_copies_returned(cbi_copies *copies, cb_error *err);
 
 /** The event of a block that is here. */
 cbi_replica_event cbi_copies_stored(const cb_block_status *block, uint64_t ticket, bool returned);

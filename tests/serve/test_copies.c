@@ -26,13 +26,18 @@ typedef struct executors {
     cb_client *client;
 } executors;
 
-static void open_executor(const executors *x, kit *k, const char *name) {
+static void open_executor_in(const executors *x, kit *k, const char *name, const char *folder) {
     cb_server_options o = kit_options(k, UINT64_C(64) << 20);
     (void)snprintf(strrchr(k->path, '/'), 16, "/%s", name);
     o.directory = &x->interface;
     o.listen = "127.0.0.1:0";
     o.name = name;
+    o.folder = folder;
     kit_open(k, &o);
+}
+
+static void open_executor(const executors *x, kit *k, const char *name) {
+    open_executor_in(x, k, name, NULL);
 }
 
 static void begin(executors *x) {
@@ -83,7 +88,7 @@ static void test_leave__a_put_that_is_just_seen_is_answered(void **state) {
     cbi_copies_expect(cp, &wait, c);
     assert_ok(kit_put(x.client, "x", ONE, 1, 100));
     const cb_block_status seen = status_of(&x.a, "x");
-    assert_ok(cbi_copies_track(cp, &seen, NULL)); /* before its listener said so */
+    assert_ok(cbi_copies_track(cp, &seen, false, NULL)); /* before its listener said so */
     cbi_copies_known(cp, &wait, seen.generation);
     assert_false(cbi_copies_wait(cp, &wait, &count));
     free(c);
@@ -108,7 +113,7 @@ static void test_leave__a_copy_that_is_being_stored_is_told_by_who_stores_it(voi
                                   .copies = 2};
     assert_int_equal(cbi_copies_offered(cp, &offer, &arrival, &older), CBI_REPLICA_FAILED);
     assert_int_equal(cbi_copies_arrived(cp, &arrival, "x", coming.checksum), CBI_REPLICA_OK);
-    assert_ok(cbi_copies_track(cp, &coming, NULL));
+    assert_ok(cbi_copies_track(cp, &coming, false, NULL));
     assert_int_equal(cbi_copies_figures(cp).blocks, 0);
     /* whatever else happens meanwhile, the listener goes on looking for it */
     cbi_copies_note(cp, &(cb_block_status){.name = "other", .asked = TWO});
@@ -165,7 +170,7 @@ static void test_leave__a_block_that_is_being_ended_is_not_waited_for(void **sta
     const cb_block_status seen = status_of(&x.a, "x");
     assert_ok(cb_block_task_create(b, 0, 0, &task, NULL));
     assert_ok(cbi_blocks_empty(b, task, "x", ONE, UINT64_MAX, true, &n, NULL));
-    assert_ok(cbi_copies_track(cp, &seen, NULL)); /* it is in the index, and nothing of it */
+    assert_ok(cbi_copies_track(cp, &seen, false, NULL)); /* it is in the index, and nothing of it */
     assert_int_equal(cbi_copies_figures(cp).blocks, 0);
     cbi_put_failed(b, n);
     assert_int_equal(cb_block_task_end(task), 0);
@@ -302,6 +307,52 @@ static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
     const uint64_t later = cbi_server_generation(x.a.server);
     assert_true(later > status_of(&x.a, "z").generation && later > ahead);
     assert_int_equal(drop(&x, "z", later), CB_ENOTFOUND); /* by who removes it now */
+    cb_client_close(x.client);
+    kit_close(&x.a);
+    kit_folder_end(&x.a);
+    cb_local_directory_destroy(x.directory);
+    assert_int_equal(rmdir(folder), 0);
+}
+
+/* Who had the other copy may have died meanwhile, and nobody but the one who comes back would know.
+ */
+static void test_return__what_was_kept_of_two_copies_is_looked_after(void **state) {
+    (void)state;
+    executors x;
+    char folder[TEST_PATH_MAX];
+    (void)snprintf(folder, sizeof folder, "/tmp/carbide-keep-%d", (int)getpid());
+    (void)mkdir(folder, 0700);
+    assert_ok(cb_local_directory_create(UINT64_C(600000000000), NULL, NULL, &x.directory, NULL));
+    x.interface = cb_local_directory_interface(x.directory);
+    open_keeping(&x, folder);
+    assert_ok(kit_put(x.client, "one", CB_LEVEL_DISK_ONLY, 1, 1000));
+    assert_ok(kit_put(x.client, "two", CB_LEVEL_MEMORY_AND_DISK_SER_2, 2, 1000));
+    assert_ok(cb_client_keep(x.client, "one", NULL));
+    assert_ok(cb_client_keep(x.client, "two", NULL));
+    const uint64_t generation = status_of(&x.a, "two").generation;
+    cb_client_close(x.client);
+    kit_close(&x.a);
+    open_keeping(&x, folder);
+    cbi_copies *cp = x.a.server->copies;
+    assert_int_equal(cbi_copies_figures(cp).blocks, 1);
+    assert_int_equal(cbi_copies_generation(cp, "two"), generation);
+    assert_int_equal(cbi_copies_generation(cp, "one"), 0); /* it shall have no copy */
+    const cb_block_status two = status_of(&x.a, "two");
+    const cb_place here = {.level = CB_LEVEL(CB_LEVEL_ON_DISK, 2),
+                           .disk_bytes = two.disk_bytes,
+                           .block_generation = generation,
+                           .checksum = two.checksum};
+    assert_ok(x.interface.report(x.interface.ctx, "a", x.a.server->me.generation, "two", &here,
+                                 NULL)); /* one in Redis asks by itself for all that is here */
+    kit b;
+    open_executor_in(&x, &b, "b", folder);
+    while (cbi_copies_figures(b.server->copies).blocks == 0) { /* once a misses somebody: 6 s */
+        nap();
+    }
+    assert_int_equal(status_of(&b, "two").generation, generation);
+    assert_int_equal(drop(&x, "one", CBI_GENERATION_MAX - 1), CB_ENOTFOUND);
+    assert_int_equal(drop(&x, "two", CBI_GENERATION_MAX - 1), CB_ENOTFOUND);
+    kit_close(&b);
     cb_client_close(x.client);
     kit_close(&x.a);
     kit_folder_end(&x.a);
@@ -568,6 +619,7 @@ int main(void) {
         cmocka_unit_test(test_leave__nothing_is_taken_that_would_be_lost),
         cmocka_unit_test(test_send__who_is_there_is_asked_anew_when_somebody_does_not_answer),
         cmocka_unit_test(test_return__what_was_kept_is_as_old_as_it_was),
+        cmocka_unit_test(test_return__what_was_kept_of_two_copies_is_looked_after),
         cmocka_unit_test(test_removal__what_was_put_before_and_is_seen_after_it_does_not_stay),
         cmocka_unit_test(test_found__what_is_looked_after_is_a_copy_whatever_was_said_before),
         cmocka_unit_test(test_found__other_bytes_of_that_generation_are_no_copy),

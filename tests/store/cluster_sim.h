@@ -152,6 +152,7 @@ typedef struct world {
     bool apart[EXECUTORS_MAX][EXECUTORS_MAX];
     bool trouble; /* faults may happen */
     bool slow;    /* some messages take long, though nothing else goes wrong */
+    bool keeps;   /* who comes back has some of what he had */
     uint64_t lives, directories;
     /* how much of what, in thousandths; each seed its own */
     uint32_t lose, late, twice, flip, full, die, cut, restart, break_off, evict, rot, unread;
@@ -843,6 +844,32 @@ static void start(world *w, executor *e) {
     e->beat_ns = w->now_ns + MS * below(w, 500);
     e->tick_ns = w->now_ns + MS * below(w, 100);
     say(w, "e%d: starts (%s %s, room %" PRIu64 ")", e->index, e->rack, e->host, e->room);
+}
+
+/** With some of what it had when it died, kept on disk. What is not as it was is found out at once,
+ *  and is not counted as being here. */
+static void come_back(world *w, executor *e) {
+    start(w, e);
+    for (int name = 0; name < NAMES; name++) {
+        const held *h = &w->last[e->index].held[name];
+        if (!is_good(w, name, h) || below(w, 3) == 0) {
+            continue;
+        }
+        e->held[name] = *h;
+        cb_status status = CB_OK;
+        step(w, e,
+             (cbi_replica_event){.kind = CBI_REPLICA_STORED,
+                                 .returned = true,
+                                 .name = names[name],
+                                 .generation = h->generation,
+                                 .checksum = h->checksum,
+                                 .bytes = h->bytes,
+                                 .copies = h->copies},
+             &status);
+        say(w, "e%d: has kept %s %" PRIx64 ": %d", e->index, names[name], h->generation,
+            (int)status);
+        e->held[name].here = status == CB_OK;
+    }
 }
 
 static void kill_executor(world *w, executor *e) {

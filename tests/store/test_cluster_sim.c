@@ -7,10 +7,10 @@
  * directory says what is true. Method: two to five executors with the machines of src/store
  * (replica.h, claim.h) and the directory of src/store/directory.c in one process and in made time,
  * driven by one seeded generator: messages late, lost, doubled, overtaking each other; deaths and
- * returns with nothing left; full disks; bytes that change on their way and at rest; executors cut
- * off from the directory and from each other; directories that forget everything. In every other
- * seed the trouble never ends (safety alone); in the others it does, and then one executor dies in
- * peace.
+ * returns with nothing left, or with what was kept; full disks; bytes that change on their way and
+ * at rest; executors cut off from the directory and from each other; directories that forget
+ * everything. In every other seed the trouble never ends (safety alone); in the others it does, and
+ * then one executor dies in peace.
  *
  * CARBIDE_SIM_SEED=N runs that seed alone and prints all of it; CARBIDE_SIM_SEEDS=COUNT so many,
  * from CARBIDE_SIM_FROM on; CARBIDE_TEST_LONG 100,000. A seed that fails is run again and its last
@@ -254,7 +254,7 @@ static void make_trouble(world *w) {
     } else if (happens(w, 30)) {
         w->apart[i][j] = w->apart[j][i] = false;
     } else if (!w->executors[i].alive && happens(w, 200)) {
-        start(w, &w->executors[i]);
+        (w->keeps ? come_back : start)(w, &w->executors[i]);
     } else if (e != NULL && w->count > 2 && happens(w, w->die / 4)) {
         say(w, "e%d: is to move out", e->index);
         e->draining = true;
@@ -442,7 +442,7 @@ static void make_peace(world *w) {
         e->cut_ns = 0;
         living += e->alive;
         if (!e->alive && (all || (i == w->count - 1 && living == 0))) {
-            start(w, e);
+            (w->keeps ? come_back : start)(w, e);
             living++;
         }
         for (int name = 0; e->alive && name < NAMES; name++) {
@@ -668,6 +668,7 @@ static void make_world(world *w) {
     w->evict = rate(w, 30);
     w->unread = rate(w, 100);
     w->trouble = true;
+    w->keeps = below(w, 2) == 0;
     bool roomy = below(w, 2) == 0;
     start_directory(w);
     for (int i = 0; i < w->count; i++) {

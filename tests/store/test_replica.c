@@ -274,6 +274,29 @@ static void test_replica__the_others_step_in_when_nothing_comes_of_it(void **sta
     cbi_replica_destroy(k.r);
 }
 
+static void test_replica__what_outlived_a_process_is_looked_for(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_STORED,
+                                           .returned = true,
+                                           .name = "x",
+                                           .generation = 5,
+                                           .checksum = 7,
+                                           .bytes = 100,
+                                           .copies = 2}));
+    want_none(&k, CBI_REPLICA_SEND); /* somebody may have the other one */
+    pass(&k, 3 * SECOND);
+    assert_string_equal(want(&k, CBI_REPLICA_LOCATE)->name, "x");
+    const cb_location here = at("me", 10, 5);
+    locate(&k, &here, 1);
+    char name[32];
+    uint64_t generation = asks(&k, name);
+    sent(&k, name, generation, 5, 7, CBI_REPLICA_OK);
+    want_none(&k, CBI_REPLICA_PUT_DONE); /* nobody waits for it */
+    cbi_replica_destroy(k.r);
+}
+
 static void test_replica__a_copy_at_somebody_unknown_is_looked_for_again(void **state) {
     (void)state;
     kit k;
@@ -773,6 +796,7 @@ int main(void) {
         cmocka_unit_test(test_replica__only_what_was_offered_is_stored),
         cmocka_unit_test(test_replica__one_of_the_holders_mends),
         cmocka_unit_test(test_replica__the_others_step_in_when_nothing_comes_of_it),
+        cmocka_unit_test(test_replica__what_outlived_a_process_is_looked_for),
         cmocka_unit_test(test_replica__a_copy_at_somebody_unknown_is_looked_for_again),
         cmocka_unit_test(test_replica__a_directory_that_came_back_is_told_everything),
         cmocka_unit_test(test_replica__what_has_gone_is_reported_once),
