@@ -18,6 +18,85 @@
  */
 #include "store/cluster_sim.h"
 
+/* ---- life and death ---- */
+
+static void start(world *w, executor *e) {
+    const cbi_replica_options options = {.name = e->name,
+                                         .host = e->host,
+                                         .rack = e->rack,
+                                         .wall_ms = 1000000 + e->skew_ms + w->now_ns / MS,
+                                         .now_ns = w->now_ns,
+                                         .room_bytes = e->room,
+                                         .blocks_max = 64,
+                                         .graves_max = 64,
+                                         .mending_max = 2,
+                                         .sweep_max = 1 + (w->seed & 15),
+                                         .answer_ns = 800 * MS,
+                                         .retry_ns = RETRY_NS,
+                                         .grace_ns = LEASE_NS + 700 * MS,
+                                         .settle_ns = 300 * MS,
+                                         .audit_ns = 5000 * MS,
+                                         .grave_ns = 3600000 * MS};
+    assert_ok(cbi_replica_create(&options, &e->replica, NULL));
+    e->alive = true;
+    e->life = ++w->lives;
+    e->beat_ns = w->now_ns + MS * below(w, 500);
+    e->tick_ns = w->now_ns + MS * below(w, 100);
+    say(w, "e%d: starts (%s %s, room %" PRIu64 ")", e->index, e->rack, e->host, e->room);
+}
+
+/** With some of what it had when it died, kept on disk. What is not as it was is found out at once,
+ *  and is not counted as being here. */
+static void come_back(world *w, executor *e) {
+    start(w, e);
+    for (int name = 0; name < NAMES; name++) {
+        const held *h = &w->last[e->index].held[name];
+        if (!is_good(w, name, h) || below(w, 3) == 0) {
+            continue;
+        }
+        e->held[name] = *h;
+        cb_status status = CB_OK;
+        step(w, e,
+             (cbi_replica_event){.kind = CBI_REPLICA_STORED,
+                                 .returned = true,
+                                 .name = names[name],
+                                 .generation = h->generation,
+                                 .checksum = h->checksum,
+                                 .bytes = h->bytes,
+                                 .copies = h->copies},
+             &status);
+        say(w, "e%d: has kept %s %" PRIx64 ": %d", e->index, names[name], h->generation,
+            (int)status);
+        e->held[name].here = status == CB_OK;
+    }
+}
+
+static void kill_executor(world *w, executor *e) {
+    say(w, "e%d: dies", e->index);
+    w->last[e->index].died_ns = w->now_ns;
+    memcpy(w->last[e->index].held, e->held, sizeof e->held);
+    cbi_replica_destroy(e->replica);
+    executor fresh = {.index = e->index, .room = e->room, .skew_ms = e->skew_ms};
+    memcpy(fresh.name, e->name, sizeof fresh.name);
+    memcpy(fresh.host, e->host, sizeof fresh.host);
+    memcpy(fresh.rack, e->rack, sizeof fresh.rack);
+    *e = fresh;
+}
+
+static void start_directory(world *w) {
+    say(w, "a directory that knows nothing");
+    w->directories++;
+    cb_local_directory_destroy(w->local);
+    assert_ok(cb_local_directory_create(LEASE_NS, NULL, NULL, &w->local, NULL));
+    cbi_local_directory_clock(w->local, clock_of, w);
+    w->directory = cb_local_directory_interface(w->local);
+}
+
+static executor *any(world *w) {
+    executor *e = &w->executors[below(w, (uint32_t)w->count)];
+    return e->alive && !e->moved_out ? e : NULL;
+}
+
 /* ---- what clients do ---- */
 
 static void remove_something(world *w, executor *e) {
