@@ -22,17 +22,22 @@ typedef struct kit {
     uint64_t asked[128]; /* the number of the last SEND to each, by the first letter of his name */
 } kit;
 
-static inline void open_kit_for(kit *k, const char *name, uint32_t blocks_max) {
+/** "me", if it has no other name. */
+static inline void open_kit_with(kit *k, cbi_replica_options options) {
     *k = (kit){.now_ns = SECOND};
-    const cbi_replica_options options = {.name = name,
-                                         .host = "h0",
-                                         .rack = "r0",
-                                         .wall_ms = 1000,
-                                         .now_ns = k->now_ns,
-                                         .room_bytes = 1000,
-                                         .blocks_max = blocks_max,
-                                         .graves_max = 4};
+    options.name = options.name != NULL ? options.name : "me";
+    options.host = "h0";
+    options.rack = "r0";
+    options.wall_ms = 1000;
+    options.now_ns = k->now_ns;
+    options.room_bytes = 1000;
     assert_ok(cbi_replica_create(&options, &k->r, NULL));
+}
+
+/** One that remembers four removals. */
+static inline void open_kit_for(kit *k, const char *name, uint32_t blocks_max) {
+    open_kit_with(k,
+                  (cbi_replica_options){.name = name, .blocks_max = blocks_max, .graves_max = 4});
 }
 
 static inline void open_kit(kit *k, const char *name) {

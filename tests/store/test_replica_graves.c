@@ -8,19 +8,6 @@
 #include "store/replica_kit.h"
 #include "store/replica_private.h"
 
-static void open_large(kit *k, uint32_t blocks_max) {
-    *k = (kit){.now_ns = SECOND};
-    const cbi_replica_options options = {.name = "me",
-                                         .host = "h0",
-                                         .rack = "r0",
-                                         .wall_ms = 1000,
-                                         .now_ns = k->now_ns,
-                                         .room_bytes = 1000,
-                                         .blocks_max = blocks_max,
-                                         .graves_max = 4};
-    assert_ok(cbi_replica_create(&options, &k->r, NULL));
-}
-
 static void name_of(char name[32], unsigned i) {
     (void)snprintf(name, 32, "x%u", i);
 }
@@ -30,7 +17,7 @@ static void test_graves__the_table_grows_with_them_and_finds_each(void **state) 
     enum { MANY = 20000 };
     kit k;
     char name[32];
-    open_large(&k, 2 * MANY);
+    open_kit_for(&k, "me", 2 * MANY);
     settle(&k); /* others are there, and do not answer */
     for (unsigned i = 0; i < MANY; i++) {
         name_of(name, i);
@@ -84,7 +71,7 @@ static void test_graves__all_of_a_crowd_are_told(void **state) {
     cb_executor_view views[CROWD];
     bool told[CROWD] = {false};
     unsigned count = 0;
-    open_large(&k, 64);
+    open_kit_for(&k, "me", 64);
     enter(&k, 10);
     see(&k, views, crowd(views, 0, CROWD));
     cbi_replica_figures_get(k.r, &f);
@@ -119,7 +106,7 @@ static void test_graves__who_waits_for_a_slot_gets_one_and_knows_what_he_knew(vo
     (void)state;
     kit k;
     cb_executor_view views[CROWD];
-    open_large(&k, 64);
+    open_kit_for(&k, "me", 64);
     enter(&k, 10);
     see(&k, views, crowd(views, 0, CROWD));
     pass(&k, 10 * SECOND);
