@@ -29,7 +29,7 @@
  * has to be asked for one, and nobody who forgot everything can give one twice. A reader names
  * generation and checksum and takes nothing else.
  *
- * What it costs. A step touches what the event names. A tick touches what is being looked after.
+ * What it costs. A step touches what the event names. A tick touches what is due (replica_wait.c).
  * What concerns all blocks touches them once, some with each step that follows (replica_sweep.c).
  * 210 bytes a block and its name.
  */
@@ -206,12 +206,13 @@ static void serve_checks(cbi_replica *r) {
         b->mending = true;
         r->mending++;
         b->due_ns = r->now_ns + r->options.answer_ns;
-        cbi_tracked_queue(r, b, CBI_QUEUE_WAITING);
+        cbi_tracked_queue(r, b, CBI_QUEUE_LOCATING);
     }
 }
 
 static void serve(cbi_replica *r) {
     cbi_sweep_some(r, r->options.sweep_max);
+    cbi_wait_some(r, r->options.sweep_max);
     serve_ready(r);
     serve_reports(r);
     serve_checks(r);
@@ -444,15 +445,6 @@ static void clear_place(cbi_replica *r, cbi_peer *p) {
     p->used = false;
 }
 
-/** Blocks that nobody would take may now find somebody. */
-static void hurry(cbi_replica *r) {
-    for (cbi_tracked *b = r->queues[CBI_QUEUE_WAITING].first; b != NULL; b = b->next) {
-        if (b->state == CBI_BLOCK_RESTING) {
-            b->due_ns = cbi_max(r->now_ns, b->stored_ns + r->options.settle_ns);
-        }
-    }
-}
-
 static cbi_peer *free_slot(cbi_replica *r) {
     for (cbi_peer *p = r->peers; p < r->peers + CBI_REPLICA_PEERS_MAX; p++) {
         if (!p->used && cbi_replica_living(r, cbi_replica_bit(r, p)) != 0) {
@@ -517,7 +509,7 @@ static void see_peers(cbi_replica *r, const cbi_replica_event *e) {
         }
     }
     if (news) {
-        hurry(r);
+        cbi_wait_hurry(r);
     }
 }
 
@@ -525,11 +517,8 @@ static void see_peers(cbi_replica *r, const cbi_replica_event *e) {
 
 static void lost(cbi_replica *r) {
     r->entered = false;
-    for (cbi_tracked *b = r->queues[CBI_QUEUE_WAITING].first, *next = NULL; b != NULL; b = next) {
-        next = b->next;
-        if (b->state == CBI_BLOCK_LOCATING) {
-            cbi_tracked_check(r, b);
-        }
+    for (cbi_tracked *b = NULL; (b = r->queues[CBI_QUEUE_LOCATING].first) != NULL;) {
+        cbi_tracked_check(r, b);
     }
 }
 
@@ -573,22 +562,6 @@ static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err)
 
 /* ---- time ---- */
 
-static void wake(cbi_replica *r, cbi_tracked *b) {
-    switch ((cbi_replica_state)b->state) {
-        case CBI_BLOCK_RESTING:
-        case CBI_BLOCK_LOCATING: cbi_tracked_check(r, b); break;
-        case CBI_BLOCK_SENDING: /* those who have not answered */
-            b->tried |= b->sending;
-            b->sending = 0;
-            cbi_tracked_queue(r, b, CBI_QUEUE_READY);
-            break;
-        case CBI_BLOCK_SETTLED:
-        case CBI_BLOCK_CHECK:
-        case CBI_BLOCK_DROPPING:
-        case CBI_BLOCK_DROPPED: break;
-    }
-}
-
 /** Looks at as many buckets as the time that has passed is worth. A block that is too young to be
  *  looked after would be short, for all that can be seen, until it is old enough: the next time. */
 static void audit(cbi_replica *r, uint64_t passed_ns) {
@@ -611,16 +584,18 @@ static void pass_time(cbi_replica *r) {
     if (r->now_ns == r->tick_ns) {
         return;
     }
-    for (cbi_tracked *b = r->queues[CBI_QUEUE_WAITING].first, *next = NULL; b != NULL; b = next) {
+    for (cbi_tracked *b = r->queues[CBI_QUEUE_LOCATING].first, *next = NULL; b != NULL; b = next) {
         next = b->next;
         if (b->due_ns <= r->now_ns) {
-            wake(r, b);
+            cbi_tracked_check(r, b);
         }
     }
-    audit(r, r->now_ns - r->tick_ns);
+    uint64_t passed_ns = r->now_ns - r->tick_ns;
+    r->tick_ns = r->now_ns;
+    cbi_wait_tick(r);
+    audit(r, passed_ns);
     cbi_sweep_some(r, (size_t)16 * r->options.sweep_max);
     cbi_graves_expire(r);
-    r->tick_ns = r->now_ns;
 }
 
 /* ---- the step ---- */
@@ -767,6 +742,7 @@ cb_status cbi_replica_create(const cbi_replica_options *options, cbi_replica **r
     /* of this life: one before may have been ahead of the clock, for what it had heard of */
     r->id = cbi_replica_score(r->name, options->wall_ms) & ((1u << CLOCK_SHIFT) - 1);
     r->now_ns = r->tick_ns = options->now_ns;
+    cbi_wait_begin(r);
     if (!cbi_buckets_init(&r->buckets)) {
         status = cbi_fail(err, CB_ENOMEM, "The system has no memory for an executor's copies.");
         goto out;

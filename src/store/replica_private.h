@@ -18,11 +18,12 @@ typedef enum cbi_replica_state {
     CBI_BLOCK_DROPPED   /* to hear that it has gone */
 } cbi_replica_state;
 
-/** Links of a block in one of the three queues of work. */
+/** Links of a block in one of the queues of work. */
 typedef enum cbi_replica_queue {
-    CBI_QUEUE_READY,   /* has actions to emit */
-    CBI_QUEUE_CHECKS,  /* wants to be looked after, in turn */
-    CBI_QUEUE_WAITING, /* for due_ns; walked through by each tick */
+    CBI_QUEUE_READY,    /* has actions to emit */
+    CBI_QUEUE_CHECKS,   /* wants to be looked after, in turn */
+    CBI_QUEUE_LOCATING, /* for the directory's answer, or due_ns; mending_max at most */
+    CBI_QUEUE_WAITING,  /* for due_ns, in one of `waiting` */
     CBI_QUEUE_NONE
 } cbi_replica_queue;
 
@@ -42,6 +43,7 @@ typedef struct cbi_tracked {
     uint32_t elsewhere; /* copies at executors that are not in the list of peers yet */
     uint8_t rounds;     /* without success */
     uint8_t state, queue;
+    uint8_t slot; /* of `waiting` */
     bool present;
     bool put_open; /* CBI_REPLICA_PUT_DONE is still owed */
     bool reporting;
@@ -54,6 +56,14 @@ typedef struct cbi_tracked {
 typedef struct cbi_queue {
     cbi_tracked *first, *last;
 } cbi_queue;
+
+enum { CBI_WAITING_QUEUES = 256 };
+
+/** Blocks that are due within the same time. */
+typedef struct cbi_waiting {
+    cbi_queue queue;
+    size_t count;
+} cbi_waiting;
 
 typedef struct cbi_offer {
     struct cbi_offer *next; /* first */
@@ -101,8 +111,16 @@ struct cbi_replica {
     cbi_buckets buckets;
     uint64_t tracked; /* entries, those included that have only to be reported as gone */
     uint64_t blocks, bytes, moved;
-    cbi_queue queues[CBI_QUEUE_NONE];
+    cbi_queue queues[CBI_QUEUE_WAITING];
     cbi_queue reports;
+    /* replica_wait.c: a ring; all queues before number wait_at have been gone through, and
+     * wait_left of that one's blocks are still to be looked at in this tick */
+    cbi_waiting waiting[CBI_WAITING_QUEUES];
+    uint64_t wait_at;
+    size_t wait_count, wait_left;
+    /* those that rest are to look again, from the queue at that place on: in so many queues, and in
+     * so many blocks of the first */
+    size_t hurry_at, hurry_queues, hurry_left;
     uint32_t mending;
     uint64_t watched;
     size_t audit_at;
@@ -148,6 +166,9 @@ cbi_tracked *cbi_tracked_find(const cbi_replica *r, const char *name);
 /** The block, if it is here in that generation. */
 cbi_tracked *cbi_tracked_here(const cbi_replica *r, const char *name, uint64_t generation);
 cb_status cbi_tracked_enter(cbi_replica *r, const char *name, cbi_tracked **block, cb_error *err);
+void cbi_queue_append(cbi_queue *q, cbi_tracked *b);
+void cbi_queue_remove(cbi_queue *q, cbi_tracked *b);
+/** With its due_ns, where it waits for that. */
 void cbi_tracked_queue(cbi_replica *r, cbi_tracked *b, cbi_replica_queue queue);
 void cbi_tracked_unqueue(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_report(cbi_replica *r, cbi_tracked *b);
@@ -189,6 +210,18 @@ static inline bool cbi_sweep_is_over(const cbi_replica *r) {
 static inline bool cbi_sweep_counts(const cbi_replica *r) {
     return (r->clear_left | r->empty_left | r->seek_left) == 0;
 }
+
+/* replica_wait.c: blocks that wait for due_ns */
+void cbi_wait_begin(cbi_replica *r);
+void cbi_wait_add(cbi_replica *r, cbi_tracked *b);
+void cbi_wait_remove(cbi_replica *r, cbi_tracked *b);
+/** Those that rest are due as soon as they are old enough: nobody would take a copy, and now
+ *  somebody may. */
+void cbi_wait_hurry(cbi_replica *r);
+/** Time has passed, up to tick_ns: wakes those that are due, some of them when there are many; */
+void cbi_wait_tick(cbi_replica *r);
+/** and so many more. */
+void cbi_wait_some(cbi_replica *r, size_t most);
 
 /* replica_leave.c */
 /** It is to leave, or asked again whether it may. */

@@ -73,24 +73,38 @@ cb_status cbi_tracked_enter(cbi_replica *r, const char *name, cbi_tracked **bloc
 
 /* ---- queues ---- */
 
+void cbi_queue_append(cbi_queue *q, cbi_tracked *b) {
+    b->prev = q->last;
+    *(q->last != NULL ? &q->last->next : &q->first) = b;
+    q->last = b;
+}
+
+void cbi_queue_remove(cbi_queue *q, cbi_tracked *b) {
+    *(b->prev != NULL ? &b->prev->next : &q->first) = b->next;
+    *(b->next != NULL ? &b->next->prev : &q->last) = b->prev;
+    b->next = b->prev = NULL;
+}
+
 void cbi_tracked_unqueue(cbi_replica *r, cbi_tracked *b) {
     if (b->queue == CBI_QUEUE_NONE) {
         return;
     }
-    cbi_queue *q = &r->queues[b->queue];
-    *(b->prev != NULL ? &b->prev->next : &q->first) = b->next;
-    *(b->next != NULL ? &b->next->prev : &q->last) = b->prev;
-    b->next = b->prev = NULL;
+    if (b->queue == CBI_QUEUE_WAITING) {
+        cbi_wait_remove(r, b);
+    } else {
+        cbi_queue_remove(&r->queues[b->queue], b);
+    }
     b->queue = CBI_QUEUE_NONE;
     r->watched--;
 }
 
 void cbi_tracked_queue(cbi_replica *r, cbi_tracked *b, cbi_replica_queue queue) {
     cbi_tracked_unqueue(r, b);
-    cbi_queue *q = &r->queues[queue];
-    b->prev = q->last;
-    *(q->last != NULL ? &q->last->next : &q->first) = b;
-    q->last = b;
+    if (queue == CBI_QUEUE_WAITING) {
+        cbi_wait_add(r, b);
+    } else {
+        cbi_queue_append(&r->queues[queue], b);
+    }
     b->queue = (uint8_t)queue;
     r->watched++;
 }

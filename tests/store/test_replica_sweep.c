@@ -11,16 +11,7 @@ enum { BLOCKS = 200, MOST = 1024 };
 
 /** One bucket a step, sixteen a tick. */
 static void open_slowly(kit *k) {
-    *k = (kit){.now_ns = SECOND};
-    const cbi_replica_options options = {.name = "me",
-                                         .host = "h0",
-                                         .rack = "r0",
-                                         .wall_ms = 1000,
-                                         .now_ns = k->now_ns,
-                                         .room_bytes = 1000,
-                                         .blocks_max = MOST,
-                                         .sweep_max = 1};
-    assert_ok(cbi_replica_create(&options, &k->r, NULL));
+    open_kit_with(k, (cbi_replica_options){.blocks_max = MOST, .sweep_max = 1});
     settle(k);
 }
 
@@ -35,6 +26,9 @@ static void put_many(kit *k, const char *prefix, unsigned from, unsigned count, 
 /** How many are in such a queue. */
 static unsigned queued(const kit *k, cbi_replica_queue queue) {
     unsigned count = 0;
+    if (queue == CBI_QUEUE_WAITING) {
+        return (unsigned)k->r->wait_count;
+    }
     for (const cbi_tracked *b = k->r->queues[queue].first; b != NULL; b = b->next) {
         count++;
     }
@@ -135,7 +129,9 @@ static void test_sweep__whoever_leaves_asks_for_his_blocks_step_by_step(void **s
         pass(&k, SECOND / 10);
     }
     assert_true(cbi_sweep_is_over(k.r));
-    assert_int_equal(queued(&k, CBI_QUEUE_CHECKS) + queued(&k, CBI_QUEUE_WAITING), BLOCKS);
+    assert_int_equal(queued(&k, CBI_QUEUE_CHECKS) + queued(&k, CBI_QUEUE_LOCATING) +
+                         queued(&k, CBI_QUEUE_WAITING),
+                     BLOCKS);
     cbi_replica_destroy(k.r);
 }
 
@@ -263,16 +259,9 @@ static void test_sweep__whoever_leaves_does_so_whatever_else_is_removed_meanwhil
 
 static void test_sweep__what_is_too_young_is_not_audited(void **state) {
     (void)state;
-    kit k = {.now_ns = SECOND};
+    kit k;
     cbi_replica_figures f;
-    const cbi_replica_options options = {.name = "me",
-                                         .host = "h0",
-                                         .rack = "r0",
-                                         .wall_ms = 1000,
-                                         .now_ns = k.now_ns,
-                                         .room_bytes = 1000,
-                                         .audit_ns = SECOND / 10};
-    assert_ok(cbi_replica_create(&options, &k.r, NULL));
+    open_kit_with(&k, (cbi_replica_options){.audit_ns = SECOND / 10});
     settle(&k);
     assert_ok(put(&k, "x", 5, 2));
     char to[32];

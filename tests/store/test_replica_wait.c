@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Goal: blocks that wait are looked at again when they are due and not before, however many there
+ * are, and no step goes through all of them. Method: blocks for which nobody is there to take a
+ * copy, in made time, and a look at where they lie.
+ */
+#include "store/replica_kit.h"
+#include "store/replica_private.h"
+
+enum { MANY = 300 };
+
+/** Nobody is there, and it is known. */
+static void open_alone(kit *k, cbi_replica_options options) {
+    options.blocks_max = 2 * MANY;
+    options.mending_max = 4 * MANY;
+    open_kit_with(k, options);
+    enter(k, 10);
+    see(k, NULL, 0);
+    pass(k, 20 * SECOND);
+}
+
+static void put_one(kit *k, unsigned i) {
+    char name[32];
+    (void)snprintf(name, sizeof name, "x%u", i);
+    assert_ok(put(k, name, 5, 2));
+}
+
+static bool has_woken(const cbi_tracked *b) {
+    return b->state == CBI_BLOCK_CHECK || b->state == CBI_BLOCK_LOCATING;
+}
+
+static unsigned count_woken(const kit *k) {
+    unsigned count = 0;
+    for (size_t i = 0; i < k->r->buckets.count; i++) {
+        for (const cbi_tracked *b = *cbi_tracked_bucket(k->r, i); b != NULL; b = b->chain) {
+            count += has_woken(b);
+        }
+    }
+    return count;
+}
+
+/** The directory knows nobody else: each rests again, longer. */
+static void answer_all(kit *k) {
+    const cb_location me[] = {at("me", 10, 5)};
+    for (unsigned i = 0; i < MANY; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "x%u", i);
+        const cbi_tracked *b = cbi_tracked_find(k->r, name);
+        if (b != NULL && b->state == CBI_BLOCK_LOCATING) {
+            assert_ok(step(
+                k, (cbi_replica_event){
+                       .kind = CBI_REPLICA_LOCATED, .name = name, .locations = me, .count = 1}));
+        }
+    }
+}
+
+/* Also beyond what the ring of queues reaches. */
+static void test_wait__each_is_looked_at_with_the_first_tick_after_it_is_due(void **state) {
+    (void)state;
+    for (uint64_t retry_ns = SECOND / 50; retry_ns <= 20 * SECOND; retry_ns *= 10) {
+        kit k;
+        uint64_t due_ns[MANY] = {0};
+        open_alone(&k, (cbi_replica_options){.retry_ns = retry_ns, .settle_ns = 1});
+        for (unsigned tick = 0; tick < 6 * MANY; tick++) {
+            if (tick < MANY) {
+                put_one(&k, tick);
+            }
+            answer_all(&k);
+            for (unsigned i = 0; i < MANY && i <= tick; i++) {
+                char name[32];
+                (void)snprintf(name, sizeof name, "x%u", i);
+                const cbi_tracked *b = cbi_tracked_find(k.r, name);
+                due_ns[i] = b->state == CBI_BLOCK_RESTING ? b->due_ns : 0;
+            }
+            pass(&k, retry_ns / 7 + tick % 5);
+            for (unsigned i = 0; i < MANY && i <= tick; i++) {
+                char name[32];
+                (void)snprintf(name, sizeof name, "x%u", i);
+                const cbi_tracked *b = cbi_tracked_find(k.r, name);
+                assert_int_equal(due_ns[i] != 0 && has_woken(b),
+                                 due_ns[i] != 0 && due_ns[i] <= k.now_ns);
+            }
+        }
+        cbi_replica_destroy(k.r);
+    }
+}
+
+static void test_wait__what_is_due_at_once_is_looked_at_some_at_a_time(void **state) {
+    enum { A_TICK = 16 };
+    (void)state;
+    kit k;
+    open_alone(&k, (cbi_replica_options){.retry_ns = SECOND, .sweep_max = 1});
+    for (unsigned i = 0; i < MANY; i++) {
+        put_one(&k, i);
+    }
+    unsigned woken = 0;
+    for (int i = 0; i < MANY && woken < MANY; i++) {
+        pass(&k, i == 0 ? 10 * SECOND : SECOND / 10);
+        assert_in_range(count_woken(&k), woken + 1, woken + A_TICK);
+        woken = count_woken(&k);
+        put_one(&k, MANY + (unsigned)i); /* any step goes on with it */
+        if (woken < MANY) {
+            assert_in_range(count_woken(&k), woken + 1, woken + A_TICK);
+            woken = count_woken(&k);
+        }
+    }
+    assert_int_equal(woken, MANY);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_wait__who_comes_has_them_looked_at_some_at_a_time(void **state) {
+    (void)state;
+    kit k;
+    open_alone(&k, (cbi_replica_options){.retry_ns = 1000 * SECOND, .sweep_max = 1});
+    for (unsigned i = 0; i < MANY; i++) {
+        put_one(&k, i);
+    }
+    pass(&k, 10 * SECOND); /* they have settled */
+    assert_int_equal(count_woken(&k), 0);
+    const cb_executor_view a = peer("a", "h1", "r0", 1);
+    see(&k, &a, 1);
+    unsigned woken = count_woken(&k);
+    assert_in_range(woken, 1, 16);
+    for (unsigned i = 0; i < MANY && woken < MANY; i++) {
+        cb_executor_view more = a;
+        more.memory_max += i; /* news again and again holds nothing up */
+        see(&k, &more, 1);
+        pass(&k, SECOND / 10);
+        assert_in_range(count_woken(&k), woken + 1, woken + 32);
+        woken = count_woken(&k);
+    }
+    assert_int_equal(woken, MANY);
+    cbi_replica_destroy(k.r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wait__each_is_looked_at_with_the_first_tick_after_it_is_due),
+        cmocka_unit_test(test_wait__what_is_due_at_once_is_looked_at_some_at_a_time),
+        cmocka_unit_test(test_wait__who_comes_has_them_looked_at_some_at_a_time),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
