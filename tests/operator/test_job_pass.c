@@ -139,32 +139,43 @@ static void test_results_that_the_reserve_does_not_hold_are_made_one_by_one(void
     stand_close(&s);
 }
 
-/* Both workers take what they hold before either asks for more. */
-static cb_status ask(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
-                     cb_error *err) {
-    (void)list;
-    stand *s = ctx;
-    cbi_job *job = w->job;
-    void *held = NULL, *more = NULL;
-    if (s->hold[index] == 0)
-        return CB_OK;
-    cb_status status = cbi_partitions_take(job->results, s->hold[index], &held, err);
+/** Both workers take what they hold before either goes on. */
+static cb_status hold(stand *s, uint32_t index, void **held, cb_error *err) {
+    cb_status status = cbi_partitions_take(s->job.results, s->hold[index], held, err);
     cbi_mutex_lock(&s->mutex);
     s->holding++;
     cbi_cond_broadcast(&s->changed);
     while (s->holding < 2 && wait_for_change(s))
         ;
     cbi_mutex_unlock(&s->mutex);
+    return status;
+}
+
+/** Asks for more, if all was well so far, and gives all of it back. */
+static cb_status ask_for_more(stand *s, uint32_t index, void *held, cb_status status,
+                              cb_error *err) {
+    void *more = NULL;
     if (status == CB_OK && s->more[index] > 0)
-        status = cbi_partitions_take(job->results, s->more[index], &more, err);
+        status = cbi_partitions_take(s->job.results, s->more[index], &more, err);
     if (more != NULL)
-        cb_segment_pool_give(job->ground.pool, more, s->more[index]);
+        cb_segment_pool_give(s->job.ground.pool, more, s->more[index]);
     if (held != NULL)
-        cb_segment_pool_give(job->ground.pool, held, s->hold[index]);
+        cb_segment_pool_give(s->job.ground.pool, held, s->hold[index]);
     cbi_mutex_lock(&s->mutex);
     s->done += status == CB_OK;
     cbi_mutex_unlock(&s->mutex);
     return status;
+}
+
+static cb_status ask(cbi_job_worker *w, void *ctx, uint32_t index, cbi_segment *list,
+                     cb_error *err) {
+    (void)w, (void)list;
+    stand *s = ctx;
+    void *held = NULL;
+    if (s->hold[index] == 0)
+        return CB_OK;
+    cb_status status = hold(s, index, &held, err);
+    return ask_for_more(s, index, held, status, err);
 }
 
 /* What comes back does so before the one who is short sleeps, meanwhile or after: by chance. */
@@ -199,28 +210,15 @@ static cb_status take_turns(cbi_job_worker *w, void *ctx, uint32_t index, cbi_se
                             cb_error *err) {
     (void)list;
     stand *s = ctx;
-    cbi_job *job = w->job;
-    void *held = NULL, *more = NULL;
+    void *held = NULL;
     if (index > 1)
         return CB_OK;
-    bool turn = index == 0 && cbi_job_take_turn(job);
-    CB_TRY(cbi_partitions_take(job->results, s->hold[index], &held, err));
-    cbi_mutex_lock(&s->mutex);
-    s->holding++;
-    cbi_cond_broadcast(&s->changed);
-    while (s->holding < 2 && wait_for_change(s))
-        ;
-    cbi_mutex_unlock(&s->mutex);
-    bool second = index == 1 && cbi_job_take_turn(job);
-    cb_status status = cbi_partitions_take(job->results, s->more[index], &more, err);
-    if (more != NULL)
-        cb_segment_pool_give(job->ground.pool, more, s->more[index]);
-    cb_segment_pool_give(job->ground.pool, held, s->hold[index]);
-    if (turn || second)
-        cbi_job_give_turn(job);
-    cbi_mutex_lock(&s->mutex);
-    s->done += status == CB_OK;
-    cbi_mutex_unlock(&s->mutex);
+    bool turn = index == 0 && cbi_job_take_turn(w->job);
+    cb_status status = hold(s, index, &held, err);
+    turn = (index == 1 && cbi_job_take_turn(w->job)) || turn;
+    status = ask_for_more(s, index, held, status, err);
+    if (turn)
+        cbi_job_give_turn(w->job);
     return status;
 }
 

@@ -387,6 +387,19 @@ static void test_fill__a_page_that_was_used_is_paid_for_as_a_whole(void **state)
     close_world(&w);
 }
 
+/** What so many large blocks took. */
+static void leave_idle(world *w, int count) {
+    char name[16];
+    for (int i = 0; i < count; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        assert_ok(put(w, name, SER, BIG));
+    }
+    for (int i = 0; i < count; i++) {
+        (void)snprintf(name, sizeof name, "x%d", i);
+        assert_ok(cb_blocks_remove(w->blocks, w->task, name, NULL));
+    }
+}
+
 /** Each may be small; all of them together hold no more than a part of what there is. */
 static void test_fill__all_who_announce_and_send_nothing_hold_a_part_of_what_is_idle(void **state) {
     enum { COUNT = 12 };
@@ -394,14 +407,7 @@ static void test_fill__all_who_announce_and_send_nothing_hold_a_part_of_what_is_
     world w = open_world(64 << 20, 0, false);
     static cbi_fill f[COUNT];
     char name[16];
-    for (int i = 0; i < COUNT; i++) {
-        (void)snprintf(name, sizeof name, "x%d", i);
-        assert_ok(put(&w, name, SER, BIG));
-    }
-    for (int i = 0; i < COUNT; i++) {
-        (void)snprintf(name, sizeof name, "x%d", i);
-        assert_ok(cb_blocks_remove(w.blocks, w.task, name, NULL));
-    }
+    leave_idle(&w, COUNT);
     for (int round = 0; round < 3; round++) { /* what is over holds nothing any more */
         int holding = 0;
         for (int i = 0; i < COUNT; i++) {
@@ -430,14 +436,7 @@ static void test_fill__what_has_come_leaves_room_for_others_to_announce(void **s
     static cbi_fill f[COUNT];
     char name[16];
     int holding = 0;
-    for (int i = 0; i < COUNT; i++) {
-        (void)snprintf(name, sizeof name, "x%d", i);
-        assert_ok(put(&w, name, SER, BIG));
-    }
-    for (int i = 0; i < COUNT; i++) {
-        (void)snprintf(name, sizeof name, "x%d", i);
-        assert_ok(cb_blocks_remove(w.blocks, w.task, name, NULL));
-    }
+    leave_idle(&w, COUNT);
     for (bool all = false; !all; holding += !all) {
         (void)snprintf(name, sizeof name, "x%d", holding);
         assert_ok(cbi_fill_begin_over(w.task, name, SER, BIG, true, &f[holding], NULL));
