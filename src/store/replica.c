@@ -41,6 +41,7 @@
 enum {
     ROUNDS_A_RANK = 6,  /* without success, until the next holder in order steps in */
     ROUNDS_LEAVING = 3, /* the same, until who leaves leaves the rest of the copies to others */
+    TICK_SWEEPS = 16,   /* times sweep_max, with each tick */
     CLOCK_SHIFT = 20,
 };
 static const uint64_t CLOCK_MAX = UINT64_C(1) << 43; /* in milliseconds: the year 2248 */
@@ -562,13 +563,15 @@ static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err)
 
 /* ---- time ---- */
 
-/** Looks at as many buckets as the time that has passed is worth. A block that is too young to be
- *  looked after would be short, for all that can be seen, until it is old enough: the next time. */
+/** Looks at as many buckets as the time that has passed is worth, after a long one some with each
+ *  tick. A block that is too young to be looked after would be short, for all that can be seen,
+ *  until it is old enough: the next time. */
 static void audit(cbi_replica *r, uint64_t passed_ns) {
     size_t count = r->buckets.count;
-    r->audit_ns += passed_ns;
+    size_t most = cbi_min(count, (size_t)TICK_SWEEPS * r->options.sweep_max);
     uint64_t each_ns = cbi_max(r->options.audit_ns / count, 1);
-    for (size_t n = 0; r->audit_ns >= each_ns && n < count; n++) {
+    r->audit_ns = cbi_min(r->audit_ns + passed_ns, each_ns * count); /* of more than all */
+    for (size_t n = 0; r->audit_ns >= each_ns && n < most; n++) {
         r->audit_ns -= each_ns;
         r->audit_at = (r->audit_at + 1) % count;
         for (cbi_tracked *b = *cbi_tracked_bucket(r, r->audit_at); b != NULL; b = b->chain) {
@@ -594,7 +597,7 @@ static void pass_time(cbi_replica *r) {
     r->tick_ns = r->now_ns;
     cbi_wait_tick(r);
     audit(r, passed_ns);
-    cbi_sweep_some(r, (size_t)16 * r->options.sweep_max);
+    cbi_sweep_some(r, (size_t)TICK_SWEEPS * r->options.sweep_max);
     cbi_graves_expire(r);
 }
 

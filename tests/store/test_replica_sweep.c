@@ -275,6 +275,39 @@ static void test_sweep__what_is_too_young_is_not_audited(void **state) {
     cbi_replica_destroy(k.r);
 }
 
+/* As after a stop of the whole system. */
+static void test_sweep__what_was_not_audited_for_long_is_audited_step_by_step(void **state) {
+    (void)state;
+    kit k;
+    open_slowly(&k);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        char name[32], to[32];
+        (void)snprintf(name, sizeof name, "x%u", i);
+        assert_ok(put(&k, name, 5, 2));
+        const cbi_replica_event stored_there = {.kind = CBI_REPLICA_SENT,
+                                                .name = name,
+                                                .peer_generation = asks(&k, to),
+                                                .peer = to,
+                                                .generation = 5,
+                                                .checksum = 7,
+                                                .sequence = k.r->asked,
+                                                .answer = CBI_REPLICA_OK};
+        assert_ok(step(&k, stored_there));
+    }
+    cbi_replica_figures f;
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.watched, 0);
+    pass(&k, 3600 * SECOND);
+    cbi_replica_figures_get(k.r, &f);
+    assert_in_range(f.watched, 1, BLOCKS / 2);
+    for (int i = 0; i < 20; i++) {
+        pass(&k, SECOND / 100);
+    }
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.watched, BLOCKS);
+    cbi_replica_destroy(k.r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sweep__a_data_set_goes_step_by_step_and_is_not_here_at_once),
@@ -284,6 +317,7 @@ int main(void) {
         cmocka_unit_test(test_sweep__who_is_counted_upon_is_asked_by_another_block),
         cmocka_unit_test(test_sweep__whoever_leaves_does_so_whatever_else_is_removed_meanwhile),
         cmocka_unit_test(test_sweep__what_is_too_young_is_not_audited),
+        cmocka_unit_test(test_sweep__what_was_not_audited_for_long_is_audited_step_by_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
