@@ -67,6 +67,7 @@ typedef struct cbi_copy_sender {
     bool small; /* it takes what is small only */
     cb_block_task *task;
     uint64_t own_ns;                  /* of a wish: spent on a block here, whoever it is for */
+    bool put;                         /* its bytes were sent */
     uint8_t buffer[CBI_STREAM_BYTES]; /* of blocks that lie on disk */
 } cbi_copy_sender;
 

@@ -66,6 +66,7 @@ static cbi_replica_answer put(cbi_wire *w, cbi_copy_sender *x, const cbi_wish *w
     char line[CBI_COPIES_LINE];
     cbi_wire_request r;
     bool mine = false;
+    x->put = true;
     cbi_wire_begin(&r, CBI_RESP_PUT_ARGS);
     cbi_wire_word(&r, "CARBIDE.PUT");
     cbi_wire_word(&r, wish->name);
@@ -229,6 +230,7 @@ static void carry_out(cbi_copy_sender *x, cbi_copy_link *l, const cbi_wish *wish
     }
     uint64_t begun_ns = cbi_sys_clock_ns();
     x->own_ns = 0;
+    x->put = false;
     bool there = w.fd >= 0 || cbi_wire_open(cp, wish->address, &w);
     cbi_replica_event e = {.kind = CBI_REPLICA_SENT,
                            .name = wish->name,
@@ -240,6 +242,7 @@ static void carry_out(cbi_copy_sender *x, cbi_copy_link *l, const cbi_wish *wish
                            .answer = CBI_REPLICA_FAILED};
     if (wish->kind == CBI_REPLICA_SEND) {
         e.answer = there ? send_copy(&w, x, wish) : CBI_REPLICA_FAILED;
+        e.was_there = !x->put;
     } else {
         bool told = there && tell_grave(&w, wish);
         e.kind = told ? CBI_REPLICA_TOLD : CBI_REPLICA_UNREACHED;

@@ -151,7 +151,7 @@ static bool serve_sending(cbi_replica *r, cbi_tracked *b) {
     if (have >= b->copies || (r->draining && have > 0 && b->rounds >= ROUNDS_LEAVING)) {
         rest_or_settle(r, b);
     } else {
-        cbi_tracked_back_off(r, b);
+        cbi_tracked_find_nobody(r, b);
     }
     return true;
 }
@@ -337,8 +337,8 @@ static void answered(cbi_replica *r, const cbi_replica_event *e) {
     bool awaited = (b->sending & bit) != 0;
     if (e->answer == CBI_REPLICA_OK && e->checksum == b->place.checksum) {
         if (((b->held | b->named) & bit) == 0) {
-            r->sent++;
-            r->mended += b->mends;
+            r->sent += !e->was_there;
+            r->mended += b->mends && !e->was_there;
         }
         p->word = cbi_max(p->word, e->sequence);
         if (r->draining && e->sequence <= r->left_at) { /* who leaves wants a later word */
@@ -357,6 +357,7 @@ static void answered(cbi_replica *r, const cbi_replica_event *e) {
         return;
     }
     b->sending &= ~bit;
+    b->named &= r->draining ? UINT64_MAX : ~bit; /* now it is known */
     if (e->answer == CBI_REPLICA_FAILED) {
         p->shun_ns = r->now_ns + r->options.retry_ns;
     }
@@ -469,7 +470,10 @@ static cbi_peer *free_place(cbi_replica *r) {
 static bool see_peer(cbi_replica *r, const cb_executor_view *view) {
     cbi_peer *p = cbi_replica_anyone(r, view->name);
     bool is_new = p == NULL || p->view.generation != view->generation;
+    uint64_t before = 0; /* the bit of one who enters anew */
     if (p != NULL && is_new) {
+        bool same = has_slot(r, p) && strcmp(p->view.address, view->address) == 0;
+        before = same ? cbi_replica_bit(r, p) : 0;
         clear_place(r, p);
     }
     cbi_peer *place = is_new ? free_place(r) : has_slot(r, p) ? NULL : free_slot(r);
@@ -484,6 +488,10 @@ static bool see_peer(cbi_replica *r, const cb_executor_view *view) {
         is_new = true;
     }
     p = place != NULL ? place : p;
+    if (before != 0 && has_slot(r, p)) {
+        r->returning |= before;
+        r->returned_as[__builtin_ctzll(before)] = (uint8_t)(p - r->peers);
+    }
     bool has_more = !is_new && (view->memory_max > p->view.memory_max ||
                                 view->memory_bytes < p->view.memory_bytes);
     p->view = *view;

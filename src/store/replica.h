@@ -85,7 +85,7 @@ typedef enum cbi_replica_event_kind {
     CBI_REPLICA_UNREACHED, /* peer: not to be tried for a while. Dead is who is not in the list */
     CBI_REPLICA_LOCATED,   /* answer to LOCATE: name; locations, count: all that there are */
     CBI_REPLICA_SENT, /* answer to SEND: peer, peer_generation, name, generation, checksum, answer,
-                         sequence of that SEND. May come late or twice */
+                         was_there, sequence of that SEND. May come late or twice */
     CBI_REPLICA_OFFERED, /* peer, name, generation, checksum, bytes, copies: somebody would send */
     CBI_REPLICA_ARRIVED, /* ticket, checksum: of the bytes that came, computed here */
     CBI_REPLICA_MISSED,  /* ticket: they will not come, or could not be stored */
@@ -112,6 +112,7 @@ typedef struct cbi_replica_event {
     const char *peer;
     uint64_t peer_generation;
     cbi_replica_answer answer;
+    bool was_there; /* OK, and nothing had to be sent for it */
     const cb_executor_view *views;
     const cb_location *locations;
     size_t count;

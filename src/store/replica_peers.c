@@ -94,6 +94,17 @@ cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b) {
     return best;
 }
 
+bool cbi_replica_may_find(const cbi_replica *r, const cbi_tracked *b) {
+    for (int i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
+        const cbi_peer *p = &r->peers[i];
+        bool named = (b->named >> i & 1) != 0;
+        if (p->used && (b->held >> i & 1) == 0 && (p->missing || named || has_room(p, b))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 size_t cbi_replica_sources(const cbi_replica *r, const cb_location *locations, size_t count,
                            uint64_t generation, uint64_t checksum, size_t *order) {
     size_t found = 0;

@@ -127,6 +127,8 @@ struct cbi_replica {
     uint64_t audit_ns;
     /* slots of peers that are no more, whose bits are still to be taken out of blocks */
     uint64_t clearing;
+    uint64_t returning; /* those of them whose executors have entered anew, */
+    uint8_t returned_as[CBI_REPLICA_PEERS_MAX]; /* and in which slot */
     uint64_t unwitnessed; /* peers for whom a block that counts upon them is looked for, or was */
     /* replica_sweep.c: the last bucket that was visited, and how many are still to be, for what */
     size_t sweep_at, clear_left, bury_left, empty_left, seek_left;
@@ -177,6 +179,9 @@ void cbi_tracked_stop_mending(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_set_moved(cbi_replica *r, cbi_tracked *b, bool moved);
 /** Rests, after a failure ever longer, and is checked then. */
 void cbi_tracked_back_off(cbi_replica *r, cbi_tracked *b);
+/** The same, when nobody has taken a copy: not before anything can have changed, and the longer the
+ *  more blocks there are. */
+void cbi_tracked_find_nobody(cbi_replica *r, cbi_tracked *b);
 /** Is looked after when its turn comes, and not before it has settled. */
 void cbi_tracked_check(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_settle(cbi_replica *r, cbi_tracked *b);
@@ -258,6 +263,9 @@ static inline uint64_t cbi_replica_living(const cbi_replica *r, uint64_t bits) {
 uint64_t cbi_replica_score(const char *executor, uint64_t block_hash);
 /** Where the next copy goes; NULL: nowhere. */
 cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b);
+/** Whether anybody who is there may take one at some time: else there must be news of them first.
+ */
+bool cbi_replica_may_find(const cbi_replica *r, const cbi_tracked *b);
 
 /* replica_graves.c */
 cb_status cbi_graves_init(cbi_replica *r, cb_error *err);

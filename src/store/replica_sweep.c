@@ -28,6 +28,10 @@ void cbi_sweep_seek(cbi_replica *r) {
 /** Those who are no more are taken out: what they had is short of one. */
 static void clear(cbi_replica *r, cbi_tracked *b) {
     bool had = (b->held & r->clearing) != 0, was_sent = (b->sending & r->clearing) != 0;
+    uint64_t returning = (b->held | b->named) & r->clearing & r->returning;
+    for (uint64_t left = returning; left != 0; left &= left - 1) { /* he is asked first */
+        b->named |= UINT64_C(1) << r->returned_as[__builtin_ctzll(left)];
+    }
     b->held = cbi_replica_living(r, b->held);
     b->sending = cbi_replica_living(r, b->sending);
     b->tried = cbi_replica_living(r, b->tried);
@@ -38,6 +42,8 @@ static void clear(cbi_replica *r, cbi_tracked *b) {
     if ((had || was_sent) && b->state == CBI_BLOCK_SENDING) {
         cbi_tracked_queue(r, b, CBI_QUEUE_READY);
     } else if (had && b->state == CBI_BLOCK_SETTLED && (b->copies > 1 || r->draining)) {
+        /* who had it entered anew, and may have to say first what he still has */
+        b->stored_ns = returning != 0 ? r->now_ns : b->stored_ns;
         cbi_tracked_check(r, b);
     }
 }
@@ -85,6 +91,7 @@ void cbi_sweep_some(cbi_replica *r, size_t buckets) {
         r->seek_left -= r->seek_left > 0;
     }
     r->clearing = r->clear_left > 0 ? r->clearing : 0;
+    r->returning &= r->clearing;
 }
 
 /* Blocks may have gone from a bucket that is still to come to one where the walk has been: they are

@@ -10,6 +10,9 @@
 
 enum { ROUNDS_MAX = 5 /* pauses are doubled so often */ };
 
+/** What one look at a block that nobody takes may cost of the time: the directory is asked. */
+static const uint64_t LOOK_NS = 1000000;
+
 static cbi_tracked **find_link(const cbi_replica *r, const char *name, uint64_t hash) {
     cbi_tracked **at = cbi_tracked_bucket(r, cbi_buckets_index(&r->buckets, hash));
     while (*at != NULL && ((*at)->hash != hash || strcmp((*at)->name, name) != 0)) {
@@ -153,6 +156,18 @@ void cbi_tracked_back_off(cbi_replica *r, cbi_tracked *b) {
     unsigned shift = b->rounds < ROUNDS_MAX ? b->rounds : ROUNDS_MAX;
     rest(r, b, r->now_ns + (r->options.retry_ns << shift));
     b->rounds = b->rounds < UINT8_MAX ? (uint8_t)(b->rounds + 1) : b->rounds;
+}
+
+void cbi_tracked_find_nobody(cbi_replica *r, cbi_tracked *b) {
+    cbi_tracked_back_off(r, b);
+    if (r->draining) {
+        return;
+    }
+    if (cbi_replica_may_find(r, b)) {
+        rest(r, b, b->due_ns + r->wait_count * LOOK_NS);
+    } else { /* only news can change that, and they wake all who rest */
+        rest(r, b, r->now_ns + r->options.audit_ns);
+    }
 }
 
 void cbi_tracked_check(cbi_replica *r, cbi_tracked *b) {

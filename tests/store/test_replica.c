@@ -5,6 +5,7 @@
  * test_cluster_sim.c's.
  */
 #include "store/replica_kit.h"
+#include "store/replica_private.h"
 
 /* ---- puts ---- */
 
@@ -272,6 +273,77 @@ static void test_replica__the_others_step_in_when_nothing_comes_of_it(void **sta
     want(&k, CBI_REPLICA_SEND);
     assert_in_range(looks, 3, 20);
     cbi_replica_destroy(k.r);
+}
+
+/* His connection to the directory was lost: then he says anew what he has, and that takes a while.
+ */
+static void test_replica__who_enters_anew_is_not_taken_for_dead_at_once(void **state) {
+    (void)state;
+    for (int elsewhere = 0; elsewhere < 2; elsewhere++) {
+        kit k;
+        settle_in(&k, "me");
+        assert_ok(put(&k, "x", 5, 2));
+        char name[32];
+        uint64_t generation = asks(&k, name);
+        sent(&k, name, generation, 5, 7, CBI_REPLICA_OK);
+        pass(&k, 10 * SECOND);
+        cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("b", "h2", "r0", 2),
+                                    peer("c", "h3", "r0", 3)};
+        cb_executor_view *he = &views[name[0] - 'a'];
+        for (size_t i = 0; i < 3; i++) { /* the others would be asked before him */
+            (void)snprintf(views[i].rack, sizeof views[i].rack, "%s",
+                           &views[i] == he ? "r0" : "r1");
+        }
+        he->generation += 10;
+        (void)snprintf(he->address, sizeof he->address, elsewhere != 0 ? "another" : "");
+        see(&k, views, 3);
+        if (elsewhere == 0) { /* else it is another process */
+            pass(&k, SECOND);
+            want_none(&k, CBI_REPLICA_LOCATE);
+            he->generation += 10; /* and once more */
+            see(&k, views, 3);
+            pass(&k, 3 * SECOND);
+        }
+        assert_string_equal(want(&k, CBI_REPLICA_LOCATE)->name, "x");
+        const cb_location here = at("me", 10, 5); /* the directory does not know it yet */
+        locate(&k, &here, 1);
+        if (elsewhere == 0) { /* he has it, most probably */
+            assert_string_equal(want(&k, CBI_REPLICA_SEND)->peer, name);
+            assert_int_equal(want(&k, CBI_REPLICA_SEND)->peer_generation, he->generation);
+        }
+        cbi_replica_destroy(k.r);
+    }
+}
+
+static void test_replica__a_copy_that_was_there_is_not_counted_as_mended(void **state) {
+    (void)state;
+    for (int there = 0; there < 2; there++) {
+        kit k;
+        settle_in(&k, "me");
+        assert_ok(put(&k, "x", 5, 1));
+        cbi_tracked *b = cbi_tracked_find(k.r, "x");
+        b->copies = 2;
+        cbi_tracked_check(k.r, b);
+        pass(&k, 3 * SECOND);
+        const cb_location here = at("me", 10, 5);
+        locate(&k, &here, 1);
+        char name[32];
+        uint64_t generation = asks(&k, name);
+        assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_SENT,
+                                               .name = "x",
+                                               .peer = name,
+                                               .peer_generation = generation,
+                                               .generation = 5,
+                                               .checksum = 7,
+                                               .sequence = k.asked[name[0] & 127],
+                                               .was_there = there != 0,
+                                               .answer = CBI_REPLICA_OK}));
+        cbi_replica_figures f;
+        cbi_replica_figures_get(k.r, &f);
+        assert_int_equal(f.mended, there == 0);
+        assert_int_equal(f.sent, there == 0);
+        cbi_replica_destroy(k.r);
+    }
 }
 
 static void test_replica__what_outlived_a_process_is_looked_for(void **state) {
@@ -796,6 +868,8 @@ int main(void) {
         cmocka_unit_test(test_replica__only_what_was_offered_is_stored),
         cmocka_unit_test(test_replica__one_of_the_holders_mends),
         cmocka_unit_test(test_replica__the_others_step_in_when_nothing_comes_of_it),
+        cmocka_unit_test(test_replica__who_enters_anew_is_not_taken_for_dead_at_once),
+        cmocka_unit_test(test_replica__a_copy_that_was_there_is_not_counted_as_mended),
         cmocka_unit_test(test_replica__what_outlived_a_process_is_looked_for),
         cmocka_unit_test(test_replica__a_copy_at_somebody_unknown_is_looked_for_again),
         cmocka_unit_test(test_replica__a_directory_that_came_back_is_told_everything),

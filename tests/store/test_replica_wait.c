@@ -89,7 +89,7 @@ static void test_wait__what_is_due_at_once_is_looked_at_some_at_a_time(void **st
     enum { A_TICK = 16 };
     (void)state;
     kit k;
-    open_alone(&k, (cbi_replica_options){.retry_ns = SECOND, .sweep_max = 1});
+    open_alone(&k, (cbi_replica_options){.retry_ns = SECOND, .audit_ns = SECOND, .sweep_max = 1});
     for (unsigned i = 0; i < MANY; i++) {
         put_one(&k, i);
     }
@@ -133,11 +133,75 @@ static void test_wait__who_comes_has_them_looked_at_some_at_a_time(void **state)
     cbi_replica_destroy(k.r);
 }
 
+static unsigned count_looks(kit *k, unsigned seconds) {
+    unsigned looks = 0;
+    for (unsigned i = 0; i < 10 * seconds; i++) {
+        pass(k, SECOND / 10);
+        looks += count_woken(k);
+        answer_all(k);
+    }
+    return looks;
+}
+
+/* Each look is a question to the directory, and nothing can have changed. */
+static void test_wait__nobody_is_looked_for_as_long_as_nobody_is_there(void **state) {
+    (void)state;
+    kit k;
+    open_alone(&k, (cbi_replica_options){.room_bytes = 100 * MANY});
+    for (unsigned i = 0; i < MANY; i++) {
+        put_one(&k, i);
+    }
+    assert_int_equal(count_looks(&k, 100), 0);
+    const cb_executor_view a = peer("a", "h1", "r0", 1);
+    see(&k, &a, 1);
+    assert_true(count_looks(&k, 1) >= MANY);
+    cbi_replica_destroy(k.r);
+}
+
+static void refuse_all(kit *k) {
+    for (const cbi_replica_action *a = NULL; (a = wanted(k, CBI_REPLICA_SEND, 0)) != NULL;) {
+        assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_SENT,
+                                              .name = a->name,
+                                              .peer = "a",
+                                              .peer_generation = 1,
+                                              .generation = 5,
+                                              .checksum = 7,
+                                              .sequence = a->sequence,
+                                              .answer = CBI_REPLICA_FULL}));
+    }
+}
+
+/* A thousandth of a second for each of those that wait. */
+static void test_wait__who_refuses_many_is_asked_the_less_often(void **state) {
+    (void)state;
+    uint64_t pauses_ns[2] = {0};
+    for (unsigned turn = 0; turn < 2; turn++) {
+        unsigned count = turn == 0 ? 1 : MANY;
+        kit k;
+        open_alone(&k, (cbi_replica_options){.retry_ns = SECOND, .room_bytes = 1000 * MANY});
+        const cb_executor_view a = peer("a", "h1", "r0", 1);
+        see(&k, &a, 1);
+        for (unsigned i = 0; i < count; i++) {
+            put_one(&k, i);
+            refuse_all(&k);
+        }
+        char name[32];
+        (void)snprintf(name, sizeof name, "x%u", count - 1);
+        const cbi_tracked *b = cbi_tracked_find(k.r, name);
+        assert_int_equal(b->state, CBI_BLOCK_RESTING);
+        pauses_ns[turn] = b->due_ns - k.now_ns;
+        cbi_replica_destroy(k.r);
+    }
+    assert_in_range(pauses_ns[1] - pauses_ns[0], (MANY - 2) * SECOND / 1000, MANY * SECOND / 1000);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wait__each_is_looked_at_with_the_first_tick_after_it_is_due),
         cmocka_unit_test(test_wait__what_is_due_at_once_is_looked_at_some_at_a_time),
         cmocka_unit_test(test_wait__who_comes_has_them_looked_at_some_at_a_time),
+        cmocka_unit_test(test_wait__nobody_is_looked_for_as_long_as_nobody_is_there),
+        cmocka_unit_test(test_wait__who_refuses_many_is_asked_the_less_often),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
