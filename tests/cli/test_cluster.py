@@ -335,6 +335,37 @@ class Cluster(unittest.TestCase):
         self.assertEqual(a.peer.ask("SET", "z", b"v", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")
         self.assertEqual(a.peer.ask("WAIT", 1, 0), 0)
 
+    def test_copies_go_to_another_rack_also_when_they_are_made_again(self):
+        racks = {"a": "r1", "b": "r1", "c": "r2", "d": "r2"}
+        executors = {name: self.executor(name, "--host", "host-" + name, "--rack", rack) for name, rack in racks.items()}
+        for p in executors.values():
+            self.sees(p, 3)
+        names = [f"x{i}" for i in range(24)]
+
+        def places(block):
+            return {name for name, p in executors.items() if p.peer.ask("EXISTS", block)}
+
+        def other_rack_alone(block):  # who was without its processor for longer than its lease was nobody's peer: once more
+            if places(block) in ({"a", "c"}, {"a", "d"}):
+                return True
+            self.put(executors["a"], block, block.encode() * 1000)
+            return False
+        for block in names:
+            self.put(executors["a"], block, block.encode() * 1000)
+            self.wait(f"{block} has its copy in the other rack", lambda block=block: other_rack_alone(block))
+        # One of that rack dies: what it had is copied to the other one there, and not to the neighbour.
+        def lives():
+            return [self.directory("HGET", "cb:exec:" + name, "generation") for name in "abd"]
+        before = lives()
+        c = executors.pop("c")
+        c.send_signal(signal.SIGKILL)
+        c.wait()
+        for block in names:
+            self.wait(f"{block} has its copies again", lambda block=block: len(places(block)) >= 2)
+            if lives() == before:  # else somebody was nobody's peer for a while
+                self.assertEqual(places(block), {"a", "d"}, block)
+                self.assertEqual(executors["d"].peer.ask("CARBIDE.GET", block, self.known(block, "d")[3]), block.encode() * 1000)
+
     def test_what_is_elsewhere_is_read_there(self):
         a, b = self.executor("a", "--host", "h1"), self.executor("b", "--host", "h2")
         for p in (a, b):
