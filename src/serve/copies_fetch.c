@@ -2,9 +2,9 @@
 /*
  * A block that is asked for here and lies elsewhere. The directory says who has it; of those that
  * have its newest generation the nearest is asked, and the next one when he does not answer, has it
- * no more, or sends other bytes. They come into memory as those of a put do, which is given back
- * when the client has them: no copy stays, unless that is wanted (copies_cache.c). The client's
- * connection is a fetcher's meanwhile.
+ * no more, is too slow or sends other bytes, or more of them. They come into memory as those of a
+ * put do, which is given back when the client has them: no copy stays, unless that is wanted
+ * (copies_cache.c). The client's connection is a fetcher's meanwhile.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -36,8 +36,16 @@ static bool receive_head(cbi_wire *w, char head[CBI_COPIES_LINE], size_t *at, si
     return true;
 }
 
+/** As many as the directory was told; of what lies on disk, compressed perhaps, it does not know.
+ *  Who announces more than he has would have what is here evicted for it. */
+static bool is_its_size(const cb_place *place, uint64_t bytes) {
+    bool known = place->memory_bytes > 0 && !(place->level & CB_LEVEL_IS_DESERIALISED);
+    return !known || bytes == place->memory_bytes;
+}
+
 /** All of it into c->fill. CB_EIO: not from him. */
-static cb_status receive_block(cbi_wire *w, cbi_connection *c, uint64_t checksum, cb_error *err) {
+static cb_status receive_block(cbi_wire *w, cbi_connection *c, const cb_place *place,
+                               cb_error *err) {
     char head[CBI_COPIES_LINE], name[CB_BLOCK_NAME_MAX + 1];
     size_t at = 0, end = 0, got = 0;
     uint64_t bytes = 0;
@@ -45,6 +53,10 @@ static cb_status receive_block(cbi_wire *w, cbi_connection *c, uint64_t checksum
     if (!receive_head(w, head, &at, &end, &bytes)) {
         return cbi_fail(err, CB_EIO, "Block %s did not come.", c->name);
     }
+    if (!is_its_size(place, bytes)) {
+        return cbi_fail(err, CB_EIO, "Block %s is not as long as it was said to be.", c->name);
+    }
+    cbi_wire_limit(w, CBI_WIRE_LINE_MS, bytes);
     cbi_cached_begin(w->copies, c, name);
     CB_TRY(
         cbi_fill_begin_over(c->task, name, CB_LEVEL_MEMORY_ONLY_SER, bytes, true, &c->fill, err));
@@ -68,7 +80,7 @@ static cb_status receive_block(cbi_wire *w, cbi_connection *c, uint64_t checksum
             return cbi_fail(err, CB_EIO, "Block %s did not come to its end.", c->name);
         }
     }
-    return XXH3_64bits_digest(&sum) == checksum
+    return XXH3_64bits_digest(&sum) == place->checksum
                ? CB_OK
                : cbi_fail(err, CB_EIO, "Block %s came otherwise than it was put.", c->name);
 }
@@ -90,8 +102,9 @@ static cb_status fetch_from(cbi_copy_fetcher *f, cbi_connection *c, const char *
     cbi_wire_word(&r, c->name);
     cbi_wire_number(&r, place->block_generation);
     cb_status status = CB_EIO;
+    cbi_wire_limit(&w, CBI_WIRE_LINE_MS, 0);
     if (there && cbi_wire_send(&w, r.bytes, r.count)) {
-        status = receive_block(&w, c, place->checksum, err);
+        status = receive_block(&w, c, place, err);
         if (status == CB_OK) {
             status = cbi_cached_keep(c, place, err);
         }
@@ -162,16 +175,22 @@ cb_status cbi_copies_fetch_now(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connecti
     if (count > 0 && cbi_cached_get(cp, c, &f->sources[0].place)) {
         return CB_OK;
     }
-    cb_status status =
-        count == 0 ? cbi_fail(err, CB_ENOTFOUND, "Nobody has block %s.", c->name) : CB_EIO;
-    for (size_t i = 0; i < count && status == CB_EIO && !atomic_load(&cp->quit); i++) {
-        status = fetch_from(f, c, f->sources[i].address, &f->sources[i].place, err);
+    if (count == 0) {
+        return cbi_fail(err, CB_ENOTFOUND, "Nobody has block %s.", c->name);
     }
-    return status == CB_EIO ? cbi_fail(err, CB_EAGAIN,
-                                       "Block %s is not here, and none of %zu executors that "
-                                       "should have it gives it.",
-                                       c->name, count)
-                            : status;
+    /* also when there was no room here for what one has announced: another may announce less */
+    cb_status status = CB_EIO;
+    bool theirs = false;
+    for (size_t i = 0; i < count && status != CB_OK && !atomic_load(&cp->quit); i++) {
+        status = fetch_from(f, c, f->sources[i].address, &f->sources[i].place, err);
+        theirs = theirs || status == CB_EIO;
+    }
+    return status != CB_OK && (theirs || status == CB_EIO)
+               ? cbi_fail(err, CB_EAGAIN,
+                          "Block %s is not here, and none of %zu executors that should have it "
+                          "gives it.",
+                          c->name, count)
+               : status;
 }
 
 static void answer(cbi_copies *cp, cbi_connection *c, cb_status status, const cb_error *err) {

@@ -52,8 +52,10 @@ typedef struct cbi_copy_silence {
 typedef struct cbi_wire {
     cbi_copies *copies;
     int fd;                         /* -1: none */
-    uint64_t moved_ns, deadline_ns; /* whatever moves, it is over then; 0: never */
+    uint64_t moved_ns, deadline_ns; /* whatever moves, it is over then: cbi_wire_limit */
 } cbi_wire;
+
+enum { CBI_WIRE_LINE_MS = 5000 /* until a reply of one line, or the next byte, has come */ };
 
 /** A request of words; the bytes of its last one may come behind it. */
 typedef struct cbi_wire_request {
@@ -160,6 +162,9 @@ void cbi_copies_drop_later(cbi_copies *copies, const char *name, uint64_t genera
 /** Connects, and says the password. false: it is closed, or its peer has not answered of late. */
 bool cbi_wire_open(cbi_copies *copies, const char *address, cbi_wire *wire);
 void cbi_wire_close(cbi_wire *wire);
+/** What is asked next is to be over after so long, and a second for each MiB of the bytes that go
+ *  with it. Each request needs one: the connection may be of an earlier one. */
+void cbi_wire_limit(cbi_wire *wire, uint32_t answer_ms, uint64_t bytes);
 /** What came of asking there since `begun_ns`: who took long and failed is left alone, for a
  *  second, then two, then four. Takes the mutex. */
 void cbi_wire_came_to(cbi_copies *copies, const char *address, uint64_t begun_ns, bool good);

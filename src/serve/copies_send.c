@@ -95,7 +95,7 @@ static cbi_replica_answer offer(cbi_wire *w, cbi_copy_sender *x, const cbi_wish 
     cbi_wire_number(&r, wish->checksum);
     cbi_wire_number(&r, ref->bytes);
     cbi_wire_word(&r, x->copies->server->me.name);
-    w->deadline_ns = cbi_sys_clock_ns() + ANSWER_MS * ms + ref->bytes / CBI_MIB * 1000 * ms;
+    cbi_wire_limit(w, ANSWER_MS, ref->bytes);
     if (!cbi_wire_ask(w, &r, line)) {
         cbi_wire_close(w);
         return CBI_REPLICA_FAILED;
@@ -140,6 +140,7 @@ static bool tell_grave(cbi_wire *w, const cbi_wish *wish) {
         cbi_wire_number(&r, wish->number);
     }
     cbi_wire_number(&r, wish->generation);
+    cbi_wire_limit(w, CBI_WIRE_LINE_MS, 0);
     if (!cbi_wire_ask(w, &r, line)) {
         cbi_wire_close(w);
         return false;

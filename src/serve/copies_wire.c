@@ -2,7 +2,8 @@
 /*
  * A connection to another executor, in RESP as anybody speaks it to a server: small requests that
  * are made up in one piece, replies of one line, and bytes as they are. A peer that moves nothing
- * for a few seconds has failed.
+ * for a few seconds has failed. So has one that moves a little all the time, so that it would never
+ * come to an end: whatever is asked has a deadline.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -10,7 +11,13 @@
 
 #include "serve/copies_private.h"
 
-enum { CONNECT_MS = 2000, STILL_MS = 5000, LOOK_MS = 200, SILENT_MS = 1000, TIMES_MAX = 3 };
+enum {
+    CONNECT_MS = 2000,
+    STILL_MS = CBI_WIRE_LINE_MS,
+    LOOK_MS = 200,
+    SILENT_MS = 1000,
+    TIMES_MAX = 3
+};
 
 static const uint64_t ms = 1000000;
 
@@ -21,7 +28,7 @@ static bool wait_for(const cbi_wire *w, bool writable) {
     for (;;) {
         uint64_t now = cbi_sys_clock_ns();
         if (atomic_load(&w->copies->quit) || now > w->moved_ns + STILL_MS * ms ||
-            (w->deadline_ns > 0 && now > w->deadline_ns)) {
+            now > w->deadline_ns) {
             return false;
         }
         int ready = cbi_sys_wait_for(w->fd, writable, LOOK_MS);
@@ -29,6 +36,10 @@ static bool wait_for(const cbi_wire *w, bool writable) {
             return ready > 0;
         }
     }
+}
+
+void cbi_wire_limit(cbi_wire *w, uint32_t answer_ms, uint64_t bytes) {
+    w->deadline_ns = cbi_sys_clock_ns() + answer_ms * ms + bytes / CBI_MIB * 1000 * ms;
 }
 
 bool cbi_wire_send(cbi_wire *w, const void *bytes, size_t count) {
@@ -163,6 +174,7 @@ bool cbi_wire_open(cbi_copies *cp, const char *address, cbi_wire *w) {
     if (w->fd < 0) {
         return false;
     }
+    cbi_wire_limit(w, CBI_WIRE_LINE_MS, 0);
     if (cp->server->password != NULL && !log_in(w, cp->server->password)) {
         (void)cbi_sys_close(w->fd);
         w->fd = -1;
