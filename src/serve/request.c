@@ -191,9 +191,21 @@ static cb_status begin_fill(const cb_server *s, cbi_connection *c, cb_error *err
     return cbi_fill_room(&c->fill, &c->to, &c->room, err);
 }
 
-/** What waits for others' replies under way does not wait long for them. */
-static void be_brief(cbi_connection *c) {
-    c->task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_NS;
+/** What waits for others' replies under way does not wait long for them, and never in the last
+ *  worker that is left: all else that needs one would wait, too. false: it is not to wait. */
+static bool begin_waiting(cb_server *s, cbi_connection *c) {
+    bool waits = atomic_fetch_add(&s->waiting, 1) + 1 < s->worker_count;
+    if (waits) {
+        c->task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_NS;
+    } else {
+        atomic_fetch_sub(&s->waiting, 1);
+    }
+    return waits;
+}
+
+static void end_waiting(cb_server *s, cbi_connection *c) {
+    c->task->deadline_ns = 0;
+    atomic_fetch_sub(&s->waiting, 1);
 }
 
 static void note_identity(void *ctx, const cb_block_status *status, cb_level level,
@@ -227,13 +239,17 @@ static cb_status compare(const cb_server *s, const cbi_connection *c, bool *same
 }
 
 /** The level stands behind the value, in a SET. */
-static cb_status finish_set(const cb_server *s, cbi_connection *c, cb_error *err) {
+static cb_status finish_set(cb_server *s, cbi_connection *c, cb_error *err) {
     CB_TRY(cbi_fill_level(&c->fill, (cb_level)c->head.code, err));
     if (c->resp->only_new) {
         return cbi_fill_finish(&c->fill, err);
     }
-    be_brief(c);
-    return cbi_fill_replace(&c->fill, c->patient && s->worker_count > 0, err);
+    cb_status status = cbi_fill_replace(&c->fill, false, err);
+    if (status == CB_EAGAIN && c->patient && begin_waiting(s, c)) {
+        status = cbi_fill_replace(&c->fill, true, err);
+        end_waiting(s, c);
+    }
+    return status;
 }
 
 /** It can be seen by now. Who has removed it everywhere since it has its generation did not. */
@@ -276,7 +292,7 @@ static cb_status arrived(const cb_server *s, cbi_connection *c, cb_error *err) {
 }
 
 /** A copy that was offered. */
-static cb_status finish_copy(const cb_server *s, cbi_connection *c, cb_error *err) {
+static cb_status finish_copy(cb_server *s, cbi_connection *c, cb_error *err) {
     CB_TRY(arrived(s, c, err));
     CB_TRY(finish_set(s, c, err));
     if (cbi_copies_generation(s->copies, c->name) == c->resp->generation) {
@@ -304,7 +320,7 @@ static cb_status finish_same(const cb_server *s, cbi_connection *c, cb_error *er
 }
 
 /** A SET here, which waits for its copies later. */
-static cb_status finish_own(const cb_server *s, cbi_connection *c, cb_error *err) {
+static cb_status finish_own(cb_server *s, cbi_connection *c, cb_error *err) {
     bool waits = s->copies != NULL && cb_level_replicas((cb_level)c->head.code) > 1;
     if (waits) {
         cbi_copies_expect(s->copies, &c->resp->wait, c);
@@ -466,11 +482,11 @@ void cbi_request_stream(cb_server *s, cbi_connection *c) {
 
 static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
     cb_block_ref ref;
-    bool wait = c->resp != NULL && s->worker_count > 0; /* a DEL counts on it */
-    if (wait) {
-        be_brief(c);
+    cb_status status = cb_blocks_lock(s->blocks, c->task, c->name, true, false, &ref, err);
+    if (status == CB_EAGAIN && c->resp != NULL && begin_waiting(s, c)) { /* a DEL counts on it */
+        status = cb_blocks_lock(s->blocks, c->task, c->name, true, true, &ref, err);
+        end_waiting(s, c);
     }
-    cb_status status = cb_blocks_lock(s->blocks, c->task, c->name, true, wait, &ref, err);
     if (status == CB_EAGAIN || status == CB_EMISUSE || status == CB_EDEADLINE) {
         return cbi_fail(err, CB_EAGAIN, "Block %s is being read, or there is a lease on it.",
                         c->name);
@@ -486,7 +502,7 @@ static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
 }
 
 /** What others say was removed, or what a newer block takes the name from. */
-static cb_status bury(const cb_server *s, cbi_connection *c, cb_error *err) {
+static cb_status bury(cb_server *s, cbi_connection *c, cb_error *err) {
     const cbi_resp *r = c->resp;
     const cbi_copy_grave *g = &r->grave;
     if (r->leaves) {
@@ -497,7 +513,11 @@ static cb_status bury(const cb_server *s, cbi_connection *c, cb_error *err) {
         return cbi_copies_sweep(s->copies, c->task, g, err);
     }
     if (r->offers) { /* its place is wanted */
-        (void)cbi_copies_drop(s->copies, c->task, c->name, g->generation, true, NULL);
+        cb_status status = cbi_copies_drop(s->copies, c->task, c->name, g->generation, false, NULL);
+        if (status == CB_EAGAIN && begin_waiting(s, c)) {
+            (void)cbi_copies_drop(s->copies, c->task, c->name, g->generation, true, NULL);
+            end_waiting(s, c);
+        }
     } else {
         cbi_copies_end_block(s->copies, c->task, c->name, g->generation);
     }

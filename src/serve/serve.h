@@ -194,6 +194,7 @@ struct cb_server {
     cb_executor_view me;    /* in it; name "": it has not entered */
     cbi_copies *copies;     /* NULL: it is no executor */
     _Atomic uint64_t last_generation;
+    _Atomic uint32_t waiting; /* workers that wait until a block is not read any more */
     void *tables;
     size_t table_bytes;
     cb_ledger_entry *process, *fixed, *small;

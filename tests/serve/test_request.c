@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Goal: who sets or deletes a block that others read waits for them a little, and keeps nobody
+ * waiting who wants something else.
+ *
+ * Method: a block is locked for reading, clients say SET and DEL of it and then something else;
+ * what is looked at is who is answered before whom. On a machine that stands still for half a
+ * second the order may be another one: so once in some attempts is enough, and without a worker
+ * that is left it would be never. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "serve/serve_kit.h"
+#include "store/blocks.h"
+
+enum { ATTEMPTS = 20 };
+
+static void nap(void) {
+    const struct timespec t = {.tv_nsec = 50000000};
+    (void)nanosleep(&t, NULL);
+}
+
+static int dial(const kit *k) {
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons(cb_server_port(k->server)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        abort();
+    }
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+static void say(int fd, const char *request) {
+    assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
+}
+
+/** One reply, which is short. */
+static void hear(int fd, char answer[256]) {
+    size_t count = 0;
+    while (count < 2 || answer[count - 1] != '\n') {
+        ssize_t got = recv(fd, answer + count, 255 - count, 0);
+        assert_true(got > 0);
+        count += (size_t)got;
+    }
+    answer[count] = '\0';
+}
+
+static bool is_answered(int fd) {
+    char byte = 0;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/** Whether the others were answered while the first one waited. */
+static bool attempt(const kit *k) {
+    char answer[256];
+    cb_block_task *task = NULL;
+    cb_block_ref ref;
+    int first = dial(k), second = dial(k), other = dial(k);
+    assert_ok(cb_block_task_create(k->server->blocks, 0, 0, &task, NULL));
+    assert_ok(cb_blocks_get(k->server->blocks, task, "x", &ref, NULL));
+    say(first, "SET x new\r\n");
+    nap();
+    say(second, "DEL x\r\n");
+    nap();
+    say(other, "DEL nothing\r\n");
+    hear(other, answer);
+    assert_string_equal(answer, ":0\r\n");
+    hear(second, answer);
+    bool waits = strncmp(answer, "-BUSY ", 6) == 0 && !is_answered(first);
+    cb_block_release(&ref);
+    hear(first, answer);
+    assert_true(strcmp(answer, "+OK\r\n") == 0 || strncmp(answer, "-BUSY ", 6) == 0);
+    bool is_set = answer[0] == '+';
+    assert_int_equal(cb_block_task_end(task), 0);
+    (void)close(first);
+    (void)close(second);
+    (void)close(other);
+    return waits && is_set;
+}
+
+static void test_busy__who_waits_for_readers_leaves_a_worker_for_others(void **state) {
+    (void)state;
+    kit k;
+    char answer[256];
+    cb_server_options o = kit_options(&k, UINT64_C(64) << 20);
+    o.listen = "127.0.0.1:0";
+    o.workers = 2;
+    kit_open(&k, &o);
+    int fd = dial(&k);
+    bool seen = false;
+    for (int i = 0; i < ATTEMPTS && !seen; i++) {
+        say(fd, "SET x old\r\n");
+        hear(fd, answer);
+        assert_string_equal(answer, "+OK\r\n");
+        seen = attempt(&k);
+    }
+    assert_true(seen);
+    assert_int_equal(atomic_load(&k.server->waiting), 0);
+    (void)close(fd);
+    kit_close(&k);
+    kit_folder_end(&k);
+}
+
+static void test_busy__the_only_worker_does_not_wait(void **state) {
+    (void)state;
+    kit k;
+    char answer[256];
+    cb_block_task *task = NULL;
+    cb_block_ref ref;
+    cb_server_options o = kit_options(&k, UINT64_C(64) << 20);
+    o.listen = "127.0.0.1:0";
+    o.workers = 1;
+    kit_open(&k, &o);
+    int fd = dial(&k);
+    say(fd, "SET x old\r\n");
+    hear(fd, answer);
+    assert_ok(cb_block_task_create(k.server->blocks, 0, 0, &task, NULL));
+    assert_ok(cb_blocks_get(k.server->blocks, task, "x", &ref, NULL));
+    static const char *const requests[] = {"SET x new\r\n", "DEL x\r\n"};
+    for (int i = 0; i < 2; i++) {
+        say(fd, requests[i]);
+        hear(fd, answer);
+        assert_int_equal(strncmp(answer, "-BUSY ", 6), 0);
+    }
+    cb_block_release(&ref);
+    say(fd, requests[0]);
+    hear(fd, answer);
+    assert_string_equal(answer, "+OK\r\n");
+    say(fd, requests[1]);
+    hear(fd, answer);
+    assert_string_equal(answer, ":1\r\n");
+    assert_int_equal(cb_block_task_end(task), 0);
+    (void)close(fd);
+    kit_close(&k);
+    kit_folder_end(&k);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_busy__who_waits_for_readers_leaves_a_worker_for_others),
+        cmocka_unit_test(test_busy__the_only_worker_does_not_wait),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
