@@ -227,12 +227,9 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
     enum { MOST = sizeof cp->actions / sizeof *cp->actions };
     bool busy = cp->wish_count > WISHES_MAX; /* the machine keeps the rest */
     size_t count = 0, max = busy ? CBI_REPLICA_ACTIONS_MIN : MOST;
-    bool buries = event.kind == CBI_REPLICA_REMOVE || event.kind == CBI_REPLICA_BURIED;
     event.now_ns = cbi_sys_clock_ns();
-    if (buries && event.generation > atomic_load(&cp->buried)) {
-        atomic_store(&cp->buried, event.generation);
-    }
     cb_status status = cbi_replica_step(cp->machine, &event, cp->actions, max, &count, err);
+    atomic_store(&cp->buried, cbi_replica_buried(cp->machine));
     if (first != NULL && count > 0) {
         *first = cp->actions[0];
     }

@@ -128,6 +128,7 @@ static size_t find_sources(cbi_copies *cp, cbi_copy_fetcher *f, const char *name
     for (size_t i = 0; i < count; i++) {
         newest = cbi_max(newest, f->locations[i].place.block_generation);
     }
+    cbi_server_heard_of(cp->server, newest); /* who has read it puts a newer one */
     cbi_mutex_lock(&cp->mutex);
     if (newest > 0 && !cbi_replica_is_buried(cp->machine, name, newest)) {
         found = cbi_replica_sources(cp->machine, f->locations, count, newest, 0, order);

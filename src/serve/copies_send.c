@@ -26,10 +26,15 @@ static cbi_replica_answer answer_of(const char *line) {
     static const struct {
         const char *word;
         cbi_replica_answer answer;
-    } known[] = {{"-FULL ", CBI_REPLICA_FULL},        {"-OOM ", CBI_REPLICA_FULL},
-                 {"-CORRUPT ", CBI_REPLICA_CORRUPT},  {"-CONFLICT ", CBI_REPLICA_CONFLICT},
-                 {"-BURIED ", CBI_REPLICA_IS_BURIED}, {"-BUSY ", CBI_REPLICA_IS_BUSY},
-                 {"-ERR ", CBI_REPLICA_FULL},         {"+OK", CBI_REPLICA_OK}};
+    } known[] = {{"-FULL ", CBI_REPLICA_FULL},
+                 {"-OOM ", CBI_REPLICA_FULL},
+                 {"-CORRUPT ", CBI_REPLICA_CORRUPT},
+                 {"-CONFLICT ", CBI_REPLICA_CONFLICT},
+                 {"-BURIED ", CBI_REPLICA_IS_BURIED},
+                 {"-BUSY ", CBI_REPLICA_IS_BUSY},
+                 {"-ERR ", CBI_REPLICA_FULL},
+                 {"-CLOCK ", CBI_REPLICA_FULL},
+                 {"+OK", CBI_REPLICA_OK}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strncmp(line, known[i].word, strlen(known[i].word)) == 0) {
             return known[i].answer;
@@ -145,7 +150,8 @@ static bool tell_grave(cbi_wire *w, const cbi_wish *wish) {
         cbi_wire_close(w);
         return false;
     }
-    return strcmp(line, "+OK") == 0;
+    /* to whom it is in a far future it may be told for ever, and what comes behind it never */
+    return strcmp(line, "+OK") == 0 || strncmp(line, "-CLOCK ", 7) == 0;
 }
 
 /* ---- the threads ---- */

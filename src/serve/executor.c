@@ -9,8 +9,9 @@
 
 #include "serve/serve.h"
 
+enum { STEPS_A_US = 1024 }; /* of generations, so that two executors seldom make the same */
+
 uint64_t cbi_server_generation(cb_server *s) {
-    enum { STEPS_A_US = 1024 }; /* so that two executors seldom make the same */
     uint64_t now = cbi_sys_time_ns() / 1000 * STEPS_A_US;
     now += cbi_index_hash(s->me.name, strlen(s->me.name)) % STEPS_A_US;
     uint64_t last = atomic_load(&s->last_generation), next = 0;
@@ -20,9 +21,14 @@ uint64_t cbi_server_generation(cb_server *s) {
     return next;
 }
 
+bool cbi_server_believes(uint64_t generation) {
+    const uint64_t day_us = UINT64_C(86400) * 1000 * 1000;
+    return generation <= (cbi_sys_time_ns() / 1000 + day_us) * STEPS_A_US;
+}
+
 void cbi_server_heard_of(cb_server *s, uint64_t generation) {
     uint64_t last = atomic_load(&s->last_generation);
-    while (generation > last && generation < CBI_GENERATION_MAX &&
+    while (generation > last && cbi_server_believes(generation) &&
            !atomic_compare_exchange_weak(&s->last_generation, &last, generation)) {
     }
 }
@@ -102,7 +108,8 @@ static void hear_of(void *ctx, const cb_block_status *b, cb_level level, uint32_
     cbi_server_heard_of(ctx, b->generation);
 }
 
-/* Blocks that were kept have generations of a clock that may have been ahead of today's. */
+/* Blocks that were kept have generations of a clock that may have been ahead of today's. By more
+ * than a day: nobody else takes a copy of such a block. */
 static void hear_of_kept(cb_server *s) {
     uint64_t at = 0;
     do {

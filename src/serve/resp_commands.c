@@ -320,8 +320,9 @@ static void take_value(cb_server *s, cbi_connection *c, args *a, bool good) {
     (void)cbi_fail(&err, CB_EINVAL,
                    "A block's name has 1 to %d bytes and no zero byte; options want an array%s.",
                    CB_BLOCK_NAME_MAX,
-                   r->puts ? ", generation and checksum are numbers, a level has a name, and only "
-                             "an executor takes such blocks"
+                   r->puts ? ", generation and checksum are numbers, the generation at most a "
+                             "day ahead of the clock here, a level has a name, and only an "
+                             "executor takes such blocks"
                            : "");
     cbi_resp_note(c, CB_EINVAL, &err);
     cbi_resp_done(s, c, CBI_JOB_BEGIN, true);
@@ -391,8 +392,9 @@ static void do_carbide_put(cb_server *s, cbi_connection *c, args *a) {
     bool good = cbi_server_is_executor(s) && can_be_name(name) && !r->request.is_line &&
                 cbi_resp_take_level(as, &level) &&
                 cbi_resp_take_number(generation, &r->generation) && r->generation != 0 &&
-                r->generation < CBI_GENERATION_MAX && cbi_resp_take_number(sum, &c->head.value);
+                cbi_server_believes(r->generation) && cbi_resp_take_number(sum, &c->head.value);
     if (good) {
+        cbi_server_heard_of(s, r->generation);
         take_name(c, name);
         c->head.code = plain(level);
     } else if (s->copies != NULL) {

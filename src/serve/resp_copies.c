@@ -51,6 +51,30 @@ static bool take_name(cbi_resp_word w, size_t most, char *to) {
     return true;
 }
 
+static void say_clock(cbi_connection *c) {
+    cbi_resp_say_error(c, "CLOCK", "that generation is more than a day ahead of the clock here");
+}
+
+/** What has not to be asked of the machine; false: it is answered. */
+static bool can_be_offered(cb_server *s, cbi_connection *c, const cbi_copy_offer *o) {
+    const cbi_copy_grave older = {.kind = CBI_GRAVE_BLOCK, .generation = o->generation};
+    if (!cbi_server_believes(o->generation)) {
+        say_clock(c);
+    } else if (strcmp(o->sender, s->me.name) == 0) {
+        say_answer(c, CBI_REPLICA_FULL); /* somebody else has this address in the directory */
+    } else if (cbi_request_generation(s, c->name) > o->generation) {
+        /* also one of a single copy, which nobody tracks. The sender hears of the removal as all
+         * do: else it would keep its block, give it to readers and look for who takes a copy for
+         * ever
+         */
+        cb_status status = cbi_copies_bury(s->copies, &older, c->name, true, NULL);
+        say_answer(c, status == CB_OK ? CBI_REPLICA_IS_BURIED : CBI_REPLICA_CONFLICT);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     cbi_resp *r = c->resp;
     char sender[CB_EXECUTOR_NAME_MAX + 1];
@@ -69,10 +93,8 @@ void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     }
     o.copies = cb_level_replicas(level);
     cbi_copies_arrival_end(s->copies, &r->arrival);
-    /* also one that has a single copy, which nobody tracks */
-    if (cbi_request_generation(s, c->name) > o.generation) {
+    if (!can_be_offered(s, c, &o)) {
         r->offers = false;
-        say_answer(c, CBI_REPLICA_CONFLICT);
         finished(c);
         return;
     }
@@ -119,6 +141,11 @@ void cbi_resp_bury(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
                 g->generation != 0 && g->generation < CBI_GENERATION_MAX;
     if (!good || s->copies == NULL) {
         say_error(c, "CARBIDE.BURY BLOCK|DATASET|BROADCAST NAME|NUMBER GENERATION, at an executor");
+        return;
+    }
+    if (!cbi_server_believes(g->generation)) {
+        say_clock(c);
+        finished(c);
         return;
     }
     submit(s, c, false, false);

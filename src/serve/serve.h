@@ -263,7 +263,11 @@ static inline bool cbi_server_is_executor(const cb_server *server) {
 #define CBI_GENERATION_MAX (UINT64_C(1) << 62)
 /** A generation for a block that is put here: larger than all that were heard of. */
 uint64_t cbi_server_generation(cb_server *server);
-/** A generation that others have. */
+/** Whether somebody's clock can have given it: it is at most a day ahead of the one here. What is
+ * not believed is refused (-CLOCK), and nothing is made newer because of it: one number would else
+ * put all that is made here beyond what others believe, for good. */
+bool cbi_server_believes(uint64_t generation);
+/** A generation that others have; one that is not believed is not heard. */
 void cbi_server_heard_of(cb_server *server, uint64_t generation);
 /** A connection that is CBI_BUSY goes on with what comes after its job. Any thread. */
 void cbi_server_hand_back(cb_server *server, cbi_connection *c);

@@ -18,7 +18,8 @@
  *   a death   Who had sent to it, or had got his from it, knows that it had a copy. CHECK: the
  *             directory is asked who has the block now. The least of the holders sends; the others
  *             rest and look again, ever later, and step in when nothing has come of it.
- *   an audit  Every block is checked once in a while, for what nobody noticed.
+ *   an audit  Every block is checked once in a while, for what nobody noticed: also whether another
+ *             one has its name elsewhere. The older of both is removed everywhere then.
  *   leaving   replica_leave.c: who leaves counts the copies whose executors have said so
  * themselves. a restart of the directory: all is reported again, and until `grace_ns` have passed
  * nobody is missed and nothing is mended. An answer of the directory that does not name this
@@ -324,6 +325,28 @@ static void gone(cbi_replica *r, const cbi_replica_event *e) {
     }
 }
 
+/* ---- removals ---- */
+
+static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err) {
+    bool added = false;
+    cbi_replica_heard_of(r, e->generation);
+    cb_status status = cbi_graves_add(r, e, &added, err);
+    if (status != CB_OK || !added) {
+        return status;
+    }
+    r->buried = cbi_max(r->buried, e->generation);
+    if (e->grave != CBI_GRAVE_BLOCK) {
+        cbi_sweep_bury(r);
+        return CB_OK;
+    }
+    cbi_tracked *b = cbi_tracked_find(r, e->name);
+    if (b != NULL && b->present && b->state < CBI_BLOCK_DROPPING &&
+        b->place.block_generation <= e->generation) {
+        cbi_tracked_drop(r, b);
+    }
+    return CB_OK;
+}
+
 /* ---- what others answer ---- */
 
 static void answered(cbi_replica *r, const cbi_replica_event *e) {
@@ -406,6 +429,30 @@ static census count_holders(cbi_replica *r, const cbi_tracked *b, const cbi_repl
     return c;
 }
 
+/** Of the blocks that have a name at different executors the newest is the one, whoever put it: the
+ *  others are removed everywhere, for their readers get them as long as they are there, and nobody
+ *  who has it takes their copies. false: so is this one. */
+static bool is_newest(cbi_replica *r, const cbi_tracked *b, const cbi_replica_event *e) {
+    uint64_t newest = b->place.block_generation, older = 0;
+    for (size_t i = 0; i < e->count; i++) {
+        const cb_location *l = &e->locations[i];
+        const cbi_peer *p = cbi_replica_anyone(r, l->executor);
+        bool dead = p != NULL && p->view.generation > l->generation;
+        uint64_t there = l->place.block_generation;
+        if (dead || l->place.level == CB_LEVEL_NONE || strcmp(l->executor, r->name) == 0) {
+            continue;
+        }
+        older = cbi_max(older, there < newest ? there : there > newest ? newest : 0);
+        newest = cbi_max(newest, there);
+    }
+    const cbi_replica_event removal = {
+        .grave = CBI_GRAVE_BLOCK, .name = b->name, .generation = older};
+    if (older > 0) {
+        (void)bury(r, &removal, NULL); /* without memory for it: the next time */
+    }
+    return b->state < CBI_BLOCK_DROPPING;
+}
+
 static void located(cbi_replica *r, const cbi_replica_event *e) {
     cbi_tracked *b = cbi_tracked_find(r, e->name);
     if (b == NULL || !b->present || b->state != CBI_BLOCK_LOCATING) {
@@ -415,6 +462,9 @@ static void located(cbi_replica *r, const cbi_replica_event *e) {
     if (!c.named) { /* it does not know enough */
         cbi_tracked_report(r, b);
         cbi_tracked_back_off(r, b);
+        return;
+    }
+    if (!is_newest(r, b, e)) {
         return;
     }
     if (r->draining) {
@@ -548,27 +598,6 @@ static void entered(cbi_replica *r, uint64_t generation) {
     }
 }
 
-/* ---- removals ---- */
-
-static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err) {
-    bool added = false;
-    cbi_replica_heard_of(r, e->generation);
-    cb_status status = cbi_graves_add(r, e, &added, err);
-    if (status != CB_OK || !added) {
-        return status;
-    }
-    if (e->grave != CBI_GRAVE_BLOCK) {
-        cbi_sweep_bury(r);
-        return CB_OK;
-    }
-    cbi_tracked *b = cbi_tracked_find(r, e->name);
-    if (b != NULL && b->present && b->state < CBI_BLOCK_DROPPING &&
-        b->place.block_generation <= e->generation) {
-        cbi_tracked_drop(r, b);
-    }
-    return CB_OK;
-}
-
 /* ---- time ---- */
 
 /** Looks at as many buckets as the time that has passed is worth, after a long one some with each
@@ -678,6 +707,10 @@ bool cbi_replica_holds(const cbi_replica *r, const char *name, uint64_t generati
 uint64_t cbi_replica_generation_of(const cbi_replica *r, const char *name) {
     const cbi_tracked *b = cbi_tracked_find(r, name);
     return b != NULL && b->present ? b->place.block_generation : 0;
+}
+
+uint64_t cbi_replica_buried(const cbi_replica *r) {
+    return r->buried;
 }
 
 void cbi_replica_room(cbi_replica *r, uint64_t room_bytes) {

@@ -176,6 +176,9 @@ bool cbi_replica_holds(const cbi_replica *replica, const char *name, uint64_t ge
 /** Was it removed everywhere, as far as this one has heard? */
 bool cbi_replica_is_buried(const cbi_replica *r, const char *name, uint64_t generation);
 
+/** The newest generation that one of them had: above it nothing was removed. */
+uint64_t cbi_replica_buried(const cbi_replica *r);
+
 /** Whether such a grave, of a block by that name or of a number, covers the block. */
 bool cbi_grave_covers(cbi_grave_kind kind, uint64_t number, const char *grave_name,
                       const char *name);

@@ -143,6 +143,7 @@ struct cbi_replica {
     uint64_t ring_size;
     cbi_buckets grave_table;
     uint64_t grave_first, grave_next, grave_count, grave_bytes, graves_lost;
+    uint64_t buried; /* the newest generation that a grave covers, or covered */
     /* what is freed when the next step begins: actions refer to it until then */
     void *retired;
     /* this step's */

@@ -435,13 +435,77 @@ class Cluster(unittest.TestCase):
             self.assertEqual(a.peer.ask("GET", f"x{i}"), b"new")
 
     def test_an_older_block_is_not_offered_a_newer_ones_place(self):
-        a = self.executor("a")
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b):
+            self.sees(p, 1)
         self.assertEqual(a.peer.ask("SET", "x", b"newer"), b"+OK")  # of one copy: none of the machine's blocks
         generation, checksum = self.known("x", "a")[3:]
         for older in (1, generation - 1):
-            self.assertEqual(a.peer.ask("CARBIDE.OFFER", "x", older, "MEMORY_ONLY_SER_2", checksum, 5, "nobody")[:9], b"-CONFLICT")
+            self.assertEqual(a.peer.ask("CARBIDE.OFFER", "x", older, "MEMORY_ONLY_SER_2", checksum, 5, "nobody")[:7], b"-BURIED")
         self.assertEqual(a.peer.ask("GET", "x"), b"newer")
+        # All others hear of it, whoever has such a block.
+        offer = ("CARBIDE.OFFER", "x", generation - 1, "MEMORY_ONLY_SER_2", checksum, 5, "nobody")
+        self.wait("b has heard of it", lambda: b.peer.ask(*offer)[:7] == b"-BURIED")
         self.assertEqual(a.peer.ask("CARBIDE.OFFER", "x", generation + 1, "MEMORY_ONLY_SER_2", checksum, 5, "nobody"), b"+SEND")
+
+    def test_an_older_block_goes_where_nobody_told_of_the_newer_one(self):
+        c = self.executor("c")
+        for i in range(8):
+            self.assertEqual(c.peer.ask("SET", f"x{i}", b"older", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")
+        self.assertEqual(c.peer.ask("SET", "one", b"older"), b"+OK")  # of one copy
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b, c):
+            self.sees(p, 2)
+        for i in range(8):  # some go to c, which has another; and it has copies to give of each
+            self.assertEqual(a.peer.ask("SET", f"x{i}", b"newer", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")
+        for p in (a, b):
+            self.assertEqual(p.peer.ask("SET", "one", b"newer"), b"+OK")
+        for i in range(8):
+            for p in (a, b, c):
+                self.reads(p, f"x{i}", b"newer")
+        self.wait("c lacks no copies", lambda: b"copies_short:0\r\n" in c.peer.ask("INFO"))
+        self.assertEqual(c.peer.ask("GET", "one"), b"older")  # it is asked about nobody else's
+        self.assertEqual(c.peer.ask("CARBIDE.DECOMMISSION"), b"+OK")
+        self.wait("c has left", lambda: c.poll() is not None)
+        self.assertEqual(c.returncode, 0)
+        self.assertEqual(a.peer.ask("GET", "one"), b"newer")
+
+    def test_a_generation_of_a_far_future_is_not_believed(self):
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b):
+            self.sees(p, 1)
+        self.put(a, "x", b"v", at=b)
+        generation, checksum = self.known("x", "a")[3:]
+        hour = 3600 * 1_000_000 * 1024
+        for far in (generation + 25 * hour, (1 << 62) - 1):
+            self.assertEqual(a.peer.ask("CARBIDE.OFFER", "y", far, "MEMORY_ONLY_SER_2", checksum, 1, "c")[:6], b"-CLOCK")
+            self.assertEqual(a.peer.ask("CARBIDE.BURY", "BLOCK", "x", far)[:6], b"-CLOCK")
+            self.assertEqual(a.peer.ask("CARBIDE.BURY", "DATASET", 1, far)[:6], b"-CLOCK")
+            answer = a.peer.ask("CARBIDE.PUT", "y", far, "MEMORY_ONLY_SER", checksum, b"v")
+            self.assertIn(b"ahead of the clock", answer)
+            # nor is it when the directory says so
+            place = f"516 1 0 {far} {checksum}".encode()
+            life = self.directory("HGET", "cb:exec:b", "generation") + b":b"
+            self.directory("HSET", b"cb:have:" + life, "z", place)
+            self.directory("SADD", "cb:where:z", life)
+            self.assertIn(a.peer.ask("GET", "z")[:5], (b"-BUSY",))
+        self.put(a, "w", b"v", at=b)
+        self.assertLess(self.known("w", "a")[3], generation + hour)
+        self.assertEqual(a.peer.ask("CARBIDE.REMOVE", "BLOCK", "w"), b"+OK")
+        self.wait("it is removed everywhere", lambda: self.here(b, "w") == 0)
+        # A clock that is ahead by less is one of many.
+        self.assertEqual(a.peer.ask("CARBIDE.PUT", "y", generation + 23 * hour, "MEMORY_ONLY_SER", checksum, b"v"), b"+OK")
+        self.put(a, "u", b"v", at=b)
+        self.assertGreater(self.known("u", "a")[3], generation + 23 * hour)
+
+    def test_nobody_counts_a_copy_at_himself(self):
+        a = self.executor("a")
+        b = self.executor("b", "--advertise", f"127.0.0.1:{a.port}")
+        self.sees(a, 1)
+        self.assertEqual(a.peer.ask("SET", "x", b"v", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")
+        self.assertEqual(a.peer.ask("WAIT", 1, 0), 0)
+        self.assertEqual(self.here(b, "x"), 0)
+        self.assertNotIn(b"copies_short:0\r\n", a.peer.ask("INFO"))
 
     def here(self, executor, *names):
         return executor.peer.ask("EXISTS", *names)

@@ -35,7 +35,7 @@ enum {
     FRESH = 15,    /* and this one only in peace */
     CONTENTS_MAX = 512,
     MESSAGES_MAX = 512,
-    GRAVES_MAX = 128,
+    GRAVES_MAX = 256,
     PENDING_MAX = 64,
     ACTIONS_MAX = 12,
     LINES = 60,
@@ -239,6 +239,15 @@ static content *content_of(world *w, int name, uint64_t generation) {
         }
     }
     return NULL;
+}
+
+/** A newer one has been put by its name: it may go. */
+static bool is_superseded(const world *w, const content *c) {
+    bool newer = false;
+    for (int i = 0; i < w->content_count && !newer; i++) {
+        newer = w->contents[i].name == c->name && w->contents[i].generation > c->generation;
+    }
+    return newer;
 }
 
 static bool is_good(world *w, int name, const held *h) {
@@ -543,7 +552,7 @@ static void accept_offer(world *w, executor *e, uint64_t ticket) {
 static void drop_copy(world *w, executor *e, int name) {
     const held *h = &e->held[name];
     const content *c = h->here ? content_of(w, name, h->generation) : NULL;
-    if (c != NULL && !c->buried) {
+    if (c != NULL && !c->buried && !is_superseded(w, c)) {
         violate(w, "e%d drops %s, which nobody removed", e->index, names[name]);
     }
     lose(w, e, name, "removed");
@@ -740,6 +749,19 @@ static void tell_located(world *w, executor *e, const message *m) {
     }
 }
 
+/** Of a block that is older than the one here everybody hears that it was removed. */
+static void take_offer(world *w, executor *e, const message *m, cbi_replica_event event) {
+    if (e->held[m->name].here && e->held[m->name].generation > m->generation) {
+        hear(w, e, CBI_GRAVE_BLOCK, 0, m->name, m->generation, CBI_REPLICA_REMOVE);
+        answer(w, e, m->from, m, CBI_REPLICA_IS_BURIED);
+        return;
+    }
+    event.kind = CBI_REPLICA_OFFERED;
+    e->offering = m;
+    tell(w, e, event);
+    e->offering = NULL;
+}
+
 static void deliver(world *w, const message *m) {
     executor *e = &w->executors[m->to];
     const char *from = w->executors[m->from].name;
@@ -763,12 +785,7 @@ static void deliver(world *w, const message *m) {
                                .answer = m->answer};
     int at = -1;
     switch (m->kind) {
-        case TO_DATA:
-            event.kind = CBI_REPLICA_OFFERED;
-            e->offering = m;
-            tell(w, e, event);
-            e->offering = NULL;
-            break;
+        case TO_DATA: take_offer(w, e, m, event); break;
         case TO_ARRIVE:
             event.kind = CBI_REPLICA_ARRIVED;
             tell(w, e, event);

@@ -375,7 +375,7 @@ static void move_out(world *w, executor *e) {
     for (int name = 0; name < NAMES; name++) {
         const content *c =
             is_good(w, name, &e->held[name]) ? content_of(w, name, e->held[name].generation) : NULL;
-        bool kept = c == NULL || c->buried || c->spoiled;
+        bool kept = c == NULL || c->buried || c->spoiled || is_superseded(w, c);
         for (int i = 0; i < w->count && !kept; i++) {
             kept = i != e->index && is_counted_upon(w, i, c);
         }
@@ -479,6 +479,28 @@ static const char *levels_in_order(world *w) {
     return NULL;
 }
 
+/** Of those that have a name the newest alone is held, if one of them has several copies: those of
+ * a single copy are nobody's concern. */
+static const char *names_in_order(world *w) {
+    for (int name = 0; name < NAMES; name++) {
+        uint64_t newest = 0, oldest = UINT64_MAX;
+        bool several = false;
+        for (int i = 0; i < w->count; i++) {
+            const held *h = &w->executors[i].held[name];
+            if (w->executors[i].alive && h->here) {
+                newest = cbi_max(newest, h->generation);
+                oldest = cbi_min(oldest, h->generation);
+                several = several || h->copies > 1;
+            }
+        }
+        if (several && oldest != newest) {
+            say(w, "superseded: %s %" PRIx64 " by %" PRIx64, names[name], oldest, newest);
+            return "a block that stays though a newer one has its name";
+        }
+    }
+    return NULL;
+}
+
 /** What is not; NULL: everything is. */
 static const char *out_of_order(world *w) {
     for (int i = 0; i < w->count; i++) {
@@ -494,6 +516,7 @@ static const char *out_of_order(world *w) {
     }
     const char *what = graves_in_order(w);
     what = what != NULL ? what : directory_in_order(w);
+    what = what != NULL ? what : names_in_order(w);
     return what != NULL ? what : levels_in_order(w);
 }
 
@@ -584,10 +607,13 @@ static void count_holders(world *w, copy_count *n) {
  *  to move out may have done so, and taken his copy with him when others have some; `leaves`: one
  *  makes copies for himself while others mend. */
 static void compare_holders(world *w, const copy_count *before, bool leaves) {
-    copy_count now;
+    copy_count now = {0};
     count_holders(w, &now);
     for (int i = 0; i < w->content_count && w->failed[0] == 0; i++) {
         const content *c = &w->contents[i];
+        if (is_superseded(w, c)) {
+            continue;
+        }
         int after = now.holders[i]; /* who is to move out does not count himself */
         bool less = now.staying[i] < before->staying[i] ||
                     (after < before->holders[i] && now.living == before->living);
@@ -709,7 +735,7 @@ static void move_out_in_peace(world *w) {
     }
     for (int name = 0; name < NAMES && w->failed[0] == 0; name++) {
         const content *c = had[name].here ? content_of(w, name, had[name].generation) : NULL;
-        if (c == NULL) {
+        if (c == NULL || is_superseded(w, c)) {
             continue;
         }
         int left = holders(w, c) - (e->alive && e->held[name].here);

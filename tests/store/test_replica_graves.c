@@ -128,11 +128,62 @@ static void test_graves__who_waits_for_a_slot_gets_one_and_knows_what_he_knew(vo
     cbi_replica_destroy(k.r);
 }
 
+/** A block of two copies that nobody takes, until the directory is asked about it. */
+static void put_alone(kit *k, uint64_t generation) {
+    assert_ok(put(k, "x", generation, 2));
+    for (unsigned i = 0; i < 3; i++) {
+        char to[32];
+        uint64_t life = asks(k, to);
+        sent(k, to, life, generation, 7, CBI_REPLICA_FULL);
+    }
+    pass(k, 20 * SECOND);
+    assert_string_equal(want(k, CBI_REPLICA_LOCATE)->name, "x");
+}
+
+static void test_graves__of_two_blocks_with_a_name_the_older_is_removed(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    put_alone(&k, 5);
+    const cb_location newer[] = {at("me", 10, 5), at("a", 1, 9)};
+    locate(&k, newer, 2);
+    assert_int_equal(want(&k, CBI_REPLICA_DROP)->generation, 5);
+    assert_int_equal(want(&k, CBI_REPLICA_TELL)->generation, 5);
+    assert_false(cbi_replica_holds(k.r, "x", 5, NULL));
+    assert_int_equal(cbi_replica_buried(k.r), 5);
+    assert_ok(
+        step(&k, (cbi_replica_event){.kind = CBI_REPLICA_GONE, .name = "x", .generation = 5}));
+
+    put_alone(&k, 20);
+    const cb_location older[] = {at("b", 2, 12), at("me", 10, 20), at("unseen", 4, 15)};
+    locate(&k, older, 3);
+    want_none(&k, CBI_REPLICA_DROP);
+    assert_true(cbi_replica_holds(k.r, "x", 20, NULL));
+    assert_true(cbi_replica_is_buried(k.r, "x", 15) && !cbi_replica_is_buried(k.r, "x", 16));
+    assert_int_equal(cbi_replica_buried(k.r), 15);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_graves__lives_that_are_over_remove_nothing(void **state) {
+    (void)state;
+    kit k;
+    settle_in(&k, "me");
+    put_alone(&k, 20);
+    const cb_location over[] = {at("me", 10, 20), at("me", 9, 30), at("c", 2, 30)};
+    locate(&k, over, 3);
+    want_none(&k, CBI_REPLICA_DROP);
+    want_none(&k, CBI_REPLICA_TELL);
+    assert_true(cbi_replica_holds(k.r, "x", 20, NULL));
+    cbi_replica_destroy(k.r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_graves__the_table_grows_with_them_and_finds_each),
         cmocka_unit_test(test_graves__all_of_a_crowd_are_told),
         cmocka_unit_test(test_graves__who_waits_for_a_slot_gets_one_and_knows_what_he_knew),
+        cmocka_unit_test(test_graves__of_two_blocks_with_a_name_the_older_is_removed),
+        cmocka_unit_test(test_graves__lives_that_are_over_remove_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
