@@ -379,10 +379,6 @@ static void do_carbide_get(cb_server *s, cbi_connection *c, args *a) {
     read_block(s, c, name, ASKS_ALL, generation);
 }
 
-static cb_level plain(cb_level level) {
-    return level & (cb_level) ~(CB_LEVEL_IS_DESERIALISED | CB_LEVEL_IN_OFF_HEAP);
-}
-
 /** A block from who has it: what it is stands before its bytes. */
 static void do_carbide_put(cb_server *s, cbi_connection *c, args *a) {
     cbi_resp *r = c->resp;
@@ -396,7 +392,7 @@ static void do_carbide_put(cb_server *s, cbi_connection *c, args *a) {
     if (good) {
         cbi_server_heard_of(s, r->generation);
         take_name(c, name);
-        c->head.code = plain(level);
+        c->head.code = cbi_resp_plain(level);
     } else if (s->copies != NULL) {
         cbi_copies_arrival_end(s->copies, &r->arrival); /* it is nothing that was offered */
     }
@@ -429,7 +425,7 @@ bool cbi_resp_set_options(cb_server *s, cbi_connection *c, const uint8_t *bytes,
             return false;
         }
     }
-    c->head.code = plain(level);
+    c->head.code = cbi_resp_plain(level);
     return true;
 }
 

@@ -56,7 +56,8 @@ static void say_clock(cbi_connection *c) {
 }
 
 /** What has not to be asked of the machine; false: it is answered. */
-static bool can_be_offered(cb_server *s, cbi_connection *c, const cbi_copy_offer *o) {
+static bool can_be_offered(cb_server *s, cbi_connection *c, const cbi_copy_offer *o,
+                           cb_level level) {
     const cbi_copy_grave older = {.kind = CBI_GRAVE_BLOCK, .generation = o->generation};
     if (!cbi_server_believes(o->generation)) {
         say_clock(c);
@@ -69,6 +70,8 @@ static bool can_be_offered(cb_server *s, cbi_connection *c, const cbi_copy_offer
          */
         cb_status status = cbi_copies_bury(s->copies, &older, c->name, true, NULL);
         say_answer(c, status == CB_OK ? CBI_REPLICA_IS_BURIED : CBI_REPLICA_CONFLICT);
+    } else if (cbi_put_check(s->blocks, level, NULL, NULL) != CB_OK) {
+        say_answer(c, CBI_REPLICA_FULL); /* before all of its bytes have come */
     } else {
         return true;
     }
@@ -93,7 +96,7 @@ void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     }
     o.copies = cb_level_replicas(level);
     cbi_copies_arrival_end(s->copies, &r->arrival);
-    if (!can_be_offered(s, c, &o)) {
+    if (!can_be_offered(s, c, &o, cbi_resp_plain(level))) {
         r->offers = false;
         finished(c);
         return;

@@ -333,6 +333,10 @@ typedef struct cbi_resp_args {
 bool cbi_resp_take_number(cbi_resp_word word, uint64_t *number);
 /** A level's name, or number. */
 bool cbi_resp_take_level(cbi_resp_word word, cb_level *level);
+/** As which a server stores what comes at that level: bytes, in its own memory. */
+static inline cb_level cbi_resp_plain(cb_level level) {
+    return level & (cb_level) ~(CB_LEVEL_IS_DESERIALISED | CB_LEVEL_IN_OFF_HEAP);
+}
 
 /** The request in c->resp->request, at c->in + c->in_at; moves in_at on when it is done with it. */
 void cbi_resp_execute(cb_server *server, cbi_connection *c);

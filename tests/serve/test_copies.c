@@ -610,6 +610,20 @@ static void test_offer__what_the_server_misses_while_a_worker_has_it_is_not_coun
     end(&x);
 }
 
+static void test_offer__what_could_not_be_stored_is_refused_before_it_is_sent(void **state) {
+    (void)state;
+    executors x;
+    char answer[256];
+    begin(&x); /* without a folder */
+    ask(&x.a, "CARBIDE.OFFER x 7 MEMORY_AND_DISK_SER_2 5 6 b\r\n", answer, sizeof answer);
+    assert_memory_equal(answer, "-FULL ", 6);
+    ask(&x.a, "CARBIDE.OFFER x 7 MEMORY_ONLY_SER_2 5 6 b\r\n", answer, sizeof answer);
+    assert_string_equal(answer, "+SEND\r\n");
+    ask(&x.a, "CARBIDE.OFFER y 7 MEMORY_ONLY_2 5 6 b\r\n", answer, sizeof answer);
+    assert_string_equal(answer, "+SEND\r\n"); /* as bytes */
+    end(&x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_leave__a_put_that_is_just_seen_is_answered),
@@ -626,6 +640,7 @@ int main(void) {
         cmocka_unit_test(test_found__what_is_looked_after_is_a_copy_whatever_was_said_before),
         cmocka_unit_test(test_found__other_bytes_of_that_generation_are_no_copy),
         cmocka_unit_test(test_found__nothing_of_an_offer_is_left_when_its_put_is_answered),
+        cmocka_unit_test(test_offer__what_could_not_be_stored_is_refused_before_it_is_sent),
         cmocka_unit_test(test_offer__what_the_server_misses_while_a_worker_has_it_is_not_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
