@@ -71,7 +71,9 @@ struct cb_redis_directory {
     void *list_ctx;
     queue *filling; /* of the two; the other is the thread's */
     uint64_t last_generation;
-    uint64_t life; /* that the server knows, if it has not forgotten it meanwhile; 0: none */
+    uint64_t life;    /* that the server knows, if it has not forgotten it meanwhile; 0: none */
+    bool was_known;   /* by the server, since it entered */
+    uint64_t told_ns; /* the server had forgotten us, so perhaps all: until then others tell it */
     cb_redis_directory_stats stats;
     /* the thread's */
     cb_executor_view me; /* as `who` is, in the generation that the server knows */
@@ -171,10 +173,24 @@ static void lose(cb_redis_directory *d) {
     cbi_mutex_unlock(&d->mutex);
 }
 
+/** Whether the server, new or flushed, does not know the life that we had, or its lease is over. */
+static bool is_forgotten(cb_redis_directory *d) {
+    if (!d->was_known) {
+        return false;
+    }
+    begin_mine(d, CBI_REDIS_RENEW, 1);
+    cbi_redis_number(&d->link, d->lease_ns / 1000000);
+    return ask_number(d) == 0;
+}
+
 /** A life begins. What is queued is forgotten: all will be told. */
 static void enter_server(cb_redis_directory *d) {
     cbi_redis_link *l = &d->link;
+    bool forgotten = is_forgotten(d);
     cbi_mutex_lock(&d->mutex);
+    if (forgotten) { /* others find out within a quarter of a lease */
+        d->told_ns = cbi_sys_clock_ns() + d->lease_ns;
+    }
     d->me = d->who;
     d->me.generation = next_generation(d, 0);
     d->filling->bytes = d->sending->bytes = 0;
@@ -193,6 +209,7 @@ static void enter_server(cb_redis_directory *d) {
     d->ousted = answer == -1 || (d->ousted && answer != 1);
     cbi_mutex_lock(&d->mutex);
     d->stats.entries += d->entered;
+    d->was_known = d->was_known || d->entered;
     d->life = d->entered ? d->me.generation : 0;
     cbi_mutex_unlock(&d->mutex);
 }
@@ -341,6 +358,9 @@ static void say_farewell(cb_redis_directory *d) {
         (void)ask_number(d);
     }
     lose(d);
+    cbi_mutex_lock(&d->mutex);
+    d->was_known = false;
+    cbi_mutex_unlock(&d->mutex);
 }
 
 /** [mutex] Whether there is something to do now. */
@@ -464,6 +484,23 @@ static cb_status report(void *ctx, const char *name, uint64_t generation, const 
 
 /* ---- looking ---- */
 
+/** Who asks, if the server has to know him. */
+static void take_asker(cb_redis_directory *d, char name[CB_EXECUTOR_NAME_MAX + 1]) {
+    name[0] = '\0';
+    cbi_mutex_lock(&d->mutex);
+    if (d->was_known && d->here) {
+        memcpy(name, d->who.name, sizeof d->who.name);
+    }
+    cbi_mutex_unlock(&d->mutex);
+}
+
+static bool is_being_told(cb_redis_directory *d) {
+    cbi_mutex_lock(&d->mutex);
+    bool told = d->told_ns > 0 && cbi_sys_clock_ns() < d->told_ns;
+    cbi_mutex_unlock(&d->mutex);
+    return told;
+}
+
 /** [look_mutex] */
 static cb_status look(cb_redis_directory *d, const cbi_redis_value **reply, cb_error *err) {
     CB_TRY(cbi_redis_ask(&d->look, reply, err));
@@ -533,16 +570,20 @@ static cb_status locate(void *ctx, const char *block, cb_location *locations, si
     cb_redis_directory *d = ctx;
     const cbi_redis_value *reply = NULL;
     size_t name_bytes = strnlen(block, CB_BLOCK_NAME_MAX + 1), taken = 0;
+    char asker[CB_EXECUTOR_NAME_MAX + 1];
+    bool forgotten = false;
     if (name_bytes == 0 || name_bytes > CB_BLOCK_NAME_MAX) {
         *count = 0;
         return CB_OK;
     }
+    take_asker(d, asker);
     cbi_mutex_lock(&d->look_mutex);
     cb_status status = open_look(d, err);
     if (status == CB_OK) {
-        begin_script(&d->look, CBI_REDIS_LOCATE, 2);
+        begin_script(&d->look, CBI_REDIS_LOCATE, 3);
         cbi_redis_word(&d->look, block, name_bytes);
         cbi_redis_number(&d->look, cbi_min(max, LOCATIONS_MAX));
+        cbi_redis_text(&d->look, asker);
         status = look(d, &reply, err);
     }
     if (status == CB_OK) {
@@ -555,10 +596,14 @@ static cb_status locate(void *ctx, const char *block, cb_location *locations, si
         if (reply->count > 0 && reply->items[0].kind == CBI_REDIS_INTEGER) {
             int64_t said = reply->items[0].integer;
             found = said > 0 && taken == max ? (size_t)said : 0;
+            forgotten = said < 0;
         }
         *count = cbi_max(found, taken);
     }
     cbi_mutex_unlock(&d->look_mutex);
+    if (status == CB_OK && *count == 0 && (forgotten || is_being_told(d))) {
+        return cbi_fail(err, CB_EAGAIN, "The directory is being told again who has what.");
+    }
     return status;
 }
 

@@ -130,8 +130,8 @@
     "end\n"                                                                                        \
     "return done\n"
 
-/* block, how many at most; answers how many there are, then name, generation, what of
- * each, those in memory first */
+/* block, how many at most, who asks ("": nobody who has entered); answers how many there are, then
+ * name, generation, what of each, those in memory first; -1: none, and who asks is forgotten */
 #define CBI_REDIS_LOCATE                                                                           \
     "local places, found, out = redis.call('SMEMBERS', 'cb:where:' .. ARGV[1]), 0, {0}\n"          \
     "for pass = 0, 1 do\n"                                                                         \
@@ -149,6 +149,9 @@
     "  end\n"                                                                                      \
     "end\n"                                                                                        \
     "out[1] = found\n"                                                                             \
+    "if found == 0 and ARGV[3] ~= '' and redis.call('EXISTS', 'cb:exec:' .. ARGV[3]) == 0 then\n"  \
+    "  out[1] = -1\n"                                                                              \
+    "end\n"                                                                                        \
     "return out\n"
 
 /* how many at most; answers, of each, name, lease left in ms, generation, address, host, rack,

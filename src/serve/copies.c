@@ -568,7 +568,7 @@ static void locate(cbi_copies *cp, const cbi_wish *w) {
     const cb_directory *d = &cp->server->directory;
     size_t count = 0;
     cb_status status = d->locate(d->ctx, w->name, cp->locations, CBI_COPY_VIEWS, &count, NULL);
-    if (status != CB_OK) {
+    if (status != CB_OK && status != CB_EAGAIN) { /* the machine itself waits for what is told */
         cbi_mutex_lock(&cp->mutex);
         cp->answers = false;
         cp->entered = 0;

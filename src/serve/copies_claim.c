@@ -310,9 +310,13 @@ bool cbi_copies_unclaim(cbi_copies *cp, const char *name, uint64_t token) {
 static bool is_known(cbi_copies *cp, const char *name) {
     const cb_server *s = cp->server;
     size_t count = 0;
-    if (!is_here(cp, name) || s->directory.locate(s->directory.ctx, name, cp->locations,
-                                                  CBI_COPY_VIEWS, &count, NULL) != CB_OK) {
+    if (!is_here(cp, name)) {
         return true;
+    }
+    cb_status status =
+        s->directory.locate(s->directory.ctx, name, cp->locations, CBI_COPY_VIEWS, &count, NULL);
+    if (status != CB_OK) {
+        return status != CB_EAGAIN; /* not yet, or nobody says so */
     }
     for (size_t i = 0; i < count && i < CBI_COPY_VIEWS; i++) {
         if (strcmp(cp->locations[i].executor, s->me.name) == 0) {

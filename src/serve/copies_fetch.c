@@ -161,8 +161,16 @@ cb_status cbi_copies_fetch_now(cbi_copies *cp, cbi_copy_fetcher *f, cbi_connecti
     size_t count = 0;
     /* One that hangs is not waited for by each: the keeper asks it twice a second. */
     bool answers = directory_answers(cp);
-    if (answers &&
-        d->locate(d->ctx, c->name, f->locations, CBI_COPY_VIEWS, &count, NULL) != CB_OK) {
+    cb_status located = CB_OK;
+    if (answers) {
+        located = d->locate(d->ctx, c->name, f->locations, CBI_COPY_VIEWS, &count, NULL);
+    }
+    if (located == CB_EAGAIN) {
+        return cbi_fail(err, CB_EAGAIN,
+                        "Block %s is not here, and the directory is being told again who has it.",
+                        c->name);
+    }
+    if (located != CB_OK) {
         cbi_mutex_lock(&cp->mutex);
         answers = cp->answers = false;
         cbi_mutex_unlock(&cp->mutex);

@@ -83,7 +83,8 @@ static bool is_known(const cb_blocks *b, const char *name) {
     const cb_directory *d = &b->reporting.directory;
     cb_location places[PLACES];
     size_t count = 0;
-    bool found = d->locate(d->ctx, name, places, PLACES, &count, NULL) != CB_OK; /* nobody asks */
+    cb_status status = d->locate(d->ctx, name, places, PLACES, &count, NULL);
+    bool found = status != CB_OK && status != CB_EAGAIN; /* nobody asks */
     for (size_t i = 0; i < count && i < PLACES; i++) {
         found = found || strcmp(places[i].executor, b->reporting.name) == 0;
     }

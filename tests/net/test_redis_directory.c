@@ -306,6 +306,40 @@ static void test_redis_directory__everything_is_reported_to_a_new_server(void **
     server_kill(server);
 }
 
+static cb_status look_for(const cb_directory *d, int i) {
+    char name[32];
+    cb_location at[4];
+    size_t count = 0;
+    (void)block_of(i, name, true);
+    return d->locate(d->ctx, name, at, 4, &count, NULL);
+}
+
+static void
+test_redis_directory__nobody_has_it_is_not_said_while_everything_is_told_again(void **state) {
+    (void)state;
+    pid_t server = server_start();
+    /* a does not find out in this test, b at its next beat: in up to ten seconds */
+    store *a = store_open("a", HOUR_MS), *b = store_open("b", 40000);
+    wait_entered(a, 1);
+    wait_entered(b, 1);
+    set(a, 5, true);
+    wait_located(&b->d, 5, 1);
+    assert_status(look_for(&b->d, 6), CB_OK);
+    (void)script("redis.call('FLUSHALL') return 1", NULL, 0);
+    assert_status(look_for(&b->d, 5), CB_EAGAIN); /* before it has entered anew, */
+    set(b, 9, true);
+    wait_entered(b, 2);
+    assert_status(look_for(&b->d, 5), CB_EAGAIN); /* and after that */
+    wait_located(&b->d, 9, 1);
+    store *c = store_open("c", HOUR_MS); /* and who is new has nothing to compare with */
+    wait_entered(c, 1);
+    assert_status(look_for(&c->d, 5), CB_OK);
+    store_close(a);
+    store_close(b);
+    store_close(c);
+    server_kill(server);
+}
+
 static void test_redis_directory__a_server_that_is_away_takes_no_memory(void **state) {
     (void)state;
     store *a = store_open("a", LEASE_MS);
@@ -681,6 +715,8 @@ int main(void) {
     const struct CMUnitTest with[] = {
         cmocka_unit_test(test_redis_directory__knows_who_has_what),
         cmocka_unit_test(test_redis_directory__everything_is_reported_to_a_new_server),
+        cmocka_unit_test(
+            test_redis_directory__nobody_has_it_is_not_said_while_everything_is_told_again),
         cmocka_unit_test(test_redis_directory__a_server_that_is_away_takes_no_memory),
         cmocka_unit_test(test_redis_directory__late_words_of_an_older_life_change_nothing),
         cmocka_unit_test(

@@ -229,6 +229,35 @@ static void check_refused(const world *w, const char *kind) {
 
 /* ---- tests ---- */
 
+static cb_status (*locate_at_all)(void *ctx, const char *block, cb_location *locations, size_t max,
+                                  size_t *count, cb_error *err);
+
+/** A directory that is being told again: of y it has not heard yet. */
+static cb_status locate_some(void *ctx, const char *block, cb_location *locations, size_t max,
+                             size_t *count, cb_error *err) {
+    return strcmp(block, "y") == 0 ? CB_EAGAIN
+                                   : locate_at_all(ctx, block, locations, max, count, err);
+}
+
+static void test_fetch__nothing_is_not_said_while_the_directory_is_told_again(void **state) {
+    (void)state;
+    world w;
+    char answer[300];
+    begin(&w, NULL);
+    locate_at_all = w.interface.locate;
+    w.interface.locate = locate_some;
+    add_peer(&w, GIVES, "far", X_BYTES);
+    open_a(&w);
+    (void)ask(&w, "GET y\r\n", answer, sizeof answer);
+    assert_int_equal(strncmp(answer, "-BUSY ", 6), 0);
+    check_x(&w); /* what it has heard of it says: at once, and not after the next beat */
+    (void)ask(&w, "CARBIDE.COMPUTE y 1000\r\n", answer, sizeof answer);
+    assert_int_equal(strncmp(answer, "-BUSY ", 6), 0);
+    (void)ask(&w, "GET z\r\n", answer, sizeof answer);
+    assert_string_equal(answer, "$-1\r\n");
+    end(&w);
+}
+
 static void test_fetch__after_other_bytes_the_next_one_is_asked(void **state) {
     (void)state;
     world w;
@@ -322,6 +351,7 @@ int main(void) {
         cmocka_unit_test(test_fetch__after_too_many_bytes_the_next_one_is_asked),
         cmocka_unit_test(test_fetch__a_block_without_room_and_one_that_nobody_gives_are_told_apart),
         cmocka_unit_test(test_fetch__who_sends_a_byte_now_and_then_is_given_up),
+        cmocka_unit_test(test_fetch__nothing_is_not_said_while_the_directory_is_told_again),
         cmocka_unit_test(test_log_in__who_answers_a_byte_now_and_then_is_given_up),
         cmocka_unit_test(test_removal__who_answers_a_byte_now_and_then_is_given_up),
     };
