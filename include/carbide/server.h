@@ -27,7 +27,7 @@ CB_EXTERN_C_BEGIN
  */
 
 /*
- * With `listen` it also speaks RESP2, the protocol of Redis, over TCP, so that clients of Redis
+ * With `listen` it also speaks RESP2 and RESP3, the protocols of Redis, over TCP: clients of Redis
  * read and write blocks: GET, GETRANGE, SET (LEVEL, NX), EXISTS, DEL, STRLEN, SCAN and what comes
  * with these (docs/serve-protocol.md).
  */

@@ -304,10 +304,10 @@ size_t cbi_resp_put_number(uint8_t *to, char kind, int64_t value) {
     return at;
 }
 
-size_t cbi_resp_put_nil(uint8_t *to) {
-    static const uint8_t nil[] = {'$', '-', '1', '\r', '\n'};
-    memcpy(to, nil, sizeof nil);
-    return sizeof nil;
+size_t cbi_resp_put_nil(uint8_t *to, bool resp3) {
+    static const uint8_t nil[] = {'$', '-', '1', '\r', '\n'}, null[] = {'_', '\r', '\n'};
+    memcpy(to, resp3 ? null : nil, resp3 ? sizeof null : sizeof nil);
+    return resp3 ? sizeof null : sizeof nil;
 }
 
 size_t cbi_resp_put_bulk(uint8_t *to, const void *bytes, size_t count) {

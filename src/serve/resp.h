@@ -64,10 +64,10 @@ bool cbi_resp_matches(cbi_resp_word pattern, cbi_resp_word text);
 
 /* ---- replies: each answers the bytes written; room is the caller's business ---- */
 
-/** ':' and a number, '$' or '*' and a count; at most CBI_RESP_HEAD_MAX. */
+/** ':' and a number, '$', '*' or '%' and a count; at most CBI_RESP_HEAD_MAX. */
 size_t cbi_resp_put_number(uint8_t *to, char kind, int64_t value);
-/** "$-1\r\n" */
-size_t cbi_resp_put_nil(uint8_t *to);
+/** "$-1\r\n", of RESP3 "_\r\n" */
+size_t cbi_resp_put_nil(uint8_t *to, bool resp3);
 /** CBI_RESP_HEAD_MAX and count at most. */
 size_t cbi_resp_put_bulk(uint8_t *to, const void *bytes, size_t count);
 /** '+' and a word, or '-' and a sentence, whose line ends become blanks; count and 3 bytes. */

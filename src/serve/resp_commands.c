@@ -34,7 +34,7 @@ void cbi_resp_say_number(cbi_connection *c, int64_t number) {
 }
 
 void cbi_resp_say_nil(cbi_connection *c) {
-    c->out_end += cbi_resp_put_nil(out_of(c));
+    c->out_end += cbi_resp_put_nil(out_of(c), c->resp->resp3);
 }
 
 static void say_bulk(cbi_connection *c, const void *bytes, size_t count) {
@@ -48,6 +48,12 @@ static void say_text(cbi_connection *c, const char *text) {
 /** The items follow. */
 static void say_array(cbi_connection *c, int64_t count) {
     c->out_end += cbi_resp_put_number(out_of(c), '*', count);
+}
+
+/** So many names, each with what it names: in RESP2 an array of twice as many. */
+static void say_map(cbi_connection *c, int64_t count) {
+    bool resp3 = c->resp->resp3;
+    c->out_end += cbi_resp_put_number(out_of(c), resp3 ? '%' : '*', resp3 ? count : 2 * count);
 }
 
 void cbi_resp_say_error(cbi_connection *c, const char *kind, const char *sentence) {
@@ -609,13 +615,13 @@ static int64_t id_of(const cb_server *s, const cbi_connection *c) {
 }
 
 static void say_hello(const cb_server *s, cbi_connection *c) {
-    say_array(c, 14);
+    say_map(c, 7);
     say_text(c, "server");
     say_text(c, "carbide");
     say_text(c, "version");
     say_text(c, CARBIDE_VERSION);
     say_text(c, "proto");
-    cbi_resp_say_number(c, 2);
+    cbi_resp_say_number(c, c->resp->resp3 ? 3 : 2);
     say_text(c, "id");
     cbi_resp_say_number(c, id_of(s, c));
     say_text(c, "mode");
@@ -628,12 +634,15 @@ static void say_hello(const cb_server *s, cbi_connection *c) {
 
 static void do_hello(cb_server *s, cbi_connection *c, args *a) {
     uint32_t left = a->request->count - 1;
-    bool good = true;
+    bool good = true, resp3 = c->resp->resp3;
     if (left > 0) {
         left--;
-        good = cbi_resp_is(next(a), "2");
+        cbi_resp_word version = next(a);
+        resp3 = cbi_resp_is(version, "3");
+        good = resp3 || cbi_resp_is(version, "2");
         if (!good) {
-            cbi_resp_say_error(c, "NOPROTO", "unsupported protocol version: 2 is spoken here");
+            cbi_resp_say_error(c, "NOPROTO",
+                               "unsupported protocol version: 2 and 3 are spoken here");
         }
     }
     while (good && left > 0) {
@@ -653,6 +662,7 @@ static void do_hello(cb_server *s, cbi_connection *c, args *a) {
     if (good && !c->trusted) {
         cbi_resp_say_error(c, "NOAUTH", "HELLO wants AUTH here");
     } else if (good) {
+        c->resp->resp3 = resp3; /* of what is said here only nil and maps look different */
         say_hello(s, c);
     }
     finished(c);
@@ -728,9 +738,9 @@ static void do_config(cb_server *s, cbi_connection *c, args *a) {
     if (!get) {
         say_error(c, "unknown subcommand of CONFIG: GET; options are given at the start");
     } else if (i == KNOWN) {
-        say_array(c, 0);
+        say_map(c, 0);
     } else {
-        say_array(c, 2);
+        say_map(c, 1);
         say_bulk(c, w.bytes, w.count);
         say_text(c, values[i]);
     }

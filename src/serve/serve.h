@@ -96,6 +96,7 @@ typedef struct cbi_resp {
     bool offers;          /* CBI_JOB_BURY makes room for an offer, */
     bool removes, leaves; /* removes what a client wants removed, or is for all blocks */
     uint8_t wrong;        /* passwords */
+    bool resp3;           /* it has said HELLO 3 */
     int64_t first, last;  /* GETRANGE */
     size_t at;            /* DEL: the next name, */
     uint32_t left;        /* how many there are, */

@@ -195,6 +195,7 @@ static void equip(const cb_server *s, cbi_connection *c, bool resp) {
     c->resp = &s->resps[c - s->connections];
     c->resp->login_ns = c->trusted ? 0 : cbi_sys_clock_ns() + s->timeout_ns - s->missed_ns;
     c->resp->in_rest = c->resp->serving = c->resp->offers = c->resp->lent = false;
+    c->resp->resp3 = false;
     c->resp->copies = 0;
     c->resp->wrong = 0;
     c->in = c->resp->in;

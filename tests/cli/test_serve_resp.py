@@ -61,6 +61,10 @@ class Peer:
             return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2]
         if kind == b"*":
             return [self.reply() for _ in range(int(rest))]
+        if kind == b"%":
+            return {self.reply(): self.reply() for _ in range(int(rest))}
+        if kind == b"_":
+            return ()  # nil, as RESP3 has it
         return int(rest) if kind == b":" else line[:-2]
 
     def ask(self, *words):
@@ -163,7 +167,7 @@ class Resp(unittest.TestCase):
         for words in (("SET", "a"), ("SET", "a", "b", "EX", "10"), ("SET", "a", "b", "LEVEL", "NOWHERE"),
                       ("SET", "a", b"b" * 5000, "LEVEL"), ("SET", "", b"b" * 5000), ("SET", "n" * 256, "b"),
                       ("SET", b"a\0b", "b"), ("GETRANGE", "a", "x", "1"), ("SELECT", "1"), ("EXPIRE", "a", "1"),
-                      ("HELLO", "3"), ("SCAN", "x"), ("SCAN", "0", "MATCH"), ("CLIENT", "KILL", "x"), ("SET", "a", "b", "NX", "XX")):
+                      ("HELLO", "4"), ("HELLO", "x"), ("SCAN", "x"), ("SCAN", "0", "MATCH"), ("CLIENT", "KILL", "x"), ("SET", "a", "b", "NX", "XX")):
             self.assertEqual(p.ask(*words)[:1], b"-", words)
             self.assertEqual(p.ask("PING"), b"+PONG")
         self.assertEqual(p.ask("SET", "d", self.random.randbytes(3_000_000), "LEVEL", "DISK_ONLY")[:5], b"-OOM ")
@@ -180,6 +184,24 @@ class Resp(unittest.TestCase):
         self.assertEqual([p.reply(), p.reply(), p.reply()], [b"+OK", b"new", 0])
         self.assertEqual(p.ask("SET", "b", large)[:5], b"-OOM ")
         self.assertEqual(p.ask("GET", "b"), b"new")
+
+    def test_resp3_is_spoken_to_whoever_asks_for_it(self):
+        s = Server(self)
+        p, q = s.peer(), s.peer()
+        said = p.ask("HELLO", "3")
+        self.assertEqual((said[b"server"], said[b"proto"], said[b"modules"]), (b"carbide", 3, []))
+        self.assertEqual(p.ask("GET", "a"), ())
+        self.assertEqual(p.ask("CLIENT", "GETNAME"), ())
+        self.assertEqual(p.ask("CONFIG", "GET", "save"), {b"save": b""})
+        self.assertEqual(p.ask("CONFIG", "GET", "nothing"), {})
+        self.assertEqual(p.ask("SET", "a", "b"), b"+OK")
+        self.assertEqual(p.ask("SET", "a", "c", "NX"), ())
+        self.assertEqual(p.ask("SCAN", "0"), [b"0", [b"a"]])
+        self.assertEqual(p.ask("HELLO", "4")[:8], b"-NOPROTO")
+        self.assertEqual(p.ask("HELLO")[b"proto"], 3)
+        self.assertEqual(q.ask("GET", "x"), None)  # each connection by itself
+        self.assertEqual(p.ask("HELLO", "2")[4:6], [b"proto", 2])
+        self.assertEqual(p.ask("GET", "x"), None)
 
     def test_many_requests_at_once_and_one_byte_at_a_time(self):
         p = Server(self).peer()
@@ -353,7 +375,10 @@ class Resp(unittest.TestCase):
         ours = Server(self).peer()
         r = self.random
         names = [f"k{i}" for i in range(8)]
-        for _ in range(150):
+        for turn in range(150):
+            if turn == 100:  # the rest in RESP3
+                self.assertEqual({k: said[k] for said in (ours.ask("HELLO", "3"),) for k in (b"proto", b"mode", b"role")},
+                                 {k: said[k] for said in (theirs.ask("HELLO", "3"),) for k in (b"proto", b"mode", b"role")})
             words = []
             for _ in range(r.randint(1, 20)):
                 words.append(r.choice([
@@ -389,9 +414,13 @@ class Resp(unittest.TestCase):
     def test_redis_py_works_as_it_is(self):
         if redis is None:
             h.skip_loudly(f"{sys.executable} has no redis-py (scripts/setup test brings it)")
-        told = {"protocol": 2} if int(redis.__version__.split(".")[0]) >= 5 else {}  # from 8 on it asks for 3 by itself
-        client = redis.Redis(port=Server(self).port, client_name="me", **told)
-        self.addCleanup(client.close)
+        for told in [{}, {"protocol": 2}, {"protocol": 3}] if int(redis.__version__.split(".")[0]) >= 5 else [{}]:
+            with self.subTest(told=told):
+                client = redis.Redis(port=Server(self).port, client_name="me", **told)
+                self.addCleanup(client.close)
+                self.uses(client)
+
+    def uses(self, client):
         value = self.random.randbytes(2_000_000)
         self.assertTrue(client.ping())
         self.assertTrue(client.set("a", value))

@@ -182,8 +182,10 @@ static void test_put__is_as_the_protocol_says(void **state) {
     assert_memory_equal(to, "$3\r\na\r\n\r\n", 9);
     assert_int_equal(cbi_resp_put_line(to, '-', "a\r\nb", 4), 7);
     assert_memory_equal(to, "-a  b\r\n", 7);
-    assert_int_equal(cbi_resp_put_nil(to), 5);
+    assert_int_equal(cbi_resp_put_nil(to, false), 5);
     assert_memory_equal(to, "$-1\r\n", 5);
+    assert_int_equal(cbi_resp_put_nil(to, true), 3);
+    assert_memory_equal(to, "_\r\n", 3);
 }
 
 int main(void) {
