@@ -196,11 +196,21 @@ static cb_status begin_fill(const cb_server *s, cbi_connection *c, cb_error *err
 static bool begin_waiting(cb_server *s, cbi_connection *c) {
     bool waits = atomic_fetch_add(&s->waiting, 1) + 1 < s->worker_count;
     if (waits) {
-        c->task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_NS;
+        c->task->deadline_ns =
+            c->patience_ns != 0 ? c->patience_ns : cbi_sys_clock_ns() + BRIEFLY_NS;
     } else {
         atomic_fetch_sub(&s->waiting, 1);
     }
     return waits;
+}
+
+/** It is tried again in a moment, as long as another one could have waited. */
+static void come_again(const cb_server *s, cbi_connection *c) {
+    uint64_t now = cbi_sys_clock_ns();
+    if (c->patience_ns == 0) {
+        c->patience_ns = now + BRIEFLY_NS;
+    }
+    c->again = s->worker_count > 0 && now < c->patience_ns;
 }
 
 static void end_waiting(cb_server *s, cbi_connection *c) {
@@ -248,6 +258,8 @@ static cb_status finish_set(cb_server *s, cbi_connection *c, cb_error *err) {
     if (status == CB_EAGAIN && c->patient && begin_waiting(s, c)) {
         status = cbi_fill_replace(&c->fill, true, err);
         end_waiting(s, c);
+    } else if (status == CB_EAGAIN && c->patient && !c->resp->puts) { /* a sender comes again */
+        come_again(s, c);
     }
     return status;
 }
@@ -486,6 +498,8 @@ static cb_status remove_block(cb_server *s, cbi_connection *c, cb_error *err) {
     if (status == CB_EAGAIN && c->resp != NULL && begin_waiting(s, c)) { /* a DEL counts on it */
         status = cb_blocks_lock(s->blocks, c->task, c->name, true, true, &ref, err);
         end_waiting(s, c);
+    } else if (status == CB_EAGAIN && c->resp != NULL) {
+        come_again(s, c);
     }
     if (status == CB_EAGAIN || status == CB_EMISUSE || status == CB_EDEADLINE) {
         return cbi_fail(err, CB_EAGAIN, "Block %s is being read, or there is a lease on it.",
@@ -660,8 +674,11 @@ void cbi_request_work(cb_server *s, cbi_connection *c) {
     }
     if (c->resp != NULL && c->job == CBI_JOB_FINISH && status == CB_EAGAIN && !c->patient) {
         c->again = true; /* by a worker, who may wait a little */
+    }
+    if (c->again) {
         return;
     }
+    c->patience_ns = 0;
     if (midway) {
         c->broken = status != CB_OK; /* its head is sent: there is no other way to say it */
         return;

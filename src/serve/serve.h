@@ -128,7 +128,9 @@ typedef struct cbi_connection {
     cbi_job job;
     bool trusted, close_after, idle, failed;
     bool ending;
-    bool patient, again;  /* a put's end may wait; it was tried and must */
+    bool patient, again;  /* a put's end may wait; it was tried and must, or is tried again */
+    uint64_t again_ns;    /* when, */
+    uint64_t patience_ns; /* and how long it goes on; 0: it was not tried yet */
     bool broken;          /* the job found that it must end */
     bool summed;          /* the put's bytes are */
     bool takes;           /* its job reads from the socket: it is not to be closed meanwhile */
@@ -223,6 +225,7 @@ struct cb_server {
     cbi_mutex mutex;
     cbi_cond wake;
     cbi_connection *jobs_first, *jobs_last, *done;
+    cbi_connection *later_first, *later_last; /* jobs that are tried again, by c->again_ns */
     bool quit;
     cbi_worker workers[CBI_WORKERS_MAX];
     /* preallocate.c */

@@ -37,24 +37,50 @@ void cbi_server_hand_back(cb_server *s, cbi_connection *c) {
     }
 }
 
+static cbi_connection *dequeue(cbi_connection **first, cbi_connection **last) {
+    cbi_connection *c = *first;
+    *first = c->next_job;
+    *last = *first != NULL ? *last : NULL;
+    return c;
+}
+
+/** [mutex] What is tried again when it is time, before what comes: it costs little. NULL: the
+ *  server ends, and nothing is left. */
+static cbi_connection *next_job(cb_server *s) {
+    for (;;) {
+        const cbi_connection *later = s->later_first;
+        if (later != NULL && cbi_sys_clock_ns() >= later->again_ns) {
+            return dequeue(&s->later_first, &s->later_last);
+        }
+        if (s->jobs_first != NULL) {
+            return dequeue(&s->jobs_first, &s->jobs_last);
+        }
+        if (later != NULL) {
+            (void)cbi_cond_wait_until(&s->wake, &s->mutex, later->again_ns);
+        } else if (s->quit) {
+            return NULL;
+        } else {
+            cbi_cond_wait(&s->wake, &s->mutex);
+        }
+    }
+}
+
 void cbi_server_work(void *ctx) {
     cb_server *s = ((cbi_worker *)ctx)->server;
     cbi_mutex_lock(&s->mutex);
-    for (;;) {
-        cbi_connection *c = s->jobs_first;
-        if (c == NULL && s->quit) {
-            break;
-        }
-        if (c == NULL) {
-            cbi_cond_wait(&s->wake, &s->mutex);
-            continue;
-        }
-        s->jobs_first = c->next_job;
-        s->jobs_last = s->jobs_first != NULL ? s->jobs_last : NULL;
+    for (cbi_connection *c = next_job(s); c != NULL; c = next_job(s)) {
         cbi_mutex_unlock(&s->mutex);
         cbi_request_work(s, c);
-        cbi_server_hand_back(s, c);
+        bool again = c->again;
+        if (!again) {
+            cbi_server_hand_back(s, c);
+        }
         cbi_mutex_lock(&s->mutex);
+        if (again) {
+            c->again = false;
+            c->again_ns = cbi_sys_clock_ns() + 2 * millisecond;
+            enqueue(&s->later_first, &s->later_last, c);
+        }
     }
     cbi_mutex_unlock(&s->mutex);
 }

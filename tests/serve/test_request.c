@@ -54,7 +54,7 @@ static bool is_answered(int fd) {
     return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/** Whether the others were answered while the first one waited. */
+/** Whether somebody else was answered while they waited, and they when it was not read any more. */
 static bool attempt(const kit *k) {
     char answer[256];
     cb_block_task *task = NULL;
@@ -69,26 +69,27 @@ static bool attempt(const kit *k) {
     say(other, "DEL nothing\r\n");
     hear(other, answer);
     assert_string_equal(answer, ":0\r\n");
-    hear(second, answer);
-    bool waits = strncmp(answer, "-BUSY ", 6) == 0 && !is_answered(first);
+    bool wait = !is_answered(first) && !is_answered(second);
     cb_block_release(&ref);
     hear(first, answer);
-    assert_true(strcmp(answer, "+OK\r\n") == 0 || strncmp(answer, "-BUSY ", 6) == 0);
-    bool is_set = answer[0] == '+';
+    bool is_set = strcmp(answer, "+OK\r\n") == 0;
+    assert_true(is_set || strncmp(answer, "-BUSY ", 6) == 0);
+    hear(second, answer);
+    bool is_gone = strcmp(answer, ":1\r\n") == 0;
+    assert_true(is_gone || strncmp(answer, "-BUSY ", 6) == 0);
     assert_int_equal(cb_block_task_end(task), 0);
     (void)close(first);
     (void)close(second);
     (void)close(other);
-    return waits && is_set;
+    return wait && is_set && is_gone;
 }
 
-static void test_busy__who_waits_for_readers_leaves_a_worker_for_others(void **state) {
-    (void)state;
+static void check_with(uint32_t workers) {
     kit k;
     char answer[256];
     cb_server_options o = kit_options(&k, UINT64_C(64) << 20);
     o.listen = "127.0.0.1:0";
-    o.workers = 2;
+    o.workers = workers;
     kit_open(&k, &o);
     int fd = dial(&k);
     bool seen = false;
@@ -105,36 +106,49 @@ static void test_busy__who_waits_for_readers_leaves_a_worker_for_others(void **s
     kit_folder_end(&k);
 }
 
-static void test_busy__the_only_worker_does_not_wait(void **state) {
+static void test_busy__who_waits_for_readers_leaves_a_worker_for_others(void **state) {
+    (void)state;
+    check_with(2);
+}
+
+static void test_busy__nobody_waits_in_the_only_worker(void **state) {
+    (void)state;
+    check_with(1);
+}
+
+static void test_busy__who_is_read_for_long_is_busy_in_the_end(void **state) {
     (void)state;
     kit k;
     char answer[256];
     cb_block_task *task = NULL;
     cb_block_ref ref;
+    int fds[4];
     cb_server_options o = kit_options(&k, UINT64_C(64) << 20);
     o.listen = "127.0.0.1:0";
-    o.workers = 1;
+    o.workers = 2;
     kit_open(&k, &o);
-    int fd = dial(&k);
-    say(fd, "SET x old\r\n");
-    hear(fd, answer);
+    for (int i = 0; i < 4; i++) {
+        fds[i] = dial(&k);
+    }
+    say(fds[0], "SET x old\r\n");
+    hear(fds[0], answer);
     assert_ok(cb_block_task_create(k.server->blocks, 0, 0, &task, NULL));
     assert_ok(cb_blocks_get(k.server->blocks, task, "x", &ref, NULL));
-    static const char *const requests[] = {"SET x new\r\n", "DEL x\r\n"};
-    for (int i = 0; i < 2; i++) {
-        say(fd, requests[i]);
-        hear(fd, answer);
+    for (int i = 0; i < 4; i++) {
+        say(fds[i], i % 2 == 0 ? "SET x new\r\n" : "DEL x\r\n");
+    }
+    for (int i = 0; i < 4; i++) {
+        hear(fds[i], answer);
         assert_int_equal(strncmp(answer, "-BUSY ", 6), 0);
     }
     cb_block_release(&ref);
-    say(fd, requests[0]);
-    hear(fd, answer);
-    assert_string_equal(answer, "+OK\r\n");
-    say(fd, requests[1]);
-    hear(fd, answer);
-    assert_string_equal(answer, ":1\r\n");
     assert_int_equal(cb_block_task_end(task), 0);
-    (void)close(fd);
+    say(fds[1], "DEL x\r\n");
+    hear(fds[1], answer);
+    assert_string_equal(answer, ":1\r\n");
+    for (int i = 0; i < 4; i++) {
+        (void)close(fds[i]);
+    }
     kit_close(&k);
     kit_folder_end(&k);
 }
@@ -142,7 +156,8 @@ static void test_busy__the_only_worker_does_not_wait(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_busy__who_waits_for_readers_leaves_a_worker_for_others),
-        cmocka_unit_test(test_busy__the_only_worker_does_not_wait),
+        cmocka_unit_test(test_busy__nobody_waits_in_the_only_worker),
+        cmocka_unit_test(test_busy__who_is_read_for_long_is_busy_in_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
