@@ -19,6 +19,7 @@
 
 static const uint64_t ms = 1000000;
 enum { POLL_MS = 50, TEND_MS = 20, AGAIN_MS = 500, KNOWN_MS = 5000, CLAIMS_MAX = 1024 };
+enum { OWN_MAX = CLAIMS_MAX / 4 /* of one connection, so that others have some, too */ };
 
 struct cbi_copy_claim {
     cbi_copy_claim *next;
@@ -107,6 +108,15 @@ static bool was_asked(cbi_copies *cp, const cbi_connection *c, uint64_t now, uin
     return asked;
 }
 
+/** [mutex] Whether there is room for one more, also of this connection's. */
+static bool has_room(const cbi_copies *cp, const cbi_connection *c) {
+    size_t own = 0;
+    for (const cbi_copy_claim *k = cp->claims; k != NULL; k = k->next) {
+        own += k->owner == c && !k->over;
+    }
+    return own < OWN_MAX && atomic_load(&cp->claim_count) < CLAIMS_MAX;
+}
+
 /** The claim of this executor, for this client. It is renewed to who knows its number: connections
  *  are shared by those who have a pool of them. */
 static cbi_claim_event take(cbi_copies *cp, cbi_connection *c, uint64_t *wait_ns) {
@@ -117,7 +127,7 @@ static cbi_claim_event take(cbi_copies *cp, cbi_connection *c, uint64_t *wait_ns
     cbi_mutex_lock(&cp->mutex);
     cbi_copy_claim *k = find(cp, c->name);
     bool lasts = k != NULL && !k->over && k->until_ns > now;
-    if (fresh == NULL || (k == NULL && atomic_load(&cp->claim_count) >= CLAIMS_MAX) ||
+    if (fresh == NULL || (k == NULL && !has_room(cp, c)) ||
         (k != NULL &&
          (k->over || k->life == 0 || (lasts && (k->owner != c || k->token != r->number))))) {
         bool held = fresh != NULL && k != NULL;

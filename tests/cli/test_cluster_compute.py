@@ -100,6 +100,18 @@ class Compute(cluster.Cluster):
         self.wait("x is removed", lambda: other.ask("DEL", "x") == 1)
         self.assertGreater(self.ask(first, "x"), 0)
 
+    def test_one_who_takes_all_he_can_leaves_some_to_others(self):
+        greedy, other = self.client(0), self.client(0)
+        answers = [self.ask(greedy, f"g{i}", wait=0) for i in range(257)]
+        self.assertTrue(all(isinstance(a, int) for a in answers[:256]), answers)
+        self.assertEqual(answers[256][:5], b"-BUSY")
+        self.assertIsInstance(self.ask(other, "mine"), int)
+        self.assertEqual(greedy.ask("CARBIDE.UNCLAIM", "g0", answers[0]), 1)
+        self.assertIsInstance(self.ask(greedy, "g256"), int)
+        for i in range(1, 257):  # those that are stored do not count, though the directory may not know them yet
+            self.assertEqual(greedy.ask("SET", f"g{i}", "v"), b"+OK")
+        self.assertIsInstance(self.ask(greedy, "more"), int)
+
     def test_who_waits_and_goes_leaves_nothing(self):
         first = self.client(0)
         self.assertGreater(self.ask(first, "x"), 0)
