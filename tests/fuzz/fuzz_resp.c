@@ -2,8 +2,9 @@
 /*
  * Any bytes to a server that speaks RESP, cut anywhere, read or not read: what it answers is RESP,
  * a connection that behaves gets its block back, and when all have gone nothing is read, half put
- * or waiting. Method: the input is a list of deeds on four connections of a server without threads,
- * some of which have said no password yet.
+ * or waiting. Method: the input is a list of deeds on four connections of a server without workers,
+ * some of which have said no password yet. It is an executor, alone in its directory, so that what
+ * executors say to each other is tried, too.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,11 +26,13 @@ typedef struct peer {
 } peer;
 
 static cb_server *server;
+static cb_local_directory *directory;
 static peer peers[PEERS + 1];
 static char folder[] = "/tmp/fuzz-resp-XXXXXX";
 
 static void remove_folder(void) {
     cb_server_destroy(server);
+    cb_local_directory_destroy(directory);
     (void)rmdir(folder);
 }
 
@@ -37,10 +40,14 @@ static void make_server(void) {
     char path[64];
     cb_error err;
     cb_assert(mkdtemp(folder) != NULL);
+    cb_assert(cb_local_directory_create(0, NULL, NULL, &directory, NULL) == CB_OK);
+    cb_directory interface = cb_local_directory_interface(directory);
     (void)snprintf(path, sizeof path, "%s/s", folder);
     cb_server_options o = {.struct_size = sizeof o,
                            .socket = path,
                            .listen = "127.0.0.1:0",
+                           .directory = &interface,
+                           .name = "me",
                            .password = "sesame",
                            .folder = folder,
                            .memory_bytes = 1,
@@ -184,15 +191,31 @@ static uint8_t next(input *in) {
 
 /** A request that could be one, perhaps without the end of its value. */
 static void send_request(const peer *p, input *in) {
-    static const char *const words[] = {
-        "GET a",           "SET a ",           "STRLEN b", "DEL a b c",
-        "GETRANGE b 5 -3", "SCAN 0 COUNT 100", "SET b ",   "INFO",
-        "AUTH sesame",     "EXISTS a b",       "SET c ",   "HELLO 2 AUTH default x"};
+    static const char *const words[] = {"GET a",
+                                        "SET a ",
+                                        "STRLEN b",
+                                        "DEL a b c",
+                                        "GETRANGE b 5 -3",
+                                        "SCAN 0 COUNT 100",
+                                        "SET b ",
+                                        "INFO",
+                                        "AUTH sesame",
+                                        "EXISTS a b",
+                                        "SET c ",
+                                        "HELLO 2 AUTH default x",
+                                        "CARBIDE.OFFER a 5 MEMORY_ONLY_SER_2 7 1500 you",
+                                        "CARBIDE.PUT a 5 MEMORY_ONLY_SER_2 7 x",
+                                        "CARBIDE.BURY BLOCK a 9",
+                                        "CARBIDE.BURY DATASET 3 9",
+                                        "CARBIDE.REMOVE BLOCK b",
+                                        "CARBIDE.COMPUTE c 1",
+                                        "CARBIDE.UNCLAIM c 1",
+                                        "CARBIDE.GET a 5"};
     static const char *const levels[] = {"MEMORY_ONLY_SER", "DISK_ONLY", "NX", ""};
     static const unsigned sizes[] = {0, 1, 100, 1500, 3000, 66000, 300000, 5u << 20};
     static const char zeros[PIECE] = {0};
     uint8_t what = next(in), more = next(in);
-    const char *word = words[what % 12];
+    const char *word = words[what % (sizeof words / sizeof *words)];
     char text[200];
     if (strncmp(word, "SET", 3) != 0) {
         int length = snprintf(text, sizeof text, "%s\r\n", word);
