@@ -249,7 +249,7 @@ static void carry_out(cbi_copy_sender *x, cbi_copy_link *l, const cbi_wish *wish
                            .answer = CBI_REPLICA_FAILED};
     if (wish->kind == CBI_REPLICA_SEND) {
         e.answer = there ? send_copy(&w, x, wish) : CBI_REPLICA_FAILED;
-        e.was_there = !x->put;
+        e.was_there = e.answer == CBI_REPLICA_OK && !x->put;
     } else {
         bool told = there && tell_grave(&w, wish);
         e.kind = told ? CBI_REPLICA_TOLD : CBI_REPLICA_UNREACHED;

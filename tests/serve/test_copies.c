@@ -40,9 +40,13 @@ static void open_executor(const executors *x, kit *k, const char *name) {
     open_executor_in(x, k, name, NULL);
 }
 
-static void begin(executors *x) {
+static void begin_directory(executors *x) {
     assert_ok(cb_local_directory_create(UINT64_C(600000000000), NULL, NULL, &x->directory, NULL));
     x->interface = cb_local_directory_interface(x->directory);
+}
+
+static void begin(executors *x) {
+    begin_directory(x);
     open_executor(x, &x->a, "a");
     x->client = kit_client(&x->a);
 }
@@ -266,6 +270,20 @@ static void open_keeping(executors *x, const char *folder) {
     x->client = kit_client(&x->a);
 }
 
+static void begin_keeping(executors *x, char folder[TEST_PATH_MAX]) {
+    (void)snprintf(folder, TEST_PATH_MAX, "/tmp/carbide-keep-%d", (int)getpid());
+    (void)mkdir(folder, 0700);
+    begin_directory(x);
+    open_keeping(x, folder);
+}
+
+/** Another process, with what the one before has kept. */
+static void return_with(executors *x, const char *folder) {
+    cb_client_close(x->client);
+    kit_close(&x->a);
+    open_keeping(x, folder);
+}
+
 static cb_status drop(const executors *x, const char *name, uint64_t up_to) {
     cbi_copies *cp = x->a.server->copies;
     cb_block_task *task = NULL;
@@ -280,11 +298,7 @@ static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
     (void)state;
     executors x;
     char folder[TEST_PATH_MAX];
-    (void)snprintf(folder, sizeof folder, "/tmp/carbide-keep-%d", (int)getpid());
-    (void)mkdir(folder, 0700);
-    assert_ok(cb_local_directory_create(UINT64_C(600000000000), NULL, NULL, &x.directory, NULL));
-    x.interface = cb_local_directory_interface(x.directory);
-    open_keeping(&x, folder);
+    begin_keeping(&x, folder);
     assert_ok(kit_put(x.client, "x", CB_LEVEL_DISK_ONLY, 1, 1000));
     assert_ok(kit_put(x.client, "y", CB_LEVEL_DISK_ONLY, 2, 1000));
     assert_ok(cb_client_keep(x.client, "x", NULL));
@@ -295,9 +309,7 @@ static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
     assert_ok(cb_client_keep(x.client, "z", NULL));
     const cb_block_status was = status_of(&x.a, "x"), other = status_of(&x.a, "y");
     assert_true(was.generation != 0);
-    cb_client_close(x.client);
-    kit_close(&x.a);
-    open_keeping(&x, folder);
+    return_with(&x, folder);
     assert_true(status_of(&x.a, "x").generation == was.generation);
     assert_true(status_of(&x.a, "x").checksum == was.checksum);
     assert_ok(drop(&x, "x", was.generation - 1)); /* removed before it was put */
@@ -307,10 +319,7 @@ static void test_return__what_was_kept_is_as_old_as_it_was(void **state) {
     const uint64_t later = cbi_server_generation(x.a.server);
     assert_true(later > status_of(&x.a, "z").generation && later > ahead);
     assert_int_equal(drop(&x, "z", later), CB_ENOTFOUND); /* by who removes it now */
-    cb_client_close(x.client);
-    kit_close(&x.a);
-    kit_folder_end(&x.a);
-    cb_local_directory_destroy(x.directory);
+    end(&x);
     assert_int_equal(rmdir(folder), 0);
 }
 
@@ -320,19 +329,13 @@ static void test_return__what_was_kept_of_two_copies_is_looked_after(void **stat
     (void)state;
     executors x;
     char folder[TEST_PATH_MAX];
-    (void)snprintf(folder, sizeof folder, "/tmp/carbide-keep-%d", (int)getpid());
-    (void)mkdir(folder, 0700);
-    assert_ok(cb_local_directory_create(UINT64_C(600000000000), NULL, NULL, &x.directory, NULL));
-    x.interface = cb_local_directory_interface(x.directory);
-    open_keeping(&x, folder);
+    begin_keeping(&x, folder);
     assert_ok(kit_put(x.client, "one", CB_LEVEL_DISK_ONLY, 1, 1000));
     assert_ok(kit_put(x.client, "two", CB_LEVEL_MEMORY_AND_DISK_SER_2, 2, 1000));
     assert_ok(cb_client_keep(x.client, "one", NULL));
     assert_ok(cb_client_keep(x.client, "two", NULL));
     const uint64_t generation = status_of(&x.a, "two").generation;
-    cb_client_close(x.client);
-    kit_close(&x.a);
-    open_keeping(&x, folder);
+    return_with(&x, folder);
     cbi_copies *cp = x.a.server->copies;
     assert_int_equal(cbi_copies_figures(cp).blocks, 1);
     assert_int_equal(cbi_copies_generation(cp, "two"), generation);
@@ -353,10 +356,7 @@ static void test_return__what_was_kept_of_two_copies_is_looked_after(void **stat
     assert_int_equal(drop(&x, "one", CBI_GENERATION_MAX - 1), CB_ENOTFOUND);
     assert_int_equal(drop(&x, "two", CBI_GENERATION_MAX - 1), CB_ENOTFOUND);
     kit_close(&b);
-    cb_client_close(x.client);
-    kit_close(&x.a);
-    kit_folder_end(&x.a);
-    cb_local_directory_destroy(x.directory);
+    end(&x);
     assert_int_equal(rmdir(folder), 0);
 }
 
