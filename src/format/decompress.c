@@ -42,6 +42,7 @@ struct cbi_decoder {
     bool ended;
     uint64_t frame_bytes;  /* that the open frame's header promises; UINT64_MAX: it does not say */
     uint64_t frame_given;  /* of them */
+    size_t header_bytes;   /* of the open frame's header that zstd has not had yet */
     uint64_t input_offset; /* of input[0] in the file */
     size_t input_at, input_bytes;
     uint8_t input[DECODER_INPUT_BYTES];
@@ -164,6 +165,7 @@ static cb_status decoder_read_header(cbi_decoder *d, const uint8_t *p, size_t by
     uint64_t need = 0;
     d->frame_bytes = UINT64_MAX;
     d->frame_given = 0;
+    d->header_bytes = 0;
     if (d->codec == CBI_COMPRESSION_ZSTD) {
         ZSTD_frameHeader header;
         if (ZSTD_getFrameHeader(&header, p, bytes) == 0 && header.frameType == ZSTD_frame) {
@@ -172,6 +174,7 @@ static cb_status decoder_read_header(cbi_decoder *d, const uint8_t *p, size_t by
                        : ZSTD_estimateDStreamSize((size_t)header.windowSize);
             if (header.frameContentSize != ZSTD_CONTENTSIZE_UNKNOWN)
                 d->frame_bytes = header.frameContentSize;
+            d->header_bytes = header.headerSize;
         }
     } else if (d->codec == CBI_COMPRESSION_LZ4 && bytes >= 6 && p[0] == 0x04) {
         unsigned id = (p[5] >> 4) & 7;
@@ -249,9 +252,13 @@ static decoder_step step_gzip(cbi_decoder *d, const uint8_t *in, size_t in_bytes
 
 static decoder_step step_zstd(cbi_decoder *d, const uint8_t *in, size_t in_bytes, uint8_t *out,
                               size_t out_bytes) {
-    ZSTD_inBuffer i = {in, in_bytes, 0};
+    /* A frame that lies before it as a whole goes another way in zstd, which refuses blocks that
+     * the way of pieces takes. What a file holds must not depend on how it comes: the header goes
+     * in alone, and every frame the way of pieces. */
+    ZSTD_inBuffer i = {in, d->header_bytes ? cbi_min(d->header_bytes, in_bytes) : in_bytes, 0};
     ZSTD_outBuffer o = {out, out_bytes, 0};
     size_t r = ZSTD_decompressStream(d->state.zstd, &o, &i);
+    d->header_bytes -= cbi_min(d->header_bytes, i.pos);
     decoder_step step = {.took = i.pos, .gave = o.pos, .frame_over = r == 0};
     if (ZSTD_isError(r)) {
         step.no_memory = ZSTD_getErrorCode(r) == ZSTD_error_memory_allocation;
@@ -300,7 +307,7 @@ cb_status cbi_decoder_read(cbi_decoder *d, uint8_t *buf, size_t bytes, size_t *g
         done += step.gave;
         d->frame_given += step.gave;
         d->in_frame = !step.frame_over;
-        /* zstd itself does not look when the last block is empty and its data come in pieces. */
+        /* zstd itself does not look when the last block is empty. */
         if (step.frame_over && d->frame_bytes != UINT64_MAX && d->frame_given != d->frame_bytes)
             return decoder_damaged(d, "a frame holds less or more than its header says", err);
         if (d->in_frame && step.took == 0 && step.gave == 0) {

@@ -244,6 +244,23 @@ static void test_decompress_holds_a_zstd_frame_to_the_size_in_its_header(void **
     }
 }
 
+static void test_decompress_answers_the_same_whatever_the_pieces_are(void **state) {
+    (void)state;
+    /* A frame of nothing with an empty block that says it is compressed: zstd 1.5.4 refuses it when
+     * it has all of it at once, and takes it in pieces. */
+    static const uint8_t frame[] = {0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 4, 0, 0, 1, 0, 0};
+    kit_text got = {0};
+    cb_error err = {0};
+    cb_status first =
+        decode(CBI_COMPRESSION_ZSTD, frame, sizeof frame, 1, 9000, &got, SIZE_MAX, &err);
+    for (size_t step = 2; step <= sizeof frame; step++)
+        assert_int_equal(
+            decode(CBI_COMPRESSION_ZSTD, frame, sizeof frame, step, 9000, &got, SIZE_MAX, &err),
+            first);
+    assert_int_equal(got.count, 0);
+    kit_free(&got);
+}
+
 static void test_decompress_says_what_follows_the_last_member(void **state) {
     (void)state;
     kit_text text = {0}, packed = {0}, got = {0};
@@ -292,6 +309,7 @@ int main(void) {
         cmocka_unit_test(test_decompress_finds_flipped_bits),
         cmocka_unit_test(test_decompress_refuses_windows_that_do_not_fit),
         cmocka_unit_test(test_decompress_holds_a_zstd_frame_to_the_size_in_its_header),
+        cmocka_unit_test(test_decompress_answers_the_same_whatever_the_pieces_are),
         cmocka_unit_test(test_decompress_says_what_follows_the_last_member),
         cmocka_unit_test(test_compression_goes_by_name_and_magic),
     };
