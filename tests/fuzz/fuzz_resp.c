@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fuzz/fuzz_server.h"
 #include "serve/serve.h"
 
 enum { PEERS = 4, HONEST = PEERS, DEEDS_MAX = 200, PIECE = 4096, HONEST_BYTES = 90000 };
@@ -62,6 +63,15 @@ static void make_server(void) {
         abort();
     }
     (void)atexit(remove_folder);
+}
+
+/** Blocks that the directory believes to be here. */
+static uint64_t told_blocks(void) {
+    cb_directory d = cb_local_directory_interface(directory);
+    cb_executor_view me;
+    size_t count = 0;
+    cb_assert(d.peers(d.ctx, "", &me, 1, &count, NULL) == CB_OK && count == 1);
+    return me.blocks;
 }
 
 static void step(void) {
@@ -301,5 +311,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     } while (s.connections > 0);
     cb_assert(s.unroll_bytes == 0 && s.leases == 0);
     cb_assert(server->stream_first == NULL && server->strangers == 0);
+    fuzz_remove_all(server);
+    cb_assert(told_blocks() == 0);
     return 0;
 }

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fuzz/fuzz_server.h"
 #include "serve/serve.h"
 
 enum { PEERS = 8, HONEST = PEERS, DEEDS_MAX = 256, PIECE_MAX = 4096, HONEST_BYTES = 70000 };
@@ -266,17 +267,6 @@ static void do_deed(input *in) {
     }
 }
 
-static void remove_all(void) {
-    static const char names[][8] = {"a", "b", "c", "d", "e", "f", "g", "h"};
-    cb_block_task *task = NULL;
-    cb_assert(cb_block_task_create(server->blocks, 1, 0, &task, NULL) == CB_OK);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        (void)cb_blocks_remove(server->blocks, task, names[i], NULL);
-    }
-    cb_assert(cb_blocks_remove(server->blocks, task, honest_name, NULL) == CB_OK);
-    (void)cb_block_task_end(task);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data, data + size};
     cb_server_stats s;
@@ -303,6 +293,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     } while (s.connections > 0);
     cb_assert(s.leases == 0 && s.leased_bytes == 0 && s.unroll_bytes == 0);
     cb_assert(server->stream_first == NULL && server->strangers == 0);
-    remove_all();
+    fuzz_remove_all(server);
     return 0;
 }
