@@ -46,20 +46,19 @@ static void copy_text(char *to, size_t room, const char *from) {
     to[bytes] = '\0';
 }
 
-/** [mutex] It waits already, or is better left out: the machine tells of a removal until it is
- *  answered, and finds that a copy is lacking. */
-static bool is_too_much(const cbi_copies *cp, const cbi_wishes *list, const cbi_replica_action *a) {
+/** [mutex] It waits already: the machine tells of a removal until it is answered. */
+static bool is_told_already(const cbi_wishes *list, const cbi_replica_action *a) {
     bool told = false;
     for (const cbi_wish *w = list->first; a->kind == CBI_REPLICA_TELL && w != NULL && !told;
          w = w->next) {
         told = w->kind == CBI_REPLICA_TELL && strcmp(w->peer, a->peer) == 0;
     }
-    return told || (a->kind == CBI_REPLICA_SEND && cp->wish_count > (size_t)4 * WISHES_MAX);
+    return told;
 }
 
 /** [mutex] What cannot be noted is found lacking again. */
 static void wish(cbi_copies *cp, cbi_wishes *list, const cbi_replica_action *a) {
-    if (is_too_much(cp, list, a)) {
+    if (is_told_already(list, a)) {
         return;
     }
     cbi_wish *w = cbi_alloc(sizeof *w);
@@ -80,6 +79,7 @@ static void wish(cbi_copies *cp, cbi_wishes *list, const cbi_replica_action *a) 
     copy_text(w->address, sizeof w->address, a->peer_address);
     append(list, w);
     cp->wish_count++;
+    cp->send_count += w->kind == CBI_REPLICA_SEND;
     if (list == &cp->local) {
         cbi_cond_broadcast(&cp->wake_keeper);
     } else if (cbi_copies_can_send(cp, w)) { /* else whose end it waits for wakes them */
@@ -129,6 +129,15 @@ static void put_done(cbi_copies *cp, const cbi_replica_action *a) {
             unpark(cp, w);
         }
     }
+}
+
+/** [mutex] Whether a client waits for the copies of what it puts by that name. */
+static bool is_awaited(const cbi_copies *cp, const char *name) {
+    const cbi_copy_wait *w = cp->waits;
+    while (w != NULL && strcmp(w->connection->name, name) != 0) {
+        w = w->next;
+    }
+    return w != NULL;
 }
 
 void cbi_copies_expect(cbi_copies *cp, cbi_copy_wait *w, cbi_connection *c) {
@@ -228,6 +237,7 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
     bool busy = cp->wish_count > WISHES_MAX; /* the machine keeps the rest */
     size_t count = 0, max = busy ? CBI_REPLICA_ACTIONS_MIN : MOST;
     event.now_ns = cbi_sys_clock_ns();
+    event.hold = cp->send_count > WISHES_MAX;
     cb_status status = cbi_replica_step(cp->machine, &event, cp->actions, max, &count, err);
     atomic_store(&cp->buried, cbi_replica_buried(cp->machine));
     if (first != NULL && count > 0) {
@@ -249,6 +259,13 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
 
 cb_status cbi_copies_step(cbi_copies *cp, cbi_replica_event event, cb_error *err) {
     return step(cp, event, NULL, err);
+}
+
+void cbi_copies_wish_sent(cbi_copies *cp, const cbi_wish *w) {
+    cp->wish_count--;
+    if (w->kind == CBI_REPLICA_SEND && cp->send_count-- == WISHES_MAX + 1) { /* what was held */
+        (void)step(cp, (cbi_replica_event){.kind = CBI_REPLICA_TICK}, NULL, NULL);
+    }
 }
 
 void cbi_copies_tell(cbi_copies *cp, cbi_replica_event event) {
@@ -303,7 +320,9 @@ cbi_replica_event cbi_copies_stored(const cb_block_status *b, uint64_t ticket, b
 static void note_new(cbi_copies *cp, const cb_block_status *b) {
     cbi_copy_arrival *arrival = cbi_copies_arrival_of(cp, b);
     uint64_t ticket = arrival != NULL ? arrival->ticket : 0;
-    cb_status status = step(cp, cbi_copies_stored(b, ticket, false), NULL, NULL);
+    cbi_replica_event event = cbi_copies_stored(b, ticket, false);
+    event.awaited = is_awaited(cp, b->name);
+    cb_status status = step(cp, event, NULL, NULL);
     if (arrival != NULL) {
         arrival->ticket = 0; /* what came of it is seen by whether the block is tracked */
     } else if (status != CB_OK && status != CB_EEXISTS && status != CB_ENOTFOUND &&

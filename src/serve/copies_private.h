@@ -114,6 +114,7 @@ struct cbi_copies {
     uint64_t beat_ns; /* when the directory is asked next who is there */
     cbi_wishes local, remote;
     size_t wish_count; /* in both, and in hand */
+    size_t send_count; /* those of them that are copies */
     cbi_connection *fetch_first, *fetch_last;
     cbi_connection *parked; /* who waits for what another one computes */
     cbi_copy_claim *claims; /* what clients of this one compute */
@@ -135,7 +136,9 @@ struct cbi_copies {
 
 /** [mutex] */
 cb_status cbi_copies_step(cbi_copies *copies, cbi_replica_event event, cb_error *err);
-/** The same, taking the mutex. */
+/** [mutex] One of `remote` is over: of copies that were held back others may go on. */
+void cbi_copies_wish_sent(cbi_copies *copies, const cbi_wish *wish);
+/** The same as cbi_copies_step, taking the mutex. */
 void cbi_copies_tell(cbi_copies *copies, cbi_replica_event event);
 
 /** [mutex] After blocks or arrivals have come or gone: `tracked`. */

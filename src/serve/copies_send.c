@@ -298,9 +298,9 @@ void cbi_copies_send(void *ctx) {
         }
         cbi_mutex_unlock(&cp->mutex);
         carry_out(x, link, w);
-        cbi_free(w);
         cbi_mutex_lock(&cp->mutex);
-        cp->wish_count--;
+        cbi_copies_wish_sent(cp, w);
+        cbi_free(w);
         done = true;
     }
     cbi_mutex_unlock(&cp->mutex);

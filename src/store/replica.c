@@ -129,6 +129,11 @@ static bool serve_sending(cbi_replica *r, cbi_tracked *b) {
         if (p == NULL) {
             break;
         }
+        if (r->hold) {
+            bool awaited = b->put_open && b->awaited;
+            cbi_tracked_queue(r, b, awaited ? CBI_QUEUE_AWAITED : CBI_QUEUE_HELD);
+            return true;
+        }
         cbi_replica_action *a = cbi_replica_emit(r, CBI_REPLICA_SEND);
         if (a == NULL) {
             return false;
@@ -179,6 +184,21 @@ static void serve_ready(cbi_replica *r) {
     }
 }
 
+/** What was held back goes on, those that somebody waits for and the others in turn: neither stands
+ *  behind all of the other, however many there are. */
+static void serve_held(cbi_replica *r) {
+    for (size_t most = r->options.sweep_max; most > 0 && !r->hold; most--) {
+        cbi_tracked *awaited = r->queues[CBI_QUEUE_AWAITED].first;
+        cbi_tracked *other = r->queues[CBI_QUEUE_HELD].first;
+        bool others_turn = other != NULL && (r->others_turn || awaited == NULL);
+        cbi_tracked *b = others_turn ? other : awaited;
+        if (b == NULL || !serve_sending(r, b)) {
+            return;
+        }
+        r->others_turn = !others_turn;
+    }
+}
+
 static void serve_reports(cbi_replica *r) {
     cbi_tracked *b = NULL;
     while (r->entered && (b = r->reports.first) != NULL) {
@@ -219,6 +239,7 @@ static void serve(cbi_replica *r) {
     serve_reports(r);
     serve_checks(r);
     cbi_graves_tell(r);
+    serve_held(r);
     if (r->draining) {
         cbi_leave_serve(r);
         serve_ready(r);
@@ -270,6 +291,7 @@ static cb_status stored(cbi_replica *r, const cbi_replica_event *e, cb_error *er
             cbi_tracked_check(r, b);
         } else if (status == CB_OK) {
             b->put_open = true;
+            b->awaited = e->awaited;
             cbi_tracked_send(r, b, false);
         }
         return status;
@@ -676,6 +698,7 @@ cb_status cbi_replica_step(cbi_replica *r, const cbi_replica_event *event,
     r->actions = actions;
     r->max = max;
     r->count = 0;
+    r->hold = event->hold;
     r->now_ns = cbi_max(r->now_ns, event->now_ns);
     cb_status status = apply(r, event, err);
     serve(r);

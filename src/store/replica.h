@@ -108,6 +108,9 @@ typedef struct cbi_replica_event {
     cb_level level;                    /* as reported; 0: in memory, `copies` */
     uint32_t copies;                   /* that there shall be, this one too */
     bool returned;
+    bool awaited; /* STORED: somebody waits for its PUT_DONE */
+    bool hold;    /* of any kind: no SEND now, there are too many under way. Whoever says so steps
+                     again as soon as that is over: blocks wait for it, and for no time */
     uint64_t ticket, sequence;
     const char *peer;
     uint64_t peer_generation;

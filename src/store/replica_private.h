@@ -22,6 +22,8 @@ typedef enum cbi_replica_state {
 typedef enum cbi_replica_queue {
     CBI_QUEUE_READY,    /* has actions to emit */
     CBI_QUEUE_CHECKS,   /* wants to be looked after, in turn */
+    CBI_QUEUE_AWAITED,  /* for SENDs to be wanted again, and somebody for its PUT_DONE */
+    CBI_QUEUE_HELD,     /* the same, and nobody does */
     CBI_QUEUE_LOCATING, /* for the directory's answer, or due_ns; mending_max at most */
     CBI_QUEUE_WAITING,  /* for due_ns, in one of `waiting` */
     CBI_QUEUE_NONE
@@ -45,7 +47,9 @@ typedef struct cbi_tracked {
     uint8_t state, queue;
     uint8_t slot; /* of `waiting` */
     bool present;
-    bool put_open; /* CBI_REPLICA_PUT_DONE is still owed */
+    bool put_open; /* CBI_REPLICA_PUT_DONE is still owed, */
+    bool awaited;  /* and waited for */
+    bool unfound;  /* rests, for nobody has taken a copy, and may look for one again */
     bool reporting;
     bool mending; /* one of mending_max */
     bool mends;   /* copies are sent after a loss */
@@ -57,7 +61,11 @@ typedef struct cbi_queue {
     cbi_tracked *first, *last;
 } cbi_queue;
 
-enum { CBI_WAITING_QUEUES = 256 };
+enum {
+    CBI_WAITING_QUEUES = 256,
+    CBI_LOOK_NS = 1000000 /* what one look at a block that nobody takes may cost of the time: the
+                             directory is asked */
+};
 
 /** Blocks that are due within the same time. */
 typedef struct cbi_waiting {
@@ -118,10 +126,13 @@ struct cbi_replica {
     cbi_waiting waiting[CBI_WAITING_QUEUES];
     uint64_t wait_at;
     size_t wait_count, wait_left;
+    size_t unfound; /* of those that rest: who would be looked for again and again */
     /* those that rest are to look again, from the queue at that place on: in so many queues, and in
      * so many blocks of the first */
     size_t hurry_at, hurry_queues, hurry_left;
     uint32_t mending;
+    bool hold;        /* this step emits no SEND */
+    bool others_turn; /* of AWAITED and HELD: HELD is next */
     uint64_t watched;
     size_t audit_at;
     uint64_t audit_ns;
@@ -181,7 +192,7 @@ void cbi_tracked_set_moved(cbi_replica *r, cbi_tracked *b, bool moved);
 /** Rests, after a failure ever longer, and is checked then. */
 void cbi_tracked_back_off(cbi_replica *r, cbi_tracked *b);
 /** The same, when nobody has taken a copy: not before anything can have changed, and the longer the
- *  more blocks there are. */
+ *  more blocks there are for which that is so, up to audit_ns. */
 void cbi_tracked_find_nobody(cbi_replica *r, cbi_tracked *b);
 /** Is looked after when its turn comes, and not before it has settled. */
 void cbi_tracked_check(cbi_replica *r, cbi_tracked *b);

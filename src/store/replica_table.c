@@ -10,9 +10,6 @@
 
 enum { ROUNDS_MAX = 5 /* pauses are doubled so often */ };
 
-/** What one look at a block that nobody takes may cost of the time: the directory is asked. */
-static const uint64_t LOOK_NS = 1000000;
-
 static cbi_tracked **find_link(const cbi_replica *r, const char *name, uint64_t hash) {
     cbi_tracked **at = cbi_tracked_bucket(r, cbi_buckets_index(&r->buckets, hash));
     while (*at != NULL && ((*at)->hash != hash || strcmp((*at)->name, name) != 0)) {
@@ -99,6 +96,8 @@ void cbi_tracked_unqueue(cbi_replica *r, cbi_tracked *b) {
     }
     b->queue = CBI_QUEUE_NONE;
     r->watched--;
+    r->unfound -= b->unfound;
+    b->unfound = false;
 }
 
 void cbi_tracked_queue(cbi_replica *r, cbi_tracked *b, cbi_replica_queue queue) {
@@ -164,7 +163,9 @@ void cbi_tracked_find_nobody(cbi_replica *r, cbi_tracked *b) {
         return;
     }
     if (cbi_replica_may_find(r, b)) {
-        rest(r, b, b->due_ns + r->wait_count * LOOK_NS);
+        rest(r, b, b->due_ns + cbi_min(r->unfound * CBI_LOOK_NS, r->options.audit_ns));
+        b->unfound = true;
+        r->unfound++;
     } else { /* only news can change that, and they wake all who rest */
         rest(r, b, r->now_ns + r->options.audit_ns);
     }

@@ -2,7 +2,8 @@
 /* Goal: an executor that leaves loses no block and leaves no client waiting, whatever is put,
  * removed or evicted just then; and one that cannot know all its blocks says so and stays. One that
  * returns has what it kept, but for what was removed after that was put. One that does not answer
- * has the directory asked at once who is there. A copy of what is here already is one when it is
+ * has the directory asked at once who is there. Of copies that are too many to be sent at once none
+ * is forgotten. A copy of what is here already is one when it is
  * the same, and nothing is left of its offer, whose time goes on only while the server does.
  *
  * Method: executors in this process and a directory in its memory. What would be a race is brought
@@ -257,6 +258,94 @@ static void test_send__who_is_there_is_asked_anew_when_somebody_does_not_answer(
         nap();
     }
     end(&x);
+}
+
+/** One who answers what he is offered, that he has it: as soon as he looks. */
+typedef struct slow_peer {
+    int fd;
+    pthread_t thread;
+} slow_peer;
+
+static void slow_peer_begin(slow_peer *p, const executors *x) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof at;
+    uint64_t generation = 0;
+    p->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (p->fd < 0) {
+        abort();
+    }
+    assert_int_equal(bind(p->fd, (const struct sockaddr *)&at, bytes), 0);
+    assert_int_equal(listen(p->fd, 8), 0);
+    assert_int_equal(getsockname(p->fd, (struct sockaddr *)&at, &bytes), 0);
+    cb_executor_entry entry = {.name = "slow", .memory_max = 1 << 30};
+    char address[32];
+    (void)snprintf(address, sizeof address, "127.0.0.1:%d", ntohs(at.sin_port));
+    entry.address = address;
+    assert_ok(x->interface.enter(x->interface.ctx, &entry, &generation, NULL));
+    while (cbi_copies_figures(x->a.server->copies).peers == 0) {
+        nap();
+    }
+}
+
+static void *slow_peer_look(void *ctx) {
+    enum { LINES_LEFT = 12 /* of an offer, behind its first word */ };
+    const slow_peer *p = ctx;
+    int fd = accept(p->fd, NULL, NULL);
+    FILE *in = fd >= 0 ? fdopen(fd, "r") : NULL;
+    char line[1024];
+    for (int left = 0; in != NULL && fgets(line, sizeof line, in) != NULL;) {
+        left = left > 0 ? left - 1 : strncmp(line, "CARBIDE.OFFER", 13) == 0 ? LINES_LEFT : -1;
+        if (left == 0) {
+            (void)send(fileno(in), "+OK\r\n", 5, MSG_NOSIGNAL);
+        }
+    }
+    if (in != NULL) {
+        (void)fclose(in);
+    }
+    return NULL;
+}
+
+/** [mutex] Copies that wait for a sender, or that one has in hand. */
+static size_t count_sends(const cbi_copies *cp) {
+    size_t count = 0;
+    for (const cbi_wish *w = cp->remote.first; w != NULL; w = w->next) {
+        count += w->kind == CBI_REPLICA_SEND;
+    }
+    for (const cbi_copy_link *l = cp->links; l < cp->links + CBI_COPY_LINKS; l++) {
+        count += l->wish != NULL && l->wish->kind == CBI_REPLICA_SEND;
+    }
+    return count;
+}
+
+static void test_send__of_more_copies_than_can_be_sent_none_is_forgotten(void **state) {
+    enum { MANY = 2500, A_FEW = 600 };
+    (void)state;
+    executors x;
+    slow_peer slow;
+    begin(&x);
+    slow_peer_begin(&slow, &x);
+    cbi_copies *cp = x.a.server->copies;
+    for (int i = 0; i < MANY; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "x%d", i);
+        assert_ok(kit_put(x.client, name, TWO, 1, 1));
+    }
+    while (cbi_copies_figures(cp).blocks < MANY) {
+        nap();
+    }
+    cbi_mutex_lock(&cp->mutex);
+    size_t sends = count_sends(cp), awaited = cp->machine->wait_count;
+    cbi_mutex_unlock(&cp->mutex);
+    assert_in_range(sends, 1, A_FEW);
+    assert_int_equal(awaited, sends); /* an answer to each will come */
+    assert_int_equal(pthread_create(&slow.thread, NULL, slow_peer_look, &slow), 0);
+    while (cbi_copies_figures(cp).watched > 0) {
+        nap();
+    }
+    assert_int_equal(cbi_copies_figures(cp).sent, 0); /* it had them */
+    end(&x);
+    assert_int_equal(pthread_join(slow.thread, NULL), 0);
+    (void)close(slow.fd);
 }
 
 static void open_keeping(executors *x, const char *folder) {
@@ -642,6 +731,7 @@ int main(void) {
         cmocka_unit_test(test_found__nothing_of_an_offer_is_left_when_its_put_is_answered),
         cmocka_unit_test(test_offer__what_could_not_be_stored_is_refused_before_it_is_sent),
         cmocka_unit_test(test_offer__what_the_server_misses_while_a_worker_has_it_is_not_counted),
+        cmocka_unit_test(test_send__of_more_copies_than_can_be_sent_none_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,7 @@ typedef struct kit {
     uint64_t now_ns;
     cbi_replica_action actions[ACTIONS];
     size_t count;
+    bool hold;           /* steps want no SEND */
     uint64_t asked[128]; /* the number of the last SEND to each, by the first letter of his name */
 } kit;
 
@@ -46,6 +47,7 @@ static inline void open_kit(kit *k, const char *name) {
 
 static inline cb_status step(kit *k, cbi_replica_event event) {
     event.now_ns = k->now_ns;
+    event.hold = k->hold;
     cb_status status = cbi_replica_step(k->r, &event, k->actions, ACTIONS, &k->count, NULL);
     for (size_t i = 0; i < k->count; i++) {
         if (k->actions[i].kind == CBI_REPLICA_SEND) {

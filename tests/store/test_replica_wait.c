@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Goal: blocks that wait are looked at again when they are due and not before, however many there
- * are, and no step goes through all of them. Method: blocks for which nobody is there to take a
- * copy, in made time, and a look at where they lie.
+ * are, and no step goes through all of them. What waits for others to be sent goes on with the next
+ * step that wants more, whatever the time. Method: blocks for which nobody is there to take a copy,
+ * or not yet, in made time, and a look at where they lie.
  */
+#include <stdlib.h>
+
 #include "store/replica_kit.h"
 #include "store/replica_private.h"
 
@@ -195,6 +198,127 @@ static void test_wait__who_refuses_many_is_asked_the_less_often(void **state) {
     assert_in_range(pauses_ns[1] - pauses_ns[0], (MANY - 2) * SECOND / 1000, MANY * SECOND / 1000);
 }
 
+/* Whoever has not answered yet has refused nothing. */
+static void test_wait__copies_under_way_keep_nobody_from_being_looked_for(void **state) {
+    (void)state;
+    kit k;
+    open_alone(&k, (cbi_replica_options){.retry_ns = SECOND, .room_bytes = 1000 * MANY});
+    const cb_executor_view a = peer("a", "h1", "r0", 1);
+    see(&k, &a, 1);
+    for (unsigned i = 0; i < MANY; i++) {
+        put_one(&k, i);
+        assert_non_null(wanted(&k, CBI_REPLICA_SEND, 0));
+    }
+    put_one(&k, MANY);
+    refuse_all(&k);
+    char name[32];
+    (void)snprintf(name, sizeof name, "x%u", MANY);
+    const cbi_tracked *b = cbi_tracked_find(k.r, name);
+    assert_int_equal(b->state, CBI_BLOCK_RESTING);
+    assert_int_equal(b->due_ns - k.now_ns, SECOND);
+    cbi_replica_destroy(k.r);
+}
+
+/* ---- copies that are held back ---- */
+
+/** So many puts while no copy is wanted, every tenth of them awaited by somebody. */
+static void put_held(kit *k, unsigned count) {
+    const cb_executor_view a = peer("a", "h1", "r0", 1);
+    open_alone(k, (cbi_replica_options){.room_bytes = 1000 * MANY, .silent = true});
+    see(k, &a, 1);
+    k->hold = true;
+    for (unsigned i = 0; i < count; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "x%u", i);
+        assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_STORED,
+                                              .name = name,
+                                              .generation = 5,
+                                              .checksum = 7,
+                                              .bytes = 1,
+                                              .copies = 2,
+                                              .awaited = i % 10 == 9}));
+        assert_int_equal(k->count, 0);
+    }
+}
+
+/** Each copy that is wanted is taken at once; the order in which they were wanted. */
+static unsigned take_all(kit *k, unsigned order[MANY]) {
+    unsigned taken = 0;
+    for (size_t wants = 1; wants > 0;) {
+        cbi_replica_action all[ACTIONS];
+        assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_TICK}));
+        memcpy(all, k->actions, sizeof all);
+        wants = k->count;
+        for (size_t i = 0; i < wants; i++) {
+            assert_int_equal(all[i].kind, CBI_REPLICA_SEND);
+            order[taken++] = (unsigned)strtoul(all[i].name + 1, NULL, 10);
+            k->hold = true; /* the answer brings no more */
+            assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_SENT,
+                                                  .name = all[i].name,
+                                                  .peer = "a",
+                                                  .peer_generation = 1,
+                                                  .generation = 5,
+                                                  .checksum = 7,
+                                                  .sequence = all[i].sequence,
+                                                  .answer = CBI_REPLICA_OK}));
+            assert_int_equal(want(k, CBI_REPLICA_PUT_DONE)->copies, 2);
+            k->hold = false;
+        }
+    }
+    return taken;
+}
+
+static void test_held__all_go_on_as_soon_as_copies_are_wanted_again(void **state) {
+    (void)state;
+    kit k;
+    unsigned order[MANY] = {0};
+    put_held(&k, MANY);
+    pass(&k, 100 * SECOND); /* no time ends it, nor is anybody held to have refused */
+    assert_int_equal(k.count, 0);
+    k.hold = false;
+    assert_int_equal(take_all(&k, order), MANY);
+    cbi_replica_figures f;
+    cbi_replica_figures_get(k.r, &f);
+    assert_int_equal(f.watched, 0);
+    assert_int_equal(f.sent, MANY);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_held__what_is_awaited_and_what_is_not_have_every_other_turn(void **state) {
+    (void)state;
+    kit k;
+    unsigned order[MANY] = {0};
+    put_held(&k, MANY);
+    k.hold = false;
+    assert_int_equal(take_all(&k, order), MANY);
+    unsigned awaited = 0, others = 0;
+    for (unsigned i = 0; i < MANY; i++) {
+        bool is_awaited = order[i] % 10 == 9;
+        assert_int_equal(is_awaited, i % 2 == 0 && i < MANY / 5);
+        assert_int_equal(order[i], is_awaited ? 10 * awaited + 9 : others + others / 9);
+        awaited += is_awaited;
+        others += !is_awaited;
+    }
+    cbi_replica_destroy(k.r);
+}
+
+static void test_held__it_is_removed_and_answered_all_the_same(void **state) {
+    (void)state;
+    kit k;
+    put_held(&k, 3);
+    bury(&k, CBI_GRAVE_BLOCK, "x1", 0, 5);
+    assert_int_equal(want(&k, CBI_REPLICA_PUT_DONE)->copies, 0);
+    assert_string_equal(want(&k, CBI_REPLICA_DROP)->name, "x1");
+    see(&k, NULL, 0); /* whoever would have had the copies is no more */
+    k.hold = false;
+    pass(&k, 1);
+    want_none(&k, CBI_REPLICA_SEND);
+    assert_string_equal(wanted(&k, CBI_REPLICA_PUT_DONE, 0)->name, "x0");
+    assert_int_equal(wanted(&k, CBI_REPLICA_PUT_DONE, 0)->copies, 1);
+    assert_string_equal(wanted(&k, CBI_REPLICA_PUT_DONE, 1)->name, "x2");
+    cbi_replica_destroy(k.r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wait__each_is_looked_at_with_the_first_tick_after_it_is_due),
@@ -202,6 +326,10 @@ int main(void) {
         cmocka_unit_test(test_wait__who_comes_has_them_looked_at_some_at_a_time),
         cmocka_unit_test(test_wait__nobody_is_looked_for_as_long_as_nobody_is_there),
         cmocka_unit_test(test_wait__who_refuses_many_is_asked_the_less_often),
+        cmocka_unit_test(test_wait__copies_under_way_keep_nobody_from_being_looked_for),
+        cmocka_unit_test(test_held__all_go_on_as_soon_as_copies_are_wanted_again),
+        cmocka_unit_test(test_held__what_is_awaited_and_what_is_not_have_every_other_turn),
+        cmocka_unit_test(test_held__it_is_removed_and_answered_all_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
