@@ -508,41 +508,37 @@ bool cbi_copies_end_buried(cbi_copies *cp, cb_block_task *task, const char *name
     return buried;
 }
 
-cb_status cbi_copies_drop(cbi_copies *cp, cb_block_task *task, const char *name,
-                          uint64_t generation, bool wait, cb_error *err) {
-    cb_block_ref ref;
-    task->deadline_ns = cbi_sys_clock_ns() + BRIEFLY_MS * ms;
-    cb_status status = cb_blocks_lock(cp->server->blocks, task, name, true, wait, &ref, err);
-    task->deadline_ns = 0;
-    if (status != CB_OK) {
-        return status;
-    }
-    if (cbi_node_identity(ref.block).generation <= generation) {
-        cbi_blocks_end_locked(&ref);
-    } else {
-        cb_block_release(&ref);
-    }
-    return CB_OK;
-}
-
 /* ---- the keeper ---- */
 
-void cbi_copies_drop_later(cbi_copies *cp, const char *name, uint64_t generation) {
+void cbi_copies_end_block(cbi_copies *cp, cb_block_task *task, const char *name,
+                          uint64_t generation) {
+    if (cbi_blocks_retire(cp->server->blocks, task, name, generation, NULL) != CB_EAGAIN) {
+        return;
+    }
     const cbi_replica_action a = {.kind = CBI_REPLICA_DROP, .name = name, .generation = generation};
     cbi_mutex_lock(&cp->mutex);
-    wish(cp, &cp->local, &a);
+    cbi_wish *w = cp->local.first;
+    while (w != NULL && (w->kind != CBI_REPLICA_DROP || strcmp(w->name, name) != 0)) {
+        w = w->next;
+    }
+    if (w != NULL) { /* asked for again and again: one wish is enough */
+        w->generation = cbi_max(w->generation, generation);
+    } else {
+        wish(cp, &cp->local, &a);
+    }
     cbi_mutex_unlock(&cp->mutex);
 }
 
 /** false: once more, later. */
 static bool drop(cbi_copies *cp, const cbi_wish *w) {
-    cb_status status = cbi_copies_drop(cp, cp->task, w->name, w->generation, true, NULL);
+    cb_status status =
+        cbi_blocks_retire(cp->server->blocks, cp->task, w->name, w->generation, NULL);
     if (status == CB_ENOTFOUND) {
         cbi_copies_tell(cp, (cbi_replica_event){.kind = CBI_REPLICA_GONE,
                                                 .name = w->name,
                                                 .generation = w->generation});
     }
-    return status == CB_OK || status == CB_ENOTFOUND;
+    return status != CB_EAGAIN;
 }
 
 static cb_status sum_of(const cb_block_ref *ref, uint8_t *buffer, uint64_t *sum, cb_error *err) {
@@ -577,7 +573,7 @@ static void verify(cbi_copies *cp, const cbi_wish *w) {
         status = same ? sum_of(&ref, buffer, &sum, NULL) : CB_ENOTFOUND;
         cb_block_release(&ref);
         if (status == CB_OK && sum != w->checksum) {
-            (void)cbi_copies_drop(cp, cp->task, w->name, w->generation, true, NULL);
+            cbi_copies_end_block(cp, cp->task, w->name, w->generation);
         }
     }
     cbi_free(buffer);

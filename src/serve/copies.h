@@ -103,12 +103,8 @@ void cbi_copies_arrival_end(cbi_copies *copies, cbi_copy_arrival *arrival);
 /** Somebody says that it was removed everywhere; `name` where it is a block. CB_ENOMEM. */
 cb_status cbi_copies_bury(cbi_copies *copies, const cbi_copy_grave *grave, const char *name,
                           bool is_mine, cb_error *err);
-/** Ends the block if it is not newer than that. CB_EAGAIN, CB_EDEADLINE: it is being read; with
- *  `wait` only after half a second. */
-cb_status cbi_copies_drop(cbi_copies *copies, cb_block_task *task, const char *name,
-                          uint64_t generation, bool wait, cb_error *err);
-
-/** The same at once, or soon, when it is being read. */
+/** Nobody finds the block any more, if it is not newer than that; it goes with its last reader. By
+ *  the keeper, in a moment, when it is being written or evicted. */
 void cbi_copies_end_block(cbi_copies *copies, cb_block_task *task, const char *name,
                           uint64_t generation);
 /** For who has just made a block be seen, which had its generation before that. Whether it was

@@ -63,14 +63,6 @@ typedef struct sweep {
     const cbi_copy_grave *grave;
 } sweep;
 
-void cbi_copies_end_block(cbi_copies *cp, cb_block_task *task, const char *name,
-                          uint64_t generation) {
-    cb_status status = cbi_copies_drop(cp, task, name, generation, false, NULL);
-    if (status != CB_OK && status != CB_ENOTFOUND) { /* somebody reads it: soon */
-        cbi_copies_drop_later(cp, name, generation);
-    }
-}
-
 static cb_status sweep_one(cbi_copies *cp, void *ctx, const cb_block_status *b, cb_error *err) {
     const sweep *s = ctx;
     (void)err;

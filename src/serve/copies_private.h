@@ -157,8 +157,6 @@ cb_status cbi_copies_returned(cbi_copies *copies, cb_error *err);
 
 /** The event of a block that is here. */
 cbi_replica_event cbi_copies_stored(const cb_block_status *block, uint64_t ticket, bool returned);
-/** As cbi_copies_drop, by the keeper, as soon as nobody reads it. */
-void cbi_copies_drop_later(cbi_copies *copies, const char *name, uint64_t generation);
 
 /* copies_wire.c: false is the end of the connection, which is closed by who has it */
 

@@ -526,15 +526,7 @@ static cb_status bury(cb_server *s, cbi_connection *c, cb_error *err) {
     if (g->kind != CBI_GRAVE_BLOCK) {
         return cbi_copies_sweep(s->copies, c->task, g, err);
     }
-    if (r->offers) { /* its place is wanted */
-        cb_status status = cbi_copies_drop(s->copies, c->task, c->name, g->generation, false, NULL);
-        if (status == CB_EAGAIN && begin_waiting(s, c)) {
-            (void)cbi_copies_drop(s->copies, c->task, c->name, g->generation, true, NULL);
-            end_waiting(s, c);
-        }
-    } else {
-        cbi_copies_end_block(s->copies, c->task, c->name, g->generation);
-    }
+    cbi_copies_end_block(s->copies, c->task, c->name, g->generation);
     cbi_cached_drop(s->copies, c->task, c->name, g->generation);
     return CB_OK;
 }

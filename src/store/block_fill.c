@@ -314,7 +314,7 @@ static size_t visit(const cbi_node *n, size_t each, size_t room, cbi_blocks_visi
     for (; n != NULL; n = n->next) {
         size_t needed = each + n->name_bytes;
         bool there = n->kind != CBI_ABSENT || n->disk.bytes > 0; /* else it is being put or ended */
-        if (there && needed <= room) {
+        if (there && !n->removed && needed <= room) {
             cb_block_status status = cbi_node_status(n);
             fn(ctx, &status, n->level, n->entry.pins);
             room -= needed;
@@ -353,10 +353,11 @@ cb_status cbi_blocks_look(cb_blocks *b, const char *name, cbi_blocks_visit_fn fn
     uint32_t hash = cbi_index_hash(name, bytes);
     cbi_lock_take(cbi_blocks_lock_of(b));
     const cbi_node *n = cbi_index_find(&b->index, name, bytes, hash);
-    if (n != NULL) {
+    bool there = n != NULL && !n->removed;
+    if (there) {
         cb_block_status status = cbi_node_status(n);
         fn(ctx, &status, n->level, n->entry.pins);
     }
     cbi_lock_give(cbi_blocks_lock_of(b));
-    return n != NULL ? CB_OK : cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
+    return there ? CB_OK : cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
 }

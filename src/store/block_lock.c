@@ -7,7 +7,9 @@
  * A block's lock is its entry's pins: readers and the writer count. An eviction is a third kind of
  * holder (entry.marked), that comes only when there are no pins. Who has to wait parks in the
  * block's list; whoever lets go wakes all of it, and each looks the name up again, since the block
- * may be gone. That is no queue: a writer may wait while readers come and go, as in Spark.
+ * may be gone. That is no queue: a writer may wait while readers come and go, as in Spark. Who
+ * wants nothing but that a block goes need not wait: it is found by nobody from then on, and its
+ * last reader ends it.
  */
 #include <string.h>
 
@@ -89,7 +91,7 @@ cb_status cbi_node_acquire(cb_blocks *b, cb_block_task *task, const char *name, 
     for (;;) {
         cb_status status = CB_OK;
         cbi_node *n = cbi_index_find(&b->index, name, bytes, hash);
-        if (n == NULL) {
+        if (n == NULL || (n->removed && !write)) {
             b->stats.misses += use && wait; /* cb_blocks_get */
             cbi_lock_give(cbi_blocks_lock_of(b));
             return cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
@@ -142,8 +144,8 @@ cb_status cb_block_downgrade(cb_block_ref *ref, cb_error *err) {
     return CB_OK;
 }
 
-/** [locked] Undoes what acquire did; true when the block's file is bad and it is the caller's to
- *  end now, as its writer. */
+/** [locked] Undoes what acquire did; true when the block was to go with its last reader, and is the
+ *  caller's to end now, as its writer. */
 static bool let_go(cb_block_ref *ref) {
     cbi_node *n = ref->block;
     cb_assert(n != NULL && ref->task != NULL);
@@ -156,7 +158,7 @@ static bool let_go(cb_block_ref *ref) {
     ref->task = NULL;
     ref->data = NULL;
     cb_assert(n->entry.pins > 0);
-    if (CBI_UNLIKELY(n->doomed && n->entry.pins == 1)) {
+    if (CBI_UNLIKELY((n->doomed || n->removed) && n->entry.pins == 1)) {
         n->writer = task;
         return true;
     }
@@ -189,6 +191,35 @@ void cbi_node_doom(cb_blocks *b, cbi_node *n) {
     cb_assert(n->entry.pins > 0);
     n->doomed = n->kind == CBI_ABSENT; /* else it has come back to memory: its file is not read */
     cbi_lock_give(cbi_blocks_lock_of(b));
+}
+
+cb_status cbi_blocks_retire(cb_blocks *b, cb_block_task *task, const char *name, uint64_t newest,
+                            cb_error *err) {
+    size_t bytes = strlen(name);
+    uint32_t hash = cbi_index_hash(name, bytes);
+    cb_block_ref ref;
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    cbi_node *n = cbi_index_find(&b->index, name, bytes, hash);
+    bool there = n != NULL && !n->removed;
+    bool newer = there && cbi_node_identity(n).generation > newest;
+    bool held = there && (n->writer != NULL || n->entry.marked);
+    if (there && !newer && !held) {
+        n->removed = true;
+        n->entry.pins++; /* told first: nobody can put another one by that name before */
+        cbi_ref_fill(task, n, false, &ref);
+    }
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    if (!there) {
+        return cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
+    }
+    if (held && !newer) {
+        return cbi_fail(err, CB_EAGAIN, "Block %.255s is being written or evicted.", name);
+    }
+    if (!newer) {
+        cbi_blocks_report(b, n, true);
+        cb_block_release(&ref);
+    }
+    return CB_OK;
 }
 
 /* ---- tasks ---- */

@@ -396,7 +396,8 @@ static void drop_contents(cb_blocks *b, cbi_node *n, cbi_contents *contents) {
 
 static void end_detached(cb_blocks *b, cbi_node *n, cbi_contents *contents) {
     drop_contents(b, n, contents);
-    cbi_blocks_report(b, n, true);
+    cbi_blocks_report(b, n, true); /* of one that was retired once more: a reader may have said that
+                                      it has come to memory meanwhile */
     cbi_lock_take(cbi_blocks_lock_of(b));
     leave_index(b, n);
     cbi_lock_give(cbi_blocks_lock_of(b));
@@ -541,11 +542,12 @@ cb_status cb_blocks_status(cb_blocks *b, const char *name, cb_block_status *stat
     cbi_lock_take(cbi_blocks_lock_of(b));
     const cbi_node *n = cbi_index_find(&b->index, name, bytes, cbi_index_hash(name, bytes));
     cb_block_status found = {0};
-    if (n != NULL) {
+    bool there = n != NULL && !n->removed;
+    if (there) {
         found = cbi_node_status(n);
     }
     cbi_lock_give(cbi_blocks_lock_of(b));
-    if (n == NULL || found.level == CB_LEVEL(0, 1)) { /* nothing of it is there yet */
+    if (!there || found.level == CB_LEVEL(0, 1)) { /* nothing of it is there yet */
         return cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
     }
     found.name = name;
@@ -562,8 +564,8 @@ typedef struct listed {
 static size_t copy_bucket(const cbi_node *n, listed *out, size_t room) {
     size_t count = 0;
     for (; n != NULL; n = n->next) {
-        if (n->kind == CBI_ABSENT && n->disk.bytes == 0) {
-            continue; /* being put */
+        if ((n->kind == CBI_ABSENT && n->disk.bytes == 0) || n->removed) {
+            continue; /* being put, or to go */
         }
         if (count < room) {
             out[count].status = cbi_node_status(n);

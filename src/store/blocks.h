@@ -142,6 +142,12 @@ void cbi_ref_fill(cb_block_task *task, cbi_node *node, bool writing, cb_block_re
 /** The block's file is bad: it goes when its last reader has left. */
 void cbi_node_doom(cb_blocks *blocks, cbi_node *node);
 
+/** Removes a block whose generation is not above `newest`, without waiting: nobody finds it any
+ *  more, that it is gone is reported, and it goes with its last reader. Until then its name is
+ *  taken. CB_ENOTFOUND; CB_EAGAIN: it is being written or evicted just now. */
+cb_status cbi_blocks_retire(cb_blocks *blocks, cb_block_task *task, const char *name,
+                            uint64_t newest, cb_error *err);
+
 /* ---- block_put.c ---- */
 
 /** The data set of a name, or CBI_NO_DATA_SET. */

@@ -57,6 +57,7 @@ typedef struct cbi_node {
     bool promoting : 1;    /* somebody brings it back from disk */
     bool doomed : 1;       /* its file is bad: goes when the last reader has left */
     bool kept : 1;         /* in the manifest */
+    bool removed : 1;      /* nobody finds it any more: goes when the last reader has left */
     bool identified;       /* a cbi_identity stands behind the name; read without the lock */
     uint8_t name_bytes;
     char name[]; /* terminated */

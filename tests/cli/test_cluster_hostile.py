@@ -99,6 +99,34 @@ class Hostile(cluster.Cluster):
         self.vanish(computes.socket)
         self.wait("nobody is left", lambda: self.figure(a, "connected_clients") <= 3)
 
+    def test_what_is_removed_goes_behind_who_reads_it(self):
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b):
+            self.sees(p, 1)
+        value = self.random.randbytes(8 << 20)
+        self.assertEqual(a.peer.ask("SET", "rdd_7_0", value), b"+OK")
+        self.known("rdd_7_0", "a")
+        slow = self.connect(a, receive_bytes=8192)
+        slow.sendall(cluster.request("GET", "rdd_7_0"))
+        got = bytearray(slow.recv(100))
+        for _ in range(3000):  # and again and again
+            self.assertEqual(a.peer.ask("CARBIDE.REMOVE", "DATASET", 7), b"+OK")
+        self.assertIsNone(a.peer.ask("GET", "rdd_7_0"))
+        self.assertEqual(a.peer.ask("EXISTS", "rdd_7_0"), 0)
+        self.assertEqual(a.peer.ask("SCAN", 0, "COUNT", 100), [b"0", []])
+        self.wait("the others know", lambda: b.peer.ask("GET", "rdd_7_0") is None)
+        self.assertGreaterEqual(self.figure(a, "blocks_memory"), len(value))
+        # Nothing else waits for that.
+        self.assertEqual(a.peer.ask("SET", "x", b"v", "LEVEL", "MEMORY_ONLY_SER_2"), b"+OK")
+        self.assertEqual(a.peer.ask("WAIT", 1, 0), 1)
+        whole = b"$%d\r\n%s\r\n" % (len(value), value)
+        while len(got) < len(whole):
+            got += slow.recv(1 << 20)
+        self.assertEqual(bytes(got), whole)
+        self.wait("its memory is free", lambda: self.figure(a, "blocks_memory") == 1)
+        self.assertEqual(a.peer.ask("SET", "rdd_7_0", b"new"), b"+OK")
+        self.reads(b, "rdd_7_0", b"new")
+
     def test_who_does_not_read_others_blocks_makes_nothing_grow(self):
         for options in ((), ("--cache-remote",)):
             a, b = self.executor("a"), self.executor("b", "--timeout", "2", *options)

@@ -377,7 +377,7 @@ static cb_status drop(const executors *x, const char *name, uint64_t up_to) {
     cbi_copies *cp = x->a.server->copies;
     cb_block_task *task = NULL;
     assert_ok(cb_block_task_create(x->a.server->blocks, 0, 0, &task, NULL));
-    assert_ok(cbi_copies_drop(cp, task, name, up_to, true, NULL)); /* as who hears of a removal */
+    cbi_copies_end_block(cp, task, name, up_to); /* as who hears of a removal */
     assert_int_equal(cb_block_task_end(task), 0);
     cb_block_status s;
     return cb_blocks_status(x->a.server->blocks, name, &s, NULL);

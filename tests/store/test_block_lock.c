@@ -104,6 +104,36 @@ static void test_block_lock__removal_waits_for_others_and_refuses_to_wait_for_it
     close_locks(&l);
 }
 
+static void
+test_block_lock__what_is_retired_is_found_by_nobody_and_goes_with_its_last_reader(void **state) {
+    (void)state;
+    locks l;
+    cb_block_ref a, b, other;
+    cb_block_status s;
+    open_locks(&l);
+    assert_ok(try_lock(&l, l.one, true, &a));
+    assert_status(cbi_blocks_retire(l.k.blocks, l.two, "block", 0, NULL), CB_EAGAIN);
+    assert_ok(cb_block_downgrade(&a, NULL));
+    assert_ok(try_lock(&l, l.two, false, &b));
+    assert_ok(cbi_blocks_retire(l.k.blocks, l.two, "block", 0, NULL));
+    assert_int_equal(l.k.gone, 1); /* told at once */
+    assert_status(cbi_blocks_retire(l.k.blocks, l.two, "block", 0, NULL), CB_ENOTFOUND);
+    assert_status(cb_blocks_get(l.k.blocks, l.two, "block", &other, NULL), CB_ENOTFOUND);
+    assert_status(cb_blocks_status(l.k.blocks, "block", &s, NULL), CB_ENOTFOUND);
+    assert_status(try_lock(&l, l.two, true, &other), CB_EAGAIN); /* its name is taken */
+    assert_status(kit_put(&l.k, "block", SER, 100), CB_EEXISTS);
+    cb_block_release(&b);
+    assert_int_equal(kit_storage(&l.k, CB_HEAP), 100);
+    assert_int_equal(a.bytes, 100); /* the last one has what he had */
+    cb_block_release(&a);
+    assert_int_equal(kit_storage(&l.k, CB_HEAP), 0);
+    assert_ok(kit_put(&l.k, "block", SER, 200));
+    assert_ok(cbi_blocks_retire(l.k.blocks, l.two, "block", 0, NULL)); /* read by nobody */
+    assert_int_equal(kit_storage(&l.k, CB_HEAP), 0);
+    assert_status(cbi_blocks_retire(l.k.blocks, l.two, "block", 0, NULL), CB_ENOTFOUND);
+    close_locks(&l);
+}
+
 static void test_block_lock__a_wait_has_a_deadline(void **state) {
     (void)state;
     locks l;
@@ -237,8 +267,10 @@ static void act(void *ctx) {
         cb_status status = CB_OK;
         switch (r / 64 % 8) {
             case 0:
-                status = cb_blocks_remove(a->k->blocks, task, name, NULL);
-                assert_true(status == CB_OK || status == CB_ENOTFOUND);
+                status = r / 32 % 2 ? cb_blocks_remove(a->k->blocks, task, name, NULL)
+                                    : cbi_blocks_retire(a->k->blocks, task, name, 0, NULL);
+                assert_true(status == CB_OK || status == CB_ENOTFOUND ||
+                            (status == CB_EAGAIN && r / 32 % 2 == 0));
                 break;
             case 1:
                 status = cb_blocks_lock(a->k->blocks, task, name, true, true, &ref, NULL);
@@ -304,6 +336,8 @@ int main(void) {
         cmocka_unit_test(test_block_lock__readers_share_and_reenter),
         cmocka_unit_test(test_block_lock__one_writer_and_downgrade),
         cmocka_unit_test(test_block_lock__removal_waits_for_others_and_refuses_to_wait_for_itself),
+        cmocka_unit_test(
+            test_block_lock__what_is_retired_is_found_by_nobody_and_goes_with_its_last_reader),
         cmocka_unit_test(test_block_lock__a_wait_has_a_deadline),
         cmocka_unit_test(test_block_lock__waiters_go_on_or_find_it_gone),
         cmocka_unit_test(test_block_lock__a_lock_may_be_released_while_its_task_ends),
