@@ -4,6 +4,8 @@
 #include "carbide/server.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,6 +217,40 @@ static void tell_end(const cb_server_stats *s) {
                  cli_size_text(peak_rss(), e));
 }
 
+/*
+ * What the directory's thread has to say. It comes after the line that says where it serves, which
+ * is the first one that scripts read.
+ */
+static struct {
+    pthread_mutex_t mutex;
+    bool shown, quiet, is_new;
+    cb_directory_state state;
+} news = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/** [news.mutex] */
+static void tell_news(void) {
+    struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+    bool entered = news.state.status == CB_OK;
+    bool wanted = news.shown && news.is_new;
+    if (!wanted)
+        return;
+    news.is_new = false;
+    if ((entered && news.quiet) || poll(&out, 1, 0) <= 0)
+        return; /* who does not read does not hold up the lease */
+    if (entered)
+        cli_complain("in the directory: it knows this executor and its blocks");
+    else
+        cli_complain("not in the directory, and trying again: %s", news.state.words);
+}
+
+static void show_news(bool quiet) {
+    (void)pthread_mutex_lock(&news.mutex);
+    news.shown = true;
+    news.quiet = quiet;
+    tell_news();
+    (void)pthread_mutex_unlock(&news.mutex);
+}
+
 static int run_server(const cb_server_options *o, bool quiet) {
     char budget[CLI_FIGURE_MAX], blocks[CLI_FIGURE_MAX], where[128] = "";
     cb_error err;
@@ -247,6 +283,7 @@ static int run_server(const cb_server_options *o, bool quiet) {
                        : o->listen != NULL ? where
                                            : o->socket,
                        quiet);
+    show_news(quiet);
     status = cb_server_run(server, &err);
     cb_server_stats_get(server, &stats);
     cli_serve_web_hide();
@@ -269,12 +306,23 @@ static int run(cb_server_options *o, struct cb_redis_directory *redis, bool quie
 }
 
 #ifdef CARBIDE_HAVE_NET
+/** By the directory's thread, which has no signals: a pipe that nobody reads ends nothing. */
+static void on_changed(void *ctx, const cb_directory_state *state) {
+    (void)ctx;
+    (void)pthread_mutex_lock(&news.mutex);
+    news.state = *state;
+    news.is_new = true;
+    tell_news();
+    (void)pthread_mutex_unlock(&news.mutex);
+}
+
 /** The same as a part of what --directory names. */
 static int run_executor(cb_server_options *o, bool quiet) {
     static char host[64];
     cb_redis_directory *redis = NULL;
     cb_error err;
-    const cb_redis_directory_options r = {.struct_size = sizeof r, .url = directory_url};
+    const cb_redis_directory_options r = {
+        .struct_size = sizeof r, .url = directory_url, .changed = on_changed};
     cb_status status = cb_redis_directory_create(&r, &redis, &err);
     if (status != CB_OK) {
         cli_complain("%s", err.message);

@@ -75,6 +75,20 @@ typedef struct cb_executor_view {
  * it is gone from there. */
 typedef void (*cb_directory_watch_fn)(void *ctx, const char *block, const cb_location *location);
 
+enum { CB_DIRECTORY_WORDS_MAX = 255 };
+
+/** How the executor stands in a directory that is elsewhere. */
+typedef struct cb_directory_state {
+    /** CB_OK: it is in it, with all it has but what is on its way; CB_EAGAIN: it is entering, or
+     * all is being told again; CB_EEXISTS: somebody newer has its name; CB_EIO, CB_ENOMEM: the
+     *  directory cannot be used, which is tried again. */
+    cb_status status;
+    uint64_t failures; /**< connections that failed or were ended, since the beginning */
+    /** Of a failure, for people, often in a server's own words: no control characters, no password;
+     *  else "". */
+    char words[CB_DIRECTORY_WORDS_MAX + 1];
+} cb_directory_state;
+
 /** What a directory can do. Any thread. Names are borrowed for the call. */
 typedef struct cb_directory {
     /** *generation: in, the last one it had (0: none); out, one that is larger than that, than all
@@ -108,6 +122,8 @@ typedef struct cb_directory {
      *  as for report; anything else: it is not known, and otherwise the claim ends by itself. */
     cb_status (*unclaim)(void *ctx, const char *executor, uint64_t generation, const char *block,
                          cb_error *err);
+    /** Waits for nothing. NULL: a directory of this process, which is always there. */
+    void (*state)(void *ctx, cb_directory_state *state);
     void *ctx;
 } cb_directory;
 

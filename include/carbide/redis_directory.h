@@ -32,6 +32,13 @@ typedef struct cb_redis_directory_options {
     const char *url;
     uint64_t lease_ns;   /**< of an executor, renewed four times in that; 0 = 2 s */
     uint64_t timeout_ns; /**< for an answer; 0 = 1 s */
+    /** Told when the executor is entered (CB_OK: all it has is told) and when it cannot be, at once
+     *  and then each time that changes or fails for another reason, failures not more often than
+     *  each ten seconds: what is put right sooner than that may not be told at all. By the object's
+     *  thread, with no lock held; the lease ends if it takes long. NULL: nobody is. A watch does
+     * not look at it. */
+    void (*changed)(void *ctx, const cb_directory_state *state);
+    void *changed_ctx;
 } cb_redis_directory_options;
 
 /** Begins a thread; connects later. CB_EINVAL: no such URL; CB_ENOMEM, CB_ETHREAD. */

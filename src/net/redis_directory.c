@@ -26,6 +26,7 @@
 #include "base/alloc.h"
 #include "carbide/redis_directory.h"
 #include "net/redis_link.h"
+#include "net/redis_news.h"
 #include "net/redis_scripts.h"
 #include "store/directory.h"
 
@@ -75,7 +76,9 @@ struct cb_redis_directory {
     bool was_known;   /* by the server, since it entered */
     uint64_t told_ns; /* the server had forgotten us, so perhaps all: until then others tell it */
     cb_redis_directory_stats stats;
+    cb_directory_state state;
     /* the thread's */
+    cbi_redis_news news;
     cb_executor_view me; /* as `who` is, in the generation that the server knows */
     bool entered, walking;
     bool ousted; /* somebody newer has our name: it is ours again when nobody has it */
@@ -151,16 +154,26 @@ static void begin_mine(cb_redis_directory *d, const char *script, size_t words) 
     cbi_redis_number(&d->link, d->me.generation);
 }
 
+static void note_failure(cb_redis_directory *d, cb_status status, const cb_error *err) {
+    cbi_mutex_lock(&d->mutex);
+    d->stats.failures++;
+    cbi_redis_state_set(&d->state, status, err->message);
+    cbi_mutex_unlock(&d->mutex);
+}
+
 /** What a script answers: 1, 0, -1, or how much. INT64_MIN: nothing, and the link is closed. */
 static int64_t ask_number(cb_redis_directory *d) {
     const cbi_redis_value *reply = NULL;
-    if (cbi_redis_ask(&d->link, &reply, NULL) == CB_OK && reply->kind == CBI_REDIS_INTEGER) {
+    cb_error err;
+    cb_status status = cbi_redis_ask(&d->link, &reply, &err);
+    if (status == CB_OK && reply->kind == CBI_REDIS_INTEGER) {
         return reply->integer;
     }
+    if (status == CB_OK) {
+        status = cbi_fail(&err, CB_EIO, "The directory's server answers something else.");
+    }
     cbi_redis_link_close(&d->link);
-    cbi_mutex_lock(&d->mutex);
-    d->stats.failures++;
-    cbi_mutex_unlock(&d->mutex);
+    note_failure(d, status, &err);
     return INT64_MIN;
 }
 
@@ -170,6 +183,9 @@ static void lose(cb_redis_directory *d) {
     cbi_mutex_lock(&d->mutex);
     d->stats.entered = false;
     d->life = 0;
+    if (d->state.status == CB_OK) {
+        cbi_redis_state_set(&d->state, CB_EAGAIN, "");
+    }
     cbi_mutex_unlock(&d->mutex);
 }
 
@@ -211,6 +227,10 @@ static void enter_server(cb_redis_directory *d) {
     d->stats.entries += d->entered;
     d->was_known = d->was_known || d->entered;
     d->life = d->entered ? d->me.generation : 0;
+    if (answer != INT64_MIN) { /* else it is said why */
+        cbi_redis_state_set(&d->state, d->ousted ? CB_EEXISTS : CB_EAGAIN,
+                            d->ousted ? "Somebody else entered later by the same name." : "");
+    }
     cbi_mutex_unlock(&d->mutex);
 }
 
@@ -312,10 +332,13 @@ static void clean(cb_redis_directory *d) {
 /** Four times in a lease. */
 static void beat(cb_redis_directory *d) {
     if (d->link.fd < 0) {
-        bool open = cbi_redis_link_open(&d->link, &d->url, NULL) == CB_OK;
+        cb_error err;
+        cb_status status = cbi_redis_link_open(&d->link, &d->url, &err);
+        if (status != CB_OK) {
+            note_failure(d, status, &err);
+        }
         cbi_mutex_lock(&d->mutex);
-        d->stats.connects += open;
-        d->stats.failures += !open;
+        d->stats.connects += status == CB_OK;
         cbi_mutex_unlock(&d->mutex);
     } else if (d->entered) {
         begin_mine(d, CBI_REDIS_RENEW, 1);
@@ -346,10 +369,22 @@ static void tell(cb_redis_directory *d) {
     cbi_mutex_lock(&d->mutex);
     bool behind = d->behind;
     d->stats.entered = d->entered && !d->walking && !behind;
+    if (d->stats.entered) {
+        cbi_redis_state_set(&d->state, CB_OK, "");
+    }
     cbi_mutex_unlock(&d->mutex);
     if (behind) {
         lose(d);
     }
+}
+
+/** Whoever wants to know hears how it stands, if that is news. */
+static void announce(cb_redis_directory *d) {
+    cbi_mutex_lock(&d->mutex);
+    d->state.failures = d->stats.failures;
+    const cb_directory_state now = d->state;
+    cbi_mutex_unlock(&d->mutex);
+    cbi_redis_news_tell(&d->news, &now, cbi_sys_clock_ns());
 }
 
 static void say_farewell(cb_redis_directory *d) {
@@ -360,6 +395,7 @@ static void say_farewell(cb_redis_directory *d) {
     lose(d);
     cbi_mutex_lock(&d->mutex);
     d->was_known = false;
+    cbi_redis_state_set(&d->state, CB_EAGAIN, "");
     cbi_mutex_unlock(&d->mutex);
 }
 
@@ -393,6 +429,7 @@ static void work(void *ctx) {
             if (d->entered) {
                 tell(d);
             }
+            announce(d);
         }
         cbi_mutex_lock(&d->mutex);
         if (leaving) {
@@ -747,6 +784,14 @@ static cb_status unclaim(void *ctx, const char *name, uint64_t generation, const
     return ask_claim(ctx, name, generation, CBI_REDIS_UNCLAIM, block, 0, &answer, err);
 }
 
+static void state(void *ctx, cb_directory_state *to) {
+    cb_redis_directory *d = ctx;
+    cbi_mutex_lock(&d->mutex);
+    *to = d->state;
+    to->failures = d->stats.failures;
+    cbi_mutex_unlock(&d->mutex);
+}
+
 /* ---- beginning and end ---- */
 
 cb_status cb_redis_directory_create(const cb_redis_directory_options *o,
@@ -770,6 +815,8 @@ cb_status cb_redis_directory_create(const cb_redis_directory_options *o,
     cbi_redis_channel(&url, d->channel);
     d->lease_ns = o->lease_ns > 0 ? o->lease_ns : LEASE_MS * ms;
     d->beat_ns = d->lease_ns / BEATS;
+    cbi_redis_news_init(&d->news, o->changed, o->changed_ctx);
+    d->state.status = CB_EAGAIN;
     d->filling = &d->queues[0];
     d->sending = &d->queues[1];
     uint64_t timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : TIMEOUT_MS * ms;
@@ -819,6 +866,7 @@ cb_directory cb_redis_directory_interface(cb_redis_directory *d) {
                           .peers = peers,
                           .claim = claim,
                           .unclaim = unclaim,
+                          .state = state,
                           .ctx = d};
 }
 

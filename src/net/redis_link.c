@@ -323,7 +323,11 @@ cb_status cbi_redis_ask(cbi_redis_link *l, const cbi_redis_value **reply, cb_err
         status = receive(l, deadline_ns, err);
     }
     if (status == CB_OK && l->root.kind == CBI_REDIS_ERROR) {
-        status = cbi_fail(err, CB_EIO, "The directory's server answers: %.200s", l->root.text);
+        /* what Redis says to strangers who come with much before it says NOAUTH */
+        static const char stranger[] = "ERR Protocol error: unauthenticated";
+        bool unknown = strncmp(l->root.text, stranger, sizeof stranger - 1) == 0;
+        status = cbi_fail(err, CB_EIO, "The directory's server %s: %.200s",
+                          unknown ? "wants a password" : "answers", l->root.text);
     }
     if (status != CB_OK) {
         cbi_redis_link_close(l);
@@ -408,7 +412,12 @@ static cb_status greet(cbi_redis_link *l, const cbi_redis_url *url, cb_error *er
             cbi_redis_text(l, url->user);
         }
         cbi_redis_text(l, url->password);
-        CB_TRY(cbi_redis_ask(l, NULL, err));
+        cb_status status = cbi_redis_ask(l, NULL, err);
+        if (status != CB_OK) {
+            return strstr(err != NULL ? err->message : "", url->password) == NULL
+                       ? status /* a server that has no AUTH may say what came with it */
+                       : cbi_fail(err, status, "The directory's server does not take a password.");
+        }
     }
     if (url->database > 0) {
         cbi_redis_begin(l, 2);

@@ -37,21 +37,21 @@ void cbi_resp_say_nil(cbi_connection *c) {
     c->out_end += cbi_resp_put_nil(out_of(c), c->resp->resp3);
 }
 
-static void say_bulk(cbi_connection *c, const void *bytes, size_t count) {
+void cbi_resp_say_bulk(cbi_connection *c, const void *bytes, size_t count) {
     c->out_end += cbi_resp_put_bulk(out_of(c), bytes, count);
 }
 
 static void say_text(cbi_connection *c, const char *text) {
-    say_bulk(c, text, strlen(text));
+    cbi_resp_say_bulk(c, text, strlen(text));
 }
 
 /** The items follow. */
-static void say_array(cbi_connection *c, int64_t count) {
+void cbi_resp_say_array(cbi_connection *c, int64_t count) {
     c->out_end += cbi_resp_put_number(out_of(c), '*', count);
 }
 
 /** So many names, each with what it names: in RESP2 an array of twice as many. */
-static void say_map(cbi_connection *c, int64_t count) {
+void cbi_resp_say_map(cbi_connection *c, int64_t count) {
     bool resp3 = c->resp->resp3;
     c->out_end += cbi_resp_put_number(out_of(c), resp3 ? '%' : '*', resp3 ? count : 2 * count);
 }
@@ -140,7 +140,8 @@ void cbi_resp_got_block(cb_server *s, cbi_connection *c) {
         if (r->asks == ASKS_LENGTH) {
             cbi_resp_say_number(c, (int64_t)count);
         } else {
-            say_bulk(c, count > 0 ? c->own.data + from : (const uint8_t *)"", (size_t)count);
+            cbi_resp_say_bulk(c, count > 0 ? c->own.data + from : (const uint8_t *)"",
+                              (size_t)count);
         }
         cb_block_release(&c->own);
         cbi_resp_go_on(c);
@@ -165,7 +166,7 @@ void cbi_resp_fetched_block(cb_server *s, cbi_connection *c) {
         count = range_of(c->resp, c->fill.bytes, &from);
     }
     if (count <= COPY_MAX) {
-        say_bulk(c, count > 0 ? c->fill.first + from : (const uint8_t *)"", (size_t)count);
+        cbi_resp_say_bulk(c, count > 0 ? c->fill.first + from : (const uint8_t *)"", (size_t)count);
         cbi_fill_cancel(&c->fill);
         cbi_resp_go_on(c);
         return;
@@ -473,14 +474,12 @@ typedef struct scan {
 static bool scan_options(cbi_connection *c, scan *sc) {
     const cbi_resp_request *r = &c->resp->request;
     args a = {c->in + c->in_at, r, r->start};
-    int64_t cursor = 0;
     *sc = (scan){.pattern = {(const uint8_t *)"*", 1}, .count = SCAN_COUNT, .strings = true};
     (void)next(&a);
-    if (!cbi_resp_integer(next(&a), &cursor) || cursor < 0) {
+    if (!cbi_resp_take_number(next(&a), &sc->at)) {
         say_error(c, "invalid cursor");
         return false;
     }
-    sc->at = (uint64_t)cursor;
     for (uint32_t i = 2; i < r->count; i += 2) {
         cbi_resp_word w = next(&a), value = {0};
         if (i + 1 < r->count) {
@@ -551,9 +550,9 @@ void cbi_resp_scan(cb_server *s, cbi_connection *c) {
     cbi_blocks_walk(s->blocks, &sc.at, each, most * (each + CB_BLOCK_NAME_MAX), write_name, &n);
     int64_t count = filter(&n, &sc);
     (void)snprintf(cursor, sizeof cursor, "%llu", (unsigned long long)sc.at);
-    say_array(c, 2);
+    cbi_resp_say_array(c, 2);
     say_text(c, cursor);
-    say_array(c, count);
+    cbi_resp_say_array(c, count);
     c->body = c->stream->buffer;
     c->body_left = n.bytes;
     finished(c);
@@ -610,12 +609,8 @@ static void do_auth(cb_server *s, cbi_connection *c, args *a) {
     finished(c);
 }
 
-static int64_t id_of(const cb_server *s, const cbi_connection *c) {
-    return (int64_t)c->generation * s->connections_max + (c - s->connections) + 1;
-}
-
 static void say_hello(const cb_server *s, cbi_connection *c) {
-    say_map(c, 7);
+    cbi_resp_say_map(c, 7);
     say_text(c, "server");
     say_text(c, "carbide");
     say_text(c, "version");
@@ -623,13 +618,13 @@ static void say_hello(const cb_server *s, cbi_connection *c) {
     say_text(c, "proto");
     cbi_resp_say_number(c, c->resp->resp3 ? 3 : 2);
     say_text(c, "id");
-    cbi_resp_say_number(c, id_of(s, c));
+    cbi_resp_say_number(c, cbi_resp_id(s, c));
     say_text(c, "mode");
     say_text(c, "standalone");
     say_text(c, "role");
     say_text(c, "master");
     say_text(c, "modules");
-    say_array(c, 0);
+    cbi_resp_say_array(c, 0);
 }
 
 static void do_hello(cb_server *s, cbi_connection *c, args *a) {
@@ -668,27 +663,13 @@ static void do_hello(cb_server *s, cbi_connection *c, args *a) {
     finished(c);
 }
 
-static void do_client(cb_server *s, cbi_connection *c, args *a) {
-    cbi_resp_word w = next(a);
-    if (cbi_resp_is(w, "ID")) {
-        cbi_resp_say_number(c, id_of(s, c));
-    } else if (cbi_resp_is(w, "GETNAME")) {
-        cbi_resp_say_nil(c);
-    } else if (cbi_resp_is(w, "SETNAME") || cbi_resp_is(w, "SETINFO")) {
-        cbi_resp_say(c, "OK"); /* nobody shows it */
-    } else {
-        say_error(c, "unknown subcommand of CLIENT: ID, GETNAME, SETNAME, SETINFO");
-    }
-    finished(c);
-}
-
 /* ---- the rest ---- */
 
 static void do_ping(cb_server *s, cbi_connection *c, args *a) {
     (void)s;
     if (a->request->count == 2) {
         cbi_resp_word w = next(a);
-        say_bulk(c, w.bytes, w.count);
+        cbi_resp_say_bulk(c, w.bytes, w.count);
     } else {
         cbi_resp_say(c, "PONG");
     }
@@ -721,73 +702,6 @@ static void do_size(cb_server *s, cbi_connection *c, args *a) {
     finished(c);
 }
 
-/** What redis-benchmark and others look at. */
-static void do_config(cb_server *s, cbi_connection *c, args *a) {
-    char number[24];
-    bool get = cbi_resp_is(next(a), "GET");
-    cbi_resp_word w = next(a);
-    (void)snprintf(number, sizeof number, "%llu", (unsigned long long)s->stats.budget_bytes);
-    /* without a password it listens only where this machine alone is heard */
-    static const char *const known[] = {"SAVE", "APPENDONLY", "PROTECTED-MODE", "MAXMEMORY"};
-    const char *const values[] = {"", "no", "yes", number};
-    enum { KNOWN = sizeof known / sizeof *known };
-    size_t i = 0;
-    while (i < KNOWN && !cbi_resp_is(w, known[i])) {
-        i++;
-    }
-    if (!get) {
-        say_error(c, "unknown subcommand of CONFIG: GET; options are given at the start");
-    } else if (i == KNOWN) {
-        say_map(c, 0);
-    } else {
-        say_map(c, 1);
-        say_bulk(c, w.bytes, w.count);
-        say_text(c, values[i]);
-    }
-    finished(c);
-}
-
-static void do_info(cb_server *s, cbi_connection *c, args *a) {
-    enum { TEXT = 1536 };
-    char text[TEXT];
-    cb_server_stats t;
-    cbi_replica_figures f = {0};
-    (void)a;
-    cbi_server_stats(s, &t);
-    if (s->copies != NULL) {
-        f = cbi_copies_figures(s->copies);
-    }
-#define N(field) ((unsigned long long)t.field)
-#define F(field) ((unsigned long long)f.field)
-    int length = snprintf(
-        text, sizeof text,
-        "# Server\r\nserver_name:carbide\r\ncarbide_version:%s\r\nredis_mode:standalone\r\n"
-        "tcp_port:%u\r\nuptime_in_seconds:%llu\r\n\r\n"
-        "# Clients\r\nconnected_clients:%llu\r\nmaxclients:%u\r\n\r\n"
-        "# Memory\r\nused_memory:%llu\r\nused_memory_peak:%llu\r\nmaxmemory:%llu\r\n"
-        "blocks_memory:%llu\r\nblocks_memory_max:%llu\r\nblocks_disk:%llu\r\n"
-        "memory_idle:%llu\r\n\r\n"
-        "# Stats\r\ntotal_commands_processed:%llu\r\nkeyspace_hits:%llu\r\n"
-        "keyspace_misses:%llu\r\nevicted_keys:%llu\r\nrejected_connections:%llu\r\n\r\n"
-        "# Replication\r\nrole:master\r\nconnected_slaves:%llu\r\ncopies_here:%llu\r\n"
-        "copies_short:%llu\r\ncopies_sent:%llu\r\ncopies_mended:%llu\r\n"
-        "remote_cached_hits:%llu\r\n\r\n"
-        "# Keyspace\r\ndb0:keys=%llu,expires=0,avg_ttl=0\r\n",
-        CARBIDE_VERSION, (unsigned)s->address.port,
-        (unsigned long long)((cbi_sys_clock_ns() - s->started_ns) / 1000000000), N(connections),
-        (unsigned)s->connections_max, N(accounted_bytes), N(accounted_peak_bytes), N(budget_bytes),
-        N(memory_bytes), N(storage_max_bytes), N(disk_bytes), N(idle_bytes), N(requests), N(hits),
-        N(misses), N(evicted), N(connections_refused), F(peers), F(blocks), F(watched), F(sent),
-        F(mended), (unsigned long long)(s->copies != NULL ? cbi_cached_hits(s->copies) : 0),
-        N(blocks));
-#undef F
-#undef N
-    say_bulk(c, text, cbi_min((size_t)length, sizeof text - 1));
-    finished(c);
-}
-
-static void do_command(cb_server *s, cbi_connection *c, args *a);
-
 /* ---- which there are ---- */
 
 typedef struct command {
@@ -819,24 +733,18 @@ static const command commands[] = {
     {"DBSIZE", do_size, 0, 0, false},
     {"PING", do_ping, 0, 1, false},
     {"ECHO", do_ping, 1, 1, false},
-    {"INFO", do_info, 0, ANY, false},
+    {"INFO", cbi_resp_info, 0, ANY, false},
     {"SELECT", do_select, 1, 1, false},
-    {"CLIENT", do_client, 1, 4, false},
-    {"CONFIG", do_config, 2, 2, false},
-    {"COMMAND", do_command, 0, ANY, false},
+    {"CLIENT", cbi_resp_client, 1, 4, false},
+    {"CONFIG", cbi_resp_config, 2, ANY, false},
+    {"COMMAND", cbi_resp_command, 0, ANY, false},
     {"HELLO", do_hello, 0, 6, true},
     {"AUTH", do_auth, 1, 2, true},
     {"QUIT", do_quit, 0, 0, true},
 };
 
-static void do_command(cb_server *s, cbi_connection *c, args *a) {
-    (void)s;
-    if (a->request->count > 1 && cbi_resp_is(next(a), "COUNT")) {
-        cbi_resp_say_number(c, sizeof commands / sizeof *commands);
-    } else {
-        say_array(c, 0); /* no descriptions of them */
-    }
-    finished(c);
+uint32_t cbi_resp_command_count(void) {
+    return sizeof commands / sizeof *commands;
 }
 
 static const command *find_command(cbi_resp_word name) {

@@ -362,10 +362,26 @@ void cbi_resp_say(cbi_connection *c, const char *word);
 void cbi_resp_say_number(cbi_connection *c, int64_t number);
 void cbi_resp_say_nil(cbi_connection *c);
 void cbi_resp_say_error(cbi_connection *c, const char *kind, const char *sentence);
+void cbi_resp_say_bulk(cbi_connection *c, const void *bytes, size_t count);
+/** The items follow; */
+void cbi_resp_say_array(cbi_connection *c, int64_t count);
+/** so many names, each with what it names: in RESP2 an array of twice as many. */
+void cbi_resp_say_map(cbi_connection *c, int64_t count);
 /** What the job answered. */
 void cbi_resp_say_failed(cbi_connection *c);
 /** The next request, or the reply to those that were served. */
 void cbi_resp_go_on(cbi_connection *c);
+
+/** How many there are. */
+uint32_t cbi_resp_command_count(void);
+
+/* ---- resp_info.c: what a server says of itself ---- */
+
+int64_t cbi_resp_id(const cb_server *server, const cbi_connection *c);
+void cbi_resp_client(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+void cbi_resp_config(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+void cbi_resp_info(cb_server *server, cbi_connection *c, cbi_resp_args *args);
+void cbi_resp_command(cb_server *server, cbi_connection *c, cbi_resp_args *args);
 
 /* ---- resp_compute.c ---- */
 

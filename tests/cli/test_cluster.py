@@ -8,6 +8,7 @@ takes time is waited for, up to two minutes; no time is measured. A server that 
 gets it again, so nothing is asserted of the directory that is not waited for.
 """
 import os
+import pathlib
 import random
 import shutil
 import signal
@@ -110,12 +111,14 @@ class Cluster(unittest.TestCase):
             waited += min(now - before, 1)  # a machine that stood still is not waited for
             before = now
 
-    def executor(self, name, *options):
+    def executor(self, name, *options, stderr=subprocess.PIPE):
         argv = [h.CARBIDE, "serve", "--listen", "127.0.0.1:0", "--memory", MEMORY, "-T", self.folder.name, "--directory",
                 "unix://" + self.socket, "--name", name, *options]
         environment = {k: v for k, v in h.C_LOCALE.items() if not k.startswith("CARBIDE_")}
-        process = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(argv, env=environment, stderr=stderr, text=True)
         self.addCleanup(self.end, process)
+        if stderr is not subprocess.PIPE:
+            return process
         line = process.stderr.readline()
         if "127.0.0.1:" not in line:
             raise AssertionError(line + process.stderr.read())
@@ -128,7 +131,8 @@ class Cluster(unittest.TestCase):
         if process.poll() is None:
             process.terminate()
         code = process.wait(PATIENCE)
-        process.stderr.close()
+        if process.stderr is not None:
+            process.stderr.close()
         return code
 
     def have(self, block, name):
@@ -182,6 +186,38 @@ class Cluster(unittest.TestCase):
         self.assertEqual(a.peer.ask("CARBIDE.GET", "x", newer + 1), value)
         self.assertEqual(a.peer.ask("DEL", "x"), 1)
         self.unknown("x", "a")
+
+    def test_an_executor_says_when_it_cannot_use_its_directory(self):
+        self.assertEqual(self.directory("CONFIG", "SET", "requirepass", "secret"), b"+OK")
+        for url, words in (
+                (f"unix://{self.folder.name}/nosuch", "cannot be reached"), (f"unix://{self.socket}", "wants a password"),
+                (f"unix://:terrible@{self.socket}", "WRONGPASS"), (f"unix://joe:secret@{self.socket}", "WRONGPASS")):
+            with self.subTest(url=url):
+                log = os.path.join(self.folder.name, "log")
+                with open(log, "wb") as file:
+                    a = self.executor("a", "--directory", url, "--quiet", stderr=file)
+                read = pathlib.Path(log).read_text
+                self.wait("the failure is told", lambda: read().endswith("\n"))
+                time.sleep(1.5)  # three attempts more, which say nothing
+                self.assertEqual(len(read().splitlines()), 1, read())
+                self.assertIn(words, read())
+                self.assertNotIn("terrible", read())
+                self.assertEqual(self.end(a), 0)
+        a = self.executor("a", "--directory", f"unix://:secret@{self.socket}")
+        self.assertIn("carbide: in the directory", a.stderr.readline())
+        info = a.peer.ask("INFO", "directory")
+        self.assertIn(b"directory:entered\r\n", info)
+        self.assertNotIn(b"directory_error", info)
+        self.redis_kill()
+        self.assertIn("not in the directory", a.stderr.readline())
+        info = a.peer.ask("INFO")
+        self.assertIn(b"directory:unreachable\r\n", info)
+        self.assertIn(b"directory_error:", info)
+        self.redis_start()
+        self.directory("CONFIG", "SET", "requirepass", "secret")
+        while "not in" in (line := a.stderr.readline()):  # the same, with other words
+            pass
+        self.assertIn("carbide: in the directory", line)
 
     def test_values_of_all_sizes_are_handed_over(self):
         a, b = self.executor("a"), self.executor("b")

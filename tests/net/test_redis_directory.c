@@ -340,6 +340,85 @@ test_redis_directory__nobody_has_it_is_not_said_while_everything_is_told_again(v
     server_kill(server);
 }
 
+/* ---- how it stands ---- */
+
+typedef struct told {
+    pthread_mutex_t mutex;
+    unsigned failures, entries;
+    cb_directory_state last;
+} told;
+
+static void note_told(void *ctx, const cb_directory_state *state) {
+    told *t = ctx;
+    (void)pthread_mutex_lock(&t->mutex);
+    t->failures += state->status != CB_OK;
+    t->entries += state->status == CB_OK;
+    t->last = *state;
+    (void)pthread_mutex_unlock(&t->mutex);
+}
+
+static told wait_told(told *t, unsigned failures, unsigned entries) {
+    for (int turn = 0; turn < PATIENCE_S * 100; turn++) {
+        (void)pthread_mutex_lock(&t->mutex);
+        const told now = *t;
+        (void)pthread_mutex_unlock(&t->mutex);
+        if (now.failures >= failures && now.entries >= entries) {
+            return now;
+        }
+        usleep(10000);
+    }
+    fail_msg("not told of %u failures and %u entries", failures, entries);
+    return *t;
+}
+
+static void wait_state(const store *s, cb_status wanted) {
+    cb_directory_state is;
+    for (int turn = 0; turn < PATIENCE_S * 100; turn++) {
+        s->d.state(s->d.ctx, &is);
+        if (is.status == wanted) {
+            return;
+        }
+        usleep(10000);
+    }
+    fail_msg("state %d, not %d: %s", is.status, wanted, is.words);
+}
+
+static void test_redis_directory__says_that_it_cannot_be_used_and_why(void **state) {
+    (void)state;
+    told t = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+    store s = {.mutex = PTHREAD_MUTEX_INITIALIZER, .name = "told"};
+    const cb_redis_directory_options o = {.struct_size = sizeof o,
+                                          .url = url,
+                                          .lease_ns = LEASE_MS * UINT64_C(1000000),
+                                          .changed = note_told,
+                                          .changed_ctx = &t};
+    assert_ok(cb_redis_directory_create(&o, &s.redis, NULL));
+    s.d = cb_redis_directory_interface(s.redis);
+    cb_directory_state is;
+    s.d.state(s.d.ctx, &is);
+    assert_int_equal(is.status, CB_EAGAIN);
+    assert_ok(store_enter(&s)); /* nobody is there */
+    told now = wait_told(&t, 1, 0);
+    assert_int_equal(now.last.status, CB_EIO);
+    assert_non_null(strstr(now.last.words, "cannot be reached"));
+    assert_true(now.last.failures > 0);
+    wait_state(&s, CB_EIO);
+    pid_t pid = server_start();
+    now = wait_told(&t, 1, 1);
+    assert_int_equal(now.last.status, CB_OK);
+    assert_string_equal(now.last.words, "");
+    wait_state(&s, CB_OK);
+    /* Somebody newer takes the name. */
+    store *other = store_open("told", LEASE_MS);
+    wait_entered(other, 1);
+    wait_state(&s, CB_EEXISTS);
+    store_close(other);
+    wait_state(&s, CB_OK);
+    server_kill(pid);
+    wait_state(&s, CB_EIO);
+    cb_redis_directory_destroy(s.redis);
+}
+
 static void test_redis_directory__a_server_that_is_away_takes_no_memory(void **state) {
     (void)state;
     store *a = store_open("a", LEASE_MS);
@@ -717,6 +796,7 @@ int main(void) {
         cmocka_unit_test(test_redis_directory__everything_is_reported_to_a_new_server),
         cmocka_unit_test(
             test_redis_directory__nobody_has_it_is_not_said_while_everything_is_told_again),
+        cmocka_unit_test(test_redis_directory__says_that_it_cannot_be_used_and_why),
         cmocka_unit_test(test_redis_directory__a_server_that_is_away_takes_no_memory),
         cmocka_unit_test(test_redis_directory__late_words_of_an_older_life_change_nothing),
         cmocka_unit_test(
