@@ -205,18 +205,22 @@ bool cbi_resp_is(cbi_resp_word arg, const char *word) {
 
 bool cbi_resp_integer(cbi_resp_word arg, int64_t *value) {
     bool negative = arg.count > 0 && arg.bytes[0] == '-';
-    size_t first = negative, digits = arg.count - first;
-    int64_t number = 0;
-    if (digits == 0 || digits > DIGITS_MAX || (arg.bytes[first] == '0' && arg.count > 1)) {
+    size_t first = negative;
+    int64_t number = 0; /* below zero: there is one more of these than above */
+    if (arg.count == first || (arg.bytes[first] == '0' && arg.count > 1)) {
         return false;
     }
     for (size_t i = first; i < arg.count; i++) {
-        if (arg.bytes[i] < '0' || arg.bytes[i] > '9') {
+        int digit = arg.bytes[i] - '0';
+        if (digit < 0 || digit > 9 || number < (INT64_MIN + digit) / 10) {
             return false;
         }
-        number = number * 10 + (arg.bytes[i] - '0');
+        number = number * 10 - digit;
     }
-    *value = negative ? -number : number;
+    if (!negative && number == INT64_MIN) {
+        return false;
+    }
+    *value = negative ? number : -number;
     return true;
 }
 

@@ -9,6 +9,7 @@ a redis-server that is asked the same as carbide, whose answers must be the same
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -32,6 +33,11 @@ except ImportError:
 def request(*words):
     words = [w if isinstance(w, bytes) else str(w).encode() for w in words]
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
+
+
+NUMBERS = ("0", "1", "2", "-1", "-2", "-3", "-4", "3", "-0", "01", "", "x", "1x", "+1", " 1", "999999999999999999", "1000000000000000000",
+           "9223372036854775806", "9223372036854775807", "9223372036854775808", "-9223372036854775807", "-9223372036854775808",
+           "-9223372036854775809", "18446744073709551615", "18446744073709551616", "99999999999999999999")
 
 
 class Peer:
@@ -386,6 +392,7 @@ class Resp(unittest.TestCase):
                     ("SET", r.choice(names), r.randbytes(r.randint(0, 2000)), "NX"),
                     ("GET", r.choice(names)), ("STRLEN", r.choice(names)), ("TYPE", r.choice(names)),
                     ("GETRANGE", r.choice(names), r.randint(-1200, 1200), r.randint(-1200, 1200)),
+                    ("GETRANGE", r.choice(names), r.choice(NUMBERS), r.choice(NUMBERS)),
                     ("EXISTS", *r.choices(names, k=r.randint(1, 5))), ("DEL", *r.choices(names, k=r.randint(1, 3))),
                     ("PING",), ("PING", "x\r\ny"), ("ECHO", ""), ("DBSIZE",), ("SELECT", "0"), ("CLIENT", "SETNAME", "me"),
                 ]))
@@ -394,6 +401,35 @@ class Resp(unittest.TestCase):
             theirs.socket.sendall(text)
             for w in words:
                 self.assertEqual(ours.raw(), theirs.raw(), w)
+        ours.ask("HELLO", "2")
+        theirs.ask("HELLO", "2")
+        for p in (ours, theirs):
+            p.ask("SET", "k", "abc")
+        for a in NUMBERS:  # each with each
+            for b in NUMBERS:
+                self.assertEqual(ours.ask("GETRANGE", "k", a, b), theirs.ask("GETRANGE", "k", a, b), (a, b))
+        for cursor in ("9223372036854775807", "9223372036854775808", "18446744073709551615", "1234567890123456789"):
+            for p in (ours, theirs):
+                self.assertIsInstance(p.ask("SCAN", cursor), list, cursor)
+                self.assertIsInstance(p.ask("SCAN", "0", "COUNT", "9223372036854775807"), list)
+        for cursor in ("x", "1x", "99999999999999999999999"):
+            for p in (ours, theirs):
+                self.assertEqual(p.ask("SCAN", cursor), b"-ERR invalid cursor")
+        # Errors where Redis has one, whatever its words; nothing of a section that is not there.
+        for words in (("CLIENT", "SETNAME"), ("CLIENT", "SETNAME", "a", "b"), ("CLIENT", "SETINFO", "lib-name"),
+                      ("CLIENT", "ID", "x"), ("COMMAND", "BOGUS"), ("CONFIG", "GET")):
+            for p in (ours, theirs):
+                self.assertEqual(p.ask(*words)[:5], b"-ERR ", words)
+        for words in (("CONFIG", "GET", "save", "nothing"), ("CONFIG", "GET", "save", "SAVE", "s?ve"), ("CONFIG", "GET", "nothing", "none"),
+                      ("CONFIG", "GET", "protected-mod[ef]", "appendo*"), ("INFO", "nothing")):
+            said = [p.ask(*words) for p in (ours, theirs)]
+            if words[0] == "CONFIG":
+                said = [dict(zip((w.lower() for w in s[::2]), s[1::2])) for s in said]
+                said = [{k: v for k, v in s.items() if k != b"protected-mode"} for s in said]
+            self.assertEqual(*said, words)
+        for words, heads in ((("INFO", "keyspace"), [b"# Keyspace"]), (("INFO", "Server", "CLIENTS"), [b"# Server", b"# Clients"])):
+            for p in (ours, theirs):
+                self.assertEqual(re.findall(rb"^# \w+", p.ask(*words), re.M), heads)
 
     @unittest.skipUnless(shutil.which("redis-cli") and shutil.which("redis-benchmark"), "no redis-tools")
     def test_the_tools_of_redis_work_as_they_are(self):

@@ -125,8 +125,18 @@ static void test_integer__is_strict(void **state) {
     assert_true(cbi_resp_integer(word("0"), &v) && v == 0);
     assert_true(cbi_resp_integer(word("-1"), &v) && v == -1);
     assert_true(cbi_resp_integer(word("123456789012345678"), &v) && v == 123456789012345678);
-    static const char *const bad[] = {"",   "-",  "+1",  "01",
-                                      "-0", "1 ", "1e3", "1234567890123456789"};
+    assert_true(cbi_resp_integer(word("9223372036854775807"), &v) && v == INT64_MAX);
+    assert_true(cbi_resp_integer(word("-9223372036854775808"), &v) && v == INT64_MIN);
+    static const char *const bad[] = {"",
+                                      "-",
+                                      "+1",
+                                      "01",
+                                      "-0",
+                                      "1 ",
+                                      "1e3",
+                                      "9223372036854775808",
+                                      "-9223372036854775809",
+                                      "18446744073709551616"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_false(cbi_resp_integer(word(bad[i]), &v));
     }
