@@ -371,6 +371,11 @@ static cb_status bury(cbi_replica *r, const cbi_replica_event *e, cb_error *err)
 
 /* ---- what others answer ---- */
 
+static void shun(const cbi_replica *r, cbi_peer *p) {
+    p->shun_ns = r->now_ns + r->options.retry_ns;
+    p->failed = true;
+}
+
 static void answered(cbi_replica *r, const cbi_replica_event *e) {
     cbi_tracked *b = cbi_tracked_here(r, e->name, e->generation);
     cbi_peer *p = cbi_replica_peer(r, e->peer);
@@ -386,6 +391,10 @@ static void answered(cbi_replica *r, const cbi_replica_event *e) {
             r->mended += b->mends && !e->was_there;
         }
         p->word = cbi_max(p->word, e->sequence);
+        if (p->failed) { /* who found nobody meanwhile finds it again */
+            p->failed = false;
+            cbi_wait_hurry_seldom(r);
+        }
         if (r->draining && e->sequence <= r->left_at) { /* who leaves wants a later word */
             b->named |= bit;
             b->tried &= ~bit;
@@ -404,7 +413,7 @@ static void answered(cbi_replica *r, const cbi_replica_event *e) {
     b->sending &= ~bit;
     b->named &= r->draining ? UINT64_MAX : ~bit; /* now it is known */
     if (e->answer == CBI_REPLICA_FAILED) {
-        p->shun_ns = r->now_ns + r->options.retry_ns;
+        shun(r, p);
     }
     cbi_replica_action *a =
         e->answer == CBI_REPLICA_CORRUPT ? cbi_replica_emit(r, CBI_REPLICA_VERIFY) : NULL;
@@ -538,7 +547,7 @@ static cbi_peer *free_place(cbi_replica *r) {
     return p;
 }
 
-/** Answers whether there is somebody, or something, new. */
+/** Answers whether there is somebody new. */
 static bool see_peer(cbi_replica *r, const cb_executor_view *view) {
     cbi_peer *p = cbi_replica_anyone(r, view->name);
     bool is_new = p == NULL || p->view.generation != view->generation;
@@ -564,12 +573,15 @@ static bool see_peer(cbi_replica *r, const cb_executor_view *view) {
         r->returning |= before;
         r->returned_as[__builtin_ctzll(before)] = (uint8_t)(p - r->peers);
     }
-    bool has_more = !is_new && (view->memory_max > p->view.memory_max ||
-                                view->memory_bytes < p->view.memory_bytes);
+    if (!is_new && p->lacked &&
+        (view->memory_max > p->view.memory_max || view->memory_bytes < p->view.memory_bytes)) {
+        p->lacked = false; /* until it does for a block again */
+        cbi_wait_hurry_seldom(r);
+    }
     p->view = *view;
     p->seen = true;
     p->missing = false;
-    return is_new || has_more;
+    return is_new;
 }
 
 static void see_peers(cbi_replica *r, const cbi_replica_event *e) {
@@ -673,7 +685,7 @@ static cb_status apply(cbi_replica *r, const cbi_replica_event *e, cb_error *err
         case CBI_REPLICA_UNREACHED:
             p = cbi_replica_peer(r, e->peer);
             if (p != NULL) {
-                p->shun_ns = r->now_ns + r->options.retry_ns;
+                shun(r, p);
             }
             break;
         case CBI_REPLICA_LOCATED: located(r, e); break;

@@ -94,15 +94,20 @@ cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b) {
     return best;
 }
 
-bool cbi_replica_may_find(const cbi_replica *r, const cbi_tracked *b) {
+bool cbi_replica_may_find(cbi_replica *r, const cbi_tracked *b) {
+    bool may = false;
+    uint64_t refused = b->tried != UINT64_MAX ? b->tried : 0; /* else it is not for them */
     for (int i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
-        const cbi_peer *p = &r->peers[i];
+        cbi_peer *p = &r->peers[i];
         bool named = (b->named >> i & 1) != 0;
-        if (p->used && (b->held >> i & 1) == 0 && (p->missing || named || has_room(p, b))) {
-            return true;
+        if (!p->used || (b->held >> i & 1) != 0) {
+            continue;
         }
+        bool takes = p->missing || named || has_room(p, b);
+        p->lacked = p->lacked || !takes || (refused >> i & 1) != 0;
+        may = may || takes;
     }
-    return false;
+    return may;
 }
 
 size_t cbi_replica_sources(const cbi_replica *r, const cb_location *locations, size_t count,

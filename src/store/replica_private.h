@@ -95,6 +95,8 @@ typedef struct cbi_peer {
     bool used, seen;
     bool missing;     /* was not in the last list, which may have been too early */
     uint64_t shun_ns; /* not tried before */
+    bool lacked;      /* room, for a block that rests: more of it is news */
+    bool failed;      /* to answer, and has taken no copy since: one that it takes is news */
     uint64_t word;    /* the latest SEND that it has answered with having the copy */
     cbi_tracked
         *witness;     /* of who leaves: a block that counted upon it, as long as `held` says so */
@@ -130,6 +132,8 @@ struct cbi_replica {
     /* those that rest are to look again, from the queue at that place on: in so many queues, and in
      * so many blocks of the first */
     size_t hurry_at, hurry_queues, hurry_left;
+    bool hurry_wanted; /* as soon as it is hurry_ns */
+    uint64_t hurry_ns;
     uint32_t mending;
     bool hold;        /* this step emits no SEND */
     bool others_turn; /* of AWAITED and HELD: HELD is next */
@@ -235,6 +239,9 @@ void cbi_wait_remove(cbi_replica *r, cbi_tracked *b);
 /** Those that rest are due as soon as they are old enough: nobody would take a copy, and now
  *  somebody may. */
 void cbi_wait_hurry(cbi_replica *r);
+/** The same, for what may come again and again: not at once when that has been lately, and the
+ * later the more of them there are. */
+void cbi_wait_hurry_seldom(cbi_replica *r);
 /** Time has passed, up to tick_ns: wakes those that are due, some of them when there are many; */
 void cbi_wait_tick(cbi_replica *r);
 /** and so many more. */
@@ -275,9 +282,9 @@ static inline uint64_t cbi_replica_living(const cbi_replica *r, uint64_t bits) {
 uint64_t cbi_replica_score(const char *executor, uint64_t block_hash);
 /** Where the next copy goes; NULL: nowhere. */
 cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b);
-/** Whether anybody who is there may take one at some time: else there must be news of them first.
- */
-bool cbi_replica_may_find(const cbi_replica *r, const cbi_tracked *b);
+/** Of a block that has found nobody: whether anybody who is there may take a copy at some time,
+ * else there must be news of them first. Remembers whose news those are. */
+bool cbi_replica_may_find(cbi_replica *r, const cbi_tracked *b);
 
 /* replica_graves.c */
 cb_status cbi_graves_init(cbi_replica *r, cb_error *err);

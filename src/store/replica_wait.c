@@ -87,6 +87,20 @@ void cbi_wait_hurry(cbi_replica *r) {
     r->hurry_queues = CBI_WAITING_QUEUES + 1; /* the one under way has come by some already */
 }
 
+/** Each look costs the same as one for which nobody had to be hurried. */
+static void hurry_if_wanted(cbi_replica *r) {
+    if (r->hurry_wanted && r->now_ns >= r->hurry_ns) {
+        r->hurry_wanted = false;
+        r->hurry_ns = r->now_ns + r->options.retry_ns + r->wait_count * CBI_LOOK_NS;
+        cbi_wait_hurry(r);
+    }
+}
+
+void cbi_wait_hurry_seldom(cbi_replica *r) {
+    r->hurry_wanted = true;
+    hurry_if_wanted(r);
+}
+
 void cbi_wait_some(cbi_replica *r, size_t most) {
     const uint64_t now = r->tick_ns >> SHIFT;
     hurry_some(r, most);
@@ -117,6 +131,7 @@ void cbi_wait_some(cbi_replica *r, size_t most) {
 }
 
 void cbi_wait_tick(cbi_replica *r) {
+    hurry_if_wanted(r);
     r->wait_left = queue_at(r, r->wait_at)->count;
     cbi_wait_some(r, (size_t)TICK_SWEEPS * r->options.sweep_max);
 }

@@ -174,6 +174,18 @@ static void refuse_all(kit *k) {
     }
 }
 
+static void answer_one(kit *k, unsigned i, cbi_replica_answer answer) {
+    char name[32];
+    (void)snprintf(name, sizeof name, "x%u", i);
+    assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_SENT,
+                                          .name = name,
+                                          .peer = "a",
+                                          .peer_generation = 1,
+                                          .generation = 5,
+                                          .checksum = 7,
+                                          .answer = answer}));
+}
+
 /* A thousandth of a second for each of those that wait. */
 static void test_wait__who_refuses_many_is_asked_the_less_often(void **state) {
     (void)state;
@@ -216,6 +228,88 @@ static void test_wait__copies_under_way_keep_nobody_from_being_looked_for(void *
     const cbi_tracked *b = cbi_tracked_find(k.r, name);
     assert_int_equal(b->state, CBI_BLOCK_RESTING);
     assert_int_equal(b->due_ns - k.now_ns, SECOND);
+    cbi_replica_destroy(k.r);
+}
+
+/* ---- news ---- */
+
+/** MANY blocks of three copies, of which `a` takes one if he has room; nobody else is there. */
+static void put_for_a(kit *k, cb_executor_view *a, uint64_t retry_ns, bool has_room) {
+    *a = peer("a", "h1", "r0", 1);
+    a->memory_bytes = has_room ? 500 : a->memory_max;
+    open_alone(k, (cbi_replica_options){.retry_ns = retry_ns, .room_bytes = 1000 * MANY});
+    see(k, a, 1);
+    for (unsigned i = 0; i < MANY; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "x%u", i);
+        assert_ok(put(k, name, 5, 3));
+        if (has_room) {
+            answer_one(k, i, CBI_REPLICA_OK);
+        }
+    }
+    pass(k, 10 * SECOND); /* they have settled */
+}
+
+/** Something is put and removed again at `a`, five times a second. */
+static unsigned count_looks_while_used(kit *k, cb_executor_view *a, unsigned seconds) {
+    unsigned looks = 0;
+    for (unsigned i = 0; i < 10 * seconds; i++) {
+        a->memory_bytes -= i % 2 == 0 ? 1 : (uint64_t)-1;
+        pass(k, SECOND / 10);
+        see(k, a, 1);
+        looks += count_woken(k);
+        answer_all(k);
+    }
+    return looks;
+}
+
+static void test_news__room_where_none_was_lacking_is_none(void **state) {
+    (void)state;
+    kit k;
+    cb_executor_view a;
+    put_for_a(&k, &a, SECOND, true);
+    assert_int_equal(count_looks_while_used(&k, &a, 20), 0);
+    cbi_replica_destroy(k.r);
+}
+
+static void test_news__room_where_it_lacked_is_made_use_of_at_once(void **state) {
+    (void)state;
+    kit k;
+    cb_executor_view a;
+    put_for_a(&k, &a, 100 * SECOND, false);
+    assert_int_equal(count_looks(&k, 20), 0);
+    assert_int_equal(count_looks_while_used(&k, &a, 1), MANY);
+    cbi_replica_destroy(k.r);
+}
+
+/* And is never enough, nor are looks more than a thousand in a second. */
+static void
+test_news__room_that_comes_again_and_again_is_looked_at_from_time_to_time(void **state) {
+    (void)state;
+    kit k;
+    cb_executor_view a;
+    put_for_a(&k, &a, 10 * SECOND, false);
+    unsigned looks = count_looks_while_used(&k, &a, 100);
+    assert_in_range(looks, 9 * MANY, 10 * MANY); /* each pause is 10.3 s */
+    cbi_replica_destroy(k.r);
+}
+
+static void test_news__who_answers_again_is_offered_what_he_did_not_answer_for(void **state) {
+    (void)state;
+    kit k;
+    const cb_executor_view a = peer("a", "h1", "r0", 1);
+    open_alone(&k, (cbi_replica_options){.retry_ns = 100 * SECOND, .room_bytes = 1000 * MANY});
+    see(&k, &a, 1);
+    for (unsigned i = 0; i <= MANY; i++) {
+        put_one(&k, i);
+        assert_non_null(wanted(&k, CBI_REPLICA_SEND, 0));
+    }
+    for (unsigned i = 0; i < MANY; i++) {
+        answer_one(&k, i, CBI_REPLICA_FAILED);
+    }
+    assert_int_equal(count_looks(&k, 10), 0);
+    answer_one(&k, MANY, CBI_REPLICA_OK);
+    assert_int_equal(count_looks(&k, 1), MANY);
     cbi_replica_destroy(k.r);
 }
 
@@ -327,6 +421,10 @@ int main(void) {
         cmocka_unit_test(test_wait__nobody_is_looked_for_as_long_as_nobody_is_there),
         cmocka_unit_test(test_wait__who_refuses_many_is_asked_the_less_often),
         cmocka_unit_test(test_wait__copies_under_way_keep_nobody_from_being_looked_for),
+        cmocka_unit_test(test_news__room_where_none_was_lacking_is_none),
+        cmocka_unit_test(test_news__room_where_it_lacked_is_made_use_of_at_once),
+        cmocka_unit_test(test_news__room_that_comes_again_and_again_is_looked_at_from_time_to_time),
+        cmocka_unit_test(test_news__who_answers_again_is_offered_what_he_did_not_answer_for),
         cmocka_unit_test(test_held__all_go_on_as_soon_as_copies_are_wanted_again),
         cmocka_unit_test(test_held__what_is_awaited_and_what_is_not_have_every_other_turn),
         cmocka_unit_test(test_held__it_is_removed_and_answered_all_the_same),
