@@ -579,6 +579,23 @@ static void verify(cbi_copies *cp, const cbi_wish *w) {
     cbi_free(buffer);
 }
 
+/** What a directory says is no more to be believed than what an executor offers: of a clock that
+ * was wrong for a day nothing makes good copies the older ones, which would be removed. That holds
+ * for a block of our own, too. Answers how many are left. */
+static size_t leave_believed(cbi_copies *cp, const cbi_wish *w, size_t count) {
+    bool own = cbi_server_believes(w->generation);
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        const cb_location *l = &cp->locations[i];
+        uint64_t generation = l->place.block_generation;
+        if (generation == w->generation || (own && cbi_server_believes(generation)) ||
+            strcmp(l->executor, cp->server->me.name) == 0) {
+            cp->locations[left++] = *l;
+        }
+    }
+    return left;
+}
+
 static void locate(cbi_copies *cp, const cbi_wish *w) {
     const cb_directory *d = &cp->server->directory;
     size_t count = 0;
@@ -591,7 +608,7 @@ static void locate(cbi_copies *cp, const cbi_wish *w) {
         cbi_mutex_unlock(&cp->mutex);
         return;
     }
-    count = cbi_min(count, CBI_COPY_VIEWS);
+    count = leave_believed(cp, w, cbi_min(count, CBI_COPY_VIEWS));
     for (size_t i = 0; i < count; i++) {
         cbi_server_heard_of(cp->server, cp->locations[i].place.block_generation);
     }

@@ -121,13 +121,21 @@ static cb_status fetch_from(cbi_copy_fetcher *f, cbi_connection *c, const char *
     return status;
 }
 
+/** Of those that are believed; of the others only where there are none: they are read as ever. */
+static uint64_t newest_of(const cb_location *locations, size_t count) {
+    uint64_t newest = 0, believed = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t generation = locations[i].place.block_generation;
+        newest = cbi_max(newest, generation);
+        believed = cbi_max(believed, cbi_server_believes(generation) ? generation : 0);
+    }
+    return believed > 0 ? believed : newest;
+}
+
 /** Who has the newest, the nearest first, each with its address ("": not known); how many. */
 static size_t find_sources(cbi_copies *cp, cbi_copy_fetcher *f, const char *name, size_t count) {
     size_t order[CBI_COPY_VIEWS], found = 0;
-    uint64_t newest = 0;
-    for (size_t i = 0; i < count; i++) {
-        newest = cbi_max(newest, f->locations[i].place.block_generation);
-    }
+    uint64_t newest = newest_of(f->locations, count);
     cbi_server_heard_of(cp->server, newest); /* who has read it puts a newer one */
     cbi_mutex_lock(&cp->mutex);
     if (newest > 0 && !cbi_replica_is_buried(cp->machine, name, newest)) {

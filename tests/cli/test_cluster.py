@@ -534,6 +534,25 @@ class Cluster(unittest.TestCase):
         self.put(a, "u", b"v", at=b)
         self.assertGreater(self.known("u", "a")[3], generation + 23 * hour)
 
+    def test_a_generation_of_a_far_future_in_the_directory_takes_no_good_copy(self):
+        a, b = self.executor("a"), self.executor("b")
+        for p in (a, b):
+            self.sees(p, 1)
+        self.put(a, "x", b"good", at=b)
+        far = self.known("x", "a")[3] + 240 * 3600 * 1_000_000 * 1024  # of a clock that was ten days ahead
+        self.directory("HSET", "cb:exec:f", "generation", 1)
+        self.directory("HSET", "cb:have:1:f", "x", f"516 4 0 {far} 1")
+        self.directory("SADD", "cb:where:x", "1:f")
+        self.assertIsNotNone(self.have("x", "f"))
+        c = self.executor("c")
+        self.sees(c, 2)
+        self.reads(c, "x", b"good")
+        b.kill()  # so x is looked after
+        self.wait("x is looked after", lambda: self.here(c, "x") == 1 or self.here(a, "x") == 0)
+        self.assertEqual(a.peer.ask("CARBIDE.GET", "x", self.known("x", "a")[3]), b"good")
+        self.put(a, "x", b"better", at=c)
+        self.reads(c, "x", b"better")
+
     def test_nobody_counts_a_copy_at_himself(self):
         a = self.executor("a")
         b = self.executor("b", "--advertise", f"127.0.0.1:{a.port}")

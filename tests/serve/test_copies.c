@@ -3,8 +3,9 @@
  * removed or evicted just then; and one that cannot know all its blocks says so and stays. One that
  * returns has what it kept, but for what was removed after that was put. One that does not answer
  * has the directory asked at once who is there. Of copies that are too many to be sent at once none
- * is forgotten. A copy of what is here already is one when it is
- * the same, and nothing is left of its offer, whose time goes on only while the server does.
+ * is forgotten. A copy of what is here already is one when it is the same, and nothing is left of
+ * its offer, whose time goes on only while the server does. What a directory says of a generation
+ * that nobody believes removes nothing.
  *
  * Method: executors in this process and a directory in its memory. What would be a race is brought
  * about step by step, by the functions that the threads call. */
@@ -558,6 +559,78 @@ static void test_found__what_is_looked_after_is_a_copy_whatever_was_said_before(
     end(&x);
 }
 
+/* ---- what the directory says ---- */
+
+static const uint64_t FAR = CBI_GENERATION_MAX - 1, PAST = 7;
+static struct {
+    cb_status (*locate)(void *ctx, const char *block, cb_location *locations, size_t max,
+                        size_t *count, cb_error *err);
+    cb_location extra;
+    _Atomic uint32_t asked; /* of y */
+} world;
+
+/** Both have another one by their names, at an executor that is not there. */
+static cb_status locate_more(void *ctx, const char *block, cb_location *locations, size_t max,
+                             size_t *count, cb_error *err) {
+    cb_status status = world.locate(ctx, block, locations, max, count, err);
+    bool is_y = strcmp(block, "y") == 0;
+    if (status == CB_OK && *count < max) {
+        locations[*count] = world.extra;
+        locations[(*count)++].place.block_generation = is_y ? PAST : FAR;
+    }
+    atomic_fetch_add(&world.asked, is_y);
+    return status;
+}
+
+static void test_located__a_generation_of_a_far_future_removes_nothing(void **state) {
+    (void)state;
+    executors x;
+    kit b;
+    begin_directory(&x);
+    world.locate = x.interface.locate;
+    world.extra = (cb_location){
+        .executor = "c",
+        .generation = 1,
+        .place = {.level = CB_LEVEL_MEMORY_ONLY_SER_2, .memory_bytes = 1, .checksum = 1}};
+    atomic_store(&world.asked, 0);
+    x.interface.locate = locate_more;
+    open_executor(&x, &x.a, "a");
+    x.client = kit_client(&x.a);
+    cbi_copies *cp = x.a.server->copies;
+    /* x is an ordinary one; y was put here while the clock was wrong, and c's is not to pay for it
+     */
+    assert_ok(kit_put(x.client, "x", TWO, 1, 100));
+    const cb_place here = {.level = TWO, .memory_bytes = 1, .block_generation = FAR, .checksum = 2};
+    assert_ok(
+        x.interface.report(x.interface.ctx, "a", x.a.server->me.generation, "y", &here, NULL));
+    cbi_copies_note(cp, &(cb_block_status){.name = "y",
+                                           .level = ONE,
+                                           .memory_bytes = 1,
+                                           .generation = FAR,
+                                           .checksum = 2,
+                                           .asked = TWO});
+    assert_int_equal(cbi_copies_generation(cp, "y"), FAR);
+    open_executor(&x, &b, "b"); /* which is to have what lacks a copy */
+    uint64_t had = status_of(&x.a, "x").generation;
+    while (cbi_copies_generation(b.server->copies, "x") != had &&
+           cbi_copies_generation(cp, "x") == had) {
+        nap();
+    }
+    assert_int_equal(cbi_copies_generation(cp, "x"), had);
+    /* until an answer has been heard: then it is sent, and found to be gone, or asked about again
+     */
+    while (atomic_load(&world.asked) < 2 && cbi_copies_generation(cp, "y") == FAR) {
+        nap();
+    }
+    cbi_mutex_lock(&cp->mutex);
+    bool buried = cbi_replica_is_buried(cp->machine, "y", PAST);
+    cbi_mutex_unlock(&cp->mutex);
+    assert_false(buried);
+    kit_close(&b);
+    kit_folder_end(&b);
+    end(&x);
+}
+
 /** CARBIDE.OFFER, with the checksum of that byte, and CARBIDE.PUT. */
 static void send_x(int fd, uint64_t generation, char byte, bool offers, char *answer, size_t room) {
     char request[512];
@@ -728,6 +801,7 @@ int main(void) {
         cmocka_unit_test(test_removal__what_was_put_before_and_is_seen_after_it_does_not_stay),
         cmocka_unit_test(test_found__what_is_looked_after_is_a_copy_whatever_was_said_before),
         cmocka_unit_test(test_found__other_bytes_of_that_generation_are_no_copy),
+        cmocka_unit_test(test_located__a_generation_of_a_far_future_removes_nothing),
         cmocka_unit_test(test_found__nothing_of_an_offer_is_left_when_its_put_is_answered),
         cmocka_unit_test(test_offer__what_could_not_be_stored_is_refused_before_it_is_sent),
         cmocka_unit_test(test_offer__what_the_server_misses_while_a_worker_has_it_is_not_counted),
