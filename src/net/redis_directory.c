@@ -14,6 +14,10 @@
  * older life had said is then said by nobody, so it cannot be wrong; the scripts (redis_scripts.h)
  * clean it away.
  *
+ * A server that is full (maxmemory) answers, and forgets nothing: there the life goes on, what it
+ * knows stays true as far as it goes, and what it would not take is said again at the next beat. A
+ * life that began anew would have to be told from the beginning, to who has no room.
+ *
  * Everything means: the store is walked, a few hundred blocks at a time, as fast as there is room
  * in the buffers, while changes go into the same buffers in between. The walk tells what a block is
  * while the store's lock is held, and whoever changes a block tells it afterwards: so the last that
@@ -81,7 +85,8 @@ struct cb_redis_directory {
     cbi_redis_news news;
     cb_executor_view me; /* as `who` is, in the generation that the server knows */
     bool entered, walking;
-    bool ousted; /* somebody newer has our name: it is ours again when nobody has it */
+    bool is_full; /* the server took nothing: what is in `sending` is sent again at the next beat */
+    bool ousted;  /* somebody newer has our name: it is ours again when nobody has it */
     uint64_t walk_at, beat_at_ns;
     queue *sending;
     cbi_redis_link link;
@@ -161,7 +166,10 @@ static void note_failure(cb_redis_directory *d, cb_status status, const cb_error
     cbi_mutex_unlock(&d->mutex);
 }
 
-/** What a script answers: 1, 0, -1, or how much. INT64_MIN: nothing, and the link is closed. */
+static const int64_t unheard = INT64_MIN, full = INT64_MIN + 1;
+
+/** What a script answers: 1, 0, -1, or how much. `unheard`: nothing, and the link is closed.
+ *  `full`: the server has no memory for that. */
 static int64_t ask_number(cb_redis_directory *d) {
     const cbi_redis_value *reply = NULL;
     cb_error err;
@@ -172,14 +180,17 @@ static int64_t ask_number(cb_redis_directory *d) {
     if (status == CB_OK) {
         status = cbi_fail(&err, CB_EIO, "The directory's server answers something else.");
     }
-    cbi_redis_link_close(&d->link);
+    if (status != CB_EBUDGET) {
+        cbi_redis_link_close(&d->link);
+    }
     note_failure(d, status, &err);
-    return INT64_MIN;
+    return status == CB_EBUDGET ? full : unheard;
 }
 
 /** The server does not know us, or not all that we have. */
 static void lose(cb_redis_directory *d) {
-    d->entered = d->walking = false;
+    d->entered = d->walking = d->is_full = false;
+    d->sending->bytes = 0;
     cbi_mutex_lock(&d->mutex);
     d->stats.entered = false;
     d->life = 0;
@@ -265,14 +276,15 @@ static size_t count_fitting(const queue *q, size_t at, size_t room, size_t *end)
     return count;
 }
 
-/** All of the queue that is the thread's. false: it did not arrive, or in vain. */
+/** All of the queue that is the thread's, or what the server takes of it. false: it did not arrive,
+ *  or in vain. */
 static bool send_reports(cb_redis_directory *d) {
     enum { HEAD_BYTES = sizeof(CBI_REDIS_REPORT) + 512 };
     queue *q = d->sending;
     bool heard = true;
     uint64_t sent = 0;
     for (size_t at = 0, end = 0; at < q->bytes && heard; at = end) {
-        size_t count = count_fitting(q, at, sizeof d->link.out - HEAD_BYTES, &end);
+        const size_t from = at, count = count_fitting(q, at, sizeof d->link.out - HEAD_BYTES, &end);
         begin_mine(d, CBI_REDIS_REPORT, 1 + count * CBI_REDIS_REPORTED);
         cbi_redis_text(&d->link, d->channel);
         while (at < end) {
@@ -285,20 +297,28 @@ static bool send_reports(cb_redis_directory *d) {
         heard = answer == 1;
         d->ousted = answer == -1;
         sent += heard ? count : 0;
+        if (answer == full) { /* what was tried, and all behind it, stays */
+            q->bytes -= from;
+            memmove(q->at, q->at + from, q->bytes);
+            d->is_full = true;
+            break;
+        }
     }
-    q->bytes = 0;
+    if (!d->is_full) {
+        q->bytes = 0;
+    }
     cbi_mutex_lock(&d->mutex);
     d->stats.reports += sent;
     cbi_mutex_unlock(&d->mutex);
-    return heard;
+    return heard || d->is_full;
 }
 
 /** What was reported meanwhile is the thread's to send. */
 static void take_queue(cb_redis_directory *d) {
     cbi_mutex_lock(&d->mutex);
-    queue *full = d->filling;
+    queue *filled = d->filling;
     d->filling = d->sending;
-    d->sending = full;
+    d->sending = filled;
     cbi_mutex_unlock(&d->mutex);
 }
 
@@ -324,13 +344,14 @@ static void clean(cb_redis_directory *d) {
         cbi_redis_text(&d->link, d->channel);
         done = ask_number(d);
     }
-    if (done == INT64_MIN) {
+    if (done == unheard) {
         lose(d);
     }
 }
 
 /** Four times in a lease. */
 static void beat(cb_redis_directory *d) {
+    d->is_full = false; /* perhaps */
     if (d->link.fd < 0) {
         cb_error err;
         cb_status status = cbi_redis_link_open(&d->link, &d->url, &err);
@@ -359,21 +380,23 @@ static void beat(cb_redis_directory *d) {
 
 /** What there is to be told now. */
 static void tell(cb_redis_directory *d) {
-    if (d->walking) {
-        walk(d);
+    if (d->sending->bytes == 0) { /* else a server that was full did not take it */
+        if (d->walking) {
+            walk(d);
+        }
+        take_queue(d);
     }
-    take_queue(d);
     if (!send_reports(d)) {
         lose(d);
     }
     cbi_mutex_lock(&d->mutex);
     bool behind = d->behind;
-    d->stats.entered = d->entered && !d->walking && !behind;
+    d->stats.entered = d->entered && !d->walking && !behind && !d->is_full;
     if (d->stats.entered) {
         cbi_redis_state_set(&d->state, CB_OK, "");
     }
     cbi_mutex_unlock(&d->mutex);
-    if (behind) {
+    if (behind && !d->is_full) {
         lose(d);
     }
 }
@@ -401,7 +424,8 @@ static void say_farewell(cb_redis_directory *d) {
 
 /** [mutex] Whether there is something to do now. */
 static bool has_work(const cb_redis_directory *d) {
-    bool news = d->entered && (d->filling->bytes > 0 || d->walking || d->behind);
+    bool news = d->entered && !d->is_full &&
+                (d->filling->bytes > 0 || d->sending->bytes > 0 || d->walking || d->behind);
     return d->quit || d->leaving || (d->here && (news || cbi_sys_clock_ns() >= d->beat_at_ns));
 }
 

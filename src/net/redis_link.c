@@ -326,17 +326,18 @@ cb_status cbi_redis_ask(cbi_redis_link *l, const cbi_redis_value **reply, cb_err
         /* what Redis says to strangers who come with much before it says NOAUTH */
         static const char stranger[] = "ERR Protocol error: unauthenticated";
         bool unknown = strncmp(l->root.text, stranger, sizeof stranger - 1) == 0;
-        status = cbi_fail(err, CB_EIO, "The directory's server %s: %.200s",
+        /* of a script in the midst of a line */
+        bool no_memory = strstr(l->root.text, "OOM command not allowed") != NULL;
+        status = cbi_fail(err, no_memory ? CB_EBUDGET : CB_EIO, "The directory's server %s: %.200s",
                           unknown ? "wants a password" : "answers", l->root.text);
     }
-    if (status != CB_OK) {
+    if (status != CB_OK && status != CB_EBUDGET) {
         cbi_redis_link_close(l);
-        return status;
     }
-    if (reply != NULL) {
+    if (status == CB_OK && reply != NULL) {
         *reply = &l->root;
     }
-    return CB_OK;
+    return status;
 }
 
 /* ---- what is said without being asked for ---- */

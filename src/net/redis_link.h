@@ -82,7 +82,8 @@ enum { CBI_REDIS_WORD_BYTES = 32 };
 size_t cbi_redis_room(const cbi_redis_link *link);
 
 /** Sends the request and waits for its reply, valid until the next request. CB_EIO: the link is
- *  closed. An error that the server answers is one too. */
+ *  closed. An error that the server answers is one too, but for CB_EBUDGET: it has no memory for
+ *  that (maxmemory), and the link stays. */
 cb_status cbi_redis_ask(cbi_redis_link *link, const cbi_redis_value **reply, cb_error *err);
 
 /** Sends the request; what comes of it is what comes next. CB_EIO: the link is closed. */

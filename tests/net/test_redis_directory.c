@@ -210,8 +210,8 @@ static void wait_entered(const store *s, uint64_t entries) {
     fail_msg("%s has not entered %llu times", s->name, (unsigned long long)entries);
 }
 
-/** What the server answers to a script with these arguments. */
-static int64_t script(const char *text, const char *const *args, size_t count) {
+/** What the server answers to a command of these words, and more. */
+static int64_t command(const char *const words[3], const char *const *args, size_t count) {
     cbi_redis_link *l = calloc(1, sizeof *l);
     cbi_redis_url where;
     const cbi_redis_value *reply = NULL;
@@ -220,9 +220,9 @@ static int64_t script(const char *text, const char *const *args, size_t count) {
     cbi_redis_link_init(l, UINT64_C(20) * 1000000000);
     assert_ok(cbi_redis_link_open(l, &where, NULL));
     cbi_redis_begin(l, count + 3);
-    cbi_redis_text(l, "EVAL");
-    cbi_redis_text(l, text);
-    cbi_redis_text(l, "0");
+    for (size_t i = 0; i < 3; i++) {
+        cbi_redis_text(l, words[i]);
+    }
     for (size_t i = 0; i < count; i++) {
         cbi_redis_text(l, args[i]);
     }
@@ -231,6 +231,11 @@ static int64_t script(const char *text, const char *const *args, size_t count) {
     cbi_redis_link_close(l);
     free(l);
     return answer;
+}
+
+/** The same of a script. */
+static int64_t script(const char *text, const char *const *args, size_t count) {
+    return command((const char *const[]){"EVAL", text, "0"}, args, count);
 }
 
 /* ---- with a server ---- */
@@ -417,6 +422,59 @@ static void test_redis_directory__says_that_it_cannot_be_used_and_why(void **sta
     server_kill(pid);
     wait_state(&s, CB_EIO);
     cb_redis_directory_destroy(s.redis);
+}
+
+/** 1: no more than it has. */
+static void set_memory_max(const char *bytes) {
+    (void)command((const char *const[]){"CONFIG", "SET", "maxmemory"}, &bytes, 1);
+}
+
+static void test_redis_directory__what_a_full_server_knows_stays_true(void **state) {
+    (void)state;
+    cb_executor_view views[4];
+    pid_t server = server_start();
+    store *a = store_open("a", LEASE_MS), *b = store_open("b", LEASE_MS);
+    for (int i = 0; i < 100; i++) {
+        set(a, i, true);
+    }
+    for (int i = 0; i < 100; i++) {
+        wait_located(&b->d, i, 1);
+    }
+    wait_entered(a, 1);
+    uint64_t entries = stats_of(a).entries, failures = stats_of(a).failures;
+    uint64_t connects = stats_of(a).connects;
+    set_memory_max("1");
+    set(a, 100, true);
+    set(a, 0, false);
+    for (int turn = 0; stats_of(a).failures < failures + 5 && turn < PATIENCE_S * 100; turn++) {
+        usleep(10000); /* beats have passed, it was tried again */
+    }
+    assert_true(stats_of(a).failures >= failures + 5);
+    assert_false(stats_of(a).entered);
+    assert_int_equal(located(&b->d, 50, (cb_location[4]){0}), 1);
+    wait_peers(b, 1, 100, views);
+    set_memory_max("0");
+    wait_located(&b->d, 100, 1);
+    wait_located(&b->d, 0, 0);
+    wait_entered(a, entries);
+    assert_int_equal(stats_of(a).connects, connects);
+    assert_int_equal(stats_of(a).entries, entries); /* the same life all the time */
+    set_memory_max("1");
+    for (int i = 0; i < BLOCKS;
+         i++) { /* more than there is room for: then it is to hear all again */
+        for (int times = 0; times < 4; times++) {
+            set(a, i, times % 2 == i % 2);
+        }
+    }
+    assert_true(stats_of(a).collapsed > 0);
+    assert_int_equal(located(&b->d, 50, (cb_location[4]){0}), 1);
+    set_memory_max("0");
+    for (int i = 0; i < BLOCKS; i++) {
+        wait_located(&b->d, i, (size_t)(i % 2));
+    }
+    store_close(a);
+    store_close(b);
+    server_kill(server);
 }
 
 static void test_redis_directory__a_server_that_is_away_takes_no_memory(void **state) {
@@ -797,6 +855,7 @@ int main(void) {
         cmocka_unit_test(
             test_redis_directory__nobody_has_it_is_not_said_while_everything_is_told_again),
         cmocka_unit_test(test_redis_directory__says_that_it_cannot_be_used_and_why),
+        cmocka_unit_test(test_redis_directory__what_a_full_server_knows_stays_true),
         cmocka_unit_test(test_redis_directory__a_server_that_is_away_takes_no_memory),
         cmocka_unit_test(test_redis_directory__late_words_of_an_older_life_change_nothing),
         cmocka_unit_test(
