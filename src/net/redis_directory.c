@@ -32,6 +32,7 @@
 #include "net/redis_link.h"
 #include "net/redis_news.h"
 #include "net/redis_scripts.h"
+#include "net/redis_take.h"
 #include "store/directory.h"
 
 enum {
@@ -577,55 +578,6 @@ static cb_status open_look(cb_redis_directory *d, cb_error *err) {
     return d->look.fd >= 0 ? CB_OK : cbi_redis_link_open(&d->look, &d->url, err);
 }
 
-static bool take_number(const cbi_redis_value *v, uint64_t *number) {
-    char *end = NULL;
-    if (v->kind != CBI_REDIS_TEXT || v->text[0] < '0' || v->text[0] > '9') {
-        return false;
-    }
-    *number = strtoull(v->text, &end, 10);
-    return *end == '\0';
-}
-
-static bool take_text(const cbi_redis_value *v, char *to, size_t room) {
-    if (v->kind != CBI_REDIS_TEXT || v->count >= room || memchr(v->text, '\0', v->count) != NULL) {
-        return false;
-    }
-    memcpy(to, v->text, (size_t)v->count + 1);
-    return true;
-}
-
-/** "LEVEL MEMORY DISK GENERATION SUM" */
-static bool take_place(const cbi_redis_value *v, cb_place *place) {
-    uint64_t numbers[5];
-    const char *at = v->kind == CBI_REDIS_TEXT ? v->text : "";
-    for (size_t i = 0; i < 5; i++) {
-        char *end = NULL;
-        if (*at < '0' || *at > '9') {
-            return false;
-        }
-        numbers[i] = strtoull(at, &end, 10);
-        if (*end != (i < 4 ? ' ' : '\0')) {
-            return false;
-        }
-        at = end + (i < 4);
-    }
-    if (numbers[0] > UINT16_MAX || cb_level_check((cb_level)numbers[0], NULL) != CB_OK) {
-        return false;
-    }
-    *place = (cb_place){.level = (cb_level)numbers[0],
-                        .memory_bytes = numbers[1],
-                        .disk_bytes = numbers[2],
-                        .block_generation = numbers[3],
-                        .checksum = numbers[4]};
-    return true;
-}
-
-static bool take_location(const cbi_redis_value *v, cb_location *l) {
-    *l = (cb_location){.generation = 0};
-    return take_text(&v[0], l->executor, sizeof l->executor) &&
-           take_number(&v[1], &l->generation) && take_place(&v[2], &l->place);
-}
-
 static cb_status locate(void *ctx, const char *block, cb_location *locations, size_t max,
                         size_t *count, cb_error *err) {
     cb_redis_directory *d = ctx;
@@ -650,7 +602,7 @@ static cb_status locate(void *ctx, const char *block, cb_location *locations, si
     if (status == CB_OK) {
         size_t found = 0;
         for (uint32_t i = 1; i + CBI_REDIS_LOCATED <= reply->count; i += CBI_REDIS_LOCATED) {
-            if (taken < max && take_location(&reply->items[i], &locations[taken])) {
+            if (taken < max && cbi_redis_take_location(&reply->items[i], &locations[taken])) {
                 taken++;
             }
         }
@@ -668,20 +620,6 @@ static cb_status locate(void *ctx, const char *block, cb_location *locations, si
     return status;
 }
 
-static bool take_view(const cbi_redis_value *v, cb_executor_view *e) {
-    uint64_t lease_ms = 0;
-    *e = (cb_executor_view){.generation = 0};
-    if (!take_text(&v[0], e->name, sizeof e->name) || !take_number(&v[1], &lease_ms) ||
-        !take_number(&v[2], &e->generation) || !take_text(&v[3], e->address, sizeof e->address) ||
-        !take_text(&v[4], e->host, sizeof e->host) || !take_text(&v[5], e->rack, sizeof e->rack) ||
-        !take_number(&v[6], &e->memory_max) || !take_number(&v[7], &e->memory_bytes) ||
-        !take_number(&v[8], &e->disk_bytes) || !take_number(&v[9], &e->blocks)) {
-        return false;
-    }
-    e->lease_ns = cbi_sys_clock_ns() + lease_ms * 1000000;
-    return true;
-}
-
 static cb_status peers(void *ctx, const char *name, cb_executor_view *views, size_t max,
                        size_t *count, cb_error *err) {
     cb_redis_directory *d = ctx;
@@ -697,7 +635,7 @@ static cb_status peers(void *ctx, const char *name, cb_executor_view *views, siz
         size_t found = 0;
         for (uint32_t i = 0; i + CBI_REDIS_PEER <= reply->count; i += CBI_REDIS_PEER) {
             cb_executor_view e;
-            if (take_view(&reply->items[i], &e) && strcmp(e.name, name) != 0) {
+            if (cbi_redis_take_view(&reply->items[i], &e) && strcmp(e.name, name) != 0) {
                 cbi_directory_insert(views, max, found, &e);
                 found++;
             }
@@ -734,7 +672,7 @@ cb_status cb_redis_directory_list(cb_redis_directory *d, const char *executor, u
     if (status != CB_OK && d->look.full) {
         status = scan_blocks(d, executor, generation, *at, FEW, &reply, err);
     }
-    if (status == CB_OK && (reply->count != 2 || !take_number(&reply->items[0], &next) ||
+    if (status == CB_OK && (reply->count != 2 || !cbi_redis_take_number(&reply->items[0], &next) ||
                             reply->items[1].kind != CBI_REDIS_ARRAY)) {
         cbi_redis_link_close(&d->look);
         status = cbi_fail(err, CB_EIO, "The directory's server answers something else.");
@@ -744,8 +682,8 @@ cb_status cb_redis_directory_list(cb_redis_directory *d, const char *executor, u
         for (uint32_t i = 0; i + 2 <= all->count; i += 2) {
             char name[CB_BLOCK_NAME_MAX + 1];
             cb_place place;
-            if (take_text(&all->items[i], name, sizeof name) &&
-                take_place(&all->items[i + 1], &place)) {
+            if (cbi_redis_take_text(&all->items[i], name, sizeof name) &&
+                cbi_redis_take_place(&all->items[i + 1], &place)) {
                 fn(ctx, name, &place);
             }
         }
