@@ -106,7 +106,8 @@ typedef struct cb_directory {
     /** The executor lives: its lease begins anew. CB_ENOTFOUND as for report. */
     cb_status (*renew)(void *ctx, const char *executor, uint64_t generation, cb_error *err);
     /** Who has the block: up to `max`, those with it in memory first; *count: how many there are.
-     *  CB_EAGAIN: nobody, but the directory has forgotten what it knew and is being told again. */
+     *  CB_EAGAIN: nobody, but the directory has forgotten what it knew and is being told again, or
+     *  an executor is still telling it what it has. */
     cb_status (*locate)(void *ctx, const char *block, cb_location *locations, size_t max,
                         size_t *count, cb_error *err);
     /** All others, those with the most room first; up to `max`; *count: how many there are. */

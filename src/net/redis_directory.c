@@ -22,9 +22,11 @@
  * in the buffers, while changes go into the same buffers in between. The walk tells what a block is
  * while the store's lock is held, and whoever changes a block tells it afterwards: so the last that
  * is told of a block is what it is.
+ *
+ * Until the walk is over and has arrived, the server says so of us: who looks for a block that
+ * nobody is known to have must not hear that nobody has it. That ends with the lease, too.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -87,6 +89,7 @@ struct cb_redis_directory {
     cb_executor_view me; /* as `who` is, in the generation that the server knows */
     bool entered, walking;
     bool is_full; /* the server took nothing: what is in `sending` is sent again at the next beat */
+    bool telling; /* the server says so to who looks for what nobody has */
     bool ousted;  /* somebody newer has our name: it is ours again when nobody has it */
     uint64_t walk_at, beat_at_ns;
     queue *sending;
@@ -190,7 +193,7 @@ static int64_t ask_number(cb_redis_directory *d) {
 
 /** The server does not know us, or not all that we have. */
 static void lose(cb_redis_directory *d) {
-    d->entered = d->walking = d->is_full = false;
+    d->entered = d->walking = d->telling = d->is_full = false;
     d->sending->bytes = 0;
     cbi_mutex_lock(&d->mutex);
     d->stats.entered = false;
@@ -232,7 +235,7 @@ static void enter_server(cb_redis_directory *d) {
     cbi_redis_number(l, d->me.memory_max);
     cbi_redis_number(l, d->ousted);
     int64_t answer = ask_number(d);
-    d->walking = d->entered = answer == 1;
+    d->walking = d->telling = d->entered = answer == 1;
     d->walk_at = 0;
     d->ousted = answer == -1 || (d->ousted && answer != 1);
     cbi_mutex_lock(&d->mutex);
@@ -379,6 +382,17 @@ static void beat(cb_redis_directory *d) {
     }
 }
 
+/** All that we had when we entered has arrived: what nobody has we do not have. */
+static void say_told(cb_redis_directory *d) {
+    begin_mine(d, CBI_REDIS_TOLD, 0);
+    int64_t answer = ask_number(d);
+    d->telling = false;
+    if (answer != 1) {
+        d->ousted = answer == -1;
+        lose(d);
+    }
+}
+
 /** What there is to be told now. */
 static void tell(cb_redis_directory *d) {
     if (d->sending->bytes == 0) { /* else a server that was full did not take it */
@@ -392,14 +406,18 @@ static void tell(cb_redis_directory *d) {
     }
     cbi_mutex_lock(&d->mutex);
     bool behind = d->behind;
-    d->stats.entered = d->entered && !d->walking && !behind && !d->is_full;
+    cbi_mutex_unlock(&d->mutex);
+    if (behind && !d->is_full) {
+        lose(d);
+    } else if (d->telling && !d->walking && !behind && d->sending->bytes == 0) {
+        say_told(d);
+    }
+    cbi_mutex_lock(&d->mutex);
+    d->stats.entered = d->entered && !d->walking && !d->behind && !d->is_full;
     if (d->stats.entered) {
         cbi_redis_state_set(&d->state, CB_OK, "");
     }
     cbi_mutex_unlock(&d->mutex);
-    if (behind && !d->is_full) {
-        lose(d);
-    }
 }
 
 /** Whoever wants to know hears how it stands, if that is news. */

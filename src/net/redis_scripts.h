@@ -6,10 +6,12 @@
  * What the server does at once, in Lua. Keys, with a life being GENERATION:NAME, an executor from
  * one entry to its end:
  *
- *   cb:exec:NAME    hash: generation, address, host, rack, memory_max; memory, disk, blocks are
- * sums of what it reported. It expires: the lease. cb:execs        set of names cb:lives        set
- * of lives that have left something to be cleaned cb:have:LIFE    hash: block -> "LEVEL MEMORY DISK
- * GENERATION SUM" cb:where:BLOCK  set of lives
+ * - cb:exec:NAME, a hash that expires (the lease): generation, address, host, rack, memory_max;
+ *   memory, disk, blocks: sums of what it reported; telling: until all it had is told.
+ * - cb:execs, a set: names.
+ * - cb:lives, a set: lives that have left something to be cleaned.
+ * - cb:have:LIFE, a hash: block -> "LEVEL MEMORY DISK GENERATION SUM".
+ * - cb:where:BLOCK, a set: lives.
  *
  * Each change is one of the life that the lease names, so that a late one of an older life changes
  * nothing. Numbers of 64 bits are texts: Lua's have 53. What a life that is over has left is not
@@ -42,15 +44,16 @@
     "end\n"
 
 /* name, generation, lease in ms, address, host, rack, memory_max, 1: only if nobody has the name.
- * An older life is over with it; a newer one, of another process by that name, stays: -1. */
+ * An older life is over with it; a newer one, of another process by that name, stays: -1. What
+ * needs memory comes first: a server that is full refuses it, and nothing is half done. */
 #define CBI_REDIS_ENTER                                                                            \
     "local key = 'cb:exec:' .. ARGV[1]\n"                                                          \
     "local old = redis.call('HGET', key, 'generation')\n"                                          \
     "if old and (#old > #ARGV[2] or (#old == #ARGV[2] and old > ARGV[2])) then return -1 end\n"    \
     "if old and ARGV[8] == '1' then return -1 end\n"                                               \
-    "redis.call('DEL', key)\n"                                                                     \
     "redis.call('HSET', key, 'generation', ARGV[2], 'address', ARGV[4], 'host', ARGV[5],\n"        \
-    "           'rack', ARGV[6], 'memory_max', ARGV[7], 'memory', 0, 'disk', 0, 'blocks', 0)\n"    \
+    "           'rack', ARGV[6], 'memory_max', ARGV[7], 'memory', 0, 'disk', 0, 'blocks', 0,\n"    \
+    "           'telling', 1)\n"                                                                   \
     "redis.call('PEXPIRE', key, ARGV[3])\n"                                                        \
     "redis.call('SADD', 'cb:execs', ARGV[1])\n"                                                    \
     "redis.call('SADD', 'cb:lives', ARGV[2] .. ':' .. ARGV[1])\n"                                  \
@@ -60,6 +63,12 @@
 #define CBI_REDIS_RENEW                                                                            \
     CBI_REDIS_IS_MINE                                                                              \
     "redis.call('PEXPIRE', key, ARGV[3])\n"                                                        \
+    "return 1\n"
+
+/* name, generation: all that it had when it entered is told */
+#define CBI_REDIS_TOLD                                                                             \
+    CBI_REDIS_IS_MINE                                                                              \
+    "redis.call('HDEL', key, 'telling')\n"                                                         \
     "return 1\n"
 
 /* name, generation */
@@ -131,7 +140,8 @@
     "return done\n"
 
 /* block, how many at most, who asks ("": nobody who has entered); answers how many there are, then
- * name, generation, what of each, those in memory first; -1: none, and who asks is forgotten */
+ * name, generation, what of each, those in memory first; -1: none, and who asks is forgotten, or
+ * somebody else who is there is still telling what he has */
 #define CBI_REDIS_LOCATE                                                                           \
     "local places, found, out = redis.call('SMEMBERS', 'cb:where:' .. ARGV[1]), 0, {0}\n"          \
     "for pass = 0, 1 do\n"                                                                         \
@@ -149,8 +159,13 @@
     "  end\n"                                                                                      \
     "end\n"                                                                                        \
     "out[1] = found\n"                                                                             \
-    "if found == 0 and ARGV[3] ~= '' and redis.call('EXISTS', 'cb:exec:' .. ARGV[3]) == 0 then\n"  \
-    "  out[1] = -1\n"                                                                              \
+    "if found == 0 then\n"                                                                         \
+    "  local busy = ARGV[3] ~= '' and redis.call('EXISTS', 'cb:exec:' .. ARGV[3]) == 0\n"          \
+    "  for _, name in ipairs(busy and {} or redis.call('SMEMBERS', 'cb:execs')) do\n"              \
+    "    busy = busy or\n"                                                                         \
+    "           (name ~= ARGV[3] and redis.call('HGET', 'cb:exec:' .. name, 'telling') == '1')\n"  \
+    "  end\n"                                                                                      \
+    "  if busy then out[1] = -1 end\n"                                                             \
     "end\n"                                                                                        \
     "return out\n"
 

@@ -3,13 +3,11 @@
 /*
  * Goal: a directory in Redis tells the truth again whatever happened to its server, and harms
  * nobody meanwhile. Method: real redis-servers on a socket in a folder, killed and started anew;
- * executors whose blocks are a table here; a process that is killed; and a server that is none,
- * whose answers are wrong in each of the ways we could think of. What takes time is waited for, for
- * as long as it takes up to a minute; no time is measured.
+ * executors whose blocks are a table here; a process that is killed. What takes time is waited for,
+ * for as long as it takes up to a minute; no time is measured.
  */
 #include "carbide/redis_directory.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,228 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "net/redis_link.h"
 #include "net/redis_scripts.h"
+#include "support/redis_store.h"
 #include "support/test.h"
-
-#define SER CB_LEVEL_MEMORY_ONLY_SER
-
-enum { PATIENCE_S = 100, LEASE_MS = 600, HOUR_MS = 3600 * 1000, BLOCKS = 2000 };
-
-static char folder[64], path[96], url[128];
-
-/* ---- a server ---- */
-
-static pid_t server_start(void) {
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        int null = open("/dev/null", O_RDWR);
-        (void)dup2(null, 1);
-        (void)dup2(null, 2);
-        (void)execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", path, "--save",
-                     "", "--appendonly", "no", "--dir", folder, (char *)NULL);
-        _exit(127);
-    }
-    cbi_redis_link *l = calloc(1, sizeof *l);
-    cbi_redis_url where;
-    assert_non_null(l);
-    assert_ok(cbi_redis_url_parse(url, &where, NULL));
-    cbi_redis_link_init(l, UINT64_C(10) * 1000000000);
-    for (int i = 0; i < PATIENCE_S * 100; i++) {
-        if (cbi_redis_link_open(l, &where, NULL) == CB_OK) {
-            break;
-        }
-        usleep(10000);
-    }
-    assert_true(l->fd >= 0);
-    cbi_redis_link_close(l);
-    free(l);
-    return pid;
-}
-
-static void server_kill(pid_t pid) {
-    int status = 0;
-    assert_int_equal(kill(pid, SIGKILL), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    (void)unlink(path);
-}
-
-/* ---- an executor ---- */
-
-typedef struct store {
-    pthread_mutex_t mutex;
-    bool has[BLOCKS];
-    cb_redis_directory *redis;
-    cb_directory d;
-    char name[32];
-    uint64_t generation;
-} store;
-
-static cb_place block_of(int i, char name[32], bool there) {
-    (void)snprintf(name, 32, "rdd_7_%d", i);
-    return (cb_place){.level = there ? SER : CB_LEVEL_NONE,
-                      .memory_bytes = there ? 100 + (uint64_t)i : 0,
-                      .block_generation = UINT64_MAX - (uint64_t)i,
-                      .checksum = UINT64_MAX - 7};
-}
-
-static void list(void *ctx, uint64_t *at, size_t each, size_t room, cb_place_fn tell,
-                 void *tell_ctx) {
-    store *s = ctx;
-    size_t i = (size_t)*at;
-    (void)pthread_mutex_lock(&s->mutex);
-    for (; i < BLOCKS && room >= each + 32; i++) {
-        char name[32];
-        if (s->has[i]) {
-            cb_place b = block_of((int)i, name, true);
-            tell(tell_ctx, name, &b);
-            room -= each + strlen(name);
-        }
-    }
-    (void)pthread_mutex_unlock(&s->mutex);
-    *at = i < BLOCKS ? i : 0;
-}
-
-static cb_redis_directory *open_directory(uint64_t lease_ms) {
-    cb_redis_directory *redis = NULL;
-    const cb_redis_directory_options o = {.struct_size = sizeof o,
-                                          .url = url,
-                                          .lease_ns = lease_ms * 1000000,
-                                          .timeout_ns = UINT64_C(60000000000)};
-    assert_ok(cb_redis_directory_create(&o, &redis, NULL));
-    return redis;
-}
-
-static cb_status store_enter(store *s) {
-    const cb_executor_entry e = {.name = s->name,
-                                 .address = "127.0.0.1:7",
-                                 .host = "h",
-                                 .rack = "r",
-                                 .memory_max = 1000000,
-                                 .list = list,
-                                 .list_ctx = s};
-    return s->d.enter(s->d.ctx, &e, &s->generation, NULL);
-}
-
-static store *store_open(const char *name, uint64_t lease_ms) {
-    store *s = calloc(1, sizeof *s);
-    assert_non_null(s);
-    (void)pthread_mutex_init(&s->mutex, NULL);
-    (void)snprintf(s->name, sizeof s->name, "%s", name);
-    s->redis = open_directory(lease_ms);
-    s->d = cb_redis_directory_interface(s->redis);
-    assert_ok(store_enter(s));
-    return s;
-}
-
-static void store_close(store *s) {
-    cb_redis_directory_destroy(s->redis);
-    (void)pthread_mutex_destroy(&s->mutex);
-    free(s);
-}
-
-/** The change is made, and then reported, as a store does it. */
-static void set(store *s, int i, bool there) {
-    char name[32];
-    (void)pthread_mutex_lock(&s->mutex);
-    s->has[i] = there;
-    (void)pthread_mutex_unlock(&s->mutex);
-    const cb_place b = block_of(i, name, there);
-    assert_ok(s->d.report(s->d.ctx, s->name, s->generation, name, &b, NULL));
-}
-
-static size_t located(const cb_directory *d, int i, cb_location at[4]) {
-    char name[32];
-    size_t count = 0;
-    (void)block_of(i, name, true);
-    return d->locate(d->ctx, name, at, 4, &count, NULL) == CB_OK ? count : 99;
-}
-
-/** Whoever had no processor for a while has lost his lease and gets it again: so all is waited for.
- */
-static void wait_located_at(const cb_directory *d, int i, size_t wanted, cb_location at[4]) {
-    for (int turn = 0; turn < PATIENCE_S * 100; turn++) {
-        if (located(d, i, at) == wanted) {
-            return;
-        }
-        usleep(10000);
-    }
-    fail_msg("block %d is not where it should be: %zu places, not %zu", i, located(d, i, at),
-             wanted);
-}
-
-static void wait_located(const cb_directory *d, int i, size_t wanted) {
-    cb_location at[4];
-    wait_located_at(d, i, wanted, at);
-}
-
-/** Until there are so many others, and the first has so many blocks. */
-static void wait_peers(const store *s, size_t wanted, uint64_t blocks, cb_executor_view views[4]) {
-    for (int turn = 0; turn < PATIENCE_S * 100; turn++) {
-        size_t count = 99;
-        if (s->d.peers(s->d.ctx, s->name, views, 4, &count, NULL) == CB_OK && count == wanted &&
-            (count == 0 || views[0].blocks == blocks)) {
-            return;
-        }
-        usleep(10000);
-    }
-    fail_msg("%s does not see %zu others", s->name, wanted);
-}
-
-static cb_redis_directory_stats stats_of(const store *s) {
-    cb_redis_directory_stats t;
-    cb_redis_directory_stats_get(s->redis, &t);
-    return t;
-}
-
-static void wait_entered(const store *s, uint64_t entries) {
-    for (int turn = 0; turn < PATIENCE_S * 100; turn++) {
-        cb_redis_directory_stats t = stats_of(s);
-        if (t.entered && t.entries >= entries) {
-            return;
-        }
-        usleep(10000);
-    }
-    fail_msg("%s has not entered %llu times", s->name, (unsigned long long)entries);
-}
-
-/** What the server answers to a command of these words, and more. */
-static int64_t command(const char *const words[3], const char *const *args, size_t count) {
-    cbi_redis_link *l = calloc(1, sizeof *l);
-    cbi_redis_url where;
-    const cbi_redis_value *reply = NULL;
-    assert_non_null(l);
-    assert_ok(cbi_redis_url_parse(url, &where, NULL));
-    cbi_redis_link_init(l, UINT64_C(20) * 1000000000);
-    assert_ok(cbi_redis_link_open(l, &where, NULL));
-    cbi_redis_begin(l, count + 3);
-    for (size_t i = 0; i < 3; i++) {
-        cbi_redis_text(l, words[i]);
-    }
-    for (size_t i = 0; i < count; i++) {
-        cbi_redis_text(l, args[i]);
-    }
-    assert_ok(cbi_redis_ask(l, &reply, NULL));
-    int64_t answer = reply->integer;
-    cbi_redis_link_close(l);
-    free(l);
-    return answer;
-}
-
-/** The same of a script. */
-static int64_t script(const char *text, const char *const *args, size_t count) {
-    return command((const char *const[]){"EVAL", text, "0"}, args, count);
-}
-
-/* ---- with a server ---- */
 
 static void test_redis_directory__knows_who_has_what(void **state) {
     (void)state;
@@ -477,6 +260,62 @@ static void test_redis_directory__what_a_full_server_knows_stays_true(void **sta
     server_kill(server);
 }
 
+static void test_redis_directory__nobody_has_it_is_not_said_while_somebody_tells_it(void **state) {
+    (void)state;
+    cb_executor_view views[4];
+    pid_t server = server_start();
+    store *a = store_open("a", HOUR_MS), *b = store_open("b", HOUR_MS);
+    set(a, 5, true);
+    set(b, 7, true);
+    wait_located(&b->d, 5, 1);
+    wait_located(&b->d, 7, 1);
+    a->d.leave(a->d.ctx, "a", a->generation);
+    assert_status(look_for(&b->d, 5), CB_OK); /* he is not there, nor is what he had */
+    uint64_t entries = stats_of(a).entries;
+    (void)pthread_mutex_lock(&a->mutex); /* his walk stands still in the first block */
+    assert_ok(store_enter(a));
+    wait_peers(b, 1, 0, views);
+    assert_status(look_for(&b->d, 5), CB_EAGAIN);
+    assert_status(look_for(&b->d, 6), CB_EAGAIN);
+    wait_located(&b->d, 7, 1);            /* what somebody has is said */
+    while (look_for(&a->d, 6) != CB_OK) { /* what he has himself he does not look for */
+        usleep(10000);
+    }
+    (void)pthread_mutex_unlock(&a->mutex);
+    wait_entered(a, entries + 1);
+    wait_located(&b->d, 5, 1);
+    assert_status(look_for(&b->d, 6), CB_OK);
+    store_close(a);
+    store_close(b);
+    server_kill(server);
+}
+
+static void
+test_redis_directory__who_dies_while_he_tells_is_waited_for_until_his_lease_ends(void **state) {
+    (void)state;
+    pid_t server = server_start();
+    store *b = store_open("b", HOUR_MS);
+    wait_entered(b, 1);
+    const char *const dead[] = {"a", "5", "3600000", "x", "x", "x", "1", "0"};
+    assert_int_equal(script(CBI_REDIS_ENTER, dead, 8), 1);
+    assert_status(look_for(&b->d, 6), CB_EAGAIN);
+    const char *const older[] = {"a", "4"};
+    assert_int_equal(script(CBI_REDIS_TOLD, older, 2), -1); /* it is another life's to say */
+    assert_status(look_for(&b->d, 6), CB_EAGAIN);
+    const char *const renewed[] = {"a", "5", "1"};
+    assert_int_equal(script(CBI_REDIS_RENEW, renewed, 3), 1);
+    while (look_for(&b->d, 6) != CB_OK) {
+        usleep(10000);
+    }
+    /* of an earlier version, which says nothing about it */
+    (void)script("redis.call('HSET', 'cb:exec:old', 'generation', 1) "
+                 "redis.call('SADD', 'cb:execs', 'old') return 1",
+                 NULL, 0);
+    assert_status(look_for(&b->d, 6), CB_OK);
+    store_close(b);
+    server_kill(server);
+}
+
 static void test_redis_directory__a_server_that_is_away_takes_no_memory(void **state) {
     (void)state;
     store *a = store_open("a", LEASE_MS);
@@ -524,6 +363,7 @@ test_redis_directory__an_older_one_is_silent_while_a_newer_one_has_its_name(void
     uint64_t entries = stats_of(a).entries;
     const char *const newer[] = {"a", "9000000000000000000", "3600000", "x", "x", "x", "1", "0"};
     assert_int_equal(script(CBI_REDIS_ENTER, newer, 8), 1);
+    assert_int_equal(script(CBI_REDIS_TOLD, newer, 2), 1);
     wait_located(&a->d, 5, 0);
     assert_int_equal(script(CBI_REDIS_LEAVE, newer, 2), 1);
     wait_located(&a->d, 5, 1);
@@ -658,138 +498,6 @@ static void test_redis_directory__a_killed_executor_is_gone_and_cleaned_away(voi
     server_kill(server);
 }
 
-/* ---- with one that is none ---- */
-
-/** What a connection hears; NULL: it is closed at once. */
-static const char *const nonsense[] = {
-    NULL,
-    "",
-    "\r\n",
-    "hello\r\n",
-    ":\r\n",
-    ":99999999999999999999999999\r\n",
-    "$-5\r\n",
-    "$5\r\nab",
-    "$99999999999999999999\r\nx\r\n",
-    "$9223372036854775807\r\nx\r\n",
-    "*-7\r\n",
-    "*2147483647\r\n:1\r\n",
-    "*4294967297\r\n:1\r\n",
-    "*1048576\r\n*1048576\r\n*1048576\r\n",
-    "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n",
-    "*4\r\n:3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n",
-    "*4\r\n:3\r\n$1\r\na\r\n$1\r\n7\r\n$9\r\n4 1 1 1 x\r\n",
-    "*4\r\n:-3\r\n$1\r\na\r\n$1\r\n7\r\n$13\r\n65535 1 1 1 1\r\n",
-    "*5\r\n*0\r\n*0\r\n*-1\r\n$-1\r\n*1\r\n:1\r\n",
-    "+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
-    "-ERR no\r\n",
-    "-\r\n",
-    ":1\r\n",
-    ":0\r\n",
-    ":-1\r\n",
-    "%1\r\n+a\r\n:1\r\n",
-    "#t\r\n",
-    ",1.5\r\n",
-    "(123\r\n",
-    "_\r\n",
-    "~2\r\n:1\r\n:2\r\n",
-    "=15\r\ntxt:Some string\r\n",
-    "\xff\xfe\xfd\0garbage\r\n",
-    "endless",
-};
-enum { NONSENSE = sizeof nonsense / sizeof *nonsense };
-
-typedef struct liar {
-    int listener;
-    pthread_t thread;
-    _Atomic unsigned lie, connections;
-    _Atomic bool stop;
-} liar;
-
-static void lie_to(const liar *l, int fd) {
-    const char *lie = nonsense[l->lie % NONSENSE];
-    char bytes[4096];
-    const struct timeval brief = {.tv_usec = 20000};
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief);
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &brief, sizeof brief);
-    if (lie == NULL) {
-        return;
-    }
-    for (int i = 0; i < 5; i++) { /* to this and some more requests */
-        if (recv(fd, bytes, sizeof bytes, 0) == 0) {
-            return;
-        }
-        if (strcmp(lie, "endless") == 0) {
-            memset(bytes, 'x', sizeof bytes);
-            memcpy(bytes, "$999999999\r\n", 12);
-            while (!l->stop && send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) > 0) {
-            }
-        } else if (send(fd, lie, strlen(lie), MSG_NOSIGNAL) < 0) {
-            return;
-        }
-    }
-}
-
-static void *lie(void *ctx) {
-    liar *l = ctx;
-    while (!l->stop) {
-        int fd = accept(l->listener, NULL, NULL);
-        if (fd < 0) {
-            break;
-        }
-        l->connections++;
-        lie_to(l, fd);
-        l->lie++; /* another one for the next */
-        (void)close(fd);
-    }
-    return NULL;
-}
-
-static void test_redis_directory__nonsense_harms_nobody(void **state) {
-    (void)state;
-    liar l = {.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
-    assert_int_equal(bind(l.listener, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(listen(l.listener, 64), 0);
-    assert_int_equal(pthread_create(&l.thread, NULL, lie, &l), 0);
-    store *s = calloc(1, sizeof *s);
-    assert_non_null(s);
-    (void)pthread_mutex_init(&s->mutex, NULL);
-    (void)snprintf(s->name, sizeof s->name, "a");
-    cb_redis_directory *redis = NULL;
-    const cb_redis_directory_options o = {.struct_size = sizeof o,
-                                          .url = url,
-                                          .lease_ns = UINT64_C(40000000),
-                                          .timeout_ns = UINT64_C(100000000)};
-    assert_ok(cb_redis_directory_create(&o, &redis, NULL));
-    s->redis = redis;
-    s->d = cb_redis_directory_interface(redis);
-    assert_ok(store_enter(s));
-    for (int i = 0; i < BLOCKS; i++) {
-        set(s, i, true);
-    }
-    /* Two ask, the object's thread and this one, and each lie is met by both sooner or later. */
-    for (int turn = 0; turn < PATIENCE_S * 1000 && l.connections < 3 * NONSENSE; turn++) {
-        cb_location at[4];
-        cb_executor_view views[4];
-        size_t count = 0;
-        cb_error err;
-        (void)located(&s->d, turn % BLOCKS, at);
-        (void)s->d.peers(s->d.ctx, "a", views, 4, &count, &err);
-        (void)s->d.unclaim(s->d.ctx, "a", s->generation, "x", &err);
-        set(s, turn % BLOCKS, turn % 2 == 0);
-        usleep(1000);
-    }
-    assert_true(l.connections >= 3 * NONSENSE);
-    l.stop = true;
-    (void)shutdown(l.listener, SHUT_RDWR);
-    store_close(s);
-    assert_int_equal(pthread_join(l.thread, NULL), 0);
-    (void)close(l.listener);
-    (void)unlink(path);
-}
-
 static void test_redis_directory__takes_addresses_and_refuses_what_is_none(void **state) {
     (void)state;
     cbi_redis_url u;
@@ -839,15 +547,9 @@ static bool has_redis(void) {
 }
 
 int main(void) {
-    (void)snprintf(folder, sizeof folder, "/tmp/carbide-net-%d", (int)getpid());
-    (void)snprintf(path, sizeof path, "%s/s", folder);
-    (void)snprintf(url, sizeof url, "unix://%s", path);
-    if (mkdir(folder, 0700) != 0) {
-        return 1;
-    }
+    in_folder();
     const struct CMUnitTest without[] = {
         cmocka_unit_test(test_redis_directory__takes_addresses_and_refuses_what_is_none),
-        cmocka_unit_test(test_redis_directory__nonsense_harms_nobody),
     };
     const struct CMUnitTest with[] = {
         cmocka_unit_test(test_redis_directory__knows_who_has_what),
@@ -855,6 +557,9 @@ int main(void) {
         cmocka_unit_test(
             test_redis_directory__nobody_has_it_is_not_said_while_everything_is_told_again),
         cmocka_unit_test(test_redis_directory__says_that_it_cannot_be_used_and_why),
+        cmocka_unit_test(test_redis_directory__nobody_has_it_is_not_said_while_somebody_tells_it),
+        cmocka_unit_test(
+            test_redis_directory__who_dies_while_he_tells_is_waited_for_until_his_lease_ends),
         cmocka_unit_test(test_redis_directory__what_a_full_server_knows_stays_true),
         cmocka_unit_test(test_redis_directory__a_server_that_is_away_takes_no_memory),
         cmocka_unit_test(test_redis_directory__late_words_of_an_older_life_change_nothing),
