@@ -15,6 +15,19 @@ if grep -q "without hiredis" <<<"$said"; then
     echo "skipped: carbide was built without hiredis"
     exit 77
 fi
+# Signals as a terminal sends them, to all, and more of them while it cleans up: rm is slow here.
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+printf '#!/bin/sh\nmkdir "%s/demo" && echo "%s/demo"\n' "$folder" "$folder" >"$folder/mktemp"
+printf '#!/bin/sh\nsleep 0.5\nexec %s "$@"\n' "$(command -v rm)" >"$folder/rm"
+chmod +x "$folder/mktemp" "$folder/rm"
+PATH="$folder:$PATH" setsid "$CARBIDE_SOURCE/scripts/cluster-demo" "$CARBIDE" >/dev/null 2>&1 &
+demo=$!
+until [ -s "$folder/demo/a.port" ]; do sleep 0.05; done
+while kill -TERM -- -$demo 2>/dev/null; do sleep 0.05; done
+wait $demo || true
+[ ! -e "$folder/demo" ]
+
 out=$("$CARBIDE_SOURCE/scripts/cluster-demo" "$CARBIDE")
 echo "$out"
 grep -q "read at b: the same bytes" <<<"$out"
