@@ -56,7 +56,8 @@ typedef struct cb_server_options {
     const cb_directory *directory; /**< one that renews leases itself (carbide/redis_directory.h) or
                                       has none; NULL: it is no executor */
     const char *name;              /**< there; NULL: its address */
-    const char *advertise;         /**< the address it says there; NULL: where it listens */
+    const char *advertise;         /**< the address it says there, not 0.0.0.0, [::] or port 0;
+                                      NULL: where it listens */
     const char *host;              /**< labels, see cb_executor_entry */
     const char *rack;
     const char *status; /**< figures are published in that file (carbide/monitor.h), twice a second;

@@ -143,6 +143,7 @@ typedef struct cbi_sys_address {
     char host[CBI_SYS_ADDRESS_MAX + 1]; /* in digits */
     uint16_t port;
     bool v6, loopback; /* loopback: only this machine reaches it */
+    bool anywhere;     /* every address of this machine: to listen at, not to be reached at */
 } cbi_sys_address;
 int cbi_sys_address_parse(const char *text, cbi_sys_address *address);
 /** Listens for TCP there; address->port is set. Connections have buffers of so many bytes (the

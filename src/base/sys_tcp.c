@@ -36,6 +36,11 @@ static bool is_loopback(const cbi_sys_address *a, const any_address *address) {
                  : ntohl(address->v4.sin_addr.s_addr) >> 24 == 127;
 }
 
+static bool is_anywhere(const cbi_sys_address *a, const any_address *address) {
+    return a->v6 ? IN6_IS_ADDR_UNSPECIFIED(&address->v6.sin6_addr)
+                 : address->v4.sin_addr.s_addr == 0;
+}
+
 static int parse_port(const char *text, uint16_t *port) {
     unsigned number = 0;
     for (const char *p = text; *p != '\0'; p++) {
@@ -72,6 +77,7 @@ int cbi_sys_address_parse(const char *text, cbi_sys_address *address) {
         return -EINVAL;
     }
     a.loopback = is_loopback(&a, &system);
+    a.anywhere = is_anywhere(&a, &system);
     *address = a;
     return 0;
 }

@@ -97,6 +97,21 @@ cb_status cbi_executor_prepare(cb_server *s, const cb_server_options *o, cb_erro
     if (o->listen == NULL) {
         return cbi_fail(err, CB_EINVAL, "An executor must listen at an address for the others.");
     }
+    cbi_sys_address at;
+    bool anywhere = cbi_sys_address_parse(o->listen, &at) == 0 && at.anywhere;
+    if (anywhere && o->advertise == NULL) {
+        return cbi_fail(err, CB_EINVAL,
+                        "An executor that listens at every address must say (advertise) at which "
+                        "one others reach it.");
+    }
+    if (o->advertise != NULL &&
+        (cbi_sys_address_parse(o->advertise, &at) < 0 || at.anywhere || at.port == 0)) {
+        return cbi_fail(err, CB_EINVAL,
+                        "\"%.80s\" is no address at which others reach an executor (advertise): "
+                        "it wants ADDRESS:PORT with ADDRESS in digits, not every address (0.0.0.0, "
+                        "[::]), and a port from 1 on.",
+                        o->advertise);
+    }
     s->directory = *o->directory;
     s->cache_remote = o->cache_remote;
     return CB_OK;
@@ -121,12 +136,6 @@ cb_status cbi_executor_enter(cb_server *s, const cb_server_options *o, cb_error 
     char address[CBI_SYS_ADDRESS_MAX + 16];
     if (!cbi_server_is_executor(s)) {
         return CB_OK;
-    }
-    bool anywhere = strcmp(s->address.host, "0.0.0.0") == 0 || strcmp(s->address.host, "::") == 0;
-    if (anywhere && o->advertise == NULL) {
-        return cbi_fail(err, CB_EINVAL,
-                        "An executor that listens at every address must say (advertise) at which "
-                        "one others reach it.");
     }
     (void)snprintf(address, sizeof address, s->address.v6 ? "[%s]:%u" : "%s:%u", s->address.host,
                    (unsigned)s->address.port);

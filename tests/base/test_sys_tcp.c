@@ -48,6 +48,21 @@ static void test_tcp__both_ends_on_loopback_are_not_paced(void **state) {
     (void)cbi_sys_close(listener);
 }
 
+static void test_tcp__every_address_is_told_from_one(void **state) {
+    static const char *const all[] = {"0.0.0.0:1", "[::]:0", "[0:0::0]:7"};
+    static const char *const one[] = {"0.0.0.1:1", "[::1]:0", "127.0.0.1:7", "localhost:0"};
+    cbi_sys_address address;
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        assert_int_equal(cbi_sys_address_parse(all[i], &address), 0);
+        assert_true(address.anywhere);
+    }
+    for (size_t i = 0; i < sizeof one / sizeof *one; i++) {
+        assert_int_equal(cbi_sys_address_parse(one[i], &address), 0);
+        assert_false(address.anywhere);
+    }
+}
+
 static void test_tcp__what_others_reach_has_what_the_system_gives(void **state) {
     (void)state;
     cbi_sys_address address;
@@ -65,6 +80,7 @@ static void test_tcp__what_others_reach_has_what_the_system_gives(void **state) 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tcp__both_ends_on_loopback_are_not_paced),
+        cmocka_unit_test(test_tcp__every_address_is_told_from_one),
         cmocka_unit_test(test_tcp__what_others_reach_has_what_the_system_gives),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -791,6 +791,9 @@ class Cluster(unittest.TestCase):
         for options, words in ((["--listen", "127.0.0.1:0", "--directory", "http://x"], "no address of a directory"),
                                (["--socket", "s", "--directory", "unix:///x"], "--listen"),
                                (["--listen", "127.0.0.1:0", "--name", "x"], "--directory"),
+                               *((["--listen", "127.0.0.1:0", "--directory", "unix:///x", "--advertise", at], "others reach")
+                                 for at in ("foo", "", ":1", "foo:1", "0.0.0.0:5", "[::]:5", "10.0.0.1:0", "10.0.0.1", "10.0.0.1:65536", "10.0.0.1:1x")),
+                               (["--listen", "[::]:0", "--password-file", __file__, "--directory", "unix:///x"], "advertise"),
                                (["--listen", "127.0.0.1:0", "--directory", "unix:///x", "--name", "x" * 64], "1 to 63")):
             environment = {k: v for k, v in h.C_LOCALE.items() if not k.startswith("CARBIDE_")}
             done = subprocess.run([h.CARBIDE, *base, *options], env=environment, stderr=subprocess.PIPE, text=True,
