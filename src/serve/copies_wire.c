@@ -81,7 +81,8 @@ bool cbi_wire_line(cbi_wire *w, char line[CBI_COPIES_LINE]) {
         length += got;
         if (length >= 2 && line[length - 2] == '\r' && line[length - 1] == '\n') {
             line[length - 2] = '\0';
-            return true;
+            /* said before it heard the request, and it has ended: that is no answer */
+            return strcmp(line, CBI_RESP_TOO_MANY) != 0;
         }
     }
     return false; /* nobody of ours says more */

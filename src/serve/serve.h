@@ -302,6 +302,9 @@ cbi_lease *cbi_lease_take(cb_server *server, cbi_connection *c);
 void cbi_lease_give(cb_server *server, cbi_lease *lease);
 void cbi_idle_remove(cb_server *server, cbi_connection *c);
 
+/** What who speaks RESP hears when his connection is ended for want of places. */
+#define CBI_RESP_TOO_MANY "-ERR max number of clients reached"
+
 /* ---- resp_serve.c: the same for those that speak RESP ---- */
 
 /** Serves the requests that are there, as far as it goes. */

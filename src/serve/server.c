@@ -199,10 +199,22 @@ static void listen_for(cb_server *s, bool on) {
     s->listening = failed ? s->listening : on;
 }
 
+/** Who speaks RESP hears why he is sent away, as Redis says it, if his socket takes it now. What he
+ *  has said is taken first: who is sent away with that unread does not get to hear anything. */
+static void say_too_many(cb_server *s, int fd) {
+    char text[] = CBI_RESP_TOO_MANY "\r\n";
+    const struct iovec words = {.iov_base = text, .iov_len = sizeof text - 1};
+    (void)cbi_sys_receive(fd, s->scratch, sizeof s->scratch);
+    (void)cbi_sys_send(fd, &words, 1, -1);
+}
+
 /** One that is idle gives way; false: none is. */
 static bool make_way(cb_server *s, bool stranger) {
     for (cbi_connection *c = s->idle_first; c != NULL; c = c->next) {
         if (!stranger || !c->trusted) {
+            if (c->resp != NULL) {
+                say_too_many(s, c->fd);
+            }
             cbi_connection_end(s, c);
             return true;
         }
@@ -240,6 +252,9 @@ bool cbi_server_adopt(cb_server *s, int fd, bool trusted, bool resp) {
     bool full = c == NULL || (!trusted && s->strangers >= s->connections_max / 2);
     cb_block_task *task = NULL;
     if (full || cb_block_task_create(s->blocks, 0, 0, &task, NULL) != CB_OK) {
+        if (resp) {
+            say_too_many(s, fd);
+        }
         (void)cbi_sys_close(fd);
         return false;
     }
@@ -283,6 +298,9 @@ static void send_away(cb_server *s, int listener) {
     (void)cbi_sys_close(s->spare);
     int fd = cbi_sys_accept(listener, 0);
     if (fd >= 0) {
+        if (listener == s->tcp) {
+            say_too_many(s, fd);
+        }
         (void)cbi_sys_close(fd);
     }
     s->spare = cbi_sys_bell_create();
@@ -316,6 +334,9 @@ static void enter(cb_server *s, int fd, bool tcp) {
 /** false: nobody else is there, or there is no room. */
 static bool let_in(cb_server *s, bool tcp) {
     int listener = tcp ? s->tcp : s->listener;
+    if (s->free == NULL && cbi_sys_wait_for(listener, false, 0) == 0) {
+        return false; /* who came took the last place: nobody has to go for that */
+    }
     if (s->free == NULL && (s->closing > 0 || make_way(s, false)) && s->free == NULL) {
         listen_for(s, false); /* until it is closed */
         return false;

@@ -332,6 +332,18 @@ class Resp(unittest.TestCase):
             self.assertEqual(p.ask("SET", f"c{i}", b"x" * (3 << 20), "LEVEL", "MEMORY_ONLY_SER"), b"+OK")
         self.assertLessEqual(resident(server.process.pid, "VmHWM"), (96 << 20) + h.DEBUG_BYTES)
 
+    def test_who_gives_way_to_others_hears_why(self):
+        s = Server(self, "--connections", "16")
+        first = s.peer()
+        self.assertEqual(first.ask("PING"), b"+PONG")
+        others = [s.peer() for _ in range(16)]
+        self.assertEqual(others[-1].ask("PING"), b"+PONG")
+        # Nobody else has to go: all places are taken, and nobody waits.
+        self.assertEqual(first.file.readline(), b"-ERR max number of clients reached\r\n")
+        self.assertTrue(first.ended())
+        for p in others:
+            self.assertEqual(p.ask("PING"), b"+PONG")
+
     def test_what_is_no_request_ends_the_connection_only(self):
         s = Server(self)
         p = s.peer()
