@@ -122,7 +122,8 @@ static const cli_option options[] = {
      .arg = CLI_ARG_NEEDED,
      .meta = "URL",
      .help = "be an executor: tell a Redis server which blocks are here:\n"
-             "redis://[:PASSWORD@]HOST:PORT[/DB], unix://[:PASSWORD@]/PATH;\n"
+             "redis://[[USER]:PASSWORD@]HOST:PORT[/DB],\n"
+             "unix://[[USER]:PASSWORD@]/PATH;\n"
              "CARBIDE_DIRECTORY otherwise, where others do not see it"},
     {.id = SERVE_NAME,
      .name = "name",

@@ -91,9 +91,11 @@ static redisReplyObjectFunctions builders = {.createString = put_text,
 /* ---- where it is ---- */
 
 static cb_status bad_url(cb_error *err) {
-    return cbi_fail(err, CB_EINVAL,
-                    "This is no address of a directory. It wants redis://[:PASSWORD@]HOST:PORT"
-                    "[/DATABASE] with HOST in digits, or unix://[:PASSWORD@]/PATH.");
+    return cbi_fail(
+        err, CB_EINVAL,
+        "This is no address of a directory. It wants redis://[[USER]:PASSWORD@]HOST:PORT"
+        "[/DATABASE] with HOST in digits or localhost, or "
+        "unix://[[USER]:PASSWORD@]/PATH.");
 }
 
 static int digit_of(char c) {
