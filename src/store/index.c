@@ -48,10 +48,11 @@ cb_status cbi_index_init(cbi_index *index, cbi_lock *lock, size_t blocks_max,
                          .ctx = ctx};
     index->buckets = cbi_sys_map((index->blocks_max + LEVEL_FIRST) * sizeof *index->buckets);
     if (index->buckets == NULL) {
-        return cbi_fail(err, CB_ENOMEM,
-                        "The system refused addresses for the index of %zu blocks; give a smaller "
-                        "blocks_max.",
-                        index->blocks_max);
+        return cbi_fail(
+            err, CB_ENOMEM,
+            "The system refused addresses for the index of %zu blocks; a smaller budget "
+            "(or blocks_max) asks for fewer.",
+            index->blocks_max);
     }
     return CB_OK;
 }

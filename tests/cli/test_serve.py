@@ -285,6 +285,12 @@ class Serve(unittest.TestCase):
                 self.assertEqual(p.stdout.strip(), wanted, p.stderr)
         self.assertEqual(s.end(), 0)
 
+    @unittest.skipUnless(h.PLAIN, "sanitizers have addresses of their own")
+    def test_a_budget_beyond_all_addresses_is_refused_in_words_of_the_command(self):
+        r = h.run([h.CARBIDE, "serve", "--socket", os.path.join(self.folder.name, "x"), "--memory", "1000T"])
+        self.assertNotEqual(r.exit, 0)
+        self.assertIn("a smaller budget", r.text)
+
     def test_too_small_a_budget_ends_with_5_and_the_smallest(self):
         r = h.run([h.CARBIDE, "serve", "--socket", os.path.join(self.folder.name, "s"), "--memory", "2000000"])
         self.assertEqual(r.exit, 5)
