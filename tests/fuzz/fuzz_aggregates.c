@@ -2,8 +2,8 @@
 
 /*
  * Any aggregate texts over any header: parsing says why not or works, binding finds columns or says
- * which there is not, and numbers that are any bytes go into a state, which is added to itself,
- * raised and written out within the room that is promised.
+ * which there is not, and values that are any bytes, read as their column says, go into a state,
+ * which is added to itself, raised and written out within the room that is promised.
  *
  * Input: aggregate texts separated by LF up to an empty line, then values separated by LF.
  */
@@ -38,27 +38,44 @@ static size_t read_texts(const uint8_t **data, size_t *size, char *text, const c
     return count;
 }
 
-/* The next value, from memory that ends where it does. */
-static bool next_value(const uint8_t **data, size_t *size, cbi_value *value) {
-    const uint8_t *end = *size > 0 ? memchr(*data, '\n', *size) : NULL;
-    size_t bytes = end != NULL ? (size_t)(end - *data) : *size;
-    cbi_number_kind kind = cbi_decimal_parse(*data, *data, bytes, &value->number);
-    value->null = kind == CBI_NUMBER_NULL;
-    *data += bytes + (end != NULL);
-    *size -= bytes + (end != NULL);
-    if (kind != CBI_NUMBER)
-        return kind == CBI_NUMBER_NULL;
-    cb_assert(value->number.scale <= CBI_SCALE_MAX);
+/* What is carried about of a number comes back as it was. */
+static void check_number(const cbi_decimal *d, bool real) {
     uint8_t packed[32], text[CBI_DECIMAL_TEXT_MAX];
     cbi_decimal back;
     bool null;
+    cb_assert(d->scale <= (real ? 0 : CBI_SCALE_MAX));
     (void)memset(packed, 0, sizeof packed);
-    uint8_t *packed_end = cbi_packed_put(packed + 8, &value->number);
+    uint8_t *packed_end = cbi_packed_put(packed + 8, d);
     cb_assert(packed_end <= packed + 8 + CBI_PACKED_MAX);
     cb_assert(cbi_packed_get(packed + 8, &back, &null) == packed_end && !null);
-    cb_assert(back.value == value->number.value && back.scale == value->number.scale);
-    cb_assert(cbi_decimal_format(text, back.value, back.scale) <= text + sizeof text);
-    return true;
+    cb_assert(back.value == d->value && back.scale == d->scale);
+    uint8_t *end = real ? cbi_real_format(text, cbi_real_of_rank(back.value))
+                        : cbi_decimal_format(text, back.value, back.scale);
+    cb_assert(end <= text + sizeof text);
+    if (real) {
+        cb_assert(cbi_real_parse(text, text, (size_t)(end - text), &back) == CBI_NUMBER);
+        cb_assert(back.value == d->value);
+    }
+}
+
+/* The next value of a column, from memory that ends where it does. */
+static cbi_value next_value(const cbi_agg_column *c, const uint8_t **data, size_t *size) {
+    cbi_value value = {.null = true};
+    const uint8_t *text = *data, *end = *size > 0 ? memchr(text, '\n', *size) : NULL;
+    size_t bytes = end != NULL ? (size_t)(end - text) : *size;
+    *data += bytes + (end != NULL);
+    *size -= bytes + (end != NULL);
+    if (!c->number) {
+        value.null = bytes == 0;
+        return value;
+    }
+    cbi_number_kind kind = c->real ? cbi_real_parse(text, text, bytes, &value.number)
+                                   : cbi_decimal_parse(text, text, bytes, &value.number);
+    cb_assert(!c->real || kind != CBI_NUMBER_WIDE);
+    value.null = kind != CBI_NUMBER;
+    if (!value.null)
+        check_number(&value.number, c->real);
+    return value;
 }
 
 static void reckon(const cbi_aggregates *a, const uint8_t *data, size_t size) {
@@ -68,9 +85,7 @@ static void reckon(const cbi_aggregates *a, const uint8_t *data, size_t size) {
     bool fits = state != NULL && a->column_count <= 2 * TEXTS_MAX;
     while (fits && size > 0) {
         for (size_t i = 0; i < a->column_count; i++) {
-            values[i] = (cbi_value){.null = true};
-            if (size > 0 && !next_value(&data, &size, &values[i]))
-                values[i].null = true;
+            values[i] = next_value(&a->columns[i], &data, &size);
             if (values[i].null || values[i].number.scale <= scales[i])
                 continue;
             fits = fits && cbi_state_raise(a, state, i, values[i].number.scale - scales[i]);
