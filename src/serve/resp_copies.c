@@ -34,7 +34,8 @@ static void say_answer(cbi_connection *c, cbi_replica_answer answer) {
             cbi_resp_say_error(c, "BURIED", "that block was removed everywhere");
             break;
         case CBI_REPLICA_IS_BUSY:
-            cbi_resp_say_error(c, "BUSY", "the same block is coming from somebody else");
+            cbi_resp_say_error(c, "BUSY",
+                               "one of that name is still coming, or is being read to its end");
             break;
         case CBI_REPLICA_FULL:
         case CBI_REPLICA_UNSENT:
@@ -113,6 +114,11 @@ void cbi_resp_offer(cb_server *s, cbi_connection *c, cbi_resp_args *a) {
     }
     r->offers = false;
     r->arrival.until_ns = cbi_sys_clock_ns() + s->timeout_ns - s->missed_ns;
+    if (answer == CBI_REPLICA_FAILED && cbi_blocks_is_leaving(s->blocks, c->name)) {
+        /* all of its bytes would come, and could not be stored: again and again, under a lease */
+        cbi_copies_arrival_end(s->copies, &r->arrival);
+        answer = CBI_REPLICA_IS_BUSY;
+    }
     say_answer(c, answer);
     finished(c);
 }

@@ -361,3 +361,13 @@ cb_status cbi_blocks_look(cb_blocks *b, const char *name, cbi_blocks_visit_fn fn
     cbi_lock_give(cbi_blocks_lock_of(b));
     return there ? CB_OK : cbi_fail_name(err, CB_ENOTFOUND, "There is no block ", name, ".");
 }
+
+bool cbi_blocks_is_leaving(cb_blocks *b, const char *name) {
+    size_t bytes = strlen(name);
+    uint32_t hash = cbi_index_hash(name, bytes);
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    const cbi_node *n = cbi_index_find(&b->index, name, bytes, hash);
+    bool leaving = n != NULL && n->removed;
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    return leaving;
+}

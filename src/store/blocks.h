@@ -237,6 +237,9 @@ void cbi_blocks_walk(cb_blocks *blocks, uint64_t *at, size_t each, size_t room,
 /** The same for one block. CB_ENOTFOUND. */
 cb_status cbi_blocks_look(cb_blocks *blocks, const char *name, cbi_blocks_visit_fn fn, void *ctx,
                           cb_error *err);
+/** Whether one that nobody finds any more still has the name: it goes with its last reader, and no
+ *  other one can be put until then. */
+bool cbi_blocks_is_leaving(cb_blocks *blocks, const char *name);
 /** Ends a block that is locked for writing; the lock goes with it. */
 void cbi_blocks_end_locked(cb_block_ref *ref);
 

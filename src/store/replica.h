@@ -55,7 +55,7 @@ typedef enum cbi_replica_answer {
     CBI_REPLICA_CORRUPT,   /* what came is not what was offered */
     CBI_REPLICA_CONFLICT,  /* it has that name in another generation */
     CBI_REPLICA_IS_BURIED, /* that generation was removed everywhere */
-    CBI_REPLICA_IS_BUSY,   /* the same block is just coming from somebody */
+    CBI_REPLICA_IS_BUSY,   /* the same block is just coming, or an older one is being read */
     CBI_REPLICA_UNSENT,    /* it could not be read here: whoever it was for is not to blame */
     CBI_REPLICA_FAILED     /* no answer: not reached, connection lost */
 } cbi_replica_answer;

@@ -786,6 +786,39 @@ static void test_offer__what_could_not_be_stored_is_refused_before_it_is_sent(vo
     end(&x);
 }
 
+/* All of its bytes would come for nothing, with each try, as long as somebody reads the other. */
+static void test_offer__what_has_a_name_that_is_still_read_is_not_sent(void **state) {
+    (void)state;
+    executors x;
+    char answer[256], offer[128], offer_same[128];
+    const cb_block_status s = begin_with_x(&x);
+    cb_blocks *blocks = x.a.server->blocks;
+    cb_block_task *reader = NULL;
+    cb_block_ref ref;
+    (void)snprintf(offer, sizeof offer, "CARBIDE.OFFER x %llu MEMORY_ONLY_SER_2 5 6 b\r\n",
+                   (unsigned long long)s.generation + 2);
+    (void)snprintf(offer_same, sizeof offer_same,
+                   "CARBIDE.OFFER x %llu MEMORY_ONLY_SER_2 5 6 b\r\n",
+                   (unsigned long long)s.generation);
+    assert_ok(cb_block_task_create(blocks, 0, 0, &reader, NULL));
+    assert_ok(cb_blocks_get(blocks, reader, "x", &ref, NULL));
+    assert_ok(
+        cbi_copies_bury(x.a.server->copies,
+                        &(cbi_copy_grave){.kind = CBI_GRAVE_BLOCK, .generation = s.generation + 1},
+                        "x", true, NULL));
+    assert_ok(cbi_blocks_retire(blocks, reader, "x", s.generation, NULL));
+    ask(&x.a, offer, answer, sizeof answer);
+    assert_memory_equal(answer, "-BUSY ", 6);
+    assert_int_equal(cbi_copies_figures(x.a.server->copies).reserved_bytes, 0);
+    ask(&x.a, offer_same, answer, sizeof answer); /* what is not to come at all is still said */
+    assert_memory_equal(answer, "-BURIED ", 8);
+    cb_block_release(&ref);
+    ask(&x.a, offer, answer, sizeof answer);
+    assert_string_equal(answer, "+SEND\r\n");
+    (void)cb_block_task_end(reader);
+    end(&x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_leave__a_put_that_is_just_seen_is_answered),
@@ -804,6 +837,7 @@ int main(void) {
         cmocka_unit_test(test_located__a_generation_of_a_far_future_removes_nothing),
         cmocka_unit_test(test_found__nothing_of_an_offer_is_left_when_its_put_is_answered),
         cmocka_unit_test(test_offer__what_could_not_be_stored_is_refused_before_it_is_sent),
+        cmocka_unit_test(test_offer__what_has_a_name_that_is_still_read_is_not_sent),
         cmocka_unit_test(test_offer__what_the_server_misses_while_a_worker_has_it_is_not_counted),
         cmocka_unit_test(test_send__of_more_copies_than_can_be_sent_none_is_forgotten),
     };
