@@ -26,6 +26,13 @@ void cbi_idle_remove(cb_server *s, cbi_connection *c) {
     c->idle = false;
 }
 
+void cbi_idle_leave(cb_server *s, cbi_connection *c) {
+    bool must_log_in = c->resp != NULL && !c->trusted;
+    if (!must_log_in) {
+        cbi_idle_remove(s, c);
+    }
+}
+
 static void idle_add(cb_server *s, cbi_connection *c) {
     if (c->idle || c->leases > 0) {
         return;
@@ -43,6 +50,9 @@ void cbi_connection_hurry(const cb_server *s, cbi_connection *c, uint64_t bytes)
     uint64_t whole = seconds < 86400 ? seconds * second : 86400 * second;
     c->deadline_ns = cbi_sys_clock_ns() + s->timeout_ns + whole;
     const cbi_resp *r = c->resp;
+    if (r != NULL && r->login_ns != 0) { /* what he says before that does not make it last longer */
+        c->deadline_ns = cbi_min(c->deadline_ns, r->login_ns + s->missed_ns);
+    }
     bool offered = r != NULL && r->arrival.generation != 0;
     if (offered && !(r->puts && r->generation == r->arrival.generation)) {
         /* room is kept: what else he says does not make that last longer */
@@ -192,7 +202,6 @@ void cbi_connection_end(cb_server *s, cbi_connection *c) {
     if (c->state == CBI_QUEUED) {
         leave_queue(s, c);
     }
-    cbi_idle_remove(s, c);
     c->job = CBI_JOB_CLOSE;
     s->closing++;
     cbi_server_submit(s, c);
@@ -261,7 +270,7 @@ static void serve_head(cb_server *s, cbi_connection *c) {
         return;
     }
     while (c->state == CBI_HEAD && !c->ending && take_head(s, c, NULL)) {
-        cbi_idle_remove(s, c);
+        cbi_idle_leave(s, c);
         s->stats.requests++;
         cbi_request_begin(s, c);
     }
@@ -349,7 +358,7 @@ void cbi_connection_receive(cb_server *s, cbi_connection *c) {
                 cbi_connection_hurry(s, c, 0);
             }
             c->in_end += (uint32_t)got;
-            cbi_idle_remove(s, c);
+            cbi_idle_leave(s, c);
         } else {
             got_body(s, c, (size_t)got);
         }

@@ -106,7 +106,7 @@ static bool serve_one(cb_server *s, cbi_connection *c) {
         c->in_at += (uint32_t)r->request.taken;
         return true;
     }
-    cbi_idle_remove(s, c);
+    cbi_idle_leave(s, c);
     s->stats.requests++;
     r->status = CB_OK;
     r->puts = false;
@@ -133,7 +133,7 @@ void cbi_resp_serve(cb_server *s, cbi_connection *c) {
     if (c->out_end > 0) {
         c->state = CBI_REPLY;
         cbi_connection_hurry(s, c, 0);
-    } else if (c->in_end == 0 && !c->idle && !r->in_rest) {
+    } else if (c->in_end == 0 && (!c->idle || !c->trusted) && !r->in_rest) {
         cbi_connection_rest(s, c); /* what came was nothing */
     }
 }

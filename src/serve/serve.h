@@ -120,7 +120,8 @@ typedef struct cbi_resp {
 } cbi_resp;
 
 typedef struct cbi_connection {
-    struct cbi_connection *next, *prev; /* free ones, or idle ones by use */
+    struct cbi_connection *next, *prev; /* free ones, or idle ones by use (who has to say
+                                           the password: by when he came) */
     struct cbi_connection *next_job;    /* of workers' queues, or of those that wait for a stream */
     int fd;
     uint32_t generation;     /* tells events of an older one at this place */
@@ -215,6 +216,8 @@ struct cb_server {
     uint64_t missed_ns;   /* in all, while it was stopped: nobody else's time */
     bool hurries;         /* and looks at the clock each tick */
     bool listening, deaf; /* deaf: not before the next tick */
+    bool listening_tcp;   /* not while there are too many who still have to say the password: */
+    int crowded_ms;       /* so long, then the first of them gives way; 0: there are not */
     bool calling;         /* the first of those who wait for a stream */
     int spare;            /* a descriptor to give up when there are no others */
     cb_server_stats stats;
@@ -300,7 +303,11 @@ void cbi_stream_give(cb_server *server, cbi_connection *c);
 cbi_connection *cbi_stream_next(cb_server *server);
 cbi_lease *cbi_lease_take(cb_server *server, cbi_connection *c);
 void cbi_lease_give(cb_server *server, cbi_lease *lease);
+/** Takes it out of the line of those who give way. */
 void cbi_idle_remove(cb_server *server, cbi_connection *c);
+/** The same when he begins something; who has to say the password stays in his place until then:
+ *  nothing that he says before lasts. */
+void cbi_idle_leave(cb_server *server, cbi_connection *c);
 
 /** What who speaks RESP hears when his connection is ended for want of places. */
 #define CBI_RESP_TOO_MANY "-ERR max number of clients reached"

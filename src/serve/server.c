@@ -5,7 +5,9 @@
  * Everything that a peer could make it need is there from the beginning and in the budget: so many
  * connections, what the system holds for each socket, leases, streams, threads. When all
  * connections are taken, one that has nothing under way and no lease gives way, the one that was
- * idle longest: a thousand idle ones keep nobody out. Users who are not trusted share half of it.
+ * idle longest: a thousand idle ones keep nobody out. Users who are not trusted share half of it;
+ * who has to say the password is one of them until he has said it, and gives way when he was there
+ * longest without, whatever else he says.
  */
 #include "serve/serve.h"
 
@@ -14,7 +16,13 @@
 
 #include "base/alloc.h"
 
-enum { TICK_MS = 1000, LATE_TICKS = 3, PAGE_MS = 500, EVENTS = 64 };
+enum {
+    TICK_MS = 1000,
+    LATE_TICKS = 3,
+    PAGE_MS = 500,
+    EVENTS = 64,
+    MOMENT = 200 /* of the timeout: a part */
+};
 
 static const uint64_t millisecond = 1000000;
 
@@ -160,7 +168,8 @@ static void settle(cb_server *s, cbi_connection *c) {
 
 void cbi_server_submit(cb_server *s, cbi_connection *c) {
     c->state = CBI_BUSY;
-    if (s->worker_count == 0) {
+    if (s->worker_count == 0 || c->idle) { /* who is idle holds nothing whose end could take time */
+        cbi_idle_remove(s, c);
         cbi_request_work(s, c);
         finish(s, c);
         return;
@@ -188,15 +197,43 @@ void cbi_server_take_done(cb_server *s) {
 
 /* ---- coming in ---- */
 
-static void listen_for(cb_server *s, bool on) {
-    if (on == s->listening) {
-        return;
+static void listen_at(const cb_server *s, int fd, uint64_t token, bool on, bool *is) {
+    if (on != *is && (fd < 0 || cbi_sys_poll_set(s->poll, fd, false, on, false, token) >= 0)) {
+        *is = on;
     }
-    bool failed = s->listener >= 0 &&
-                  cbi_sys_poll_set(s->poll, s->listener, false, on, false, CBI_TOKEN_LISTENER) < 0;
-    failed = failed || (s->tcp >= 0 &&
-                        cbi_sys_poll_set(s->poll, s->tcp, false, on, false, CBI_TOKEN_TCP) < 0);
-    s->listening = failed ? s->listening : on;
+}
+
+static bool has_many_strangers(const cb_server *s) {
+    return s->strangers >= s->connections_max / 2;
+}
+
+/** Who would give way next; NULL: nobody. */
+static cbi_connection *first_in_line(const cb_server *s, bool stranger) {
+    cbi_connection *c = s->idle_first;
+    while (c != NULL && stranger && c->trusted) {
+        c = c->next;
+    }
+    return c;
+}
+
+/** So long those who have to say the password wait to be let in: who came before has a moment to
+ *  say it, or each would send away another who was just about to. In milliseconds; 0: they may
+ *  come. */
+static int crowded_for(const cb_server *s) {
+    bool crowd = s->password != NULL && has_many_strangers(s);
+    const cbi_connection *c = crowd ? first_in_line(s, true) : NULL;
+    if (c == NULL || c->resp == NULL) {
+        return 0;
+    }
+    uint64_t came = c->resp->login_ns + s->missed_ns - s->timeout_ns;
+    uint64_t until = came + s->timeout_ns / MOMENT, now = cbi_sys_clock_ns();
+    return until > now ? (int)cbi_min((until - now) / millisecond + 1, TICK_MS) : 0;
+}
+
+static void listen_for(cb_server *s, bool on) {
+    s->crowded_ms = on ? crowded_for(s) : 0;
+    listen_at(s, s->listener, CBI_TOKEN_LISTENER, on, &s->listening);
+    listen_at(s, s->tcp, CBI_TOKEN_TCP, on && s->crowded_ms == 0, &s->listening_tcp);
 }
 
 /** Who speaks RESP hears why he is sent away, as Redis says it, if his socket takes it now. What he
@@ -208,18 +245,31 @@ static void say_too_many(cb_server *s, int fd) {
     (void)cbi_sys_send(fd, &words, 1, -1);
 }
 
-/** One that is idle gives way; false: none is. */
+/** He says what he has to say by now; false: he goes himself, or he has logged in with that. */
+static bool is_still_a_stranger(cb_server *s, cbi_connection *c) {
+    uint32_t generation = c->generation;
+    cbi_connection_receive(s, c);
+    settle(s, c);
+    return c->generation == generation && !c->trusted;
+}
+
+/** The first in line gives way; false: nobody is in it. */
 static bool make_way(cb_server *s, bool stranger) {
-    for (cbi_connection *c = s->idle_first; c != NULL; c = c->next) {
-        if (!stranger || !c->trusted) {
-            if (c->resp != NULL) {
-                say_too_many(s, c->fd);
-            }
-            cbi_connection_end(s, c);
+    cbi_connection *c = first_in_line(s, stranger);
+    while (c != NULL && c->resp != NULL && !c->trusted && !is_still_a_stranger(s, c)) {
+        if (stranger || s->free != NULL) {
             return true;
         }
+        c = first_in_line(s, stranger);
     }
-    return false;
+    if (c == NULL) {
+        return false;
+    }
+    if (c->resp != NULL) {
+        say_too_many(s, c->fd);
+    }
+    cbi_connection_end(s, c);
+    return true;
 }
 
 /** What it reads from and writes to, and who has to say who he is. */
@@ -245,11 +295,12 @@ void cbi_server_trust(cb_server *s, cbi_connection *c) {
     s->strangers -= !c->trusted;
     c->trusted = true;
     c->resp->login_ns = 0;
+    cbi_idle_remove(s, c); /* he has something under way: this */
 }
 
 bool cbi_server_adopt(cb_server *s, int fd, bool trusted, bool resp) {
     cbi_connection *c = s->free;
-    bool full = c == NULL || (!trusted && s->strangers >= s->connections_max / 2);
+    bool full = c == NULL || (!trusted && has_many_strangers(s));
     cb_block_task *task = NULL;
     if (full || cb_block_task_create(s->blocks, 0, 0, &task, NULL) != CB_OK) {
         if (resp) {
@@ -323,7 +374,7 @@ static void enter(cb_server *s, int fd, bool tcp) {
         (void)cbi_sys_close(fd);
         return;
     }
-    if (!trusted && s->strangers >= s->connections_max / 2) {
+    if (!trusted && has_many_strangers(s)) {
         (void)make_way(s, true);
     }
     if (!cbi_server_adopt(s, fd, trusted, tcp)) {
@@ -334,6 +385,10 @@ static void enter(cb_server *s, int fd, bool tcp) {
 /** false: nobody else is there, or there is no room. */
 static bool let_in(cb_server *s, bool tcp) {
     int listener = tcp ? s->tcp : s->listener;
+    if (tcp && crowded_for(s) > 0) {
+        listen_for(s, s->listening); /* until somebody has logged in, or had the time for it */
+        return false;
+    }
     if (s->free == NULL && cbi_sys_wait_for(listener, false, 0) == 0) {
         return false; /* who came took the last place: nobody has to go for that */
     }
@@ -495,7 +550,9 @@ cb_status cb_server_run(cb_server *s, cb_error *err) {
         if (s->page != NULL) {
             publish(s);
         }
-        CB_TRY(cbi_server_step(s, s->page != NULL ? PAGE_MS : hurry ? TICK_MS : -1, err));
+        int timeout_ms = s->page != NULL ? PAGE_MS : hurry ? TICK_MS : -1;
+        bool crowded = s->crowded_ms > 0 && (timeout_ms < 0 || s->crowded_ms < timeout_ms);
+        CB_TRY(cbi_server_step(s, crowded ? s->crowded_ms : timeout_ms, err));
     }
     return CB_OK;
 }

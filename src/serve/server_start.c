@@ -307,7 +307,7 @@ static cb_status make_poll(cb_server *s, cb_error *err) {
     if (result == 0 && s->tcp >= 0) {
         result = cbi_sys_poll_set(s->poll, s->tcp, true, true, false, CBI_TOKEN_TCP);
     }
-    s->listening = true;
+    s->listening = s->listening_tcp = true;
     return result < 0 ? cbi_fail_sys(err, CB_EIO, result, "the server cannot wait for connections")
                       : CB_OK;
 }
