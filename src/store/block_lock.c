@@ -203,6 +203,7 @@ cb_status cbi_blocks_retire(cb_blocks *b, cb_block_task *task, const char *name,
     bool there = n != NULL && !n->removed;
     bool newer = there && cbi_node_identity(n).generation > newest;
     bool held = there && (n->writer != NULL || n->entry.marked);
+    bool stays = there && n->entry.pins > 0;
     if (there && !newer && !held) {
         n->removed = true;
         n->entry.pins++; /* told first: nobody can put another one by that name before */
@@ -216,6 +217,9 @@ cb_status cbi_blocks_retire(cb_blocks *b, cb_block_task *task, const char *name,
         return cbi_fail(err, CB_EAGAIN, "Block %.255s is being written or evicted.", name);
     }
     if (!newer) {
+        if (stays) {
+            cbi_keep_forget_removed(b, n);
+        }
         cbi_blocks_report(b, n, true);
         cb_block_release(&ref);
     }

@@ -229,9 +229,9 @@ void cbi_blocks_report(cb_blocks *b, const cbi_node *n, bool gone) {
     if (!cbi_blocks_is_heard(b)) {
         return;
     }
-    cb_block_status status = cbi_node_status(n);
-    if (gone) {
-        status = (cb_block_status){.name = n->name, .level = CB_LEVEL_NONE};
+    cb_block_status status = {.name = n->name, .level = CB_LEVEL_NONE};
+    if (!gone) { /* else others may still read it, and bring it back to memory for that */
+        status = cbi_node_status(n);
     }
     if (b->listener != NULL) {
         b->listener(b->listener_ctx, &status);

@@ -128,6 +128,10 @@ cb_status cbi_keep_open(cb_blocks *blocks, const cb_blocks_options *options, cb_
 void cbi_keep_close(cb_blocks *blocks);
 /** The caller has the block for himself and is about to remove its file. */
 void cbi_keep_forget(cb_blocks *blocks, cbi_node *node);
+/** Of a block that is removed while others read it: it does not come back, even if the process is
+ *  killed before they are through. Its file stays for them. The caller has a lock on it; others may
+ *  be keeping it just now, and hear that it is gone. Writes, and may wait for another's keep. */
+void cbi_keep_forget_removed(cb_blocks *blocks, cbi_node *node);
 
 /* ---- block_lock.c ---- */
 

@@ -262,25 +262,55 @@ cb_status cb_blocks_keep(cb_blocks *b, cb_block_task *task, const char *name, cb
         status = cbi_fail(err, CB_EINVAL, "Block %s cannot be kept: its level has no disk.", name);
     } else {
         cbi_mutex_lock(&b->keep.mutex);
-        status = n->kept ? CB_OK : keep(b, n, err);
+        cbi_lock_take(cbi_blocks_lock_of(b));
+        bool kept = n->kept, removed = n->removed;
+        cbi_lock_give(cbi_blocks_lock_of(b));
+        if (removed) { /* since it was found, and nobody would forget it any more */
+            status = cbi_fail(err, CB_ENOTFOUND, "There is no block %s.", n->name);
+        } else if (!kept) {
+            status = keep(b, n, err);
+        }
         cbi_mutex_unlock(&b->keep.mutex);
     }
     cb_block_release(&ref);
     return status;
 }
 
-void cbi_keep_forget(cb_blocks *b, cbi_node *n) {
-    if (!n->kept) {
-        return;
-    }
+/** [keep.mutex] */
+static cb_status forget(cb_blocks *b, cbi_node *n) {
     cbi_kept k = kept_of(n);
     k.removed = true;
-    cbi_mutex_lock(&b->keep.mutex);
-    /* when it cannot be written the next start finds the file missing, and says so */
-    (void)cbi_manifest_append(&b->keep.manifest, &k, NULL);
+    return cbi_manifest_append(&b->keep.manifest, &k, NULL);
+}
+
+/** [keep.mutex] */
+static void note_forgotten(cb_blocks *b, cbi_node *n) {
     cbi_lock_take(cbi_blocks_lock_of(b));
     n->kept = false;
     b->stats.kept--;
     cbi_lock_give(cbi_blocks_lock_of(b));
+}
+
+void cbi_keep_forget(cb_blocks *b, cbi_node *n) {
+    if (!n->kept) {
+        return;
+    }
+    cbi_mutex_lock(&b->keep.mutex);
+    (void)forget(b, n); /* else the next start finds the file missing, and says so */
+    note_forgotten(b, n);
+    cbi_mutex_unlock(&b->keep.mutex);
+}
+
+void cbi_keep_forget_removed(cb_blocks *b, cbi_node *n) {
+    if (!b->keep.on) {
+        return;
+    }
+    cbi_mutex_lock(&b->keep.mutex); /* somebody may be about to keep it */
+    cbi_lock_take(cbi_blocks_lock_of(b));
+    bool kept = n->kept;
+    cbi_lock_give(cbi_blocks_lock_of(b));
+    if (kept && forget(b, n) == CB_OK) { /* else once more when its file goes */
+        note_forgotten(b, n);
+    }
     cbi_mutex_unlock(&b->keep.mutex);
 }

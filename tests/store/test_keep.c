@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -384,6 +385,83 @@ static void test_keep__killed_at_any_moment(void **state) {
     }
 }
 
+static void test_keep__what_is_removed_while_it_is_read_does_not_come_back(void **state) {
+    (void)state;
+    const char *folder = test_folder();
+    int status = 0;
+    kit k;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        cb_block_ref ref;
+        cb_block_task *other = NULL;
+        open_kept(&k, folder, CB_BLOCK_CODEC_NONE);
+        assert_ok(cb_block_task_create(k.blocks, 0, 0, &other, NULL));
+        for (int i = 0; i < 2; i++) {
+            const char *name = i == 0 ? "rdd_1_1" : "rdd_1_2";
+            assert_ok(kit_put(&k, name, CB_LEVEL_DISK_ONLY, 300000));
+            assert_ok(keep(&k, name));
+            assert_ok(cb_blocks_lock(k.blocks, other, name, false, true, &ref, NULL));
+        }
+        assert_ok(cbi_blocks_retire(k.blocks, k.task, "rdd_1_2", 0, NULL));
+        assert_int_equal(stats_of(&k).kept, 1);
+        assert_int_equal(keep(&k, "rdd_1_2"), CB_ENOTFOUND);
+        cb_block_reader *reader = NULL; /* its file is there as long as he reads */
+        size_t got = 1, all = 0;
+        uint8_t piece[5000];
+        assert_ok(cb_block_reader_open(&ref, &reader, NULL));
+        while (cb_block_reader_read(reader, piece, sizeof piece, &got, NULL) == CB_OK) {
+            all += got;
+        }
+        assert_int_equal(all, 300000);
+        (void)kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    open_kept(&k, folder, CB_BLOCK_CODEC_NONE);
+    assert_true(kit_exists(&k, "rdd_1_1"));
+    assert_false(kit_exists(&k, "rdd_1_2"));
+    assert_int_equal(stats_of(&k).kept, 1);
+    assert_int_equal(stats_of(&k).lost, 0);
+    kit_close(&k);
+}
+
+typedef struct keeping {
+    kit *kit;
+    cb_block_task *task;
+} keeping;
+
+static void *keep_it(void *ctx) {
+    const keeping *x = ctx;
+    return (void *)(intptr_t)cb_blocks_keep(x->kit->blocks, x->task, "rdd_1_1", NULL);
+}
+
+static void test_keep__what_is_removed_while_it_is_being_kept_is_not_kept(void **state) {
+    (void)state;
+    kit k;
+    cb_block_task *reads = NULL, *keeps = NULL;
+    open_kept(&k, test_folder(), CB_BLOCK_CODEC_NONE);
+    assert_ok(cb_block_task_create(k.blocks, 0, 0, &reads, NULL));
+    assert_ok(cb_block_task_create(k.blocks, 0, 0, &keeps, NULL));
+    for (int round = 0; round < 100; round++) {
+        keeping x = {&k, keeps};
+        pthread_t thread;
+        cb_block_ref ref;
+        void *said = NULL;
+        assert_ok(kit_put(&k, "rdd_1_1", CB_LEVEL_DISK_ONLY, 3000));
+        assert_ok(cb_blocks_lock(k.blocks, reads, "rdd_1_1", false, true, &ref, NULL));
+        assert_int_equal(pthread_create(&thread, NULL, keep_it, &x), 0);
+        assert_ok(cbi_blocks_retire(k.blocks, k.task, "rdd_1_1", 0, NULL));
+        assert_int_equal(pthread_join(thread, &said), 0);
+        assert_true((intptr_t)said == CB_OK || (intptr_t)said == CB_ENOTFOUND);
+        assert_int_equal(stats_of(&k).kept, 0);
+        cb_block_release(&ref);
+    }
+    (void)cb_block_task_end(keeps);
+    (void)cb_block_task_end(reads);
+    kit_close(&k);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keep__what_is_kept_is_there_again_and_nothing_else),
@@ -391,6 +469,8 @@ int main(void) {
         cmocka_unit_test(test_keep__what_was_damaged_is_told_and_gone),
         cmocka_unit_test(test_keep__a_damaged_manifest_loses_only_what_its_record_said),
         cmocka_unit_test(test_keep__a_long_manifest_is_written_anew),
+        cmocka_unit_test(test_keep__what_is_removed_while_it_is_read_does_not_come_back),
+        cmocka_unit_test(test_keep__what_is_removed_while_it_is_being_kept_is_not_kept),
         cmocka_unit_test(test_keep__killed_at_any_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
