@@ -10,6 +10,7 @@ gets it again, so nothing is asserted of the directory that is not waited for.
 import os
 import pathlib
 import random
+import select
 import shutil
 import signal
 import socket
@@ -218,6 +219,27 @@ class Cluster(unittest.TestCase):
         while "not in" in (line := a.stderr.readline()):  # the same, with other words
             pass
         self.assertIn("carbide: in the directory", line)
+
+    def test_a_log_that_nobody_reads_holds_up_nothing(self):
+        a = self.executor("a")
+        self.assertIn("carbide: in the directory", a.stderr.readline())
+        log = a.stderr.fileno()
+        full = os.open(f"/proc/self/fd/{log}", os.O_WRONLY | os.O_NONBLOCK)  # the same pipe, and only we do not wait
+        for piece in (b"x" * 4096, b"x"):
+            try:
+                while os.write(full, piece):
+                    pass
+            except BlockingIOError:
+                pass
+        os.close(full)
+        self.redis_kill()
+        self.wait("that is noticed", lambda: b"directory:unreachable\r\n" in a.peer.ask("INFO", "directory"))
+        self.redis_start()
+        self.wait("it is in again", lambda: b"directory:entered\r\n" in a.peer.ask("INFO", "directory"))
+        self.assertEqual(a.peer.ask("SET", "x", b"1"), b"+OK")
+        self.known("x", "a")
+        while set(os.read(log, 1 << 16)) == {ord("x")} and select.select([log], [], [], 0)[0]:
+            pass  # it says something at its end, and waits for that
 
     def test_values_of_all_sizes_are_handed_over(self):
         a, b = self.executor("a"), self.executor("b")
