@@ -15,16 +15,18 @@
  * clean it away.
  *
  * A server that is full (maxmemory) answers, and forgets nothing: there the life goes on, what it
- * knows stays true as far as it goes, and what it would not take is said again at the next beat. A
- * life that began anew would have to be told from the beginning, to who has no room.
+ * knows stays true as far as it goes, and what it would not take is said again at the next beat;
+ * first what is gone, for that makes room. A life that began anew would have to be told from the
+ * beginning, to who has no room: it does only when the buffers run over.
  *
  * Everything means: the store is walked, a few hundred blocks at a time, as fast as there is room
  * in the buffers, while changes go into the same buffers in between. The walk tells what a block is
  * while the store's lock is held, and whoever changes a block tells it afterwards: so the last that
  * is told of a block is what it is.
  *
- * Until the walk is over and has arrived, the server says so of us: who looks for a block that
- * nobody is known to have must not hear that nobody has it. That ends with the lease, too.
+ * Until the walk is over and has arrived, and while a server is full, it says so of us: who looks
+ * for a block that nobody is known to have must not hear that nobody has it. That ends with the
+ * lease, too.
  */
 #include <stdio.h>
 #include <string.h>
@@ -33,33 +35,21 @@
 #include "carbide/redis_directory.h"
 #include "net/redis_link.h"
 #include "net/redis_news.h"
+#include "net/redis_queue.h"
 #include "net/redis_scripts.h"
 #include "net/redis_take.h"
 #include "store/directory.h"
 
 enum {
-    QUEUE_BYTES = 128 * 1024, /* each of two */
     LOCATIONS_MAX = 256,
     PEERS_MAX = 128,
     CLEAN_BLOCKS = 500,
     CLEAN_TURNS = 20, /* at once; then others have their turn */
     BEATS = 4,        /* renewals in a lease */
-    NUMBERS_BYTES = 5 * (CBI_REDIS_WORD_BYTES + 24)
 };
 
 static_assert(LOCATIONS_MAX * CBI_REDIS_LOCATED + 1 <= CBI_REDIS_VALUES_MAX, "they fit a reply");
 static_assert(PEERS_MAX * CBI_REDIS_PEER <= CBI_REDIS_VALUES_MAX, "they fit a reply");
-
-/** A report in the queue; the name follows. */
-typedef struct entry {
-    cb_place place;
-    uint8_t name_bytes;
-} entry;
-
-typedef struct queue {
-    size_t bytes;
-    uint8_t at[QUEUE_BYTES];
-} queue;
 
 struct cb_redis_directory {
     /* immutable */
@@ -77,7 +67,7 @@ struct cb_redis_directory {
     cb_executor_view who;
     cb_executor_list_fn list;
     void *list_ctx;
-    queue *filling; /* of the two; the other is the thread's */
+    cbi_redis_queue *filling; /* of the two; the other is the thread's */
     uint64_t last_generation;
     uint64_t life;    /* that the server knows, if it has not forgotten it meanwhile; 0: none */
     bool was_known;   /* by the server, since it entered */
@@ -92,36 +82,15 @@ struct cb_redis_directory {
     bool telling; /* the server says so to who looks for what nobody has */
     bool ousted;  /* somebody newer has our name: it is ours again when nobody has it */
     uint64_t walk_at, beat_at_ns;
-    queue *sending;
+    cbi_redis_queue *sending;
     cbi_redis_link link;
-    queue queues[2];
+    cbi_redis_queue queues[2];
     /* guarded by look_mutex, which is held while the server is asked; no other is taken with it */
     cbi_mutex look_mutex;
     cbi_redis_link look;
 };
 
 /* ---- the queue ---- */
-
-static size_t entry_bytes(size_t name_bytes) {
-    return cbi_round_up(sizeof(entry) + name_bytes, _Alignof(entry));
-}
-
-/** [mutex] false: there is no room. */
-static bool enqueue(cb_redis_directory *d, const char *block, const cb_place *place) {
-    size_t name_bytes = strlen(block), bytes = entry_bytes(name_bytes);
-    queue *q = d->filling;
-    if (name_bytes == 0 || name_bytes > CB_BLOCK_NAME_MAX) {
-        return true; /* no store has it */
-    }
-    if (bytes > sizeof q->at - q->bytes) {
-        return false;
-    }
-    const entry e = {.place = *place, .name_bytes = (uint8_t)name_bytes};
-    memcpy(q->at + q->bytes, &e, sizeof e);
-    memcpy(q->at + q->bytes + sizeof e, block, name_bytes);
-    q->bytes += bytes;
-    return true;
-}
 
 /** [mutex] From now on there is nothing to be sent but everything. */
 static void fall_behind(cb_redis_directory *d) {
@@ -134,7 +103,7 @@ static void fall_behind(cb_redis_directory *d) {
 static void note_walked(void *ctx, const char *block, const cb_place *place) {
     cb_redis_directory *d = ctx;
     cbi_mutex_lock(&d->mutex);
-    if (!d->behind && !enqueue(d, block, place)) {
+    if (!d->behind && !cbi_redis_queue_add(d->filling, block, place)) {
         fall_behind(d); /* changes took the room: once more from the beginning */
     }
     cbi_mutex_unlock(&d->mutex);
@@ -204,6 +173,16 @@ static void lose(cb_redis_directory *d) {
     cbi_mutex_unlock(&d->mutex);
 }
 
+/** Asks what only the owner of the lease may. false: it is lost, or the server is full. */
+static bool ask_mine(cb_redis_directory *d) {
+    int64_t answer = ask_number(d);
+    d->ousted = answer == -1;
+    if (answer != 1 && answer != full) {
+        lose(d);
+    }
+    return answer == 1;
+}
+
 /** Whether the server, new or flushed, does not know the life that we had, or its lease is over. */
 static bool is_forgotten(cb_redis_directory *d) {
     if (!d->was_known) {
@@ -242,85 +221,68 @@ static void enter_server(cb_redis_directory *d) {
     d->stats.entries += d->entered;
     d->was_known = d->was_known || d->entered;
     d->life = d->entered ? d->me.generation : 0;
-    if (answer != INT64_MIN) { /* else it is said why */
+    if (answer != unheard && answer != full) { /* else it is said why */
         cbi_redis_state_set(&d->state, d->ousted ? CB_EEXISTS : CB_EAGAIN,
                             d->ousted ? "Somebody else entered later by the same name." : "");
     }
     cbi_mutex_unlock(&d->mutex);
 }
 
-static void put_entry(cbi_redis_link *l, const entry *e, const uint8_t *name) {
-    cbi_redis_word(l, name, e->name_bytes);
-    if (e->place.level == CB_LEVEL_NONE) {
-        cbi_redis_text(l, "");
-    } else {
-        cbi_redis_number(l, e->place.level);
-    }
-    cbi_redis_number(l, e->place.memory_bytes);
-    cbi_redis_number(l, e->place.disk_bytes);
-    cbi_redis_number(l, e->place.block_generation);
-    cbi_redis_number(l, e->place.checksum);
-}
-
-/** How many reports, from `at` on, fit into one request; *end: where the next one begins. */
-static size_t count_fitting(const queue *q, size_t at, size_t room, size_t *end) {
-    size_t count = 0;
-    while (at < q->bytes) {
-        entry e;
-        memcpy(&e, q->at + at, sizeof e);
-        size_t needed = e.name_bytes + (size_t)CBI_REDIS_WORD_BYTES + NUMBERS_BYTES;
-        if (needed > room) {
-            break;
-        }
-        room -= needed;
-        at += entry_bytes(e.name_bytes);
-        count++;
-    }
-    *end = at;
-    return count;
-}
-
-/** All of the queue that is the thread's, or what the server takes of it. false: it did not arrive,
- *  or in vain. */
-static bool send_reports(cb_redis_directory *d) {
+/** One request from `at` on, or its removals alone; *end: behind it. Answers as the server. */
+static int64_t send_some(cb_redis_directory *d, size_t at, bool removals, size_t *end) {
     enum { HEAD_BYTES = sizeof(CBI_REDIS_REPORT) + 512 };
-    queue *q = d->sending;
+    const size_t room = sizeof d->link.out - HEAD_BYTES;
+    const size_t count = cbi_redis_queue_fitting(d->sending, at, room, removals, end);
+    if (count == 0) {
+        return 1;
+    }
+    begin_mine(d, CBI_REDIS_REPORT, 1 + count * CBI_REDIS_REPORTED);
+    cbi_redis_text(&d->link, d->channel);
+    cbi_redis_queue_put(d->sending, at, *end, removals, &d->link);
+    int64_t answer = ask_number(d);
+    if (answer == 1 && !removals) {
+        cbi_mutex_lock(&d->mutex);
+        d->stats.reports += count;
+        cbi_mutex_unlock(&d->mutex);
+    }
+    return answer;
+}
+
+/** All of the queue that is the thread's. false: it did not arrive, or in vain. */
+static bool send_reports(cb_redis_directory *d) {
+    cbi_redis_queue *q = d->sending;
     bool heard = true;
-    uint64_t sent = 0;
     for (size_t at = 0, end = 0; at < q->bytes && heard; at = end) {
-        const size_t from = at, count = count_fitting(q, at, sizeof d->link.out - HEAD_BYTES, &end);
-        begin_mine(d, CBI_REDIS_REPORT, 1 + count * CBI_REDIS_REPORTED);
-        cbi_redis_text(&d->link, d->channel);
-        while (at < end) {
-            entry e;
-            memcpy(&e, q->at + at, sizeof e);
-            put_entry(&d->link, &e, q->at + at + sizeof e);
-            at += entry_bytes(e.name_bytes);
-        }
-        int64_t answer = ask_number(d);
+        int64_t answer = send_some(d, at, false, &end);
         heard = answer == 1;
         d->ousted = answer == -1;
-        sent += heard ? count : 0;
         if (answer == full) { /* what was tried, and all behind it, stays */
-            q->bytes -= from;
-            memmove(q->at, q->at + from, q->bytes);
+            cbi_redis_queue_drop(q, at);
             d->is_full = true;
-            break;
+            return true;
         }
     }
-    if (!d->is_full) {
-        q->bytes = 0;
-    }
+    q->bytes = 0;
+    return heard;
+}
+
+/** To a server that was full: what it is rid of, also what was reported meanwhile, for that makes
+ *  room. All of it is said once more in its place, when it does not matter. */
+static void send_removals(cb_redis_directory *d) {
     cbi_mutex_lock(&d->mutex);
-    d->stats.reports += sent;
+    if (!cbi_redis_queue_append(d->sending, d->filling)) {
+        fall_behind(d); /* else what is removed there would not be said before there is room */
+    }
     cbi_mutex_unlock(&d->mutex);
-    return heard || d->is_full;
+    for (size_t at = 0, end = 0; at < d->sending->bytes && send_some(d, at, true, &end) == 1;
+         at = end) {
+    } /* what is said next finds out what did not work */
 }
 
 /** What was reported meanwhile is the thread's to send. */
 static void take_queue(cb_redis_directory *d) {
     cbi_mutex_lock(&d->mutex);
-    queue *filled = d->filling;
+    cbi_redis_queue *filled = d->filling;
     d->filling = d->sending;
     d->sending = filled;
     cbi_mutex_unlock(&d->mutex);
@@ -331,10 +293,11 @@ static void walk(cb_redis_directory *d) {
     cbi_mutex_lock(&d->mutex);
     size_t room = (sizeof d->filling->at - d->filling->bytes) / 2;
     cbi_mutex_unlock(&d->mutex);
-    if (room < 32 * entry_bytes(CB_BLOCK_NAME_MAX)) { /* those of one bucket go together */
-        return;                                       /* send first */
+    if (room <
+        32 * cbi_redis_report_bytes(CB_BLOCK_NAME_MAX)) { /* those of one bucket go together */
+        return;                                           /* send first */
     }
-    d->list(d->list_ctx, &d->walk_at, sizeof(entry) + _Alignof(entry), room, note_walked, d);
+    d->list(d->list_ctx, &d->walk_at, cbi_redis_report_bytes(1), room, note_walked, d);
     d->walking = d->walk_at != 0;
 }
 
@@ -368,28 +331,27 @@ static void beat(cb_redis_directory *d) {
     } else if (d->entered) {
         begin_mine(d, CBI_REDIS_RENEW, 1);
         cbi_redis_number(&d->link, d->lease_ns / 1000000);
-        int64_t answer = ask_number(d);
-        d->ousted = answer == -1;
-        if (answer != 1) {
-            lose(d);
-        }
+        (void)ask_mine(d);
     }
     if (d->link.fd >= 0 && !d->entered) {
         enter_server(d);
     }
-    if (d->entered) {
+    if (d->link.fd >= 0) { /* also by who does not get in, perhaps for want of room */
         clean(d);
     }
 }
 
-/** All that we had when we entered has arrived: what nobody has we do not have. */
-static void say_told(cb_redis_directory *d) {
-    begin_mine(d, CBI_REDIS_TOLD, 0);
-    int64_t answer = ask_number(d);
-    d->telling = false;
-    if (answer != 1) {
-        d->ousted = answer == -1;
-        lose(d);
+/** To a server that took not all: whoever looks for what nobody is known to have is told so, until
+ *  all that we had when we entered, and whatever else was to be told, has arrived. */
+static void say_how_it_stands(cb_redis_directory *d) {
+    if (d->is_full && !d->telling) {
+        begin_mine(d, CBI_REDIS_TELLING, 0);
+        bool said = ask_mine(d);
+        d->telling = said;
+    } else if (d->telling && !d->walking && d->sending->bytes == 0) {
+        begin_mine(d, CBI_REDIS_TOLD, 0);
+        bool said = ask_mine(d);
+        d->telling = d->telling && !said;
     }
 }
 
@@ -400,6 +362,8 @@ static void tell(cb_redis_directory *d) {
             walk(d);
         }
         take_queue(d);
+    } else {
+        send_removals(d);
     }
     if (!send_reports(d)) {
         lose(d);
@@ -407,10 +371,10 @@ static void tell(cb_redis_directory *d) {
     cbi_mutex_lock(&d->mutex);
     bool behind = d->behind;
     cbi_mutex_unlock(&d->mutex);
-    if (behind && !d->is_full) {
+    if (behind) { /* what is queued does not say any more how it stands */
         lose(d);
-    } else if (d->telling && !d->walking && !behind && d->sending->bytes == 0) {
-        say_told(d);
+    } else if (d->entered) {
+        say_how_it_stands(d);
     }
     cbi_mutex_lock(&d->mutex);
     d->stats.entered = d->entered && !d->walking && !d->behind && !d->is_full;
@@ -552,7 +516,7 @@ static cb_status report(void *ctx, const char *name, uint64_t generation, const 
     cbi_mutex_lock(&d->mutex);
     bool here = is_here(d, name, generation);
     bool first = d->filling->bytes == 0;
-    if (here && !d->behind && !enqueue(d, block, place)) {
+    if (here && !d->behind && !cbi_redis_queue_add(d->filling, block, place)) {
         fall_behind(d);
     }
     if (here && first) {

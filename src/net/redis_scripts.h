@@ -7,7 +7,7 @@
  * one entry to its end:
  *
  * - cb:exec:NAME, a hash that expires (the lease): generation, address, host, rack, memory_max;
- *   memory, disk, blocks: sums of what it reported; telling: until all it had is told.
+ *   memory, disk, blocks: sums of what it reported; telling: while not all is told.
  * - cb:execs, a set: names.
  * - cb:lives, a set: lives that have left something to be cleaned.
  * - cb:have:LIFE, a hash: block -> "LEVEL MEMORY DISK GENERATION SUM".
@@ -44,13 +44,15 @@
     "end\n"
 
 /* name, generation, lease in ms, address, host, rack, memory_max, 1: only if nobody has the name.
- * An older life is over with it; a newer one, of another process by that name, stays: -1. What
- * needs memory comes first: a server that is full refuses it, and nothing is half done. */
+ * An older life is over with it; a newer one, of another process by that name, stays: -1.
+ * A server that is full (maxmemory) refuses nothing to a script that has written: an executor may
+ * always enter, for that is not much, and what is dead is cleaned then. */
 #define CBI_REDIS_ENTER                                                                            \
     "local key = 'cb:exec:' .. ARGV[1]\n"                                                          \
     "local old = redis.call('HGET', key, 'generation')\n"                                          \
     "if old and (#old > #ARGV[2] or (#old == #ARGV[2] and old > ARGV[2])) then return -1 end\n"    \
     "if old and ARGV[8] == '1' then return -1 end\n"                                               \
+    "redis.call('HDEL', key, 'telling')\n"                                                         \
     "redis.call('HSET', key, 'generation', ARGV[2], 'address', ARGV[4], 'host', ARGV[5],\n"        \
     "           'rack', ARGV[6], 'memory_max', ARGV[7], 'memory', 0, 'disk', 0, 'blocks', 0,\n"    \
     "           'telling', 1)\n"                                                                   \
@@ -65,7 +67,14 @@
     "redis.call('PEXPIRE', key, ARGV[3])\n"                                                        \
     "return 1\n"
 
-/* name, generation: all that it had when it entered is told */
+/* name, generation: it has what the server had no room for. Not refused, as for ENTER. */
+#define CBI_REDIS_TELLING                                                                          \
+    CBI_REDIS_IS_MINE                                                                              \
+    "redis.call('HDEL', key, 'telling')\n"                                                         \
+    "redis.call('HSET', key, 'telling', 1)\n"                                                      \
+    "return 1\n"
+
+/* name, generation: all that it had when it entered, and since, is told */
 #define CBI_REDIS_TOLD                                                                             \
     CBI_REDIS_IS_MINE                                                                              \
     "redis.call('HDEL', key, 'telling')\n"                                                         \

@@ -228,34 +228,76 @@ static void test_redis_directory__what_a_full_server_knows_stays_true(void **sta
     uint64_t connects = stats_of(a).connects;
     set_memory_max("1");
     set(a, 100, true);
-    set(a, 0, false);
+    set(a, 0, false); /* behind what is refused */
     for (int turn = 0; stats_of(a).failures < failures + 5 && turn < PATIENCE_S * 100; turn++) {
         usleep(10000); /* beats have passed, it was tried again */
     }
     assert_true(stats_of(a).failures >= failures + 5);
     assert_false(stats_of(a).entered);
     assert_int_equal(located(&b->d, 50, (cb_location[4]){0}), 1);
-    wait_peers(b, 1, 100, views);
+    assert_status(look_for(&b->d, 100), CB_EAGAIN);
+    assert_status(look_for(&b->d, 0), CB_EAGAIN);
+    wait_peers(b, 1, 99, views);
     set_memory_max("0");
     wait_located(&b->d, 100, 1);
     wait_located(&b->d, 0, 0);
     wait_entered(a, entries);
     assert_int_equal(stats_of(a).connects, connects);
     assert_int_equal(stats_of(a).entries, entries); /* the same life all the time */
+    store_close(a);
+    store_close(b);
+    server_kill(server);
+}
+
+static void
+test_redis_directory__a_full_server_is_told_all_anew_when_buffers_run_over(void **state) {
+    (void)state;
+    cb_executor_view views[4];
+    pid_t server = server_start();
+    store *a = store_open("a", LEASE_MS), *b = store_open("b", LEASE_MS);
+    set(a, 1, true);
+    wait_located(&b->d, 1, 1);
     set_memory_max("1");
-    for (int i = 0; i < BLOCKS;
-         i++) { /* more than there is room for: then it is to hear all again */
+    for (int i = 0; i < BLOCKS; i++) {
         for (int times = 0; times < 4; times++) {
             set(a, i, times % 2 == i % 2);
+            assert_int_not_equal(located(&b->d, 1, (cb_location[4]){0}), 0); /* it is there */
         }
     }
     assert_true(stats_of(a).collapsed > 0);
-    assert_int_equal(located(&b->d, 50, (cb_location[4]){0}), 1);
+    for (int i = 2; i < BLOCKS; i++) {
+        set(a, i, false);
+    }
+    set(a, 1, false);
+    wait_peers(b, 1, 0, views); /* nothing is left of what is gone, though nothing new is taken */
+    set(a, 1, true);
     set_memory_max("0");
     for (int i = 0; i < BLOCKS; i++) {
-        wait_located(&b->d, i, (size_t)(i % 2));
+        wait_located(&b->d, i, (size_t)(i == 1));
     }
     store_close(a);
+    store_close(b);
+    server_kill(server);
+}
+
+static void test_redis_directory__a_server_that_is_full_of_the_dead_is_cleaned(void **state) {
+    (void)state;
+    pid_t server = server_start();
+    const char *const dead[] = {"a", "5", "3600000", "x", "x", "x", "1", "0"};
+    const char *const had[] = {"a", "5", "x", "block", "5", "1", "0", "1", "1"};
+    assert_int_equal(script(CBI_REDIS_ENTER, dead, 8), 1);
+    assert_int_equal(script(CBI_REDIS_REPORT, had, 9), 1);
+    set_memory_max("1");
+    assert_int_equal(script("return redis.call('DEL', 'cb:exec:a')", NULL, 0), 1);
+    store *b = store_open("b", LEASE_MS);
+    wait_entered(b, 1);
+    for (int turn = 0; turn < PATIENCE_S * 100; turn++) {
+        if (script("return redis.call('SCARD', 'cb:lives')", NULL, 0) == 1) {
+            break;
+        }
+        usleep(10000);
+    }
+    assert_int_equal(script("return redis.call('DBSIZE')", NULL, 0), 3);
     store_close(b);
     server_kill(server);
 }
@@ -561,6 +603,9 @@ int main(void) {
         cmocka_unit_test(
             test_redis_directory__who_dies_while_he_tells_is_waited_for_until_his_lease_ends),
         cmocka_unit_test(test_redis_directory__what_a_full_server_knows_stays_true),
+        cmocka_unit_test(
+            test_redis_directory__a_full_server_is_told_all_anew_when_buffers_run_over),
+        cmocka_unit_test(test_redis_directory__a_server_that_is_full_of_the_dead_is_cleaned),
         cmocka_unit_test(test_redis_directory__a_server_that_is_away_takes_no_memory),
         cmocka_unit_test(test_redis_directory__late_words_of_an_older_life_change_nothing),
         cmocka_unit_test(
