@@ -230,8 +230,12 @@ void cbi_blocks_report(cb_blocks *b, const cbi_node *n, bool gone) {
         return;
     }
     cb_block_status status = {.name = n->name, .level = CB_LEVEL_NONE};
-    if (!gone) { /* else others may still read it, and bring it back to memory for that */
-        status = cbi_node_status(n);
+    if (!gone) {
+        cbi_lock_take(cbi_blocks_lock_of(b)); /* a reader may be bringing it back to memory */
+        if (!n->removed) {
+            status = cbi_node_status(n);
+        }
+        cbi_lock_give(cbi_blocks_lock_of(b));
     }
     if (b->listener != NULL) {
         b->listener(b->listener_ctx, &status);
