@@ -9,7 +9,7 @@
  * one of two lists. A keeper's thread has what concerns this executor and the directory: who is
  * there, who has a block, what is to be dropped or looked at. A few senders have what goes to
  * others (copies_send.c). A slow peer holds up one or two of them, for as long as nothing moves at
- * most.
+ * most; of copies for it only a few are in that list, and the machine keeps the rest.
  *
  * A SET of a level with several copies parks its connection: it is the loop's again when the
  * machine says that the put is done. The loop itself never waits.
@@ -78,8 +78,12 @@ static void wish(cbi_copies *cp, cbi_wishes *list, const cbi_replica_action *a) 
     copy_text(w->peer, sizeof w->peer, a->peer);
     copy_text(w->address, sizeof w->address, a->peer_address);
     append(list, w);
-    cp->wish_count++;
-    cp->send_count += w->kind == CBI_REPLICA_SEND;
+    w->slot = a->slot;
+    if (w->kind == CBI_REPLICA_SEND) {
+        cbi_copies_count_send(cp, w);
+    } else {
+        cp->wish_count++;
+    }
     if (list == &cp->local) {
         cbi_cond_broadcast(&cp->wake_keeper);
     } else if (cbi_copies_can_send(cp, w)) { /* else whose end it waits for wakes them */
@@ -237,7 +241,7 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
     bool busy = cp->wish_count > WISHES_MAX; /* the machine keeps the rest */
     size_t count = 0, max = busy ? CBI_REPLICA_ACTIONS_MIN : MOST;
     event.now_ns = cbi_sys_clock_ns();
-    event.hold = cp->send_count > WISHES_MAX;
+    event.hold = cp->hold;
     cb_status status = cbi_replica_step(cp->machine, &event, cp->actions, max, &count, err);
     atomic_store(&cp->buried, cbi_replica_buried(cp->machine));
     if (first != NULL && count > 0) {
@@ -251,7 +255,8 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
         if (count < max || busy) {
             break;
         }
-        const cbi_replica_event more = {.kind = CBI_REPLICA_TICK, .now_ns = event.now_ns};
+        const cbi_replica_event more = {
+            .kind = CBI_REPLICA_TICK, .now_ns = event.now_ns, .hold = cp->hold};
         (void)cbi_replica_step(cp->machine, &more, cp->actions, max, &count, NULL);
     }
     return status;
@@ -259,13 +264,6 @@ static cb_status step(cbi_copies *cp, cbi_replica_event event, cbi_replica_actio
 
 cb_status cbi_copies_step(cbi_copies *cp, cbi_replica_event event, cb_error *err) {
     return step(cp, event, NULL, err);
-}
-
-void cbi_copies_wish_sent(cbi_copies *cp, const cbi_wish *w) {
-    cp->wish_count--;
-    if (w->kind == CBI_REPLICA_SEND && cp->send_count-- == WISHES_MAX + 1) { /* what was held */
-        (void)step(cp, (cbi_replica_event){.kind = CBI_REPLICA_TICK}, NULL, NULL);
-    }
 }
 
 void cbi_copies_tell(cbi_copies *cp, cbi_replica_event event) {

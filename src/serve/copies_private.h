@@ -23,7 +23,8 @@ typedef struct cbi_wish {
     uint64_t due_ns;
     uint64_t generation, checksum, peer_generation, sequence, number;
     cbi_grave_kind grave;
-    bool large; /* a block that is */
+    bool large;   /* a block that is */
+    uint8_t slot; /* of its peer, of a copy */
     char name[CB_BLOCK_NAME_MAX + 1];
     char peer[CB_EXECUTOR_NAME_MAX + 1], address[CB_EXECUTOR_ADDRESS_MAX + 1];
 } cbi_wish;
@@ -113,8 +114,9 @@ struct cbi_copies {
     uint64_t entered; /* the life that the directory knows; 0: none */
     uint64_t beat_ns; /* when the directory is asked next who is there */
     cbi_wishes local, remote;
-    size_t wish_count; /* in both, and in hand */
-    size_t send_count; /* those of them that are copies */
+    size_t wish_count;                    /* in both, and in hand, but for copies: */
+    int32_t sends[CBI_REPLICA_PEERS_MAX]; /* these by the slots of peers, weighed */
+    uint64_t hold;                        /* slots of those who have so many that no more go */
     cbi_connection *fetch_first, *fetch_last;
     cbi_connection *parked; /* who waits for what another one computes */
     cbi_copy_claim *claims; /* what clients of this one compute */
@@ -136,8 +138,6 @@ struct cbi_copies {
 
 /** [mutex] */
 cb_status cbi_copies_step(cbi_copies *copies, cbi_replica_event event, cb_error *err);
-/** [mutex] One of `remote` is over: of copies that were held back others may go on. */
-void cbi_copies_wish_sent(cbi_copies *copies, const cbi_wish *wish);
 /** The same as cbi_copies_step, taking the mutex. */
 void cbi_copies_tell(cbi_copies *copies, cbi_replica_event event);
 
@@ -223,6 +223,10 @@ void cbi_copies_claims_stop(cbi_copies *copies);
 
 /** A sender's thread; ctx is its cbi_copy_sender. */
 void cbi_copies_send(void *ctx);
+/** [mutex] A copy is one of `remote` now; */
+void cbi_copies_count_send(cbi_copies *copies, const cbi_wish *wish);
+/** [mutex] one of `remote` is over: of copies that were held back others may go on. */
+void cbi_copies_wish_sent(cbi_copies *copies, const cbi_wish *wish);
 /** [mutex] Whether the wish, one of `remote`, waits for nothing but a sender. */
 bool cbi_copies_can_send(cbi_copies *copies, const cbi_wish *wish);
 

@@ -17,6 +17,10 @@
 #include "serve/copies_private.h"
 
 enum { LOCKED_MS = 5000, ANSWER_MS = 20000 };
+/* Copies to one peer that are noted: 16 of small blocks, behind which one waits that somebody is
+ * waiting for, and as many more as come with the step that begins with less. Large ones, which go
+ * by other connections, are hardly counted: they would hold back the small ones. */
+enum { SENDS_MAX = 512, SMALL_WEIGHS = 32 };
 
 static const uint64_t ms = 1000000;
 
@@ -152,6 +156,31 @@ static bool tell_grave(cbi_wire *w, const cbi_wish *wish) {
     }
     /* to whom it is in a far future it may be told for ever, and what comes behind it never */
     return strcmp(line, "+OK") == 0 || strncmp(line, "-CLOCK ", 7) == 0;
+}
+
+/* ---- how much there is for whom ---- */
+
+/** [mutex] For who has enough the machine keeps the rest, and for nobody else. */
+static void weigh(cbi_copies *cp, const cbi_wish *w, int count) {
+    cp->sends[w->slot] += count * (w->large ? 1 : SMALL_WEIGHS);
+    cp->hold &= ~(UINT64_C(1) << w->slot);
+    cp->hold |= (uint64_t)(cp->sends[w->slot] >= SENDS_MAX) << w->slot;
+}
+
+void cbi_copies_count_send(cbi_copies *cp, const cbi_wish *w) {
+    weigh(cp, w, 1);
+}
+
+void cbi_copies_wish_sent(cbi_copies *cp, const cbi_wish *w) {
+    uint64_t held = cp->hold;
+    if (w->kind != CBI_REPLICA_SEND) {
+        cp->wish_count--;
+        return;
+    }
+    weigh(cp, w, -1);
+    if (cp->hold != held) { /* what waited for that goes on */
+        (void)cbi_copies_step(cp, (cbi_replica_event){.kind = CBI_REPLICA_TICK}, NULL);
+    }
 }
 
 /* ---- the threads ---- */

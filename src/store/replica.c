@@ -120,31 +120,44 @@ static void fill(cbi_replica_action *a, const cbi_tracked *b) {
     a->copies = b->copies;
 }
 
+static bool emit_send(cbi_replica *r, cbi_tracked *b, const cbi_peer *p) {
+    cbi_replica_action *a = cbi_replica_emit(r, CBI_REPLICA_SEND);
+    if (a == NULL) {
+        return false;
+    }
+    fill(a, b);
+    a->peer = p->view.name;
+    a->peer_address = p->view.address;
+    a->peer_generation = p->view.generation;
+    a->slot = (uint8_t)(p - r->peers);
+    a->sequence = r->asked = cbi_max(r->asked + 1, r->now_ns);
+    b->due_ns = r->now_ns + r->options.answer_ns;
+    return true;
+}
+
 /** false: no room for all of its actions. */
 static bool serve_sending(cbi_replica *r, cbi_tracked *b) {
     uint32_t have = copies_of(r, b);
     uint32_t busy = (uint32_t)__builtin_popcountll(cbi_replica_living(r, b->sending));
+    uint64_t held = 0; /* who is to have one, and takes no more now: others have theirs meanwhile */
+    bool room = true;
     for (; have + busy < b->copies; busy++) {
-        cbi_peer *p = cbi_replica_candidate(r, b);
-        if (p == NULL) {
+        const cbi_peer *p = cbi_replica_candidate(r, b);
+        uint64_t bit = p != NULL ? cbi_replica_bit(r, p) : 0;
+        room = p == NULL || (r->hold & bit) != 0 || emit_send(r, b, p);
+        if (p == NULL || !room) {
             break;
         }
-        if (r->hold) {
-            bool awaited = b->put_open && b->awaited;
-            cbi_tracked_queue(r, b, awaited ? CBI_QUEUE_AWAITED : CBI_QUEUE_HELD);
-            return true;
-        }
-        cbi_replica_action *a = cbi_replica_emit(r, CBI_REPLICA_SEND);
-        if (a == NULL) {
-            return false;
-        }
-        fill(a, b);
-        a->peer = p->view.name;
-        a->peer_address = p->view.address;
-        a->peer_generation = p->view.generation;
-        a->sequence = r->asked = cbi_max(r->asked + 1, r->now_ns);
-        b->sending |= cbi_replica_bit(r, p);
-        b->due_ns = r->now_ns + r->options.answer_ns;
+        held |= r->hold & bit;
+        b->sending |= bit;
+    }
+    b->sending &= ~held;
+    if (!room) {
+        return false;
+    }
+    if (held != 0) {
+        cbi_tracked_hold(r, b, held);
+        return true;
     }
     if (have < b->copies && busy > 0) {
         cbi_tracked_queue(r, b, CBI_QUEUE_WAITING);
@@ -184,18 +197,37 @@ static void serve_ready(cbi_replica *r) {
     }
 }
 
-/** What was held back goes on, those that somebody waits for and the others in turn: neither stands
- *  behind all of the other, however many there are. */
+/** Lines that go on: he takes more, or is not asked now, so that another one is. */
+static uint64_t find_open(const cbi_replica *r) {
+    uint64_t open = r->lined & ~r->hold;
+    for (uint64_t left = r->lined & r->hold; left != 0; left &= left - 1) {
+        bool waits = cbi_replica_may_ask(r, &r->peers[__builtin_ctzll(left)]);
+        open |= waits ? 0 : left & -left;
+    }
+    return open;
+}
+
+/** What was held back goes on, each line in its turn, and in a line those that somebody waits for
+ *  and the others in turn: nobody stands behind all of the others, however many there are. */
 static void serve_held(cbi_replica *r) {
-    for (size_t most = r->options.sweep_max; most > 0 && !r->hold; most--) {
-        cbi_tracked *awaited = r->queues[CBI_QUEUE_AWAITED].first;
-        cbi_tracked *other = r->queues[CBI_QUEUE_HELD].first;
-        bool others_turn = other != NULL && (r->others_turn || awaited == NULL);
+    uint64_t open = find_open(r);
+    for (size_t most = r->options.sweep_max; most > 0 && open != 0; most--) {
+        uint64_t later = open & ~((UINT64_C(2) << r->line_at) - 1);
+        unsigned at = (unsigned)__builtin_ctzll(later != 0 ? later : open);
+        cbi_line *l = &r->lines[at];
+        cbi_tracked *awaited = l->awaited.first, *other = l->others.first;
+        bool others_turn = other != NULL && (l->others_turn || awaited == NULL);
         cbi_tracked *b = others_turn ? other : awaited;
-        if (b == NULL || !serve_sending(r, b)) {
+        if (b == NULL) {
+            open &= ~(UINT64_C(1) << at);
+            r->lined &= ~(UINT64_C(1) << at);
+            continue;
+        }
+        if (!serve_sending(r, b)) {
             return;
         }
-        r->others_turn = !others_turn;
+        r->line_at = at;
+        l->others_turn = !others_turn;
     }
 }
 

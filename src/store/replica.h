@@ -108,9 +108,10 @@ typedef struct cbi_replica_event {
     cb_level level;                    /* as reported; 0: in memory, `copies` */
     uint32_t copies;                   /* that there shall be, this one too */
     bool returned;
-    bool awaited; /* STORED: somebody waits for its PUT_DONE */
-    bool hold;    /* of any kind: no SEND now, there are too many under way. Whoever says so steps
-                     again as soon as that is over: blocks wait for it, and for no time */
+    bool awaited;  /* STORED: somebody waits for its PUT_DONE */
+    uint64_t hold; /* of any kind: no SEND now to these (1 << `slot` of a SEND), there are too many
+                      under way. Whoever says so steps again as soon as one of them takes more:
+                      blocks wait for it, and for no time */
     uint64_t ticket, sequence;
     const char *peer;
     uint64_t peer_generation;
@@ -152,6 +153,7 @@ typedef struct cbi_replica_action {
     const char *peer; /* the address is in the directory's view of it: peer_address */
     const char *peer_address;
     uint64_t peer_generation;
+    uint8_t slot; /* of SEND: that peer's, below CBI_REPLICA_PEERS_MAX, as long as it is there */
     cbi_replica_answer answer;
     cbi_grave_kind grave;
     uint64_t number;

@@ -115,8 +115,8 @@ static bool hear_all(cbi_replica *r) {
 
 void cbi_leave_serve(cbi_replica *r) {
     if (r->moved_out || !cbi_sweep_counts(r) || r->moved != r->blocks || r->offer_count != 0 ||
-        r->reports.first != NULL || !cbi_graves_all_told(r) || r->count == r->max || r->hold ||
-        !know_whom_to_ask(r)) {
+        r->reports.first != NULL || !cbi_graves_all_told(r) || r->count == r->max ||
+        (r->hold & find_stale(r)) != 0 || !know_whom_to_ask(r)) {
         return;
     }
     if (hear_all(r)) {

@@ -79,8 +79,7 @@ cbi_peer *cbi_replica_candidate(cbi_replica *r, const cbi_tracked *b) {
     for (int i = 0; i < CBI_REPLICA_PEERS_MAX; i++) {
         cbi_peer *p = &r->peers[i];
         bool named = (b->named >> i & 1) != 0; /* has one, as it seems: no further room is needed */
-        if (!p->used || p->missing || p->shun_ns > r->now_ns || (out >> i & 1) != 0 ||
-            (!named && !has_room(p, b))) {
+        if (!cbi_replica_may_ask(r, p) || (out >> i & 1) != 0 || (!named && !has_room(p, b))) {
             continue;
         }
         int d = named ? NAMED : distance_from_all(r, b, p);

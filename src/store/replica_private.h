@@ -22,9 +22,9 @@ typedef enum cbi_replica_state {
 typedef enum cbi_replica_queue {
     CBI_QUEUE_READY,    /* has actions to emit */
     CBI_QUEUE_CHECKS,   /* wants to be looked after, in turn */
-    CBI_QUEUE_AWAITED,  /* for SENDs to be wanted again, and somebody for its PUT_DONE */
-    CBI_QUEUE_HELD,     /* the same, and nobody does */
     CBI_QUEUE_LOCATING, /* for the directory's answer, or due_ns; mending_max at most */
+    CBI_QUEUE_AWAITED,  /* for a peer to take more again, and somebody for its PUT_DONE */
+    CBI_QUEUE_HELD,     /* the same, and nobody does */
     CBI_QUEUE_WAITING,  /* for due_ns, in one of `waiting` */
     CBI_QUEUE_NONE
 } cbi_replica_queue;
@@ -45,7 +45,7 @@ typedef struct cbi_tracked {
     uint32_t elsewhere; /* copies at executors that are not in the list of peers yet */
     uint8_t rounds;     /* without success */
     uint8_t state, queue;
-    uint8_t slot; /* of `waiting` */
+    uint8_t slot; /* of `waiting`, or of the peer that it waits for */
     bool present;
     bool put_open; /* CBI_REPLICA_PUT_DONE is still owed, */
     bool awaited;  /* and waited for */
@@ -72,6 +72,13 @@ typedef struct cbi_waiting {
     cbi_queue queue;
     size_t count;
 } cbi_waiting;
+
+/** Blocks that wait for a peer who takes no more now: one that is stopped may have a million, at
+ *  which nobody looks until he takes more, or is not asked any more. */
+typedef struct cbi_line {
+    cbi_queue awaited, others;
+    bool others_turn; /* they are next */
+} cbi_line;
 
 typedef struct cbi_offer {
     struct cbi_offer *next; /* first */
@@ -121,7 +128,7 @@ struct cbi_replica {
     cbi_buckets buckets;
     uint64_t tracked; /* entries, those included that have only to be reported as gone */
     uint64_t blocks, bytes, moved;
-    cbi_queue queues[CBI_QUEUE_WAITING];
+    cbi_queue queues[CBI_QUEUE_AWAITED];
     cbi_queue reports;
     /* replica_wait.c: a ring; all queues before number wait_at have been gone through, and
      * wait_left of that one's blocks are still to be looked at in this tick */
@@ -135,8 +142,10 @@ struct cbi_replica {
     bool hurry_wanted; /* as soon as it is hurry_ns */
     uint64_t hurry_ns;
     uint32_t mending;
-    bool hold;        /* this step emits no SEND */
-    bool others_turn; /* of AWAITED and HELD: HELD is next */
+    uint64_t hold; /* peers to whom this step emits no SEND */
+    cbi_line lines[CBI_REPLICA_PEERS_MAX];
+    uint64_t lined;   /* those in whose line there is, or was, somebody */
+    unsigned line_at; /* the line that had its turn last */
     uint64_t watched;
     size_t audit_at;
     uint64_t audit_ns;
@@ -193,6 +202,8 @@ void cbi_tracked_report(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_unreport(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_stop_mending(cbi_replica *r, cbi_tracked *b);
 void cbi_tracked_set_moved(cbi_replica *r, cbi_tracked *b, bool moved);
+/** Waits for one of these peers to take more. */
+void cbi_tracked_hold(cbi_replica *r, cbi_tracked *b, uint64_t peers);
 /** Rests, after a failure ever longer, and is checked then. */
 void cbi_tracked_back_off(cbi_replica *r, cbi_tracked *b);
 /** The same, when nobody has taken a copy: not before anything can have changed, and the longer the
@@ -273,6 +284,10 @@ cbi_peer *cbi_replica_peer(cbi_replica *r, const char *name);
 cbi_peer *cbi_replica_anyone(cbi_replica *r, const char *name);
 static inline uint64_t cbi_replica_bit(const cbi_replica *r, const cbi_peer *p) {
     return UINT64_C(1) << (p - r->peers);
+}
+/** Whether it is there, as far as is known, and has answered of late. */
+static inline bool cbi_replica_may_ask(const cbi_replica *r, const cbi_peer *p) {
+    return p->used && !p->missing && p->shun_ns <= r->now_ns;
 }
 /** Those of a block's peers that are still there. */
 static inline uint64_t cbi_replica_living(const cbi_replica *r, uint64_t bits) {

@@ -85,6 +85,12 @@ void cbi_queue_remove(cbi_queue *q, cbi_tracked *b) {
     b->next = b->prev = NULL;
 }
 
+static cbi_queue *queue_of(cbi_replica *r, const cbi_tracked *b) {
+    return b->queue == CBI_QUEUE_AWAITED ? &r->lines[b->slot].awaited
+           : b->queue == CBI_QUEUE_HELD  ? &r->lines[b->slot].others
+                                         : &r->queues[b->queue];
+}
+
 void cbi_tracked_unqueue(cbi_replica *r, cbi_tracked *b) {
     if (b->queue == CBI_QUEUE_NONE) {
         return;
@@ -92,7 +98,7 @@ void cbi_tracked_unqueue(cbi_replica *r, cbi_tracked *b) {
     if (b->queue == CBI_QUEUE_WAITING) {
         cbi_wait_remove(r, b);
     } else {
-        cbi_queue_remove(&r->queues[b->queue], b);
+        cbi_queue_remove(queue_of(r, b), b);
     }
     b->queue = CBI_QUEUE_NONE;
     r->watched--;
@@ -108,6 +114,15 @@ void cbi_tracked_queue(cbi_replica *r, cbi_tracked *b, cbi_replica_queue queue) 
         cbi_queue_append(&r->queues[queue], b);
     }
     b->queue = (uint8_t)queue;
+    r->watched++;
+}
+
+void cbi_tracked_hold(cbi_replica *r, cbi_tracked *b, uint64_t peers) {
+    cbi_tracked_unqueue(r, b);
+    b->queue = b->put_open && b->awaited ? CBI_QUEUE_AWAITED : CBI_QUEUE_HELD;
+    b->slot = (uint8_t)__builtin_ctzll(peers);
+    cbi_queue_append(queue_of(r, b), b);
+    r->lined |= UINT64_C(1) << b->slot;
     r->watched++;
 }
 

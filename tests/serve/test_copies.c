@@ -319,7 +319,7 @@ static size_t count_sends(const cbi_copies *cp) {
 }
 
 static void test_send__of_more_copies_than_can_be_sent_none_is_forgotten(void **state) {
-    enum { MANY = 2500, A_FEW = 600 };
+    enum { MANY = 2500, A_FEW = 64 };
     (void)state;
     executors x;
     slow_peer slow;

@@ -690,7 +690,8 @@ static void step(world *w, executor *e, cbi_replica_event event, cb_status *stat
     size_t max = CBI_REPLICA_ACTIONS_MIN + below(w, ACTIONS_MAX - CBI_REPLICA_ACTIONS_MIN + 1);
     size_t count = max;
     event.now_ns = w->now_ns;
-    event.hold = below(w, 8) == 0; /* any other step lets what was held back go on */
+    uint32_t which = below(w, 16); /* other steps let what was held back go on */
+    event.hold = which == 0 ? UINT64_MAX : which < 4 ? below(w, 64) : 0;
     event.awaited = below(w, 2) == 0;
     for (int round = 0; count == max && e->alive && w->failed[0] == 0; round++) {
         cb_status came = cbi_replica_step(e->replica, &event, actions, max, &count, NULL);

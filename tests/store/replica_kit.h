@@ -19,7 +19,7 @@ typedef struct kit {
     uint64_t now_ns;
     cbi_replica_action actions[ACTIONS];
     size_t count;
-    bool hold;           /* steps want no SEND */
+    uint64_t hold;       /* steps want no SEND to these */
     uint64_t asked[128]; /* the number of the last SEND to each, by the first letter of his name */
 } kit;
 

@@ -320,7 +320,7 @@ static void put_held(kit *k, unsigned count) {
     const cb_executor_view a = peer("a", "h1", "r0", 1);
     open_alone(k, (cbi_replica_options){.room_bytes = 1000 * MANY, .silent = true});
     see(k, &a, 1);
-    k->hold = true;
+    k->hold = UINT64_MAX;
     for (unsigned i = 0; i < count; i++) {
         char name[32];
         (void)snprintf(name, sizeof name, "x%u", i);
@@ -346,7 +346,7 @@ static unsigned take_all(kit *k, unsigned order[MANY]) {
         for (size_t i = 0; i < wants; i++) {
             assert_int_equal(all[i].kind, CBI_REPLICA_SEND);
             order[taken++] = (unsigned)strtoul(all[i].name + 1, NULL, 10);
-            k->hold = true; /* the answer brings no more */
+            k->hold = UINT64_MAX; /* the answer brings no more */
             assert_ok(step(k, (cbi_replica_event){.kind = CBI_REPLICA_SENT,
                                                   .name = all[i].name,
                                                   .peer = "a",
@@ -356,7 +356,7 @@ static unsigned take_all(kit *k, unsigned order[MANY]) {
                                                   .sequence = all[i].sequence,
                                                   .answer = CBI_REPLICA_OK}));
             assert_int_equal(want(k, CBI_REPLICA_PUT_DONE)->copies, 2);
-            k->hold = false;
+            k->hold = 0;
         }
     }
     return taken;
@@ -369,7 +369,7 @@ static void test_held__all_go_on_as_soon_as_copies_are_wanted_again(void **state
     put_held(&k, MANY);
     pass(&k, 100 * SECOND); /* no time ends it, nor is anybody held to have refused */
     assert_int_equal(k.count, 0);
-    k.hold = false;
+    k.hold = 0;
     assert_int_equal(take_all(&k, order), MANY);
     cbi_replica_figures f;
     cbi_replica_figures_get(k.r, &f);
@@ -383,7 +383,7 @@ static void test_held__what_is_awaited_and_what_is_not_have_every_other_turn(voi
     kit k;
     unsigned order[MANY] = {0};
     put_held(&k, MANY);
-    k.hold = false;
+    k.hold = 0;
     assert_int_equal(take_all(&k, order), MANY);
     unsigned awaited = 0, others = 0;
     for (unsigned i = 0; i < MANY; i++) {
@@ -403,13 +403,120 @@ static void test_held__it_is_removed_and_answered_all_the_same(void **state) {
     bury(&k, CBI_GRAVE_BLOCK, "x1", 0, 5);
     assert_int_equal(want(&k, CBI_REPLICA_PUT_DONE)->copies, 0);
     assert_string_equal(want(&k, CBI_REPLICA_DROP)->name, "x1");
-    see(&k, NULL, 0); /* whoever would have had the copies is no more */
-    k.hold = false;
-    pass(&k, 1);
+    see(&k, NULL, 0); /* whoever would have had the copies is no more, and is not waited for */
     want_none(&k, CBI_REPLICA_SEND);
     assert_string_equal(wanted(&k, CBI_REPLICA_PUT_DONE, 0)->name, "x0");
     assert_int_equal(wanted(&k, CBI_REPLICA_PUT_DONE, 0)->copies, 1);
     assert_string_equal(wanted(&k, CBI_REPLICA_PUT_DONE, 1)->name, "x2");
+    cbi_replica_destroy(k.r);
+}
+
+/** The bit of a peer in `hold`. */
+static uint64_t bit_of(const kit *k, const char *name) {
+    return cbi_replica_bit(k->r, cbi_replica_peer(k->r, name));
+}
+
+/** Puts MANY blocks of so many copies, while `a`, one of two who are there, takes no more; answers
+ *  how many SENDs to `b` there were. */
+static unsigned put_for_two(kit *k, uint32_t copies) {
+    const cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("b", "h2", "r0", 1)};
+    unsigned to_b = 0;
+    open_alone(k, (cbi_replica_options){.room_bytes = 1000 * MANY, .silent = true});
+    see(k, views, 2);
+    k->hold = bit_of(k, "a");
+    for (unsigned i = 0; i < MANY; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "x%u", i);
+        assert_ok(put(k, name, 5, copies));
+        for (size_t n = 0; n < k->count; n++) {
+            assert_int_equal(k->actions[n].kind, CBI_REPLICA_SEND);
+            assert_string_equal(k->actions[n].peer, "b");
+            assert_int_equal(UINT64_C(1) << k->actions[n].slot, bit_of(k, "b"));
+            to_b++;
+        }
+    }
+    return to_b;
+}
+
+/** The SENDs to that one that come with steps of which none takes any time. */
+static unsigned count_sends_to(kit *k, const char *name) {
+    unsigned sends = 0;
+    do {
+        pass(k, 0);
+        for (size_t n = 0; n < k->count; n++) {
+            sends +=
+                k->actions[n].kind == CBI_REPLICA_SEND && strcmp(k->actions[n].peer, name) == 0;
+        }
+    } while (k->count > 0);
+    return sends;
+}
+
+static void test_held__who_takes_no_more_holds_up_nobody_elses_copies(void **state) {
+    (void)state;
+    kit k;
+    unsigned to_b = put_for_two(&k, 2);
+    assert_in_range(to_b, 1, MANY - 1);
+    pass(&k, SECOND);
+    assert_int_equal(k.count, 0); /* they are his, however long it takes */
+    k.hold = 0;
+    assert_int_equal(count_sends_to(&k, "a"), MANY - to_b);
+    cbi_replica_destroy(k.r);
+    assert_int_equal(put_for_two(&k, 3), MANY); /* nor the other copies of his blocks */
+    k.hold = 0;
+    assert_int_equal(count_sends_to(&k, "a"), MANY);
+    cbi_replica_destroy(k.r);
+}
+
+/* And is still held: what was sent to him has not all come back. */
+static void test_held__another_one_is_asked_when_he_does_not_answer(void **state) {
+    (void)state;
+    kit k;
+    unsigned to_b = put_for_two(&k, 2);
+    assert_ok(step(&k, (cbi_replica_event){.kind = CBI_REPLICA_UNREACHED, .peer = "a"}));
+    unsigned sends = (unsigned)k.count;
+    for (size_t n = 0; n < k.count; n++) {
+        assert_string_equal(k.actions[n].peer, "b");
+    }
+    assert_int_equal(sends + count_sends_to(&k, "b"), MANY - to_b);
+    cbi_replica_destroy(k.r);
+}
+
+/* A million may wait, and others step on meanwhile. */
+static void test_held__nobody_looks_at_those_who_wait(void **state) {
+    (void)state;
+    kit k;
+    (void)put_for_two(&k, 2);
+    const cbi_line *l = &k.r->lines[__builtin_ctzll(k.hold)];
+    const cbi_tracked *first = l->others.first, *last = l->others.last;
+    assert_ptr_not_equal(first, last);
+    for (unsigned i = 0; i < 3; i++) {
+        pass(&k, SECOND);
+        assert_ptr_equal(l->others.first, first);
+        assert_ptr_equal(l->others.last, last);
+    }
+    cbi_replica_destroy(k.r);
+}
+
+/* Each of the two takes one now and then. */
+static void test_held__each_who_takes_more_has_his_turn(void **state) {
+    (void)state;
+    kit k;
+    const cb_executor_view views[] = {peer("a", "h1", "r0", 1), peer("b", "h2", "r0", 1)};
+    open_alone(&k, (cbi_replica_options){.room_bytes = 1000 * MANY, .silent = true});
+    see(&k, views, 2);
+    k.hold = UINT64_MAX;
+    for (unsigned i = 0; i < MANY; i++) {
+        put_one(&k, i);
+        assert_int_equal(k.count, 0);
+    }
+    k.hold = 0;
+    pass(&k, 0);
+    unsigned to_a = 0;
+    for (size_t n = 0; n < k.count; n++) {
+        to_a += strcmp(want(&k, CBI_REPLICA_SEND)->peer, k.actions[n].peer) == 0;
+    }
+    assert_int_equal(k.count, ACTIONS);
+    assert_int_equal(to_a, ACTIONS / 2);
     cbi_replica_destroy(k.r);
 }
 
@@ -428,6 +535,10 @@ int main(void) {
         cmocka_unit_test(test_held__all_go_on_as_soon_as_copies_are_wanted_again),
         cmocka_unit_test(test_held__what_is_awaited_and_what_is_not_have_every_other_turn),
         cmocka_unit_test(test_held__it_is_removed_and_answered_all_the_same),
+        cmocka_unit_test(test_held__who_takes_no_more_holds_up_nobody_elses_copies),
+        cmocka_unit_test(test_held__another_one_is_asked_when_he_does_not_answer),
+        cmocka_unit_test(test_held__nobody_looks_at_those_who_wait),
+        cmocka_unit_test(test_held__each_who_takes_more_has_his_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
