@@ -77,12 +77,11 @@ static void wish(cbi_copies *cp, cbi_wishes *list, const cbi_replica_action *a) 
     copy_text(w->name, sizeof w->name, a->name);
     copy_text(w->peer, sizeof w->peer, a->peer);
     copy_text(w->address, sizeof w->address, a->peer_address);
-    append(list, w);
     w->slot = a->slot;
+    append(list, w);
+    cp->wish_count++;
     if (w->kind == CBI_REPLICA_SEND) {
         cbi_copies_count_send(cp, w);
-    } else {
-        cp->wish_count++;
     }
     if (list == &cp->local) {
         cbi_cond_broadcast(&cp->wake_keeper);

@@ -114,9 +114,10 @@ struct cbi_copies {
     uint64_t entered; /* the life that the directory knows; 0: none */
     uint64_t beat_ns; /* when the directory is asked next who is there */
     cbi_wishes local, remote;
-    size_t wish_count;                    /* in both, and in hand, but for copies: */
+    size_t wish_count;                    /* in both, and in hand */
+    int32_t send_count;                   /* those of them that are copies */
     int32_t sends[CBI_REPLICA_PEERS_MAX]; /* these by the slots of peers, weighed */
-    uint64_t hold;                        /* slots of those who have so many that no more go */
+    uint64_t enough, hold;                /* slots of those who have so many; to whom no more go */
     cbi_connection *fetch_first, *fetch_last;
     cbi_connection *parked; /* who waits for what another one computes */
     cbi_copy_claim *claims; /* what clients of this one compute */

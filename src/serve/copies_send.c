@@ -19,8 +19,9 @@
 enum { LOCKED_MS = 5000, ANSWER_MS = 20000 };
 /* Copies to one peer that are noted: 16 of small blocks, behind which one waits that somebody is
  * waiting for, and as many more as come with the step that begins with less. Large ones, which go
- * by other connections, are hardly counted: they would hold back the small ones. */
-enum { SENDS_MAX = 512, SMALL_WEIGHS = 32 };
+ * by other connections, count less: they would hold back the small ones. ALL_MAX: to all peers, for
+ * the sake of memory. */
+enum { SENDS_MAX = 64, SMALL_WEIGHS = 4, ALL_MAX = 512 };
 
 static const uint64_t ms = 1000000;
 
@@ -162,9 +163,11 @@ static bool tell_grave(cbi_wire *w, const cbi_wish *wish) {
 
 /** [mutex] For who has enough the machine keeps the rest, and for nobody else. */
 static void weigh(cbi_copies *cp, const cbi_wish *w, int count) {
+    const uint64_t bit = UINT64_C(1) << w->slot;
     cp->sends[w->slot] += count * (w->large ? 1 : SMALL_WEIGHS);
-    cp->hold &= ~(UINT64_C(1) << w->slot);
-    cp->hold |= (uint64_t)(cp->sends[w->slot] >= SENDS_MAX) << w->slot;
+    cp->send_count += count;
+    cp->enough = cp->sends[w->slot] >= SENDS_MAX ? cp->enough | bit : cp->enough & ~bit;
+    cp->hold = cp->send_count >= ALL_MAX ? UINT64_MAX : cp->enough;
 }
 
 void cbi_copies_count_send(cbi_copies *cp, const cbi_wish *w) {
@@ -173,12 +176,12 @@ void cbi_copies_count_send(cbi_copies *cp, const cbi_wish *w) {
 
 void cbi_copies_wish_sent(cbi_copies *cp, const cbi_wish *w) {
     uint64_t held = cp->hold;
+    cp->wish_count--;
     if (w->kind != CBI_REPLICA_SEND) {
-        cp->wish_count--;
         return;
     }
     weigh(cp, w, -1);
-    if (cp->hold != held) { /* what waited for that goes on */
+    if ((held & ~cp->hold) != 0) { /* what waited for that goes on */
         (void)cbi_copies_step(cp, (cbi_replica_event){.kind = CBI_REPLICA_TICK}, NULL);
     }
 }
