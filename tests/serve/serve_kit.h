@@ -5,6 +5,8 @@
 /* What tests of the server share: one that runs in a thread, blocks whose bytes are known, a raw
  * connection to say anything on. */
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,6 +145,23 @@ static inline bool kit_try_head(int fd, const cbi_head *h, const char *name) {
 
 static inline void kit_send_head(int fd, const cbi_head *h, const char *name) {
     assert_true(kit_try_head(fd, h, name));
+}
+
+/** Over TCP. */
+static inline int kit_dial(const kit *k) {
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons(cb_server_port(k->server)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        abort();
+    }
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+static inline void kit_say(int fd, const char *words) {
+    assert_int_equal(send(fd, words, strlen(words), MSG_NOSIGNAL), strlen(words));
 }
 
 #endif

@@ -318,6 +318,29 @@ static size_t count_sends(const cbi_copies *cp) {
     return count;
 }
 
+/** They are small objects of which nobody asks the budget: so many peers may not make them many. */
+static void test_send__copies_noted_for_all_peers_are_bounded(void **state) {
+    enum { ALL = 512 };
+    (void)state;
+    cbi_copies *cp = calloc(1, sizeof *cp);
+    size_t count = 0;
+    assert_non_null(cp);
+    for (unsigned slot = 0; slot < CBI_REPLICA_PEERS_MAX; slot++) {
+        const cbi_wish w = {
+            .kind = CBI_REPLICA_SEND, .slot = (uint8_t)slot, .large = slot % 2 == 0};
+        for (; (cp->hold >> slot & 1) == 0; count++) {
+            assert_in_range(count, 0, ALL - 1);
+            cbi_copies_count_send(cp, &w);
+        }
+        if (slot < 4) {
+            assert_int_equal(cp->hold, (UINT64_C(2) << slot) - 1); /* nobody else */
+        }
+    }
+    assert_int_equal(count, ALL);
+    assert_true(cp->hold == UINT64_MAX);
+    free(cp);
+}
+
 static void test_send__of_more_copies_than_can_be_sent_none_is_forgotten(void **state) {
     enum { MANY = 2500, A_FEW = 64 };
     (void)state;
@@ -839,6 +862,7 @@ int main(void) {
         cmocka_unit_test(test_offer__what_could_not_be_stored_is_refused_before_it_is_sent),
         cmocka_unit_test(test_offer__what_has_a_name_that_is_still_read_is_not_sent),
         cmocka_unit_test(test_offer__what_the_server_misses_while_a_worker_has_it_is_not_counted),
+        cmocka_unit_test(test_send__copies_noted_for_all_peers_are_bounded),
         cmocka_unit_test(test_send__of_more_copies_than_can_be_sent_none_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,8 +6,6 @@
  * what is looked at is who is answered before whom. On a machine that stands still for half a
  * second the order may be another one: so once in some attempts is enough, and without a worker
  * that is left it would be never. */
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,22 +18,6 @@ enum { ATTEMPTS = 20 };
 static void nap(void) {
     const struct timespec t = {.tv_nsec = 50000000};
     (void)nanosleep(&t, NULL);
-}
-
-static int dial(const kit *k) {
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_port = htons(cb_server_port(k->server)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        abort();
-    }
-    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
-    return fd;
-}
-
-static void say(int fd, const char *request) {
-    assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
 }
 
 /** One reply, which is short. */
@@ -59,14 +41,14 @@ static bool attempt(const kit *k) {
     char answer[256];
     cb_block_task *task = NULL;
     cb_block_ref ref;
-    int first = dial(k), second = dial(k), other = dial(k);
+    int first = kit_dial(k), second = kit_dial(k), other = kit_dial(k);
     assert_ok(cb_block_task_create(k->server->blocks, 0, 0, &task, NULL));
     assert_ok(cb_blocks_get(k->server->blocks, task, "x", &ref, NULL));
-    say(first, "SET x new\r\n");
+    kit_say(first, "SET x new\r\n");
     nap();
-    say(second, "DEL x\r\n");
+    kit_say(second, "DEL x\r\n");
     nap();
-    say(other, "DEL nothing\r\n");
+    kit_say(other, "DEL nothing\r\n");
     hear(other, answer);
     assert_string_equal(answer, ":0\r\n");
     bool wait = !is_answered(first) && !is_answered(second);
@@ -91,10 +73,10 @@ static void check_with(uint32_t workers) {
     o.listen = "127.0.0.1:0";
     o.workers = workers;
     kit_open(&k, &o);
-    int fd = dial(&k);
+    int fd = kit_dial(&k);
     bool seen = false;
     for (int i = 0; i < ATTEMPTS && !seen; i++) {
-        say(fd, "SET x old\r\n");
+        kit_say(fd, "SET x old\r\n");
         hear(fd, answer);
         assert_string_equal(answer, "+OK\r\n");
         seen = attempt(&k);
@@ -128,14 +110,14 @@ static void test_busy__who_is_read_for_long_is_busy_in_the_end(void **state) {
     o.workers = 2;
     kit_open(&k, &o);
     for (int i = 0; i < 4; i++) {
-        fds[i] = dial(&k);
+        fds[i] = kit_dial(&k);
     }
-    say(fds[0], "SET x old\r\n");
+    kit_say(fds[0], "SET x old\r\n");
     hear(fds[0], answer);
     assert_ok(cb_block_task_create(k.server->blocks, 0, 0, &task, NULL));
     assert_ok(cb_blocks_get(k.server->blocks, task, "x", &ref, NULL));
     for (int i = 0; i < 4; i++) {
-        say(fds[i], i % 2 == 0 ? "SET x new\r\n" : "DEL x\r\n");
+        kit_say(fds[i], i % 2 == 0 ? "SET x new\r\n" : "DEL x\r\n");
     }
     for (int i = 0; i < 4; i++) {
         hear(fds[i], answer);
@@ -143,7 +125,7 @@ static void test_busy__who_is_read_for_long_is_busy_in_the_end(void **state) {
     }
     cb_block_release(&ref);
     assert_int_equal(cb_block_task_end(task), 0);
-    say(fds[1], "DEL x\r\n");
+    kit_say(fds[1], "DEL x\r\n");
     hear(fds[1], answer);
     assert_string_equal(answer, ":1\r\n");
     for (int i = 0; i < 4; i++) {

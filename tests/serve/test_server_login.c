@@ -4,8 +4,6 @@
  * Goal: whoever knows the password gets in, whatever those do who do not say it, and has the time
  * to say it. Method: as many strangers as there may be at a server of few connections.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <time.h>
 
 #include "serve/serve_kit.h"
@@ -22,22 +20,6 @@ static cb_server_options options(kit *k, uint64_t timeout_ns) {
     o.connections_max = CONNECTIONS;
     o.timeout_ns = timeout_ns;
     return o;
-}
-
-static int dial(const kit *k) {
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_port = htons(cb_server_port(k->server)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        abort();
-    }
-    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
-    return fd;
-}
-
-static void say(int fd, const char *words) {
-    assert_int_equal(send(fd, words, strlen(words), MSG_NOSIGNAL), strlen(words));
 }
 
 static void hear(int fd, const char *expected) {
@@ -58,18 +40,18 @@ static void check_with(const char *words) {
     cb_server_options o = options(&k, 20 * second);
     kit_open(&k, &o);
     for (int i = 0; i < STRANGERS; i++) {
-        strangers[i] = dial(&k);
-        say(strangers[i], words);
+        strangers[i] = kit_dial(&k);
+        kit_say(strangers[i], words);
     }
     for (int i = 0; i < 3 * STRANGERS; i++) {
-        int fd = dial(&k), *oldest = &strangers[i % STRANGERS];
-        say(fd, login);
+        int fd = kit_dial(&k), *oldest = &strangers[i % STRANGERS];
+        kit_say(fd, login);
         hear(fd, "+OK\r\n");
         hear(*oldest, "-ERR max number of clients reached\r\n");
         (void)close(fd);
         (void)close(*oldest);
-        *oldest = dial(&k);
-        say(*oldest, words);
+        *oldest = kit_dial(&k);
+        kit_say(*oldest, words);
     }
     for (int i = 0; i < STRANGERS; i++) {
         (void)close(strangers[i]);
@@ -96,10 +78,10 @@ static void test_login__who_has_just_come_has_time_for_it(void **state) {
     cb_server_options o = options(&k, 2000000 * second);
     kit_open(&k, &o);
     for (int i = 0; i < MANY; i++) { /* more than there may be: the others wait for that */
-        fds[i] = dial(&k);
+        fds[i] = kit_dial(&k);
     }
     for (int i = 0; i < MANY; i++) {
-        say(fds[i], login);
+        kit_say(fds[i], login);
         hear(fds[i], "+OK\r\n");
     }
     for (int i = 0; i < MANY; i++) {
@@ -119,14 +101,14 @@ static void test_login__who_has_said_it_does_not_go_unheard(void **state) {
     o.workers = CBI_NO_WORKERS;
     assert_ok(cb_server_create(&o, &k.server, NULL));
     for (int i = 0; i < STRANGERS; i++) {
-        fds[i] = dial(&k);
+        fds[i] = kit_dial(&k);
         assert_ok(cbi_server_step(k.server, -1, NULL));
     }
     assert_int_equal(k.server->strangers, STRANGERS);
     (void)nanosleep(&moment, NULL); /* each has had his, and may be sent away */
     assert_ok(cbi_server_step(k.server, 0, NULL));
-    fds[STRANGERS] = dial(&k); /* the loop hears of this first */
-    say(fds[0], login);
+    fds[STRANGERS] = kit_dial(&k); /* the loop hears of this first */
+    kit_say(fds[0], login);
     for (int turn = 0; turn < 3; turn++) {
         assert_ok(cbi_server_step(k.server, 0, NULL));
     }
